@@ -1,0 +1,1 @@
+"""Runnable experiments; each subpackage holds one."""
