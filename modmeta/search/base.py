@@ -1,0 +1,171 @@
+"""Types that every structure search shares.
+
+A search works on one *problem*: a set of receivers, each with the same number of slots
+for incoming edges, and an energy that is a sum over receivers plus an optional prior.
+Everything is written for one problem; batches of problems and chains come from
+`jax.vmap`. Nothing here knows where the energy comes from.
+
+Letters: R receivers, D slots, K edge modules, M node modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+
+class Structure(NamedTuple):
+    """Which module sits where.
+
+    Attributes:
+      edge_modules: `[R, D]` int32, module of every incoming edge.
+      node_modules: `[R]` int32, module of every node.
+    """
+
+    edge_modules: jax.Array
+    node_modules: jax.Array
+
+
+def no_prior(structure: Structure) -> jax.Array:
+    """The structural prior that prefers nothing: zero for every structure."""
+    del structure
+    return jnp.zeros(())
+
+
+class Energy(NamedTuple):
+    """The energy of a structure: a sum over receivers plus a prior, in nats.
+
+    Attributes:
+      local: `(structure, receivers [r]) -> [r]`, the terms of these receivers.
+      prior: `structure -> ()`, negative log prior up to a constant.
+      is_local: Whether a receiver's term depends on its own incoming edges and node
+        module alone. If not (free roll-outs), every move re-evaluates all receivers.
+    """
+
+    local: Callable[[Structure, jax.Array], jax.Array]
+    prior: Callable[[Structure], jax.Array] = no_prior
+    is_local: bool = True
+
+
+class Candidates(NamedTuple):
+    """What a search may choose from.
+
+    Attributes:
+      slot_mask: `[R, D]` true at slots that hold an edge.
+      edge_logits: `[R, D, K]` log-probabilities of the learned proposal; zeros make
+        it uniform.
+      reverse_slots: `[R, D]` slot, at the sender, of the opposite edge (D if none),
+        used by moves on pairs of edges. None where no move needs it.
+      sender_receivers: `[R, D]` index among the R receivers of the sender behind a
+        slot. None where no move needs it.
+    """
+
+    slot_mask: jax.Array
+    edge_logits: jax.Array
+    reverse_slots: jax.Array | None = None
+    sender_receivers: jax.Array | None = None
+
+
+class Proposal(NamedTuple):
+    """A proposed structure.
+
+    Attributes:
+      structure: The structure proposed.
+      receivers: `[r]` receivers whose incoming edges or module may differ; an entry
+        may repeat.
+      log_ratio: `()` log q(present | proposed) - log q(proposed | present), the
+        Hastings correction.
+    """
+
+    structure: Structure
+    receivers: jax.Array
+    log_ratio: jax.Array
+
+
+class ProposalFunction(Protocol):
+    """Draws a proposal; the seam between uniform and learned search."""
+
+    def __call__(
+        self, rng_key: jax.Array, structure: Structure, candidates: Candidates
+    ) -> Proposal:
+        """Proposes a structure from the present one; consumes the key."""
+
+
+class SearchState(NamedTuple):
+    """What the next step of a search needs.
+
+    Attributes:
+      structure: Present structure.
+      local_energies: `[R]` energy of every receiver.
+      energy: `()` their sum plus the prior.
+      best_structure: Structure of lowest energy so far.
+      best_energy: `()` its energy.
+      num_proposals: `()` int32, proposals evaluated so far.
+      num_node_updates: `()` int32, node updates evaluated so far: one per receiver
+        whose energy was computed.
+    """
+
+    structure: Structure
+    local_energies: jax.Array
+    energy: jax.Array
+    best_structure: Structure
+    best_energy: jax.Array
+    num_proposals: jax.Array
+    num_node_updates: jax.Array
+
+
+class SearchInfo(NamedTuple):
+    """Diagnostics of one step.
+
+    Attributes:
+      proposed_energy: `()` energy of the structure proposed (accepted or not).
+      log_ratio: `()` Hastings correction of the proposal.
+      acceptance_probability: `()` probability with which it was accepted.
+      is_accepted: `()` bool.
+      is_worsening: `()` bool, whether the proposed energy was higher.
+    """
+
+    proposed_energy: jax.Array
+    log_ratio: jax.Array
+    acceptance_probability: jax.Array
+    is_accepted: jax.Array
+    is_worsening: jax.Array
+
+
+class SearchAlgorithm(NamedTuple):
+    """A search as a pair of pure functions.
+
+    Attributes:
+      init: `(structure, energy) -> state`.
+      step: `(rng_key, state, energy, candidates, temperature) -> (state, info)`.
+    """
+
+    init: Callable[[Structure, Energy], SearchState]
+    step: Callable[..., tuple[SearchState, SearchInfo]]
+
+
+def init(structure: Structure, energy: Energy) -> SearchState:
+    """Evaluates a structure from scratch and starts the counters at zero.
+
+    Args:
+      structure: Where to start.
+      energy: Energy to minimise or sample.
+
+    Returns:
+      The state; the start counts as best so far, its evaluation as node updates.
+    """
+    num_receivers = structure.node_modules.shape[0]
+    local_energies = energy.local(structure, jnp.arange(num_receivers))
+    total = jnp.sum(local_energies) + energy.prior(structure)
+    return SearchState(
+        structure=structure,
+        local_energies=local_energies,
+        energy=total,
+        best_structure=structure,
+        best_energy=total,
+        num_proposals=jnp.zeros((), jnp.int32),
+        num_node_updates=jnp.full((), num_receivers, jnp.int32),
+    )

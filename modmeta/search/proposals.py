@@ -1,0 +1,229 @@
+"""Moves through the space of structures, uniform or guided by learned probabilities.
+
+Every builder returns a `ProposalFunction` with the exact log-ratio of its move, so
+that any of them, and any `mixture` of them, samples the same distribution.
+
+`uniform_fraction` u blends the learned probabilities p of an edge as
+(1 - u) p + u / K: u = 1 is the uniform move, and any u > 0 keeps every structure
+reachable whatever the learned probabilities are (Alet et al. 2019, section 4, use
+u = 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from modmeta.search import base
+
+
+def _edge_log_probabilities(
+    candidates: base.Candidates, uniform_fraction: float
+) -> jax.Array:
+    """Blended log-probabilities of the modules of every edge, `[R, D, K]`."""
+    num_modules = candidates.edge_logits.shape[-1]
+    if uniform_fraction == 1.0:
+        return jnp.full_like(candidates.edge_logits, -jnp.log(float(num_modules)))
+    log_probabilities = jax.nn.log_softmax(candidates.edge_logits, axis=-1)
+    if uniform_fraction == 0.0:
+        return log_probabilities
+    return jnp.logaddexp(
+        jnp.log1p(-uniform_fraction) + log_probabilities,
+        jnp.log(uniform_fraction / num_modules),
+    )
+
+
+def _uniform_index(rng_key: jax.Array, mask: jax.Array) -> jax.Array:
+    """A uniformly drawn index at which `mask` `[n]` is true (0 if there is none)."""
+    return jax.random.categorical(rng_key, jnp.where(mask, 0.0, -jnp.inf))
+
+
+def _chosen(log_probabilities: jax.Array, modules: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(log_probabilities, modules[..., None], axis=-1)[..., 0]
+
+
+def flip_edge(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
+    """Changes the module of one edge.
+
+    The pair (edge, new module) is drawn from the probabilities of all pairs but the
+    present ones, normalised over all edges (the edge flip of the reference).
+
+    Args:
+      uniform_fraction: Weight of the uniform distribution; 1 ignores the logits.
+    """
+
+    def propose(rng_key, structure, candidates):
+        num_receivers, num_slots, num_modules = candidates.edge_logits.shape
+        log_probabilities = _edge_log_probabilities(candidates, uniform_fraction)
+
+        def flip_weights(edge_modules):
+            present = jax.nn.one_hot(edge_modules, num_modules, dtype=bool)
+            allowed = candidates.slot_mask[..., None] & ~present
+            return jnp.where(allowed, log_probabilities, -jnp.inf)
+
+        forward = flip_weights(structure.edge_modules)
+        pick = jax.random.categorical(rng_key, forward.reshape(-1))
+        receiver, slot, module = jnp.unravel_index(pick, forward.shape)
+        before = structure.edge_modules[receiver, slot]
+        edge_modules = structure.edge_modules.at[receiver, slot].set(
+            module.astype(jnp.int32)
+        )
+        backward = flip_weights(edge_modules)
+        log_forward = forward[receiver, slot, module] - jax.nn.logsumexp(forward)
+        log_backward = backward[receiver, slot, before] - jax.nn.logsumexp(backward)
+        has_edges = jnp.any(candidates.slot_mask)
+        return base.Proposal(
+            structure=base.Structure(edge_modules, structure.node_modules),
+            receivers=receiver[None],
+            log_ratio=jnp.where(has_edges, log_backward - log_forward, 0.0),
+        )
+
+    return propose
+
+
+def redraw_node(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
+    """Redraws the modules of all incoming edges of one node, independently.
+
+    The node is drawn uniformly among those with incoming edges. The proposal may
+    equal the present structure, as in the reference.
+
+    Args:
+      uniform_fraction: Weight of the uniform distribution; 1 ignores the logits.
+    """
+
+    def propose(rng_key, structure, candidates):
+        key_node, key_modules = jax.random.split(rng_key)
+        log_probabilities = _edge_log_probabilities(candidates, uniform_fraction)
+        receiver = _uniform_index(key_node, jnp.any(candidates.slot_mask, axis=-1))
+        mask = candidates.slot_mask[receiver]
+        drawn = jax.random.categorical(key_modules, log_probabilities[receiver])
+        before = structure.edge_modules[receiver]
+        drawn = jnp.where(mask, drawn.astype(jnp.int32), before)
+        change = _chosen(log_probabilities[receiver], before) - _chosen(
+            log_probabilities[receiver], drawn
+        )
+        edge_modules = structure.edge_modules.at[receiver].set(drawn)
+        return base.Proposal(
+            structure=base.Structure(edge_modules, structure.node_modules),
+            receivers=receiver[None],
+            log_ratio=jnp.sum(jnp.where(mask, change, 0.0)),
+        )
+
+    return propose
+
+
+def flip_pair(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
+    """Redraws the common module of an edge and its opposite, if they agree.
+
+    With a prior that favours symmetric structures this move crosses what single flips
+    cannot; pairs that disagree are left to single flips, so mix the two. Needs
+    `candidates.reverse_slots` and `candidates.sender_receivers`.
+
+    Args:
+      uniform_fraction: Weight of the uniform distribution; 1 ignores the logits.
+    """
+
+    def propose(rng_key, structure, candidates):
+        num_slots = candidates.slot_mask.shape[1]
+        key_edge, key_module = jax.random.split(rng_key)
+        log_probabilities = _edge_log_probabilities(candidates, uniform_fraction)
+        has_reverse = candidates.slot_mask & (candidates.reverse_slots < num_slots)
+        pick = _uniform_index(key_edge, has_reverse.reshape(-1))
+        receiver, slot = jnp.unravel_index(pick, has_reverse.shape)
+        other = candidates.sender_receivers[receiver, slot]
+        other_slot = jnp.minimum(
+            candidates.reverse_slots[receiver, slot], num_slots - 1
+        )
+        before = structure.edge_modules[receiver, slot]
+        agreed = structure.edge_modules[other, other_slot] == before
+        # Both edges vote for the module of a pair.
+        pair = jax.nn.log_softmax(
+            0.5
+            * (log_probabilities[receiver, slot] + log_probabilities[other, other_slot])
+        )
+        drawn = jax.random.categorical(key_module, pair).astype(jnp.int32)
+        usable = jnp.any(has_reverse)
+        moves = usable & agreed
+        edge_modules = structure.edge_modules
+        edge_modules = edge_modules.at[receiver, slot].set(
+            jnp.where(moves, drawn, before)
+        )
+        edge_modules = edge_modules.at[other, other_slot].set(
+            jnp.where(moves, drawn, edge_modules[other, other_slot])
+        )
+        return base.Proposal(
+            structure=base.Structure(edge_modules, structure.node_modules),
+            receivers=jnp.stack([receiver, jnp.where(usable, other, receiver)]),
+            log_ratio=jnp.where(moves, pair[before] - pair[drawn], 0.0),
+        )
+
+    return propose
+
+
+def redraw_node_module(*, num_node_modules: int) -> base.ProposalFunction:
+    """Redraws the module of one node uniformly.
+
+    Args:
+      num_node_modules: Size of the bank of node modules.
+    """
+
+    def propose(rng_key, structure, candidates):
+        key_node, key_module = jax.random.split(rng_key)
+        receiver = _uniform_index(key_node, jnp.any(candidates.slot_mask, axis=-1))
+        drawn = jax.random.randint(key_module, (), 0, num_node_modules, jnp.int32)
+        node_modules = structure.node_modules.at[receiver].set(drawn)
+        return base.Proposal(
+            structure=base.Structure(structure.edge_modules, node_modules),
+            receivers=receiver[None],
+            log_ratio=jnp.zeros(()),
+        )
+
+    return propose
+
+
+def mixture(
+    proposals: Sequence[base.ProposalFunction], weights: Sequence[float]
+) -> base.ProposalFunction:
+    """Draws one of several moves at every step.
+
+    The choice does not depend on the structure, so every move may keep its own
+    log-ratio and the mixture still leaves the Boltzmann distribution invariant.
+
+    Args:
+      proposals: Moves to choose from.
+      weights: Their probabilities up to a constant.
+
+    Raises:
+      ValueError: If the lengths differ, there is no move, or a weight is negative.
+    """
+    if not proposals or len(proposals) != len(weights):
+        raise ValueError(
+            f"mixture: found {len(proposals)} moves and {len(weights)} weights, "
+            "expected as many weights as moves, at least one"
+        )
+    if min(weights) < 0 or sum(weights) <= 0:
+        raise ValueError(f"weights: found {list(weights)}, expected non-negative")
+    if len(proposals) == 1:
+        return proposals[0]
+    log_weights = jnp.log(jnp.asarray(weights, jnp.float32))
+
+    def propose(rng_key, structure, candidates):
+        key_choice, key_move = jax.random.split(rng_key)
+        drawn = [p(key_move, structure, candidates) for p in proposals]
+        width = max(proposal.receivers.shape[0] for proposal in drawn)
+        drawn = [
+            proposal._replace(
+                receivers=jnp.pad(
+                    proposal.receivers,
+                    (0, width - proposal.receivers.shape[0]),
+                    mode="edge",
+                )
+            )
+            for proposal in drawn
+        ]
+        choice = jax.random.categorical(key_choice, log_weights)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[choice], *drawn)
+
+    return propose
