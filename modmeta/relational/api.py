@@ -1,0 +1,368 @@
+"""Relational inference in three lines.
+
+Example::
+
+    from modmeta.relational import infer_relations
+
+    result = infer_relations(trajectories, num_relations=2)
+    result.edges, result.probabilities, result.predict(20)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from modmeta.progress import ProgressMeter
+from modmeta.relational import batching, evaluation, inference
+from modmeta.relational import training as training_lib
+from modmeta.relational.bouncegrad import BounceGradConfig
+from modmeta.relational.data import FeatureSpec, TrajectoryDataset
+from modmeta.relational.data.normalization import denormalize
+from modmeta.relational.inference import InferenceConfig
+from modmeta.relational.model import ModelParams, RelationalModel, SearchConfig
+from modmeta.relational.modules import ModuleBank, ModuleConfig
+from modmeta.relational.preprocessing import fit_preprocessing
+from modmeta.relational.proposal_head import ProposalConfig
+from modmeta.relational.training import TrainingConfig
+
+_MAX_VALID = 200
+
+
+def build_model(
+    train_set: TrajectoryDataset,
+    rng_key: jax.Array,
+    *,
+    modules: ModuleConfig | None = None,
+    proposal: ProposalConfig | None = None,
+    search: SearchConfig | None = None,
+    batch_size: int = 32,
+    baseline: str = "auto",
+    compress: bool = True,
+) -> tuple[RelationalModel, ModelParams]:
+    """Fits the preprocessing and draws the parameters of a model.
+
+    Args:
+      train_set: Training systems, observed frames, raw units.
+      rng_key: Consumed.
+      modules: Options of the bank.
+      proposal: Options of the proposal head.
+      search: Options of the search.
+      batch_size: Systems per training batch.
+      baseline: See `preprocessing.fit_preprocessing`.
+      compress: See `preprocessing.FeatureLayout`.
+
+    Returns:
+      The model and its arrays.
+    """
+    preprocessing, layout = fit_preprocessing(
+        train_set, baseline=baseline, compress=compress
+    )
+    bank = ModuleBank(modules or ModuleConfig(), layout)
+    model = RelationalModel(
+        bank, proposal or ProposalConfig(), search or SearchConfig()
+    )
+    sampler = batching.TaskSampler(train_set.num_nodes, batch_size, 0)
+    supergraph = jax.tree.map(lambda leaf: leaf[0], sampler.batches(0, 1).supergraph)
+    return model, model.init(rng_key, preprocessing, supergraph, train_set.num_frames)
+
+
+def split_validation(
+    dataset: TrajectoryDataset, seed: int
+) -> tuple[TrajectoryDataset, TrajectoryDataset]:
+    """Sets a tenth of the systems aside (8 to 200) to choose the model by energy.
+
+    Data sets of fewer than 16 systems serve for both.
+
+    Args:
+      dataset: All systems that training may see.
+      seed: Seed of the split.
+
+    Returns:
+      `(training systems, validation systems)`.
+    """
+    if dataset.num_tasks < 16:
+        return dataset, dataset
+    num_valid = int(np.clip(dataset.num_tasks // 10, 8, _MAX_VALID))
+    order = np.random.default_rng((seed, 1)).permutation(dataset.num_tasks)
+    return dataset.take(order[num_valid:]), dataset.take(order[:num_valid])
+
+
+def infer_dataset(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    params: ModelParams,
+    dataset: TrajectoryDataset,
+    config: InferenceConfig,
+    *,
+    start: evaluation.Inference | None = None,
+    batch_size: int = 100,
+) -> evaluation.Inference:
+    """Infers the relations of every system of a data set under frozen modules.
+
+    Args:
+      rng_key: Consumed.
+      model: The model.
+      params: Its arrays.
+      dataset: Observed systems, raw units, as many frames as in training.
+      config: Options of the search.
+      start: Structures to start from; None for a cold start.
+      batch_size: Systems at once.
+
+    Returns:
+      Edges, probabilities and energies.
+    """
+    found = inference.infer(
+        rng_key,
+        model,
+        params,
+        training_lib.device_states(dataset, params.preprocessing.normalization),
+        batching.all_batches(dataset.num_nodes, batch_size),
+        None if start is None else start.structures,
+        config,
+    )
+    return evaluation.to_host(found, dataset.node_mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class RelationalInference:
+    """What `infer_relations` returns.
+
+    Attributes:
+      dataset: The systems.
+      model: Static description of the trained model.
+      params: Its arrays.
+      found: Relations found, see `evaluation.Inference`.
+    """
+
+    dataset: TrajectoryDataset
+    model: RelationalModel
+    params: ModelParams
+    found: evaluation.Inference
+
+    @property
+    def edges(self) -> np.ndarray:
+        """`[tasks, nodes, nodes]` relation of every edge.
+
+        Row = receiver, column = sender, -1 where there is no edge. Relations are
+        named 0 to K - 1 in an order without meaning.
+        """
+        return self.found.edges
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """`[tasks, nodes, nodes, K]` from chains at temperature 1."""
+        return self.found.probabilities
+
+    @property
+    def edge_accuracy(self) -> float | None:
+        """Share of edges that agree with the labels, names matched; None without."""
+        if self.dataset.edges is None:
+            return None
+        scores = evaluation.label_scores(
+            self.found, self.dataset, self.model.num_relations
+        )
+        return scores["edge_accuracy"]
+
+    def predict(self, num_steps: int) -> np.ndarray:
+        """Frames that follow the last one, `[tasks, num_steps, nodes, features]`.
+
+        In the units of the input; zeros at padded nodes.
+
+        Args:
+          num_steps: Frames to predict, at least 1.
+        """
+        if num_steps < 1:
+            raise ValueError(f"num_steps: found {num_steps}, expected at least 1")
+        normalized = evaluation.predict(
+            self.model, self.params, self.dataset, self.found.structures, num_steps
+        )
+        normalization = jax.tree.map(
+            np.asarray, self.params.preprocessing.normalization
+        )
+        states = denormalize(normalization, normalized)
+        return np.where(self.dataset.node_mask[:, None, :, None], states, 0.0)
+
+    def plot(self, num_systems: int = 4, num_steps: int = 20) -> dict[str, Any]:
+        """Figures of the relations and of the predicted trajectories.
+
+        Args:
+          num_systems: Systems to draw.
+          num_steps: Frames to predict.
+
+        Returns:
+          Matplotlib figures by name: "adjacency", "trajectories".
+        """
+        from modmeta.relational import figures
+
+        labels, names = self.dataset.edges, None
+        if labels is not None:
+            names = evaluation.match_labels(
+                self.edges,
+                labels,
+                self.model.num_relations,
+                self.dataset.num_relations,
+            )
+        spec = self.dataset.features
+        return {
+            "adjacency": figures.plot_adjacency(
+                self.edges,
+                labels,
+                self.probabilities,
+                num_systems,
+                matching=names,
+            ),
+            "trajectories": figures.plot_trajectories(
+                self.dataset.states,
+                self.predict(num_steps),
+                self.dataset.num_frames,
+                spec.positions[:2] if len(spec.positions) >= 2 else None,
+                num_systems=num_systems,
+                node_mask=self.dataset.node_mask,
+                feature_names=spec.names,
+            ),
+        }
+
+    def to_networkx(self) -> list[Any]:
+        """One `networkx.DiGraph` per system, sender to receiver."""
+        from modmeta.relational import export
+
+        return export.edges_to_networkx(
+            self.edges, self.probabilities, node_mask=self.dataset.node_mask
+        )
+
+    def to_csv(self, path: str) -> None:
+        """Writes one line per edge: system, sender, receiver, relation, probabilities.
+
+        Args:
+          path: File to write.
+        """
+        from modmeta.relational import export
+
+        export.write_edges_csv(path, self.edges, self.probabilities)
+
+
+def as_dataset(
+    trajectories: npt.ArrayLike | TrajectoryDataset,
+    *,
+    labels: npt.ArrayLike | None = None,
+    feature_names: Sequence[str] | None = None,
+    positions: Sequence[int] = (),
+    velocities: Sequence[int] = (),
+    frame_interval: float = 1.0,
+) -> TrajectoryDataset:
+    """Wraps an array `[tasks, time, nodes, features]` as a data set.
+
+    Args:
+      trajectories: The array, or a data set, which is returned as it is.
+      labels: `[tasks, nodes, nodes]` true relations, for evaluation alone.
+      feature_names: Names of the features.
+      positions: Feature columns that are positions.
+      velocities: Feature columns that are the velocities of these positions.
+      frame_interval: Time between frames, in the time unit of the velocities.
+
+    Raises:
+      DataError: If the array is not what it should be.
+    """
+    if isinstance(trajectories, TrajectoryDataset):
+        return trajectories
+    array = np.asarray(trajectories)
+    num_features = array.shape[-1] if array.ndim else 0
+    names = tuple(feature_names or (f"feature_{i}" for i in range(num_features)))
+    return TrajectoryDataset(
+        states=array,
+        features=FeatureSpec(names, tuple(positions), tuple(velocities)),
+        frame_interval=frame_interval,
+        edges=labels,
+    )
+
+
+def infer_relations(
+    trajectories: npt.ArrayLike | TrajectoryDataset,
+    num_relations: int = 2,
+    *,
+    labels: npt.ArrayLike | None = None,
+    positions: Sequence[int] = (),
+    velocities: Sequence[int] = (),
+    frame_interval: float = 1.0,
+    seed: int = 0,
+    modules: ModuleConfig | None = None,
+    proposal: ProposalConfig | None = None,
+    search: SearchConfig | None = None,
+    training: BounceGradConfig | None = None,
+    loop: TrainingConfig | None = None,
+    inference_config: InferenceConfig | None = None,
+    progress: ProgressMeter | None = None,
+) -> RelationalInference:
+    """Finds which relation holds on every edge, and the dynamics, without labels.
+
+    Args:
+      trajectories: `[tasks, time, nodes, features]`, or a `TrajectoryDataset`.
+      num_relations: Number of relations K to tell apart ("no relation" is one).
+      labels: `[tasks, nodes, nodes]` true relations, row = receiver; used for
+        `edge_accuracy` and figures alone.
+      positions: Feature columns that are positions. Naming positions and velocities
+        lets the modules see relative geometry, which needs far less data.
+      velocities: Feature columns that are the velocities of these positions.
+      frame_interval: Time between frames, in the time unit of the velocities.
+      seed: Seed of everything random.
+      modules: Options of the bank; its number of relations is overridden.
+      proposal: Options of the proposal head.
+      search: Options of the search.
+      training: Options of BounceGrad.
+      loop: Options of the training loop.
+      inference_config: Options of the final search.
+      progress: Progress meter, for instance `modmeta.progress.TqdmProgress()`.
+
+    Returns:
+      Relations, probabilities and a model that predicts.
+
+    Raises:
+      DataError: If the trajectories or labels are not what they should be.
+      ValueError: If an option is out of range.
+    """
+    dataset = as_dataset(
+        trajectories,
+        labels=labels,
+        positions=positions,
+        velocities=velocities,
+        frame_interval=frame_interval,
+    )
+    modules = dataclasses.replace(
+        modules or ModuleConfig(), num_relations=num_relations
+    )
+    training = training or BounceGradConfig()
+    unlabelled = dataset.without_labels()
+    train_set, valid_set = split_validation(unlabelled, seed)
+    key_init, key_infer = jax.random.split(jax.random.key(seed))
+    model, params = build_model(
+        train_set,
+        key_init,
+        modules=modules,
+        proposal=proposal,
+        search=search,
+        batch_size=training.batch_size,
+    )
+    result = training_lib.train(
+        model,
+        params,
+        train_set,
+        valid_set,
+        training,
+        loop or TrainingConfig(),
+        seed=seed,
+        progress=progress,
+    )
+    found = infer_dataset(
+        key_infer,
+        model,
+        result.params,
+        unlabelled,
+        inference_config or InferenceConfig(),
+    )
+    return RelationalInference(dataset, model, result.params, found)

@@ -1,0 +1,79 @@
+"""Which tasks share a super-graph: random batches to train, all in turn to evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from modmeta import graphs
+from modmeta.relational.bouncegrad import TaskBatch
+
+
+class TaskSampler:
+    """Batches of tasks without replacement, epoch after epoch.
+
+    The batch of a step is a function of the seed and the step alone, so that a resumed
+    run sees what an uninterrupted one would. Within a batch no task occurs twice; the
+    tasks that do not fill the last batch of an epoch wait for the next.
+
+    Args:
+      system_sizes: `[tasks]` number of nodes of every task.
+      batch_size: Tasks per batch, at most all of them are taken.
+      seed: Seed of the order.
+    """
+
+    def __init__(self, system_sizes: Sequence[int], batch_size: int, seed: int):
+        self._sizes = np.asarray(system_sizes)
+        self._seed = seed
+        self.batch_size = min(batch_size, len(self._sizes))
+        self.budget = graphs.padding_budget(self._sizes, self.batch_size)
+
+    def tasks(self, step: int) -> np.ndarray:
+        """The rows `[batch_size]` of the data set that make up a step's batch."""
+        per_epoch = len(self._sizes) // self.batch_size
+        epoch, index = divmod(step, per_epoch)
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._sizes))
+        first = index * self.batch_size
+        return order[first : first + self.batch_size].astype(np.int32)
+
+    def batches(self, first_step: int, num_steps: int) -> TaskBatch:
+        """The batches of consecutive steps, stacked on a first axis."""
+        return stack_batches(
+            [self.tasks(first_step + index) for index in range(num_steps)],
+            self._sizes,
+            self.budget,
+        )
+
+
+def all_batches(system_sizes: Sequence[int], batch_size: int) -> TaskBatch:
+    """Batches that hold every task once, in order, stacked on a first axis.
+
+    Args:
+      system_sizes: `[tasks]` number of nodes of every task.
+      batch_size: Systems per batch; the last batch may hold fewer, as padding.
+    """
+    sizes = np.asarray(system_sizes)
+    batch_size = min(batch_size, len(sizes))
+    tasks = np.arange(len(sizes), dtype=np.int32)
+    rows = [tasks[i : i + batch_size] for i in range(0, len(tasks), batch_size)]
+    return stack_batches(rows, sizes, graphs.padding_budget(sizes, batch_size))
+
+
+def stack_batches(
+    rows: Sequence[np.ndarray], sizes: np.ndarray, budget: graphs.PaddingBudget
+) -> TaskBatch:
+    """Builds one `TaskBatch` per list of rows and stacks them (NumPy leaves)."""
+    padded = [
+        np.pad(row, (0, budget.num_systems - len(row)), mode="edge") for row in rows
+    ]
+    supergraphs = [graphs.build_supergraph(sizes[row], budget) for row in rows]
+    if all(supergraph is supergraphs[0] for supergraph in supergraphs):
+        stacked = jax.tree.map(
+            lambda leaf: np.broadcast_to(leaf, (len(rows), *leaf.shape)),
+            supergraphs[0],
+        )
+    else:
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *supergraphs)
+    return TaskBatch(np.stack(padded), stacked)

@@ -1,0 +1,27 @@
+"""Simulators of springs, charges and oscillators, in double precision on the CPU."""
+
+from modmeta.relational.data.simulators.charged import (
+    charged_energy,
+    charged_trajectory,
+    simulate_charged,
+)
+from modmeta.relational.data.simulators.kuramoto import (
+    kuramoto_trajectory,
+    simulate_kuramoto,
+)
+from modmeta.relational.data.simulators.springs import (
+    simulate_springs,
+    springs_energy,
+    springs_trajectory,
+)
+
+__all__ = [
+    "charged_energy",
+    "charged_trajectory",
+    "kuramoto_trajectory",
+    "simulate_charged",
+    "simulate_kuramoto",
+    "simulate_springs",
+    "springs_energy",
+    "springs_trajectory",
+]

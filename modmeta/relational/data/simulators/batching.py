@@ -1,0 +1,158 @@
+"""What the simulators share: double precision, task keys, chunks, relation draws."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta.relational.data.validation import MINIMUM_FRAMES
+
+# Chunks are whole multiples of the vector length, so that a task takes the same path
+# through the compiled loops, and gets the same bits, in a chunk of any size.
+_LANES = 8
+_MAX_CHUNK = 128
+# Pairs of nodes in a chunk; 64 kB per double-precision pair array stays in cache.
+_PAIRS_PER_CHUNK = 8192
+
+
+_task_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
+
+
+@contextlib.contextmanager
+def float64_on_cpu() -> Iterator[None]:
+    """Runs a block in double precision on the CPU and restores the settings after.
+
+    The published generators use 64-bit floats, and close encounters of charges
+    amplify rounding. The CPU is named so that data do not depend on the accelerator
+    at hand; without a CPU backend the default device is used.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.enable_x64(True))
+        try:
+            cpu = jax.local_devices(backend="cpu")[0]
+        except RuntimeError:  # JAX_PLATFORMS leaves the CPU out.
+            pass
+        else:
+            stack.enter_context(jax.default_device(cpu))
+        yield
+
+
+def simulate_in_chunks(
+    simulate_chunk: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    seed: int,
+    num_tasks: int,
+    *,
+    num_nodes: int,
+    task_batch: int | None,
+    noise_scales: Sequence[float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Simulates tasks chunk by chunk; the result does not depend on the chunk size.
+
+    Args:
+      simulate_chunk: From keys `[chunk]` to states `[chunk, time, nodes, features]`
+        and edges `[chunk, nodes, nodes]`; task `t` may use its own key only.
+      seed: Task `t` gets keys of this seed, folded with `t`.
+      num_tasks: Number of tasks.
+      num_nodes: Number of nodes, for the default chunk size.
+      task_batch: Tasks integrated together, rounded up to a multiple of 8; None
+        chooses a size that keeps the pair arrays in cache.
+      noise_scales: Standard deviation of the Gaussian noise added to each feature,
+        `[features]`.
+
+    Returns:
+      States (float32) and edges of all tasks, on the host.
+    """
+    if task_batch is None:
+        fitting = _PAIRS_PER_CHUNK // num_nodes**2
+        task_batch = min(max(fitting - fitting % _LANES, _LANES), _MAX_CHUNK)
+    chunk = -(-min(task_batch, num_tasks) // _LANES) * _LANES
+    states, edges = [], []
+    with float64_on_cpu():
+        root, noise_root = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
+        for start in range(0, num_tasks, chunk):
+            # The surplus tasks of the last chunk keep its shape, hence one compile.
+            tasks = np.arange(start, start + chunk, dtype=np.uint32)
+            chunk_states, chunk_edges = simulate_chunk(_task_keys(root, tasks))
+            if any(noise_scales):
+                keys = _task_keys(noise_root, tasks)
+                chunk_states = _add_noise(keys, chunk_states, np.asarray(noise_scales))
+            states.append(np.asarray(chunk_states, np.float32))
+            edges.append(np.asarray(chunk_edges))
+    return np.concatenate(states)[:num_tasks], np.concatenate(edges)[:num_tasks]
+
+
+def check_simulation(
+    *, num_tasks: int, num_nodes: int, num_frames: int, observation_noise: float
+) -> None:
+    """Raises a ValueError on sizes or a noise level that make no data set."""
+    least = {
+        "num_tasks": (num_tasks, 1),
+        "num_nodes": (num_nodes, 1),
+        "num_frames": (num_frames, MINIMUM_FRAMES),
+        "observation_noise": (observation_noise, 0.0),
+    }
+    for name, (value, bound) in least.items():
+        if not value >= bound:
+            raise ValueError(f"{name}: found {value}, expected at least {bound}")
+
+
+def check_types(
+    name: str, values: Sequence[float], probabilities: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the values of the types and their probabilities, uniform for None.
+
+    Raises:
+      ValueError: If values repeat or are not finite, or the probabilities are not as
+        many non-negative numbers with sum one.
+    """
+    values = tuple(float(value) for value in values)
+    if not values or len(set(values)) != len(values) or not np.isfinite(values).all():
+        raise ValueError(f"{name}: found {values}, expected distinct finite numbers")
+    if probabilities is None:
+        probabilities = (1.0 / len(values),) * len(values)
+    probabilities = tuple(float(probability) for probability in probabilities)
+    if (
+        len(probabilities) != len(values)
+        or min(probabilities) < 0.0
+        or not np.isclose(sum(probabilities), 1.0)
+    ):
+        raise ValueError(
+            f"probabilities: found {probabilities}, expected {len(values)} "
+            f"non-negative numbers with sum 1, one for each of {name} {values}"
+        )
+    return values, probabilities
+
+
+def draw_relations(
+    rng_key: jax.Array,
+    num_nodes: int,
+    probabilities: tuple[float, ...],
+    *,
+    directed: bool,
+) -> jax.Array:
+    """Draws a relation type per ordered pair, `[nodes, nodes]`, -1 on the diagonal.
+
+    Undirected graphs repeat the draws above the diagonal below it.
+    """
+    types = jax.random.choice(
+        rng_key,
+        len(probabilities),
+        (num_nodes, num_nodes),
+        p=jnp.asarray(probabilities),
+    ).astype(jnp.int32)
+    if not directed:
+        upper = jnp.triu(types, 1)
+        types = upper + upper.T
+    return jnp.where(jnp.eye(num_nodes, dtype=bool), -1, types)
+
+
+@jax.jit
+def _add_noise(rng_keys: jax.Array, states: jax.Array, scales: jax.Array) -> jax.Array:
+    def noise(rng_key: jax.Array) -> jax.Array:
+        return jax.random.normal(rng_key, states.shape[1:])
+
+    return states + scales[None, None, None] * jax.vmap(noise)(rng_keys)

@@ -1,0 +1,249 @@
+"""Figures of predicted trajectories and their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from modmeta.optional import import_optional
+from modmeta.relational.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_OBSERVED_ALPHA = 0.35
+
+
+def plot_trajectories(
+    truth: npt.ArrayLike,
+    prediction: npt.ArrayLike,
+    observed_frames: int,
+    positions: Sequence[int] | None = (0, 1),
+    *,
+    feature: int = 0,
+    num_systems: int = 4,
+    node_mask: npt.ArrayLike | None = None,
+    feature_names: Sequence[str] | None = None,
+    frame_interval: float | None = None,
+) -> Figure:
+    """Draws true and predicted trajectories of the first systems side by side.
+
+    With two position features nodes are paths in the plane, otherwise one feature is
+    drawn against time. The observed part is faint, the true future solid, the
+    prediction dashed with markers; each node has its colour and marker. Lines have
+    the ids (`gid`) "observed-0", "future-0", "predicted-0" and so on by node, also in
+    SVG files.
+
+    Args:
+      truth: `[systems, time, nodes, features]`, or `[time, nodes, features]` for one
+        system.
+      prediction: `[systems, horizon, nodes, features]` (or without `systems`), the
+        frames from number `observed_frames` on; at most `time - observed_frames`.
+      observed_frames: how many frames the graph was inferred from; at least 1.
+      positions: the two features that are coordinates in the plane. None, or another
+        number of them, draws `feature` against time.
+      feature: the feature to draw against time.
+      num_systems: how many systems to draw at most.
+      node_mask: `[systems, nodes]` (or `[nodes]`), bool, false at padded nodes, which
+        are not drawn.
+      feature_names: one axis label per feature, with its unit. None means feature 0,
+        1, ....
+      frame_interval: time between two frames. None counts time in frames.
+
+    Raises:
+      ImportError: if matplotlib is not installed.
+      ValueError: if shapes disagree, a feature is out of range, or there is nothing
+        to draw.
+    """
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    if truth.ndim == 3:
+        truth, prediction = truth[None], prediction[None]
+        node_mask = None if node_mask is None else np.asarray(node_mask)[None]
+    _check_trajectories(truth, prediction, observed_frames)
+    num_all, _, num_nodes, num_features = truth.shape
+    if node_mask is None:
+        node_mask = np.ones((num_all, num_nodes), dtype=bool)
+    node_mask = np.asarray(node_mask)
+    if node_mask.shape != (num_all, num_nodes):
+        raise ValueError(
+            f"node_mask: expected shape {[num_all, num_nodes]}, [systems, nodes] of "
+            f"truth, got {list(node_mask.shape)}."
+        )
+    planar = positions is not None and len(positions) == 2
+    columns = tuple(positions) if planar else (feature,)
+    if not all(0 <= column < num_features for column in columns):
+        raise ValueError(
+            f"Expected features from 0 to {num_features - 1}, got {columns}; use "
+            "positions=None to draw one feature against time."
+        )
+    if feature_names is None:
+        feature_names = [f"feature {column}" for column in range(num_features)]
+    if len(feature_names) != num_features:
+        raise ValueError(
+            f"feature_names: expected {num_features} names, got {len(feature_names)}."
+        )
+    shown = min(num_systems, num_all)
+    if shown < 1:
+        raise ValueError("There is no system to draw.")
+
+    figure = style.new_figure(max(4.4, 0.6 + 3.0 * shown), 4.0 if planar else 3.4)
+    grid = figure.subplots(1, shown, squeeze=False, sharey=not planar)[0]
+    unit = "time (frames)" if frame_interval is None else "time (units of the data)"
+    for system, axes in enumerate(grid):
+        _draw_system(
+            axes,
+            truth[system][..., columns],
+            prediction[system][..., columns],
+            observed_frames,
+            np.flatnonzero(node_mask[system]),
+            1.0 if frame_interval is None else frame_interval,
+        )
+        axes.set_title(f"system {system}")
+        if planar:
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.set_xlabel(feature_names[columns[0]])
+        else:
+            axes.set_xlabel(unit)
+    grid[0].set_ylabel(feature_names[columns[-1]])
+    style.legend_outside(figure, _legend_handles(), "lower")
+    return figure
+
+
+def plot_rollout_error(mse: Mapping[str, npt.ArrayLike]) -> Figure:
+    """Draws the error of free roll-outs against the number of predicted steps.
+
+    Args:
+      mse: name of a predictor to its mean squared error `[steps]`, at 1, 2, ... steps
+        after the last known frame. Predictors may differ in their number of steps.
+
+    Raises:
+      ImportError: if matplotlib is not installed.
+      ValueError: if there is no predictor, or an error is not `[steps]`.
+    """
+    if not mse:
+        raise ValueError("mse: expected at least one predictor.")
+    curves = {name: np.asarray(values, dtype=float) for name, values in mse.items()}
+    for name, values in curves.items():
+        if values.ndim != 1 or not values.size:
+            raise ValueError(
+                f"mse[{name!r}]: expected shape [steps], got {list(values.shape)}."
+            )
+    figure = style.new_figure(5.6, 3.8)
+    axes = figure.subplots()
+    for index, (name, values) in enumerate(curves.items()):
+        steps = np.arange(1, len(values) + 1)
+        axes.plot(steps, values, label=name, **style.line_style(index, len(values)))
+    style.log_if_positive(axes)
+    ticker = import_optional("matplotlib.ticker", "plots")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set(
+        xlabel="predicted steps (frames)",
+        ylabel="mean squared error (normalised units$^2$)",
+    )
+    axes.grid(**style.GRID)
+    axes.legend()
+    return figure
+
+
+def _check_trajectories(
+    truth: np.ndarray, prediction: np.ndarray, observed_frames: int
+) -> None:
+    if truth.ndim != 4:
+        raise ValueError(
+            "truth: expected shape [systems, time, nodes, features], got "
+            f"{list(truth.shape)}."
+        )
+    systems, time, *rest = truth.shape
+    if not 1 <= observed_frames < time:
+        raise ValueError(
+            f"observed_frames: expected 1 to {time - 1} of {time} frames, got "
+            f"{observed_frames}."
+        )
+    horizon = time - observed_frames
+    expected = (systems, *rest)
+    if prediction.ndim != 4 or prediction.shape[:1] + prediction.shape[2:] != expected:
+        raise ValueError(
+            f"prediction: expected shape {[systems, horizon, *rest]} to agree with "
+            f"truth, got {list(prediction.shape)}."
+        )
+    if not 1 <= prediction.shape[1] <= horizon:
+        raise ValueError(
+            f"prediction: expected 1 to {horizon} frames after the observed ones, got "
+            f"{prediction.shape[1]}."
+        )
+
+
+def _draw_system(
+    axes: Axes,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    observed_frames: int,
+    nodes: np.ndarray,
+    frame_interval: float,
+) -> None:
+    """Draws `[time, nodes, 2]` as paths or `[time, nodes, 1]` against time."""
+    if truth.shape[-1] == 1:
+        truth, prediction = (
+            _with_time(truth, 0),
+            _with_time(prediction, observed_frames),
+        )
+        truth[..., 0] *= frame_interval
+        prediction[..., 0] *= frame_interval
+        axes.axvline(
+            (observed_frames - 1) * frame_interval, color="0.6", linewidth=0.8, zorder=0
+        )
+    every = max(1, len(prediction) // style.MARKERS_PER_LINE)
+    colors = style.node_colors(truth.shape[1])
+    for node in nodes:
+        parts = {
+            "observed": (truth[:observed_frames, node], _observed_look()),
+            # From the last observed frame on, so that the two lines meet.
+            "future": (truth[observed_frames - 1 :, node], _future_look()),
+            "predicted": (prediction[:, node], _predicted_look(int(node))),
+        }
+        for name, (path, look) in parts.items():
+            if name == "predicted":
+                look["markevery"] = every
+            axes.plot(
+                path[:, 0], path[:, 1], color=colors[node], gid=f"{name}-{node}", **look
+            )
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(**style.GRID)
+
+
+def _with_time(values: np.ndarray, first_frame: int) -> np.ndarray:
+    frames = np.arange(first_frame, first_frame + len(values), dtype=float)
+    times = np.broadcast_to(frames[:, None, None], values.shape)
+    return np.concatenate([times, values], axis=-1)
+
+
+def _observed_look() -> dict:
+    return {"linewidth": 1.2, "alpha": _OBSERVED_ALPHA}
+
+
+def _future_look() -> dict:
+    return {"linewidth": 1.4}
+
+
+def _predicted_look(node: int) -> dict:
+    return {
+        "linestyle": (0, (3, 2)),
+        "linewidth": 1.2,
+        "marker": style.MARKERS[node % len(style.MARKERS)],
+        "markersize": 4,
+        "markerfacecolor": "white",
+    }
+
+
+def _legend_handles() -> list:
+    lines = import_optional("matplotlib.lines", "plots")
+    grey = {"color": "0.2"}
+    return [
+        lines.Line2D([], [], label="observed", **grey, **_observed_look()),
+        lines.Line2D([], [], label="true future", **grey, **_future_look()),
+        lines.Line2D([], [], label="predicted", **grey, **_predicted_look(0)),
+    ]

@@ -1,0 +1,362 @@
+"""The bank of edge and node modules, and the network that a structure composes.
+
+Letters: N nodes, D slots for incoming edges of a node, K edge modules, M node modules,
+T frames, F features, Y predicted features, H hidden units that messages enter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta import networks
+from modmeta.relational import preprocessing as preprocessing_lib
+from modmeta.relational.preprocessing import FeatureLayout, Preprocessing
+from modmeta.search import Structure
+
+LIKELIHOODS = ("gaussian", "squared_error")
+SCALES = ("state", "feature")
+_LOG_SCALE_RANGE = 5.0
+_MIN_LOG_SCALE = -9.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleConfig:
+    """Sizes and options of the bank.
+
+    Attributes:
+      num_relations: Number of edge modules K, at least 2.
+      num_node_modules: Number of node modules M.
+      null_relation: Whether edge module 0 sends no message ("no relation").
+      edge_sizes: Hidden layers of an edge module.
+      message_size: Size of a message.
+      node_sizes: Hidden layers of a node module; messages enter the first.
+      activation: See `modmeta.networks.ACTIVATIONS`.
+      activate_messages: Whether the activation is applied to messages (the paper).
+      geometry: Inputs of the edge modules, see `preprocessing.resolve_geometry`.
+      likelihood: "gaussian": energies are negative log-likelihoods in nats, with
+        learned scales. "squared_error": sums of squared errors (the paper up to its
+        normaliser).
+      scale: "state": the node module predicts a log-scale per output, around one
+        learned per feature. "feature": one learned scale per feature alone.
+    """
+
+    num_relations: int = 2
+    num_node_modules: int = 1
+    null_relation: bool = False
+    edge_sizes: tuple[int, ...] = (64, 64)
+    message_size: int = 64
+    node_sizes: tuple[int, ...] = (64, 64)
+    activation: str = "relu"
+    activate_messages: bool = False
+    geometry: str = "auto"
+    likelihood: str = "gaussian"
+    scale: str = "state"
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        if self.num_relations < 2:
+            raise ValueError(
+                f"num_relations: found {self.num_relations}, expected at least 2"
+            )
+        if self.num_node_modules < 1:
+            raise ValueError(
+                f"num_node_modules: found {self.num_node_modules}, expected at least 1"
+            )
+        if not self.node_sizes:
+            raise ValueError("node_sizes: found no layer, expected at least one")
+        if self.likelihood not in LIKELIHOODS:
+            raise ValueError(
+                f"likelihood: found {self.likelihood!r}, expected one of {LIKELIHOODS}"
+            )
+        if self.scale not in SCALES:
+            raise ValueError(f"scale: found {self.scale!r}, expected one of {SCALES}")
+        networks.get_activation(self.activation)
+
+
+class NodeModule(nn.Module):
+    """Maps summed messages and a node's own state to its predicted change.
+
+    The first layer is linear in the messages, so messages can be projected once, one
+    by one, and any structure then only adds them up: see `modmeta.relational.energy`.
+
+    Attributes:
+      sizes: Hidden layers.
+      output_size: Number of outputs.
+      activation: Name of the activation.
+    """
+
+    sizes: tuple[int, ...]
+    output_size: int
+    activation: str
+
+    def setup(self) -> None:
+        """Creates the layers."""
+        self.message_layer = nn.Dense(self.sizes[0], use_bias=False)
+        self.state_layer = nn.Dense(self.sizes[0])
+        self.hidden_layers = [nn.Dense(size) for size in self.sizes[1:]]
+        # Small first outputs: training starts from the baseline prediction.
+        self.output_layer = nn.Dense(
+            self.output_size,
+            kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"),
+        )
+
+    def embed(self, states: jax.Array) -> jax.Array:
+        """Embeds own states `[..., F]` to `[..., H]`."""
+        return self.state_layer(states)
+
+    def update(self, hidden: jax.Array) -> jax.Array:
+        """Maps projected messages plus embedded state `[..., H]` to the outputs."""
+        activation = networks.get_activation(self.activation)
+        hidden = activation(hidden)
+        for layer in self.hidden_layers:
+            hidden = activation(layer(hidden))
+        return self.output_layer(hidden)
+
+    def __call__(self, messages: jax.Array, states: jax.Array) -> jax.Array:
+        """Summed messages `[..., message_size]`, states `[..., F]` to outputs."""
+        return self.update(self.message_layer(messages) + self.embed(states))
+
+
+class ModuleParams(NamedTuple):
+    """Parameters of the bank.
+
+    Attributes:
+      edge: Parameters of the edge modules, leaves `[K, ...]`.
+      node: Parameters of the node modules, leaves `[M, ...]`.
+      log_scale: `[Y]` log of the Gaussian scale of every predicted feature.
+    """
+
+    edge: Any
+    node: Any
+    log_scale: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleBank:
+    """The bank's pure functions; holds no arrays.
+
+    Attributes:
+      config: Sizes and options, geometry resolved.
+      layout: Static facts about the features.
+    """
+
+    config: ModuleConfig
+    layout: FeatureLayout
+
+    def __post_init__(self) -> None:
+        """Resolves the geometry against the features."""
+        geometry = preprocessing_lib.resolve_geometry(
+            self.config.geometry, self.layout.spec
+        )
+        resolved = dataclasses.replace(self.config, geometry=geometry)
+        object.__setattr__(self, "config", resolved)
+
+    @property
+    def edge_module(self) -> networks.MLP:
+        """The architecture of an edge module."""
+        return networks.MLP(
+            (*self.config.edge_sizes, self.config.message_size),
+            activation=self.config.activation,
+            activate_output=self.config.activate_messages,
+        )
+
+    @property
+    def node_module(self) -> NodeModule:
+        """The architecture of a node module."""
+        num_predicted = len(self.layout.predicted)
+        has_scales = (
+            self.config.likelihood == "gaussian" and self.config.scale == "state"
+        )
+        return NodeModule(
+            self.config.node_sizes,
+            2 * num_predicted if has_scales else num_predicted,
+            self.config.activation,
+        )
+
+    def init(self, rng_key: jax.Array, preprocessing: Preprocessing) -> ModuleParams:
+        """Draws parameters; consumes the key."""
+        key_edge, key_node = jax.random.split(rng_key)
+        state = jnp.zeros((self.layout.num_features,))
+        inputs = preprocessing_lib.edge_inputs(
+            self.config.geometry, preprocessing, self.layout, state, state
+        )
+        message = jnp.zeros((self.config.message_size,))
+        return ModuleParams(
+            edge=networks.init_bank(
+                self.edge_module, key_edge, self.config.num_relations, inputs
+            ),
+            node=networks.init_bank(
+                self.node_module,
+                key_node,
+                self.config.num_node_modules,
+                message,
+                state,
+            ),
+            log_scale=jnp.zeros((len(self.layout.predicted),)),
+        )
+
+    def projected_messages(
+        self,
+        params: ModuleParams,
+        preprocessing: Preprocessing,
+        senders: jax.Array,
+        receivers: jax.Array,
+    ) -> jax.Array:
+        """Messages of every edge module as they enter the node modules.
+
+        Args:
+          params: Parameters of the bank.
+          preprocessing: Fitted constants.
+          senders: `[..., F]` normalised states at the senders.
+          receivers: `[..., F]` at the receivers; the leading axes broadcast.
+
+        Returns:
+          `[M, K, ..., H]`: messages times the first layer of every node module, which
+          is linear and without bias, so that sums may be taken afterwards. Zeros for
+          edge module 0 if it is the null module.
+        """
+        inputs = preprocessing_lib.edge_inputs(
+            self.config.geometry, preprocessing, self.layout, senders, receivers
+        )
+        edge = params.edge
+        if self.config.null_relation:
+            edge = jax.tree.map(lambda leaf: leaf[1:], edge)
+        projection = params.node["message_layer"]["kernel"]
+        if self.config.activate_messages:
+            messages = networks.apply_bank(self.edge_module, edge, inputs)
+        else:
+            # Two linear layers in a row: multiply them once, not for every message.
+            edge = dict(edge)
+            last = edge.pop(f"layer_{len(self.config.edge_sizes)}")
+            hidden_module = networks.MLP(
+                self.config.edge_sizes, self.config.activation, activate_output=True
+            )
+            messages = networks.apply_bank(hidden_module, edge, inputs)
+            bias = jnp.einsum("ko,moh->mkh", last["bias"], projection)
+            projection = jnp.einsum("kio,moh->mkih", last["kernel"], projection)
+        if self.config.activate_messages:
+            projected = jnp.einsum("k...i,mih->mk...h", messages, projection)
+        else:
+            axes = tuple(range(2, messages.ndim))
+            projected = jnp.einsum("k...i,mkih->mk...h", messages, projection)
+            projected = projected + jnp.expand_dims(bias, axes)
+        if self.config.null_relation:
+            nothing = jnp.zeros_like(projected[:, :1])
+            projected = jnp.concatenate([nothing, projected], axis=1)
+        return projected
+
+    def embed(self, params: ModuleParams, states: jax.Array) -> jax.Array:
+        """Embeds own states `[..., F]` to `[M, ..., H]`."""
+        return networks.apply_bank(
+            self.node_module, params.node, states, method="embed"
+        )
+
+    def update(self, params: ModuleParams, hidden: jax.Array) -> jax.Array:
+        """Node updates `[M, ..., H]` to outputs `[M, ..., outputs]`."""
+        module = self.node_module
+        return jax.vmap(lambda p, h: module.apply({"params": p}, h, method="update"))(
+            params.node, hidden
+        )
+
+    def predict(
+        self, params: ModuleParams, outputs: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Splits outputs `[..., outputs]` into mean and log-scale, each `[..., Y]`."""
+        num_predicted = len(self.layout.predicted)
+        mean = outputs[..., :num_predicted]
+        log_scale = jnp.broadcast_to(params.log_scale, mean.shape)
+        if outputs.shape[-1] > num_predicted:
+            local = outputs[..., num_predicted:] / _LOG_SCALE_RANGE
+            log_scale = log_scale + _LOG_SCALE_RANGE * jnp.tanh(local)
+        log_scale = jnp.maximum(log_scale, _MIN_LOG_SCALE)
+        return mean, log_scale
+
+    def frame_energies(
+        self, params: ModuleParams, outputs: jax.Array, targets: jax.Array
+    ) -> jax.Array:
+        """Energy of every predicted frame.
+
+        Args:
+          params: Parameters of the bank.
+          outputs: `[..., outputs]` of a node module.
+          targets: `[..., Y]` encoded targets; the leading axes broadcast.
+
+        Returns:
+          `[...]`: negative log density in nats, summed over predicted features, of
+          the encoded target; or the sum of squared errors.
+        """
+        mean, log_scale = self.predict(params, outputs)
+        if self.config.likelihood == "squared_error":
+            return jnp.sum(jnp.square(targets - mean), axis=-1)
+        standardized = (targets - mean) * jnp.exp(-log_scale)
+        constant = 0.5 * np.log(2.0 * np.pi).astype(np.float32)
+        return jnp.sum(0.5 * jnp.square(standardized) + log_scale + constant, axis=-1)
+
+    def outputs(
+        self,
+        params: ModuleParams,
+        preprocessing: Preprocessing,
+        structure: Structure,
+        states: jax.Array,
+        slot_senders: jax.Array,
+        slot_mask: jax.Array,
+    ) -> jax.Array:
+        """Evaluates the composed network from states, without any cache.
+
+        Args:
+          params: Parameters of the bank.
+          preprocessing: Fitted constants.
+          structure: Module of every slot `[N, D]` and node `[N]`.
+          states: `[N, ..., F]` normalised; axes between are independent frames.
+          slot_senders: `[N, D]` node that the edge of a slot comes from.
+          slot_mask: `[N, D]` true at real slots.
+
+        Returns:
+          `[N, ..., outputs]`.
+        """
+        messages = self.projected_messages(
+            params, preprocessing, states[slot_senders], states[:, None]
+        )
+        weights = jax.nn.one_hot(structure.edge_modules, messages.shape[1], axis=0)
+        weights = weights * slot_mask[None]
+        weights = weights.reshape(1, *weights.shape, *(1,) * (messages.ndim - 4))
+        summed = jnp.sum(weights * messages, axis=(1, 3))
+        hidden = summed + self.embed(params, states)
+        outputs = self.update(params, hidden)
+        return select_module(outputs, structure.node_modules)
+
+    def step(
+        self,
+        params: ModuleParams,
+        preprocessing: Preprocessing,
+        structure: Structure,
+        states: jax.Array,
+        slot_senders: jax.Array,
+        slot_mask: jax.Array,
+    ) -> jax.Array:
+        """Most likely next normalised states; arguments as `outputs`.
+
+        Returns:
+          `[N, ..., F]`.
+        """
+        outputs = self.outputs(
+            params, preprocessing, structure, states, slot_senders, slot_mask
+        )
+        mean, _ = self.predict(params, outputs)
+        return preprocessing_lib.decode_targets(
+            preprocessing, self.layout, states, mean
+        )
+
+
+def select_module(values: jax.Array, modules: jax.Array) -> jax.Array:
+    """Picks `values[modules[n], n]` for every n: `[M, N, ...]`, `[N]` to `[N, ...]`."""
+    if values.shape[0] == 1:
+        return values[0]
+    index = modules.reshape(1, -1, *(1,) * (values.ndim - 2))
+    return jnp.take_along_axis(values, index, axis=0)[0]
