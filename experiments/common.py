@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from modmeta.checkpoint import atomic_write
+from modmeta.files import atomic_write
 from modmeta.metrics import as_json_scalar
 
 CONFIG_FILE = "config.json"

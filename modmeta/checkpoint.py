@@ -12,19 +12,19 @@ Two formats, for two purposes:
           header = json.loads(str(file["__header__"]))
 """
 
-import contextlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as ocp_managers
+
+from modmeta.files import atomic_write
 
 PyTree = Any
 
@@ -33,39 +33,6 @@ ARTIFACT_VERSION = 1
 _HEADER = "__header__"
 # What `numpy.dtype.isbuiltin` says of bfloat16 and its relatives.
 _REGISTERED_BY_EXTENSION = 2
-
-
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Opens a file that replaces `path` only once it is complete.
-
-    The content goes to a hidden file in the same directory, which is renamed when
-    the block ends. If the block raises, `path` keeps its previous content.
-
-    Args:
-      path: where the content shall end up. Its directory must exist.
-
-    Yields:
-      A binary file, open for writing.
-    """
-    path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(
-        prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
-    )
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp creates files that only their owner may read.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 class CheckpointMismatchError(ValueError):

@@ -153,7 +153,7 @@ def _build_supergraph(
         num_edges=sum(len(senders) for senders, _ in edges),
         num_systems=len(sizes),
         max_nodes=max(sizes),
-        max_degree=max(int(np.bincount(r).max(initial=0)) for _, r in edges if len(r)),
+        max_degree=max(int(np.bincount(r).max(initial=0)) for _, r in edges),
     )
     for field, needed, available in zip(found._fields, found, budget, strict=True):
         if needed > available:

@@ -7,8 +7,8 @@ structures found and the proposal head one towards them. No label enters.
 
 Deviations from the reference: proposals are Metropolis-Hastings corrected (an option);
 each visit makes several proposals, at every receiver at once where receivers are
-independent; the temperature is in nats, because energies are; the gradient uses a
-random subset of the frames.
+independent; the temperature is in nats, because energies are; search and gradient use
+random, disjoint subsets of the frames.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class BounceGradConfig:
       search_frames: Input frames that the energy of a visit's search sees; 0 for all.
       gradient_frames: Input frames that the gradient sees; 0 for all.
       held_out: Whether the gradient's frames are withheld from the search of the same
-        visit (paper: meta-training uses the same frames for both).
+        visit, which draws both anew (reference code: meta-training uses the same
+        frames for both).
       learning_rate: Adam, cosine decay to 0.
       warmup_fraction: Share of training over which the learning rate rises.
       weight_decay: Decoupled weight decay of the modules.
@@ -68,7 +69,7 @@ class BounceGradConfig:
     gradient: str = "chosen"
     search_frames: int = 0
     gradient_frames: int = 16
-    held_out: bool = False
+    held_out: bool = True
     learning_rate: float = 2e-3
     warmup_fraction: float = 0.01
     weight_decay: float = 0.0
@@ -385,8 +386,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         chains, infos = problems.anneal(
             key_search,
             problems.init(structure),
-            lambda _: temperature,
-            config.search_steps,
+            jnp.full((problems.mask.shape[0], config.search_steps), temperature),
             transform=lambda _, info: info,
         )
         structure = problems.join(chains.structure)

@@ -45,6 +45,11 @@ class MessageCache(NamedTuple):
     node_mask: jax.Array
 
 
+def _zero_padding(node_mask: jax.Array, *states: jax.Array) -> tuple[jax.Array, ...]:
+    """Zeros at padded nodes: their NaN times a mask of 0 would still be NaN."""
+    return tuple(jnp.where(node_mask[:, None, None], s, 0.0) for s in states)
+
+
 def build_cache(
     bank: ModuleBank,
     params: ModuleParams,
@@ -66,6 +71,7 @@ def build_cache(
     Returns:
       The cache.
     """
+    states, next_states = _zero_padding(supergraph.node_mask, states, next_states)
     messages = bank.projected_messages(
         params, preprocessing, states[supergraph.slot_senders], states[:, None]
     )
@@ -173,6 +179,7 @@ def structure_energies(
     The differentiable path: only the messages of the chosen modules reach the loss.
     Arguments as for `build_cache`, with a structure of all N nodes.
     """
+    states, next_states = _zero_padding(supergraph.node_mask, states, next_states)
     outputs = bank.outputs(
         params,
         preprocessing,
@@ -219,6 +226,7 @@ def rollout_energies(
     Returns:
       `[N]`, zero at padded nodes.
     """
+    (states,) = _zero_padding(node_mask, states)
     num_nodes, num_frames, num_features = states.shape
     num_segments = -(-(num_frames - 1) // horizon)
     missing = num_segments * horizon - (num_frames - 1)

@@ -77,6 +77,21 @@ def to_host(found: InferredStructures, node_mask: np.ndarray) -> Inference:
     )
 
 
+def structures_to_host(structures: TaskStructures, node_mask: np.ndarray) -> Inference:
+    """Structures alone in the layout of labels; nothing else is known of them."""
+    num_tasks, num_nodes = node_mask.shape
+    edges = np.where(edge_mask(node_mask), structures.edge_modules, NO_EDGE)
+    nothing = np.zeros((num_tasks, num_nodes, num_nodes, 1), np.float32)
+    return Inference(
+        edges=edges,
+        node_modules=np.asarray(structures.node_modules),
+        probabilities=nothing,
+        proposal_edges=np.full_like(edges, NO_EDGE),
+        energies=np.full(num_tasks, np.nan),
+        best_energies=np.full((num_tasks, 0), np.nan),
+    )
+
+
 def match_labels(
     edges: np.ndarray, labels: np.ndarray, num_found: int, num_true: int
 ) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from modmeta.checkpoint import atomic_write
+from modmeta.files import atomic_write
 from modmeta.optional import import_optional
 from modmeta.relational.matching import check_probabilities, check_relations
 

@@ -12,8 +12,14 @@ import jax.numpy as jnp
 from modmeta import search
 from modmeta.relational import bouncegrad
 from modmeta.relational.bouncegrad import TaskBatch, TaskStructures
-from modmeta.relational.model import ModelParams, RelationalModel, random_structure
-from modmeta.search import schedules
+from modmeta.relational.model import (
+    ModelParams,
+    Problems,
+    RelationalModel,
+    random_structure,
+)
+
+_TEMPERATURE_DRAWS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +30,9 @@ class InferenceConfig:
       num_steps: Proposals per chain and problem: per receiver, or per system where a
         prior or a roll-out couples receivers.
       num_chains: Chains per problem; the best structure of all counts.
-      initial_temperature: Nats, at the first proposal.
+      initial_temperature: Nats, at the first proposal; 0 takes, for every problem,
+        the standard deviation of the energy over a few random structures, at which
+        nearly every move is accepted.
       final_temperature: Nats, at the last.
       num_samples: Further proposals per chain at temperature 1, over which edge
         probabilities are averaged; 0 for none.
@@ -33,7 +41,7 @@ class InferenceConfig:
 
     num_steps: int = 128
     num_chains: int = 2
-    initial_temperature: float = 50.0
+    initial_temperature: float = 0.0
     final_temperature: float = 1.0
     num_samples: int = 64
     learned: bool = True
@@ -144,9 +152,8 @@ def _infer_batch(
     logits = model.edge_logits(params, graph, inputs)
     problems = model.problems(params, graph, inputs, logits)
     num_systems, max_nodes = graph.system_nodes.shape
-    temperature = schedules.geometric_temperature(
-        config.initial_temperature, config.final_temperature, config.num_steps
-    )
+    key_temperature, rng_key = jax.random.split(rng_key)
+    temperatures = _temperatures(key_temperature, model, problems, config)
 
     def one_chain(key):
         key_start, key_search, key_sample = jax.random.split(key, 3)
@@ -157,8 +164,7 @@ def _infer_batch(
         state, trace = problems.anneal(
             key_search,
             problems.init(structure),
-            temperature,
-            config.num_steps,
+            temperatures,
             learned=config.learned,
             transform=lambda state, _: state.best_energy,
         )
@@ -197,6 +203,29 @@ def _infer_batch(
         "logits": jnp.where(graph.slot_mask[..., None], logits, 0.0),
         "best_energies": per_system(traces[0]),
     }
+
+
+def _temperatures(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    problems: Problems,
+    config: InferenceConfig,
+) -> jax.Array:
+    """Geometric temperatures of every problem, `[P, num_steps]`."""
+    if config.initial_temperature:
+        initial = jnp.full(problems.mask.shape, config.initial_temperature)
+    else:
+
+        def random_energy(key):
+            structure = random_structure(key, model, problems.supergraph)
+            return problems.init(structure).energy
+
+        keys = jax.random.split(rng_key, _TEMPERATURE_DRAWS)
+        spread = jnp.std(jax.vmap(random_energy)(keys), axis=0)
+        initial = jnp.maximum(spread, config.final_temperature)
+    fractions = jnp.linspace(0.0, 1.0, config.num_steps)
+    decay = jnp.log(config.final_temperature / initial)
+    return initial[:, None] * jnp.exp(decay[:, None] * fractions[None, :])
 
 
 def num_proposals(

@@ -47,7 +47,7 @@ class SearchConfig:
     prior_weight: float = 100.0
     flip_weight: float = 0.5
     redraw_weight: float = 0.5
-    uniform_fraction: float = 0.2
+    uniform_fraction: float = 0.5
     hastings: bool = True
 
     def __post_init__(self) -> None:
@@ -233,7 +233,9 @@ class RelationalModel:
         """
         if self.search.energy == "rollout":
             candidates = energy_lib.system_candidates(supergraph, edge_logits)
-            data = energy_lib.system_problems(supergraph, states)
+            data = energy_lib.system_problems(
+                supergraph, (states, supergraph.node_mask)
+            )
             return Problems(self, params, data, candidates, supergraph)
         if frames is None:
             inputs, following = states[:, :-1], states[:, 1:]
@@ -266,7 +268,7 @@ class Problems:
     Attributes:
       model: The model.
       params: Its arrays.
-      data: Cache or states, leaves `[P, R, ...]`.
+      data: Cache, or states and node mask, leaves `[P, R, ...]`.
       candidates: Leaves `[P, R, D, ...]`.
       supergraph: Connectivity.
     """
@@ -298,10 +300,10 @@ class Problems:
                 params.modules,
                 params.preprocessing,
                 structure,
-                data,
+                data[0],
                 candidates.sender_receivers,
                 candidates.slot_mask,
-                jnp.any(candidates.slot_mask, axis=-1),
+                data[1],
                 horizon=model.search.horizon,
             )[receivers]
 
@@ -339,19 +341,17 @@ class Problems:
         self,
         rng_key: jax.Array,
         state: search.SearchState,
-        temperature: Callable[[jax.Array], jax.Array],
-        num_steps: int,
+        temperatures: jax.Array,
         *,
         learned: bool = True,
         transform: Callable | None = None,
     ) -> tuple[search.SearchState, Any]:
-        """Anneals every problem for a number of steps.
+        """Anneals every problem, one proposal per temperature.
 
         Args:
           rng_key: Consumed; problem p uses `split(rng_key, P)[p]`.
           state: Chains, leaves `[P, ...]`.
-          temperature: `step -> temperature`.
-          num_steps: Proposals per problem.
+          temperatures: `[P, num_steps]` nats.
           learned: Whether proposals follow the proposal head.
           transform: See `modmeta.search.run_search`.
 
@@ -359,21 +359,24 @@ class Problems:
           State and trace, leaves `[P, ...]` and `[P, num_steps, ...]`.
         """
         algorithm = self.model.algorithm(learned=learned)
+        num_steps = temperatures.shape[1]
+        # One more, never used: an array without entries cannot be indexed.
+        temperatures = jnp.pad(temperatures, ((0, 0), (0, 1)))
 
-        def run(key, state, data, candidates):
+        def run(key, state, data, candidates, temperatures):
             return search.run_search(
                 key,
                 state,
                 algorithm,
                 self.energy(data, candidates),
                 candidates,
-                temperature,
+                lambda step: temperatures[step],
                 num_steps,
                 transform,
             )
 
         keys = jax.random.split(rng_key, self.mask.shape[0])
-        return jax.vmap(run)(keys, state, self.data, self.candidates)
+        return jax.vmap(run)(keys, state, self.data, self.candidates, temperatures)
 
     def sample(
         self,

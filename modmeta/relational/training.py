@@ -54,6 +54,17 @@ class TrainingConfig:
                 "patience >= 0"
             )
 
+    @property
+    def inference(self) -> InferenceConfig:
+        """The search of followed systems: one chain, from where it was."""
+        return InferenceConfig(
+            num_steps=self.search_steps,
+            num_chains=1,
+            initial_temperature=5.0,
+            final_temperature=1.0,
+            num_samples=0,
+        )
+
 
 class TrainState(NamedTuple):
     """What a checkpoint holds.
@@ -188,14 +199,6 @@ def train(
         run, metrics = jax.lax.scan(body, run, batches)
         return run, jax.tree.map(jnp.mean, metrics)
 
-    follow_config = InferenceConfig(
-        num_steps=training.search_steps,
-        num_chains=1,
-        initial_temperature=5.0,
-        final_temperature=1.0,
-        num_samples=0,
-    )
-
     def evaluate(state: TrainState, metrics: Mapping[str, Any]):
         """Anneals the followed systems and records how the model does on them."""
         step = int(state.run.step)
@@ -209,7 +212,7 @@ def train(
                 states,
                 batches,
                 state.followed[name],
-                follow_config,
+                training.inference,
             )
         energy = jnp.sum(found["valid"].energies) / scored
         is_best = bool(energy < state.best_energy)

@@ -67,13 +67,13 @@ def flip_edge(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
         pick = jax.random.categorical(rng_key, forward.reshape(-1))
         receiver, slot, module = jnp.unravel_index(pick, forward.shape)
         before = structure.edge_modules[receiver, slot]
+        has_edges = jnp.any(candidates.slot_mask)
         edge_modules = structure.edge_modules.at[receiver, slot].set(
-            module.astype(jnp.int32)
+            jnp.where(has_edges, module.astype(jnp.int32), before)
         )
         backward = flip_weights(edge_modules)
         log_forward = forward[receiver, slot, module] - jax.nn.logsumexp(forward)
         log_backward = backward[receiver, slot, before] - jax.nn.logsumexp(backward)
-        has_edges = jnp.any(candidates.slot_mask)
         return base.Proposal(
             structure=base.Structure(edge_modules, structure.node_modules),
             receivers=receiver[None],

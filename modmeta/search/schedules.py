@@ -77,7 +77,7 @@ def geometric_temperature(
 
     def temperature(count: jax.Array) -> jax.Array:
         fraction = jnp.clip(count / max(num_steps, 1), 0.0, 1.0)
-        return jnp.float32(initial) * jnp.exp(fraction * log_ratio)
+        return initial * jnp.exp(fraction * log_ratio)
 
     return temperature
 

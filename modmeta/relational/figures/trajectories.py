@@ -36,14 +36,14 @@ def plot_trajectories(
     drawn against time. The observed part is faint, the true future solid, the
     prediction dashed with markers; each node has its colour and marker. Lines have
     the ids (`gid`) "observed-0", "future-0", "predicted-0" and so on by node, also in
-    SVG files.
+    SVG files. If the truth ends with the observed part, there is no true future.
 
     Args:
       truth: `[systems, time, nodes, features]`, or `[time, nodes, features]` for one
         system.
       prediction: `[systems, horizon, nodes, features]` (or without `systems`), the
-        frames from number `observed_frames` on; at most `time - observed_frames`.
-      observed_frames: how many frames the graph was inferred from; at least 1.
+        frames from number `observed_frames` on. It may end before or after the truth.
+      observed_frames: how many frames the graph was inferred from, 1 to `time`.
       positions: the two features that are coordinates in the plane. None, or another
         number of them, draws `feature` against time.
       feature: the feature to draw against time.
@@ -64,7 +64,8 @@ def plot_trajectories(
         truth, prediction = truth[None], prediction[None]
         node_mask = None if node_mask is None else np.asarray(node_mask)[None]
     _check_trajectories(truth, prediction, observed_frames)
-    num_all, _, num_nodes, num_features = truth.shape
+    num_all, time, num_nodes, num_features = truth.shape
+    has_future = observed_frames < time
     if node_mask is None:
         node_mask = np.ones((num_all, num_nodes), dtype=bool)
     node_mask = np.asarray(node_mask)
@@ -109,7 +110,7 @@ def plot_trajectories(
         else:
             axes.set_xlabel(unit)
     grid[0].set_ylabel(feature_names[columns[-1]])
-    style.legend_outside(figure, _legend_handles(), "lower")
+    style.legend_outside(figure, _legend_handles(has_future), "lower")
     return figure
 
 
@@ -158,23 +159,20 @@ def _check_trajectories(
             f"{list(truth.shape)}."
         )
     systems, time, *rest = truth.shape
-    if not 1 <= observed_frames < time:
+    if not 1 <= observed_frames <= time:
         raise ValueError(
-            f"observed_frames: expected 1 to {time - 1} of {time} frames, got "
+            f"observed_frames: expected 1 to {time}, the frames of truth, got "
             f"{observed_frames}."
         )
-    horizon = time - observed_frames
     expected = (systems, *rest)
     if prediction.ndim != 4 or prediction.shape[:1] + prediction.shape[2:] != expected:
+        nodes, features = rest
         raise ValueError(
-            f"prediction: expected shape {[systems, horizon, *rest]} to agree with "
-            f"truth, got {list(prediction.shape)}."
+            f"prediction: expected shape [{systems}, horizon, {nodes}, {features}] to "
+            f"agree with truth, got {list(prediction.shape)}."
         )
-    if not 1 <= prediction.shape[1] <= horizon:
-        raise ValueError(
-            f"prediction: expected 1 to {horizon} frames after the observed ones, got "
-            f"{prediction.shape[1]}."
-        )
+    if not prediction.shape[1]:
+        raise ValueError("prediction: expected at least 1 frame.")
 
 
 def _draw_system(
@@ -205,6 +203,8 @@ def _draw_system(
             "future": (truth[observed_frames - 1 :, node], _future_look()),
             "predicted": (prediction[:, node], _predicted_look(int(node))),
         }
+        if observed_frames == len(truth):
+            del parts["future"]
         for name, (path, look) in parts.items():
             if name == "predicted":
                 look["markevery"] = every
@@ -239,11 +239,13 @@ def _predicted_look(node: int) -> dict:
     }
 
 
-def _legend_handles() -> list:
+def _legend_handles(has_future: bool) -> list:
     lines = import_optional("matplotlib.lines", "plots")
-    grey = {"color": "0.2"}
+    looks = {"observed": _observed_look()}
+    if has_future:
+        looks["true future"] = _future_look()
+    looks["predicted"] = _predicted_look(0)
     return [
-        lines.Line2D([], [], label="observed", **grey, **_observed_look()),
-        lines.Line2D([], [], label="true future", **grey, **_future_look()),
-        lines.Line2D([], [], label="predicted", **grey, **_predicted_look(0)),
+        lines.Line2D([], [], label=label, color="0.2", **look)
+        for label, look in looks.items()
     ]

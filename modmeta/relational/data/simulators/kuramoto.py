@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,11 +19,20 @@ TIME_STEP = 0.01
 STEPS_PER_FRAME = 10
 FREQUENCY_RANGE = (1.0, 10.0)
 
-Observation = Literal["phase", "published"]
+Observation = Literal["state", "phase", "published"]
 _FEATURES = {
+    "state": FeatureSpec(names=("sin_phi", "cos_phi", "omega")),
     "phase": FeatureSpec(names=("dphi", "sin_phi", "cos_phi", "omega")),
     "published": FeatureSpec(names=("dphi", "sin_phi", "phi", "omega")),
 }
+
+# A full turn in three parts. The first two have so few bits that their products with
+# a number of turns are exact, up to 4,096 turns in single precision too.
+_TURN = (3217.0 / 2**9, -75.0 / 2**22)
+_TURN += (2.0 * math.pi - sum(_TURN),)
+# Taylor coefficients in the square of the angle, highest power first.
+_SINE = [(-1) ** k / math.factorial(2 * k + 1) for k in reversed(range(8))]
+_COSINE = [(-1) ** k / math.factorial(2 * k) for k in reversed(range(9))]
 
 
 def simulate_kuramoto(
@@ -34,7 +44,7 @@ def simulate_kuramoto(
     couplings: Sequence[float] = (0.0, 1.0),
     probabilities: Sequence[float] | None = None,
     directed: bool = True,
-    observation: Observation = "phase",
+    observation: Observation = "state",
     observation_noise: float = 0.0,
     task_batch: int | None = None,
 ) -> TrajectoryDataset:
@@ -61,9 +71,11 @@ def simulate_kuramoto(
         position here.
       probabilities: Probability of each type, uniform by default.
       directed: Draws k_ij and k_ji independently; else k_ij = k_ji.
-      observation: "phase" gives (dphi, sin phi, cos phi, omega): dphi is the forward
+      observation: "state" gives (sin phi, cos phi, omega), all that determines the
+        future. "phase" gives (dphi, sin phi, cos phi, omega): dphi is the forward
         difference of the phase over 0.01 time units, divided by 0.01; all in natural
-        units. "published" gives the four channels of the published data: (1) dphi,
+        units. As an input it holds the sum of all couplings of its oscillator, which
+        hides what a single edge does. "published" gives the four channels of the published data: (1) dphi,
         min-max scaled to [-1, 1] per oscillator over its own trajectory, and 0 if
         nothing acts on the oscillator; (2) sin phi; (3) phi, min-max scaled
         likewise; (4) (omega - 1) 2/9 - 1. Beware that these leak: channel 1 equal to
@@ -75,7 +87,7 @@ def simulate_kuramoto(
       task_batch: Tasks integrated together; it changes speed only.
 
     Returns:
-      A labelled data set with four features, none a position or a velocity.
+      A labelled data set with three or four features, none a position or a velocity.
 
     Raises:
       ValueError: If a size is too small, couplings and probabilities disagree, or
@@ -94,6 +106,7 @@ def simulate_kuramoto(
         raise ValueError(
             f"observation: found {observation!r}, expected one of {tuple(_FEATURES)}"
         )
+    num_features = _FEATURES[observation].num_features
     chunk = functools.partial(
         _simulate_chunk,
         num_nodes=num_nodes,
@@ -109,7 +122,7 @@ def simulate_kuramoto(
         num_tasks,
         num_nodes=num_nodes,
         task_batch=task_batch,
-        noise_scales=(observation_noise,) * 3 + (0.0,),
+        noise_scales=(observation_noise,) * (num_features - 1) + (0.0,),
     )
     return TrajectoryDataset(
         states=states,
@@ -150,8 +163,8 @@ def kuramoto_trajectory(
 
     def rate(phase: jax.Array) -> jax.Array:
         # sin(b - a) = sin b cos a - cos b sin a needs 2 N functions in place of N^2,
-        # if the compiler is kept from repeating them for each receiver (9x slower).
-        waves = jnp.stack([jnp.sin(phase), jnp.cos(phase)])
+        # if the compiler is kept from repeating them for each receiver.
+        waves = jnp.stack(_sine_and_cosine(phase))
         sine, cosine = waves = lax.optimization_barrier(waves)
         pull = jnp.sum(couplings[None] * waves[:, None], axis=2)
         return frequency + pull[0] * cosine - pull[1] * sine
@@ -177,6 +190,32 @@ def kuramoto_trajectory(
     return phases, differences
 
 
+def _sine_and_cosine(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sine and cosine to within the rounding of the angle, by arithmetic alone.
+
+    The compiled loop calls the library's functions for one number at a time; these
+    polynomials it vectorises, which makes the simulator five times faster.
+    """
+    turns = jnp.round(angle / (2.0 * math.pi))
+    for part in _TURN:
+        angle = angle - turns * part
+    # Within an eighth of a turn the series end at the rounding error.
+    angle = 0.25 * angle
+    square = angle * angle
+    sine = angle * _polynomial(_SINE, square)
+    cosine = _polynomial(_COSINE, square)
+    for _ in range(2):
+        sine, cosine = 2.0 * sine * cosine, 1.0 - 2.0 * sine * sine
+    return sine, cosine
+
+
+def _polynomial(coefficients: Sequence[float], argument: jax.Array) -> jax.Array:
+    total = jnp.full_like(argument, coefficients[0])
+    for coefficient in coefficients[1:]:
+        total = total * argument + coefficient
+    return total
+
+
 def _scaled_over_time(values: jax.Array) -> jax.Array:
     low = jnp.min(values, axis=1, keepdims=True)
     span = jnp.max(values, axis=1, keepdims=True) - low
@@ -190,17 +229,20 @@ def _observe(
     couplings: jax.Array,
     observation: Observation,
 ) -> jax.Array:
-    """Returns the features `[tasks, time, nodes, 4]`, omega last."""
+    """Returns the features `[tasks, time, nodes, features]`, omega last."""
     frequency = jnp.broadcast_to(frequency[:, None], phases.shape)
+    sine, cosine = _sine_and_cosine(phases)
+    if observation == "state":
+        return jnp.stack((sine, cosine, frequency), axis=-1)
     if observation == "phase":
-        natural = (differences, jnp.sin(phases), jnp.cos(phases), frequency)
+        natural = (differences, sine, cosine, frequency)
         return jnp.stack(natural, axis=-1)
     off_diagonal = ~jnp.eye(couplings.shape[1], dtype=bool)[None]
     driven = jnp.any((couplings != 0.0) & off_diagonal, axis=2)[:, None]
     dphi = jnp.where(driven, _scaled_over_time(differences), 0.0)
     low, high = FREQUENCY_RANGE
     omega = 2.0 * (frequency - low) / (high - low) - 1.0
-    scaled = (dphi, jnp.sin(phases), _scaled_over_time(phases), omega)
+    scaled = (dphi, sine, _scaled_over_time(phases), omega)
     return jnp.stack(scaled, axis=-1)
 
 

@@ -1,0 +1,1 @@
+"""Relations, dynamics and predictions from unlabelled trajectories."""

@@ -1,0 +1,104 @@
+"""Finds relations and learns dynamics from trajectories, without labels.
+
+python -m experiments.relational_inference.main --config=springs --workdir=DIR
+"""
+
+import time
+
+STARTED = time.perf_counter()
+
+from absl import app, flags  # noqa: E402
+
+from experiments.relational_inference import config as config_lib  # noqa: E402
+
+_CONFIG = flags.DEFINE_enum(
+    "config", "springs", list(config_lib.CONFIGS), "System and preset of all options."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of the run; an interrupted run in it is resumed."
+)
+_DATA = flags.DEFINE_string(
+    "data",
+    None,
+    "Your trajectories: an .npz file with `states` [tasks, time, nodes, features], or "
+    "a directory with loc_*/vel_*/edges_* .npy files. Simulated if absent.",
+)
+_NUM_TRAIN = flags.DEFINE_integer(
+    "num_train",
+    None,
+    "Systems that training may see, validation included. Default: the preset's; with "
+    "--data four fifths of the file.",
+    lower_bound=1,
+)
+_NUM_TEST = flags.DEFINE_integer(
+    "num_test", None, "Simulated test systems. Default: 1000.", lower_bound=1
+)
+_NUM_NODES = flags.DEFINE_integer(
+    "num_nodes", None, "Entities per simulated system. Default: 5.", lower_bound=2
+)
+_NUM_RELATIONS = flags.DEFINE_integer(
+    "num_relations", None, "Relations to tell apart. Default: 2.", lower_bound=2
+)
+_NUM_STEPS = flags.DEFINE_integer(
+    "num_steps", None, "Training steps. Default: the preset's.", lower_bound=1
+)
+_PRIOR = flags.DEFINE_enum(
+    "prior", "none", ["none", "symmetric"], "Structural prior of the search."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
+_SMOKE = flags.DEFINE_bool(
+    "smoke", False, "Run the whole pipeline in seconds, with meaningless numbers."
+)
+_TENSORBOARD = flags.DEFINE_bool(
+    "tensorboard", False, "Write TensorBoard event files too."
+)
+_SET = flags.DEFINE_multi_string(
+    "set",
+    [],
+    "Any option by its path, for instance --set=bouncegrad.learning_rate=1e-3; "
+    "repeat for several. See experiments/relational_inference/config.py.",
+)
+flags.mark_flag_as_required("workdir")
+# Orbax tells of every file it writes; --verbosity=0 brings that back.
+flags.FLAGS.set_default("verbosity", -1)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the experiment that the flags describe."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Found extra arguments {argv[1:]}.")
+    config = config_lib.from_flags(
+        _CONFIG.value,
+        smoke_test=_SMOKE.value,
+        file=_DATA.value,
+        assignments=_SET.value,
+        values={
+            "data.num_train": _NUM_TRAIN.value,
+            "data.num_test": _NUM_TEST.value,
+            "data.num_nodes": _NUM_NODES.value,
+            "modules.num_relations": _NUM_RELATIONS.value,
+            "bouncegrad.num_steps": _NUM_STEPS.value,
+            "search.prior": _PRIOR.value,
+            "seed": _SEED.value,
+        },
+    )
+    # Imported late: a wrong flag should not wait for JAX.
+    from experiments.relational_inference import report, train
+    from modmeta.progress import TqdmProgress
+
+    summary = train.run(
+        config,
+        _WORKDIR.value,
+        progress=TqdmProgress(["loss", "valid_energy", "temperature"]),
+        tensorboard=_TENSORBOARD.value,
+        started=STARTED,
+    )
+    if summary is None:
+        print("Stopped. The same command goes on from here.")
+        return
+    print(report.format_summary(summary))
+    print(f"\nEdges, figures, model and summary.json are in {_WORKDIR.value}.")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,129 @@
+"""What a run leaves behind: edges, model, figures, and a table on the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments import common
+from modmeta.relational import evaluation, export, figures, matching
+from modmeta.relational.artifacts import save_model
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.model import ModelParams, RelationalModel
+
+if TYPE_CHECKING:
+    from experiments.relational_inference.train import Datasets, MetaTest
+
+
+def calibration(
+    found: evaluation.Inference, dataset: TrajectoryDataset, names: np.ndarray
+) -> dict[str, float]:
+    """How far edge probabilities can be believed."""
+    return {
+        "brier_score": matching.brier_score(found.probabilities, dataset.edges, names),
+        "expected_calibration_error": matching.expected_calibration_error(
+            found.probabilities, dataset.edges, names
+        ),
+    }
+
+
+def write_outputs(
+    workdir: Path,
+    model: RelationalModel,
+    params: ModelParams,
+    datasets: Datasets,
+    outcome: MetaTest,
+    exported: TrajectoryDataset,
+    found: evaluation.Inference,
+    records: list[dict[str, Any]],
+) -> None:
+    """Writes `edges.npz`, `edges.csv`, `model.npz` and the figures.
+
+    Args:
+      workdir: Where to write.
+      model: The model.
+      params: Its trained arrays.
+      datasets: Data of the run.
+      outcome: Outcome of the meta-test.
+      exported: Systems whose edges are written.
+      found: Relations found in them.
+      records: Records of the training log.
+    """
+    export.save_edges_npz(
+        workdir / "edges.npz",
+        found.edges,
+        found.probabilities,
+        exported.node_mask,
+        exported.edges,
+    )
+    export.write_edges_csv(workdir / "edges.csv", found.edges, found.probabilities)
+    save_model(workdir / "model.npz", model, params)
+
+    observed, spec = datasets.observed, datasets.test.features
+    drawn = {
+        "learning_curves": figures.plot_learning_curves(records),
+        "adjacency": figures.plot_adjacency(
+            outcome.cold.edges,
+            observed.edges,
+            outcome.cold.probabilities,
+            matching=outcome.names,
+        ),
+    }
+    if outcome.predictions:
+        has_plane = len(spec.positions) >= 2
+        column = model.bank.layout.predicted[0]
+        drawn["trajectories"] = figures.plot_trajectories(
+            outcome.truth,
+            outcome.predictions["inferred graph"],
+            datasets.num_observed,
+            spec.positions[:2] if has_plane else None,
+            feature=column,
+            node_mask=datasets.test.node_mask,
+            feature_names=spec.names,
+            frame_interval=datasets.test.frame_interval,
+        )
+        drawn["rollout_error"] = figures.plot_rollout_error(outcome.errors)
+    drawn["search"] = figures.plot_search_curves(
+        outcome.curve_proposals, outcome.curves
+    )
+    if observed.edges is not None:
+        drawn["calibration"] = figures.plot_edge_probability_calibration(
+            outcome.cold.probabilities, observed.edges, outcome.names
+        )
+    for name, figure in drawn.items():
+        figure.savefig(workdir / f"{name}.png", dpi=150)
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """The short table that a run prints."""
+    rows = []
+
+    def add(quantity: str, value: Any) -> None:
+        if value is not None:
+            rows.append({"quantity": quantity, "value": value})
+
+    unseen = "unseen" if summary["test_systems_unseen"] else "training"
+    add(f"{unseen} systems scored", summary["num_test"])
+    for key, text in (
+        ("edge_accuracy", "edge accuracy, cold start"),
+        ("edge_accuracy_warm", "edge accuracy, warm start"),
+        ("edge_accuracy_symmetric_prior", "edge accuracy, symmetric prior at test"),
+        ("proposal_accuracy", "edge accuracy, proposal head alone"),
+    ):
+        if key in summary:
+            add(text, f"{summary[key]:.4f}")
+    add("proposals per system", summary["num_proposals"])
+    add("test energy (nats per node and frame)", f"{summary['test_energy']:.3f}")
+    for key, text in (
+        ("mse", "inferred graph"),
+        ("mse_true_graph", "true graph"),
+        ("mse_constant_velocity", "constant velocity"),
+        ("mse_static", "static"),
+    ):
+        for step, error in summary.get(key, {}).items():
+            add(f"MSE at step {step}, {text}", f"{error:.2e}")
+    add("training seconds", f"{summary['train_seconds']:.0f}")
+    add("total seconds", f"{summary['total_seconds']:.0f}")
+    return common.format_table(rows)
