@@ -89,7 +89,7 @@ def charged() -> ExperimentConfig:
     """Five charged particles that attract or repel each other."""
     return ExperimentConfig(
         data=DataConfig(system="charged", num_train=10_000),
-        bouncegrad=BounceGradConfig(num_steps=24_000),
+        bouncegrad=BounceGradConfig(num_steps=12_000),
         training=TrainingConfig(num_evaluations=30),
     )
 

@@ -7,7 +7,7 @@ import time
 
 STARTED = time.perf_counter()
 
-from absl import app, flags  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
 
 from experiments.relational_inference import config as config_lib  # noqa: E402
 
@@ -59,14 +59,15 @@ _SET = flags.DEFINE_multi_string(
     "repeat for several. See experiments/relational_inference/config.py.",
 )
 flags.mark_flag_as_required("workdir")
-# Orbax tells of every file it writes; --verbosity=0 brings that back.
-flags.FLAGS.set_default("verbosity", -1)
 
 
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe."""
     if len(argv) > 1:
         raise app.UsageError(f"Found extra arguments {argv[1:]}.")
+    if not flags.FLAGS["verbosity"].present:
+        # Orbax tells of every file it writes.
+        logging.set_verbosity(logging.WARNING)
     config = config_lib.from_flags(
         _CONFIG.value,
         smoke_test=_SMOKE.value,

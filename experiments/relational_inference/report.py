@@ -62,8 +62,10 @@ def write_outputs(
     save_model(workdir / "model.npz", model, params)
 
     observed, spec = datasets.observed, datasets.test.features
+    is_likelihood = model.bank.config.likelihood == "gaussian"
+    unit = "nats" if is_likelihood else "squared error"
     drawn = {
-        "learning_curves": figures.plot_learning_curves(records),
+        "learning_curves": figures.plot_learning_curves(records, energy_unit=unit),
         "adjacency": figures.plot_adjacency(
             outcome.cold.edges,
             observed.edges,
@@ -86,7 +88,7 @@ def write_outputs(
         )
         drawn["rollout_error"] = figures.plot_rollout_error(outcome.errors)
     drawn["search"] = figures.plot_search_curves(
-        outcome.curve_proposals, outcome.curves
+        outcome.curve_proposals, outcome.curves, energy_unit=unit
     )
     if observed.edges is not None:
         drawn["calibration"] = figures.plot_edge_probability_calibration(

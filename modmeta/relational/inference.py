@@ -115,7 +115,8 @@ def infer(
 
     def to_tasks(values):
         """`[batches, S, ...]` to `[tasks, ...]`; padding comes last and is cut."""
-        return values.reshape(-1, *values.shape[2:])[:num_tasks]
+        count = values.shape[0] * values.shape[1]
+        return values.reshape(count, *values.shape[2:])[:num_tasks]
 
     empty = TaskStructures(
         jnp.zeros((num_tasks, max_nodes, max_nodes), jnp.int32),

@@ -72,7 +72,7 @@ def test_learning_curves_show_the_records():
     losses, accuracies, temperature = figure.axes
     assert losses.get_yscale() == temperature.get_yscale() == "log"
     assert temperature.get_xlabel() == "training step"
-    assert "units" in losses.get_ylabel() and "MSE" in losses.get_ylabel()
+    assert "energy" in losses.get_ylabel() and "nats" in losses.get_ylabel()
     assert "evaluation only" in accuracies.get_ylabel()
     assert legend_texts(losses.get_legend()) == ["training loss", "validation energy"]
     assert legend_texts(accuracies.get_legend()) == [

@@ -23,6 +23,8 @@ def plot_search_curves(
     proposals: npt.ArrayLike,
     curves: Mapping[str, npt.ArrayLike],
     best_known: npt.ArrayLike | None = None,
+    *,
+    energy_unit: str = "nats",
 ) -> Figure:
     """Draws how fast searches lower the energy, as a function of their proposals.
 
@@ -36,6 +38,7 @@ def plot_search_curves(
         searches run on the same systems.
       best_known: `[systems]` or a scalar, the energy to subtract. None means the
         lowest energy of each system over all `curves`.
+      energy_unit: unit of the energies.
 
     Raises:
       ImportError: if matplotlib is not installed.
@@ -81,7 +84,7 @@ def plot_search_curves(
         axes.set_xlim(-_ROOM_BELOW_ZERO, 1.5 * max(proposals[-1], 1.0))
     axes.set(
         xlabel="proposals per system",
-        ylabel="energy above the best known\n(MSE, normalised units$^2$)",
+        ylabel=f"energy above the best known ({energy_unit})",
     )
     axes.grid(**style.GRID)
     systems = f"{num_systems} system" + ("s" if num_systems > 1 else "")

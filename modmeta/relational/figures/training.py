@@ -22,7 +22,7 @@ class _Panel(NamedTuple):
 
 _PANELS = (
     _Panel(
-        "MSE\n(normalised units$^2$)",
+        "energy\n({unit} per node\nand frame)",
         (("loss", "training loss"), ("valid_energy", "validation energy")),
         logarithmic=True,
     ),
@@ -34,11 +34,13 @@ _PANELS = (
         ),
         logarithmic=False,
     ),
-    _Panel("temperature\n(units of the energy)", (("temperature", ""),), True),
+    _Panel("temperature\n({unit})", (("temperature", ""),), True),
 )
 
 
-def plot_learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
+def plot_learning_curves(
+    records: Sequence[Mapping[str, Any]], *, energy_unit: str = "nats"
+) -> Figure:
     """Draws losses, accuracies and temperature against the training step.
 
     There is one axes for each group of metrics that the records hold, with a common x
@@ -50,6 +52,7 @@ def plot_learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
         `valid_energy`, `edge_accuracy`, `proposal_accuracy` (fractions) and
         `temperature`. Other keys are ignored. Metrics may be missing in all records
         or in some, be None or not finite: such points are left out.
+      energy_unit: unit of losses, energies and temperatures.
 
     Raises:
       ImportError: if matplotlib is not installed.
@@ -74,7 +77,7 @@ def plot_learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
         for index, (name, steps, values) in enumerate(series):
             look = style.line_style(index, len(steps))
             axes.plot(steps, values, label=name, **look)
-        axes.set_ylabel(panel.label)
+        axes.set_ylabel(panel.label.format(unit=energy_unit))
         if panel.logarithmic:
             style.log_if_positive(axes)
         axes.grid(**style.GRID)

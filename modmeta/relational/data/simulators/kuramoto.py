@@ -75,10 +75,10 @@ def simulate_kuramoto(
         future. "phase" gives (dphi, sin phi, cos phi, omega): dphi is the forward
         difference of the phase over 0.01 time units, divided by 0.01; all in natural
         units. As an input it holds the sum of all couplings of its oscillator, which
-        hides what a single edge does. "published" gives the four channels of the published data: (1) dphi,
-        min-max scaled to [-1, 1] per oscillator over its own trajectory, and 0 if
-        nothing acts on the oscillator; (2) sin phi; (3) phi, min-max scaled
-        likewise; (4) (omega - 1) 2/9 - 1. Beware that these leak: channel 1 equal to
+        hides what a single edge does. "published" gives the four channels of the
+        published data: (1) dphi, min-max scaled to [-1, 1] per oscillator over its
+        own trajectory, and 0 if nothing acts on the oscillator; (2) sin phi; (3) phi,
+        min-max scaled likewise; (4) (omega - 1) 2/9 - 1. Beware that these leak: channel 1 equal to
         0 gives away an oscillator without incoming edges, and the scaling of every
         frame depends on later frames. The published training data were scaled over
         99 frames, then cut: `simulate_kuramoto(..., num_frames=99).frames(0, 49)`.

@@ -1,0 +1,157 @@
+"""Proposals per second of the search, beside the same search without its parts.
+
+    python -m benchmarks.search
+
+On one batch of springs systems: annealing that evaluates the composed network of a
+system at every proposal, against the message cache; one receiver of a system after the
+other against all at once; one call per chain against all chains in one call; then one
+BounceGrad step with its parts changed one by one. Building the cache is timed with the
+search, compilation is not.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from experiments import common
+from modmeta import graphs
+from modmeta.relational import api, bouncegrad, data
+from modmeta.relational.bouncegrad import BounceGradConfig, TaskBatch
+from modmeta.relational.model import random_structure
+from modmeta.relational.modules import ModuleConfig
+from modmeta.relational.training import device_states
+
+_SYSTEMS = flags.DEFINE_integer("systems", 32, "Systems per batch.", lower_bound=1)
+_NODES = flags.DEFINE_integer("nodes", 5, "Nodes per system.", lower_bound=2)
+_WIDTH = flags.DEFINE_integer("width", 64, "Hidden width.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 32, "Proposals per chain.", lower_bound=1)
+_CHAINS = flags.DEFINE_integer("chains", 4, "Chains per problem.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 5, "Timings of each, of which the fastest counts.", lower_bound=1
+)
+
+
+def seconds_of(function: Callable, *arguments) -> float:
+    """Fastest of several timed calls, after one that compiles."""
+    jax.block_until_ready(function(*arguments))
+    timings = []
+    for _ in range(_REPEATS.value):
+        started = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        timings.append(time.perf_counter() - started)
+    return min(timings)
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table of ratios."""
+    del argv
+    num_systems, num_nodes = _SYSTEMS.value, _NODES.value
+    dataset = data.simulate_springs(0, max(num_systems, 32), num_nodes=num_nodes)
+    width = _WIDTH.value
+    model, params = api.build_model(
+        dataset,
+        jax.random.key(0),
+        modules=ModuleConfig(
+            edge_sizes=(width, width), message_size=width, node_sizes=(width, width)
+        ),
+        batch_size=num_systems,
+    )
+    sizes = [num_nodes] * num_systems
+    budget = graphs.padding_budget(sizes, num_systems)
+    graph = jax.tree.map(jnp.asarray, graphs.build_supergraph(sizes, budget))
+    task_states = device_states(dataset, params.preprocessing.normalization)
+    tasks = jnp.arange(num_systems)
+    states = bouncegrad.gather_states(task_states, tasks, graph)
+    logits = model.edge_logits(params, graph, states)
+    structure = random_structure(jax.random.key(1), model, graph)
+    num_steps, num_chains = _STEPS.value, _CHAINS.value
+
+    def search_of(**options):
+        """Annealing of the batch as a function of arrays alone."""
+        changed = dataclasses.replace(
+            model, search=dataclasses.replace(model.search, **options)
+        )
+
+        def anneal(key, params, graph, states, logits, structure):
+            problems = changed.problems(params, graph, states, logits)
+            temperatures = jnp.ones((problems.mask.shape[0], num_steps))
+            state = problems.init(structure)
+            return problems.anneal(key, state, temperatures)[0].energy
+
+        return anneal
+
+    # A prior of no weight couples the receivers: one moves at a time, as in the
+    # composed network, which a roll-out of one step evaluates as a whole.
+    composed = jax.jit(search_of(energy="rollout", horizon=1))
+    one_receiver = jax.jit(search_of(prior="symmetric", prior_weight=0.0))
+    every_receiver = jax.jit(search_of())
+    chains = jax.jit(jax.vmap(search_of(), in_axes=(0, *[None] * 5)))
+    arrays = (params, graph, states, logits, structure)
+    keys = jax.random.split(jax.random.key(2), num_chains)
+    in_system = num_systems * num_steps
+    everywhere = in_system * num_nodes
+    rows = []
+    for name, seconds, num_proposals in (
+        (
+            "composed network at every proposal",
+            seconds_of(composed, keys[0], *arrays),
+            in_system,
+        ),
+        (
+            "message cache, one receiver of a system at a time",
+            seconds_of(one_receiver, keys[0], *arrays),
+            in_system,
+        ),
+        (
+            "message cache, all receivers at once",
+            seconds_of(every_receiver, keys[0], *arrays),
+            everywhere,
+        ),
+        (
+            f"the same, {num_chains} chains, one call each",
+            seconds_of(lambda: [every_receiver(key, *arrays) for key in keys]),
+            everywhere * num_chains,
+        ),
+        (
+            f"the same, {num_chains} chains in one call",
+            seconds_of(chains, keys, *arrays),
+            everywhere * num_chains,
+        ),
+    ):
+        rate = num_proposals / seconds
+        reference = rows[0]["proposals/s"] if rows else rate
+        rows.append({"search": name, "proposals/s": rate, "ratio": rate / reference})
+    print(common.format_table(rows, float_format=".4g"), end="\n\n")
+
+    rows.clear()
+    config = BounceGradConfig(num_steps=100, batch_size=num_systems)
+    for name, changed in (
+        ("whole step", {}),
+        ("one proposal instead of eight", {"search_steps": 1}),
+        ("one gradient frame instead of 16", {"gradient_frames": 1}),
+        (
+            "all frames in search and gradient",
+            {"held_out": False, "gradient_frames": 0},
+        ),
+    ):
+        algorithm = bouncegrad.bouncegrad(model, dataclasses.replace(config, **changed))
+        state = algorithm.init(
+            jax.random.key(3), params, dataset.num_tasks, dataset.max_nodes
+        )
+        step = jax.jit(algorithm.step)
+        seconds = seconds_of(step, state, task_states, TaskBatch(tasks, graph))
+        rows.append({"BounceGrad": name, "ms": 1e3 * seconds})
+    fastest = rows[0]["ms"]
+    for row in rows:
+        row["ratio"] = row["ms"] / fastest
+    print(common.format_table(rows, float_format=".3g"))
+    print(f"\n{np.size(tasks)} systems of {num_nodes} nodes, width {width}")
+
+
+if __name__ == "__main__":
+    app.run(main)
