@@ -135,16 +135,16 @@ def override(config: ExperimentConfig, values: dict[str, Any]) -> ExperimentConf
       values: New values by path, for instance "bouncegrad.num_steps".
 
     Raises:
-      ValueError: If there is no such field.
+      ValueError: If there is no such field, or a value is not of its kind.
     """
     for path, value in values.items():
         *parents, name = path.split(".")
         owner = config
-        for parent in parents:
-            owner = getattr(owner, parent)
-        if name not in {field.name for field in dataclasses.fields(owner)}:
-            raise ValueError(f"config: found no field {path!r}")
-        changed = dataclasses.replace(owner, **{name: value})
+        for part in (*parents, name):
+            if part not in getattr(owner, "__dataclass_fields__", {}):
+                raise ValueError(f"config: found no field {path!r}")
+            above, owner = owner, getattr(owner, part)
+        changed = dataclasses.replace(above, **{name: _checked(path, value, owner)})
         for depth in range(len(parents) - 1, -1, -1):
             above = config
             for parent in parents[:depth]:
@@ -152,6 +152,17 @@ def override(config: ExperimentConfig, values: dict[str, Any]) -> ExperimentConf
             changed = dataclasses.replace(above, **{parents[depth]: changed})
         config = changed
     return config
+
+
+def _checked(path: str, value: Any, default: Any) -> Any:
+    """A value of the kind that a field holds; integers serve as floats."""
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise ValueError(
+            f"config: found {value!r} for {path!r}, expected something like {default!r}"
+        )
+    return value
 
 
 def from_flags(

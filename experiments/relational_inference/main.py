@@ -68,21 +68,24 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         # Orbax tells of every file it writes.
         logging.set_verbosity(logging.WARNING)
-    config = config_lib.from_flags(
-        _CONFIG.value,
-        smoke_test=_SMOKE.value,
-        file=_DATA.value,
-        assignments=_SET.value,
-        values={
-            "data.num_train": _NUM_TRAIN.value,
-            "data.num_test": _NUM_TEST.value,
-            "data.num_nodes": _NUM_NODES.value,
-            "modules.num_relations": _NUM_RELATIONS.value,
-            "bouncegrad.num_steps": _NUM_STEPS.value,
-            "search.prior": _PRIOR.value,
-            "seed": _SEED.value,
-        },
-    )
+    try:
+        config = config_lib.from_flags(
+            _CONFIG.value,
+            smoke_test=_SMOKE.value,
+            file=_DATA.value,
+            assignments=_SET.value,
+            values={
+                "data.num_train": _NUM_TRAIN.value,
+                "data.num_test": _NUM_TEST.value,
+                "data.num_nodes": _NUM_NODES.value,
+                "modules.num_relations": _NUM_RELATIONS.value,
+                "bouncegrad.num_steps": _NUM_STEPS.value,
+                "search.prior": _PRIOR.value,
+                "seed": _SEED.value,
+            },
+        )
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
     # Imported late: a wrong flag should not wait for JAX.
     from experiments.relational_inference import report, train
     from modmeta.progress import TqdmProgress

@@ -302,12 +302,12 @@ def _symmetric_search(
 ) -> evaluation.Inference:
     """Repeats the search with the symmetric prior, from the structures found."""
     search = dataclasses.replace(model.search, prior="symmetric")
-    num_nodes = int(observed.num_nodes.max())
-    # One chain moves a whole system: as many proposals as all its receivers had.
+    # Near the answer already: what is left are pairs of edges that disagree.
     options = dataclasses.replace(
         config.inference,
         num_chains=1,
-        num_steps=config.inference.num_steps * num_nodes,
+        num_steps=3 * config.inference.num_steps,
+        initial_temperature=50.0,
         num_samples=0,
     )
     return api.infer_dataset(
@@ -367,10 +367,15 @@ def run(
     """
     started = time.perf_counter() if started is None else started
     workdir = Path(workdir)
-    # Bad data must not leave a working directory behind.
-    datasets = make_datasets(config.data, config.seed)
+    # Bad data must not leave a working directory behind, and a finished run need not
+    # wait for data.
+    datasets = None
+    if not (workdir / common.CONFIG_FILE).exists():
+        datasets = make_datasets(config.data, config.seed)
     if common.prepare_workdir(workdir, config) is common.WorkdirStatus.FINISHED:
         return json.loads((workdir / common.SUMMARY_FILE).read_text())
+    if datasets is None:
+        datasets = make_datasets(config.data, config.seed)
     with common.stop_on_signal() as stop:
         model, result = meta_train(
             config, datasets, workdir, progress, lambda: stop.requested, tensorboard

@@ -440,7 +440,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             "proposal_loss": proposal_loss,
             "temperature": temperature,
             "acceptance": jnp.sum(infos.is_accepted & mask) / num_proposals,
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
         }
         new_state = BounceGradState(
             params=ModelParams(modules, head, params.preprocessing),

@@ -169,7 +169,10 @@ def _predict(
         return values * graph.system_mask[..., None, None]
 
     rollouts = jax.lax.map(one_batch, batches)
-    return rollouts.reshape(-1, *rollouts.shape[2:])[: states.shape[0]]
+    rollouts = rollouts.reshape(-1, *rollouts.shape[2:])[: states.shape[0]]
+    # The node axis may be longer than the largest of these systems.
+    missing = states.shape[1] - rollouts.shape[1]
+    return jnp.pad(rollouts, ((0, 0), (0, missing), (0, 0), (0, 0)))
 
 
 def predict(

@@ -222,7 +222,9 @@ def _temperatures(
             return problems.init(structure).energy
 
         keys = jax.random.split(rng_key, _TEMPERATURE_DRAWS)
-        spread = jnp.std(jax.vmap(random_energy)(keys), axis=0)
+        energies = jax.vmap(random_energy)(keys)
+        energies = jnp.where(jnp.isfinite(energies), energies, jnp.nan)
+        spread = jnp.nan_to_num(jnp.nanstd(energies, axis=0))
         initial = jnp.maximum(spread, config.final_temperature)
     fractions = jnp.linspace(0.0, 1.0, config.num_steps)
     decay = jnp.log(config.final_temperature / initial)

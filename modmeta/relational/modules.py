@@ -68,8 +68,9 @@ class ModuleConfig:
             raise ValueError(
                 f"num_node_modules: found {self.num_node_modules}, expected at least 1"
             )
-        if not self.node_sizes:
-            raise ValueError("node_sizes: found no layer, expected at least one")
+        for field in ("edge_sizes", "node_sizes"):
+            if not getattr(self, field):
+                raise ValueError(f"{field}: found no layer, expected at least one")
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(
                 f"likelihood: found {self.likelihood!r}, expected one of {LIKELIHOODS}"

@@ -34,6 +34,8 @@ class Preprocessing(NamedTuple):
         `state @ step_matrix + step_offset`: constant velocity, or no change.
       target_scale: `[Y]` unit in which changes beyond the baseline are measured: 1.5
         times their median absolute value.
+      target_limit: `[Y]` largest encoded target of the training data. Predictions stay
+        within it: where targets are compressed, a little beyond it is far beyond it.
       position_scale: `()` and
       velocity_scale: `()`, standard deviation of normalised positions and velocities,
         the units of the relative geometry (1 where there are none).
@@ -43,6 +45,7 @@ class Preprocessing(NamedTuple):
     step_matrix: jax.Array
     step_offset: jax.Array
     target_scale: jax.Array
+    target_limit: jax.Array
     position_scale: jax.Array
     velocity_scale: jax.Array
 
@@ -121,6 +124,10 @@ def fit_preprocessing(
     spread = np.sqrt(np.mean(residual[rows] ** 2, axis=0))
     unit = np.where(median > 1e-9, 1.5 * median, np.maximum(spread, 1e-9))
 
+    limit = np.max(residual[rows], axis=0) / unit
+    if compress:
+        limit = np.log1p(limit)
+
     def deviation(columns: tuple[int, ...]) -> float:
         if not columns:
             return 1.0
@@ -134,6 +141,7 @@ def fit_preprocessing(
         step_matrix=matrix.astype(np.float32),
         step_offset=shift.astype(np.float32),
         target_scale=unit.astype(np.float32),
+        target_limit=limit.astype(np.float32),
         position_scale=np.float32(deviation(spec.positions)),
         velocity_scale=np.float32(deviation(spec.velocities)),
     )
@@ -183,11 +191,12 @@ def decode_targets(
 ) -> jax.Array:
     """Inverts `encode_targets`: the next normalised state, `[..., F]`.
 
-    Features that are not predicted follow the baseline.
+    Features that are not predicted follow the baseline. Compressed targets are cut at
+    `target_limit` first.
     """
     if layout.compress:
-        # A diverging roll-out must stay finite; no encoded target is near 20.
-        bounded = jnp.clip(targets, -20.0, 20.0)
+        limit = _aligned(preprocessing.target_limit, targets)
+        bounded = jnp.clip(targets, -limit, limit)
         targets = jnp.sign(bounded) * jnp.expm1(jnp.abs(bounded))
     residual = targets * _aligned(preprocessing.target_scale, targets)
     baseline = _baseline(preprocessing, states)

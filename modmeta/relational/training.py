@@ -7,6 +7,7 @@ under structures that the search finds for them. Labels never get here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -111,9 +112,32 @@ def device_states(dataset: TrajectoryDataset, normalization: Normalization):
     return jnp.asarray(np.swapaxes(states, 1, 2), jnp.float32)
 
 
-def chunk_size(num_steps: int) -> int:
-    """The largest divisor of `num_steps` up to 50: one compilation serves a run."""
-    return max(d for d in range(1, _MAX_CHUNK + 1) if num_steps % d == 0)
+def chunk_size(num_steps: int, num_evaluations: int) -> int:
+    """Steps between looks from the host: one compilation serves a run.
+
+    The largest divisor of `num_steps` up to 50 that leaves time for the evaluations.
+    """
+    largest = max(min(_MAX_CHUNK, num_steps // num_evaluations), 1)
+    return max(d for d in range(1, largest + 1) if num_steps % d == 0)
+
+
+# Not inside `train`: a second call with the same options need not compile again.
+@functools.partial(jax.jit, static_argnames=("model", "config"))
+def _run_chunk(
+    model: RelationalModel,
+    config: BounceGradConfig,
+    run: BounceGradState,
+    task_states: jax.Array,
+    batches: bouncegrad.TaskBatch,
+) -> tuple[BounceGradState, dict[str, jax.Array]]:
+    """Takes a step per batch; metrics are means over the steps."""
+    algorithm = bouncegrad.bouncegrad(model, config)
+
+    def body(run, batch):
+        return algorithm.step(run, task_states, batch)
+
+    run, metrics = jax.lax.scan(body, run, batches)
+    return run, jax.tree.map(jnp.mean, metrics)
 
 
 def train(
@@ -191,14 +215,6 @@ def train(
     if store is not None and store.latest_step is not None:
         state = store.restore(state)
 
-    @jax.jit
-    def run_chunk(run, task_states, batches):
-        def body(run, batch):
-            return algorithm.step(run, task_states, batch)
-
-        run, metrics = jax.lax.scan(body, run, batches)
-        return run, jax.tree.map(jnp.mean, metrics)
-
     def evaluate(state: TrainState, metrics: Mapping[str, Any]):
         """Anneals the followed systems and records how the model does on them."""
         step = int(state.run.step)
@@ -233,7 +249,7 @@ def train(
         )
         return state, record
 
-    steps_per_chunk = chunk_size(config.num_steps)
+    steps_per_chunk = chunk_size(config.num_steps, training.num_evaluations)
     first_step = int(state.run.step)
     progress.start(config.num_steps, initial=first_step, description="meta-training")
     shown: dict[str, float] = {}
@@ -246,15 +262,17 @@ def train(
             break
         started = time.perf_counter()
         batches = sampler.batches(step, steps_per_chunk)
-        run, metrics = run_chunk(state.run, task_states, batches)
+        run, metrics = _run_chunk(model, config, state.run, task_states, batches)
         state = state._replace(run=run)
         loss = float(metrics["loss"])
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"training loss: found {loss} between steps {step} and "
-                f"{step + steps_per_chunk}, expected a finite number; lower the "
-                "learning rate. The last checkpoint is untouched"
-            )
+        # The last gradient of a chunk is in its parameters, but not in its loss.
+        for name, value in (("loss", loss), ("gradient", metrics["gradient_norm"])):
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"training {name}: found {float(value)} between steps {step} and "
+                    f"{step + steps_per_chunk}, expected a finite number; lower the "
+                    "learning rate. The last checkpoint is untouched"
+                )
         done = step + steps_per_chunk
         is_due = (
             done * training.num_evaluations // config.num_steps

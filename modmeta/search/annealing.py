@@ -52,7 +52,7 @@ def build_kernel(propose: base.ProposalFunction, *, hastings: bool = True):
         log_acceptance = jnp.where(
             jnp.isfinite(proposed_energy), log_acceptance, -jnp.inf
         )
-        # A start of infinite or undefined energy must not hold the chain.
+        # From infinite or undefined energy, the first finite proposal is taken.
         log_acceptance = jnp.where(
             jnp.isfinite(proposed_energy) & ~jnp.isfinite(state.energy),
             0.0,

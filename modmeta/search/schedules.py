@@ -76,7 +76,7 @@ def geometric_temperature(
     log_ratio = jnp.log(final / initial)
 
     def temperature(count: jax.Array) -> jax.Array:
-        fraction = jnp.clip(count / max(num_steps, 1), 0.0, 1.0)
+        fraction = jnp.clip(count / num_steps, 0.0, 1.0) if num_steps else 1.0
         return initial * jnp.exp(fraction * log_ratio)
 
     return temperature
