@@ -42,3 +42,17 @@ def strict_dtype_promotion():
 
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Leaves out most compiler passes, for tests that compile much and compute little.
+
+    For one module as a whole, since what it compiled would be found again.
+    """
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

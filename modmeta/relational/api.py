@@ -268,8 +268,14 @@ def as_dataset(
 
     Raises:
       DataError: If the array is not what it should be.
+      ValueError: If a data set comes with labels or features besides.
     """
     if isinstance(trajectories, TrajectoryDataset):
+        if labels is not None or feature_names or positions or velocities:
+            raise ValueError(
+                "trajectories: found a TrajectoryDataset together with labels or "
+                "names or roles of features, expected these inside the data set"
+            )
         return trajectories
     array = np.asarray(trajectories)
     num_features = array.shape[-1] if array.ndim else 0

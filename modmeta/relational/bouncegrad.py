@@ -48,7 +48,8 @@ class BounceGradConfig:
         "mixture": through all assignments of a receiver's incoming edges, weighted by
         softmax(-energy / temperature); only where these can be enumerated.
       search_frames: Input frames that the energy of a visit's search sees; 0 for all.
-      gradient_frames: Input frames that the gradient sees; 0 for all.
+      gradient_frames: Input frames that the gradient sees, at most half of them if
+        `held_out`; 0 for as many as possible.
       held_out: Whether the gradient's frames are withheld from the search of the same
         visit, which draws both anew (reference code: meta-training uses the same
         frames for both).
@@ -241,12 +242,10 @@ def _split_frames(
     """Random input frames for the search (None for all) and for the gradient."""
     order = jax.random.permutation(rng_key, num_inputs)
     num_gradient = min(config.gradient_frames or num_inputs, num_inputs)
+    if config.held_out:
+        # Short trajectories: at least half of the frames infer.
+        num_gradient = max(min(num_gradient, num_inputs // 2), 1)
     pool = order[num_gradient:] if config.held_out else order
-    if pool.shape[0] == 0:
-        raise ValueError(
-            f"held_out: all {num_inputs} input frames go to the gradient; set "
-            "gradient_frames below that"
-        )
     num_search = min(config.search_frames or pool.shape[0], pool.shape[0])
     is_everything = num_search == num_inputs
     return None if is_everything else pool[:num_search], order[:num_gradient]

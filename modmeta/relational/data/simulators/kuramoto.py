@@ -78,10 +78,11 @@ def simulate_kuramoto(
         hides what a single edge does. "published" gives the four channels of the
         published data: (1) dphi, min-max scaled to [-1, 1] per oscillator over its
         own trajectory, and 0 if nothing acts on the oscillator; (2) sin phi; (3) phi,
-        min-max scaled likewise; (4) (omega - 1) 2/9 - 1. Beware that these leak: channel 1 equal to
-        0 gives away an oscillator without incoming edges, and the scaling of every
-        frame depends on later frames. The published training data were scaled over
-        99 frames, then cut: `simulate_kuramoto(..., num_frames=99).frames(0, 49)`.
+        min-max scaled likewise; (4) (omega - 1) 2/9 - 1. Beware that these leak:
+        channel 1 equal to 0 gives away an oscillator without incoming edges, and the
+        scaling of every frame depends on later frames. The published training data
+        were scaled over 99 frames, then cut:
+        `simulate_kuramoto(..., num_frames=99).frames(0, 49)`.
       observation_noise: Standard deviation of Gaussian noise added to all features
         but omega, in the units of the observation.
       task_batch: Tasks integrated together; it changes speed only.

@@ -1,0 +1,373 @@
+"""The relational-inference experiment, run whole in its smallest size.
+
+Files and fields against the list that the documentation gives, a killed run against
+an uninterrupted one to the bit, users' files, and what the launcher refuses.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import common
+from experiments.relational_inference import config as config_lib
+from experiments.relational_inference import report, train
+from modmeta.metrics import read_metrics
+from modmeta.relational import artifacts
+from modmeta.relational.data import DataError
+
+# In this process and in those that it starts.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+QUICK_COMPILATION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+FILES = {
+    "config.json",
+    "summary.json",
+    "metrics.jsonl",
+    "model.npz",
+    "edges.npz",
+    "edges.csv",
+    "learning_curves.png",
+    "adjacency.png",
+    "trajectories.png",
+    "rollout_error.png",
+    "search.png",
+    "calibration.png",
+    "checkpoints",
+}
+SHRINK = {
+    "data.num_train": 32,
+    "data.num_test": 16,
+    "data.num_nodes": 3,
+    "data.num_observed": 20,
+    "inference.num_steps": 8,
+}
+CLOCKS = ("train_seconds", "total_seconds")
+
+
+def small_config(**values):
+    return config_lib.override(
+        config_lib.smoke(config_lib.springs()), {**SHRINK, **values}
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, quick_compilation):
+    """A finished run: its configuration, directory and summary."""
+    config, workdir = small_config(), tmp_path_factory.mktemp("runs") / "finished"
+    return config, workdir, train.run(config, workdir)
+
+
+def launch(*flags, script=None):
+    command = ["-m", "experiments.relational_inference.main"]
+    if script is not None:
+        command = ["-c", script]
+    return subprocess.run(
+        [sys.executable, *command, *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **QUICK_COMPILATION},
+    )
+
+
+def test_files_and_summary(finished):
+    config, workdir, summary = finished
+    assert {path.name for path in workdir.iterdir()} == FILES
+    written = json.loads((workdir / "summary.json").read_text())
+    assert written == common.as_json(summary)
+    assert written["config"] == common.as_json(config)
+    assert written["seed"] == 0
+    assert written["num_test"] == 16
+    assert written["test_systems_unseen"] is True
+    for name in (
+        "edge_accuracy",
+        "edge_accuracy_warm",
+        "edge_accuracy_symmetric_prior",
+    ):
+        assert 0.5 <= written[name] <= 1.0
+    assert 0.5 <= written["proposal_accuracy"] <= 1.0
+    for name in ("mse", "mse_true_graph", "mse_constant_velocity", "mse_static"):
+        assert set(written[name]) == {"1", "10", "20"}
+        assert all(np.isfinite(value) and value > 0 for value in written[name].values())
+    # Three receivers, eight proposals, two chains.
+    assert written["num_proposals"] == 3 * 8 * 2
+    assert 0.0 < written["train_seconds"] < written["total_seconds"]
+    model, params = artifacts.load_model(workdir / "model.npz")
+    sizes = [leaf.size for leaf in jax.tree.leaves(params.modules)]
+    assert written["num_parameters"] == sum(sizes)
+    assert written["num_steps"] == config.bouncegrad.num_steps
+    steps = [record["step"] for record in read_metrics(workdir / "metrics.jsonl")]
+    assert steps == [10, 20, 30, 40]
+
+
+def test_exported_edges(finished):
+    _, workdir, summary = finished
+    with np.load(workdir / "edges.npz") as file:
+        edges, labels = file["edges"], file["labels"]
+    assert edges.shape == labels.shape == (16, 3, 3)
+    is_edge = labels >= 0
+    same = (edges == labels)[is_edge].mean()
+    assert max(same, 1 - same) == pytest.approx(summary["edge_accuracy"])
+    with open(workdir / "edges.csv") as file:
+        assert len(list(csv.DictReader(file))) == is_edge.sum()
+
+
+def test_table_on_the_screen(finished):
+    text = report.format_summary(finished[2])
+    for line in (
+        "unseen systems scored",
+        "edge accuracy, cold start",
+        "edge accuracy, warm start",
+        "edge accuracy, proposal head alone",
+        "MSE at step 20, true graph",
+        "training seconds",
+    ):
+        assert line in text
+
+
+def test_finished_run_is_reported_at_once(finished, monkeypatch):
+    config, workdir, summary = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+    def make_datasets(*_):
+        raise AssertionError("a finished run needs no data")
+
+    monkeypatch.setattr(train, "make_datasets", make_datasets)
+    assert train.run(config, workdir) == common.as_json(summary)
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_another_configuration_is_refused(finished):
+    config, workdir, _ = finished
+    with pytest.raises(FileExistsError, match="a finished run of another conf"):
+        train.run(dataclasses.replace(config, seed=1), workdir)
+
+
+KILLED = """
+import os, signal, sys
+from absl import app
+from experiments.relational_inference import main
+from modmeta.checkpoint import CheckpointStore
+
+save = CheckpointStore.save
+
+def save_or_die(store, step, tree):
+    if step > 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(store, step, tree)
+
+CheckpointStore.save = save_or_die
+app.run(main.main)
+"""
+
+
+def test_killed_launcher_goes_on_to_the_same_end(finished, tmp_path):
+    """Killed between the record of an evaluation and its checkpoint."""
+    config, whole, expected = finished
+    process = launch(
+        f"--workdir={tmp_path}",
+        "--config=springs",
+        "--smoke",
+        *(f"--set={path}={value}" for path, value in SHRINK.items()),
+        script=KILLED,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
+    steps = [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")]
+    assert steps == [10, 20]
+    assert not (tmp_path / "summary.json").exists()
+
+    summary = train.run(config, tmp_path)
+    found, wanted = common.as_json(summary), common.as_json(expected)
+    for clock in CLOCKS:
+        assert found.pop(clock) > 0.0
+        wanted.pop(clock)
+    assert found == wanted
+    for name in ("model.npz", "edges.npz"):
+        with np.load(tmp_path / name) as one, np.load(whole / name) as other:
+            assert set(one.files) == set(other.files)
+            for array in one.files:
+                np.testing.assert_array_equal(one[array], other[array])
+    logs = [read_metrics(path / "metrics.jsonl") for path in (tmp_path, whole)]
+    for record in (*logs[0], *logs[1]):
+        record.pop("seconds")
+    assert logs[0] == logs[1]
+
+
+def test_polite_stop_leaves_a_run_to_resume(tmp_path, monkeypatch):
+    """SIGTERM before the first chunk: the state is saved, and no summary written."""
+    meta_train = train.meta_train
+
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return meta_train(*args)
+
+    monkeypatch.setattr(train, "meta_train", signalled)
+    config = small_config()
+    assert train.run(config, tmp_path) is None
+    assert not (tmp_path / "summary.json").exists()
+    status = common.prepare_workdir(tmp_path, config)
+    assert status is common.WorkdirStatus.INTERRUPTED
+    assert not read_metrics(tmp_path / "metrics.jsonl")
+
+
+@pytest.fixture
+def users_file(tmp_path):
+    """Writes a file of random walks with names and roles that a user might have."""
+
+    def write(states=None, **arrays):
+        if states is None:
+            steps = np.random.default_rng(0).normal(size=(24, 20, 3, 4))
+            states = np.cumsum(steps, axis=1)
+        path = tmp_path / "mine.npz"
+        np.savez(path, states=states, **arrays)
+        return str(path)
+
+    return write
+
+
+def file_config(path):
+    return config_lib.from_flags(
+        "springs",
+        smoke_test=True,
+        file=path,
+        assignments=["inference.num_steps=8", "bouncegrad.gradient_frames=8"],
+        values={"bouncegrad.num_steps": 8, "seed": None},
+    )
+
+
+def test_users_file_without_labels(users_file, tmp_path):
+    config = file_config(users_file(frame_interval=np.float64(0.5)))
+    assert config.bouncegrad.num_steps == 8 and config.seed == 0
+    summary = train.run(config, tmp_path / "run")
+    assert not [name for name in summary if "accuracy" in name]
+    assert {"mse_true_graph", "brier_score"}.isdisjoint(summary)
+    # Five frames are held back, a quarter of them, and a fifth of the systems.
+    assert set(summary["mse"]) == {"1"}
+    assert summary["num_test"] == 5 and summary["test_systems_unseen"]
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == FILES - {"calibration.png"}
+    assert "edge accuracy" not in report.format_summary(summary)
+    # Edges of all systems are exported, not only of those that were scored.
+    with np.load(tmp_path / "run" / "edges.npz") as file:
+        assert file["edges"].shape == (24, 3, 3)
+        assert "labels" not in file.files
+
+
+def test_bad_file_leaves_no_directory_behind(users_file, tmp_path):
+    states = np.zeros((24, 20, 3, 4))
+    states[5, 6, 1, 2] = np.nan
+    config = file_config(users_file(states))
+    with pytest.raises(
+        DataError, match=r"mine.npz: states: found nan at index \[5, 6, 1, 2\]"
+    ):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("num_train", 25, "num_train: found 25, expected at most the 24 systems"),
+        ("num_observed", 21, "num_observed: found 21, expected 3 to the 20 frames"),
+    ],
+)
+def test_more_than_the_file_holds(users_file, field, value, message):
+    config = config_lib.override(file_config(users_file()), {f"data.{field}": value})
+    with pytest.raises(ValueError, match=message):
+        train.make_datasets(config.data, 0)
+
+
+def flags(name="springs", *, assignments=(), **values):
+    return config_lib.from_flags(
+        name, smoke_test=False, file=None, assignments=list(assignments), values=values
+    )
+
+
+def test_flags_and_assignments():
+    for name, preset in config_lib.CONFIGS.items():
+        assert flags(name) == preset()
+        assert preset().data.system == name
+    config = flags(
+        assignments=[
+            "bouncegrad.learning_rate=1",
+            "modules.edge_sizes=(8,)",
+            "proposal.encoder=cnn+denoiser",
+            "compress=False",
+        ],
+        **{"bouncegrad.num_steps": 7, "seed": None},
+    )
+    assert config.bouncegrad.num_steps == 7 and config.seed == 0
+    assert config.bouncegrad.learning_rate == 1.0
+    assert isinstance(config.bouncegrad.learning_rate, float)
+    assert config.modules.edge_sizes == (8,)
+    assert config.proposal.encoder == "cnn+denoiser"
+    assert config.compress is False
+    # Nothing else has changed.
+    back = config_lib.override(
+        config,
+        {
+            "bouncegrad.num_steps": 1200,
+            "bouncegrad.learning_rate": 2e-3,
+            "modules.edge_sizes": (64, 64),
+            "proposal.encoder": "mlp",
+            "compress": True,
+        },
+    )
+    assert back == config_lib.springs()
+
+
+@pytest.mark.parametrize(
+    "assignment, message",
+    [
+        ("bouncegrad.num_steps", "--set: found 'bouncegrad.num_steps', expected path="),
+        ("bouncegrad.steps=3", "found no field 'bouncegrad.steps'"),
+        ("bouncegard.num_steps=3", "found no field 'bouncegard.num_steps'"),
+        ("seed.value=3", "found no field 'seed.value'"),
+        ("training.inference=3", "found no field 'training.inference'"),
+        ("bouncegrad.num_steps=many", "found 'many' for 'bouncegrad.num_steps'"),
+        ("bouncegrad.num_steps=1e3", "found 1000.0 for 'bouncegrad.num_steps'"),
+        ("bouncegrad=3", "found 3 for 'bouncegrad'"),
+        ("bouncegrad.num_steps=0", "num_steps: found 0, expected at least 1"),
+        ("proposal.encoder=gnn", "encoder: found 'gnn', expected one of"),
+    ],
+)
+def test_wrong_assignments(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        flags(assignments=[assignment])
+
+
+def test_launcher_refuses_a_wrong_value(tmp_path):
+    process = launch(f"--workdir={tmp_path / 'run'}", "--set=bouncegrad.num_steps=many")
+    assert process.returncode != 0
+    assert "found 'many' for 'bouncegrad.num_steps'" in process.stderr + process.stdout
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_lists_every_flag():
+    process = launch("--help")
+    for name in (
+        "config",
+        "workdir",
+        "data",
+        "num_train",
+        "num_test",
+        "num_nodes",
+        "num_relations",
+        "num_steps",
+        "prior",
+        "seed",
+        "smoke",
+        "tensorboard",
+        "set",
+    ):
+        assert f"\n  --{name}:" in process.stdout or f"--[no]{name}:" in process.stdout
+    assert "without labels" in process.stdout

@@ -1,0 +1,207 @@
+"""What several test modules share: small models, ragged batches, tiny problems."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from modmeta import graphs
+from modmeta.relational.data import FeatureSpec
+from modmeta.relational.data.normalization import Normalization
+from modmeta.relational.model import ModelParams, RelationalModel, SearchConfig
+from modmeta.relational.modules import ModuleBank, ModuleConfig
+from modmeta.relational.preprocessing import FeatureLayout, Preprocessing
+from modmeta.relational.proposal_head import ProposalConfig
+from modmeta.search import Candidates, Structure
+
+# The charge is an input alone: it is not among the predicted columns.
+SPEC = FeatureSpec(("x", "charge", "y", "vx", "vy"), (0, 2), (3, 4))
+PREDICTED = (0, 2, 3, 4)
+
+
+def random_preprocessing(seed=0, spec=SPEC, predicted=PREDICTED, target_limit=1.5):
+    """Constants without special values, so that nothing cancels by chance."""
+    rng = np.random.default_rng(seed)
+    size = len(spec.names)
+    matrix = np.eye(size) + 0.2 * rng.normal(size=(size, size))
+    return Preprocessing(
+        normalization=Normalization(
+            np.zeros(size, np.float32), np.ones(size, np.float32)
+        ),
+        step_matrix=matrix.astype(np.float32),
+        step_offset=(0.1 * rng.normal(size=size)).astype(np.float32),
+        target_scale=rng.uniform(0.3, 0.8, len(predicted)).astype(np.float32),
+        target_limit=np.full(len(predicted), target_limit, np.float32),
+        position_scale=np.float32(0.7),
+        velocity_scale=np.float32(1.3),
+    )
+
+
+def small_model(*, search=None, encoder="none", compress=True, **options):
+    """A model with a few hidden units; `options` go to `ModuleConfig`."""
+    options = {
+        "edge_sizes": (4, 5),
+        "message_size": 3,
+        "node_sizes": (6, 4),
+        "activation": "tanh",
+        **options,
+    }
+    layout = FeatureLayout(SPEC, PREDICTED, compress)
+    return RelationalModel(
+        bank=ModuleBank(ModuleConfig(**options), layout),
+        proposal=ProposalConfig(encoder=encoder, width=8, denoiser_width=8),
+        search=search or SearchConfig(),
+    )
+
+
+def small_params(model, supergraph, num_frames, seed=0):
+    """Parameters with all leaves random, biases and output layers included."""
+    preprocessing = random_preprocessing(seed)
+    # Shapes alone: all leaves are drawn anew, so nothing need be compiled.
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), preprocessing, supergraph, num_frames)
+    )
+    rng = np.random.default_rng(seed)
+    modules, proposal = jax.tree.map(
+        lambda leaf: jnp.asarray(0.7 * rng.normal(size=leaf.shape), jnp.float32),
+        (shapes.modules, shapes.proposal),
+    )
+    return ModelParams(modules, proposal, jax.tree.map(jnp.asarray, preprocessing))
+
+
+class Batch:
+    """Systems of several sizes with a random structure each.
+
+    Attributes:
+      sizes: Number of nodes of every system.
+      supergraph: All of them, in this order.
+      states: One `[nodes, frames, features]` array per system.
+      edges: One `[receivers, senders]` matrix of modules per system.
+      node_modules: One `[nodes]` vector of modules per system.
+    """
+
+    def __init__(self, sizes, budget=None, *, frames=4, relations=2, nodes=1, seed=0):
+        rng = np.random.default_rng(seed)
+        self.sizes = tuple(sizes)
+        budget = budget or graphs.padding_budget(sizes, len(sizes))
+        self.supergraph = graphs.build_supergraph(sizes, budget)
+        self.states = [
+            rng.normal(size=(n, frames, len(SPEC.names))).astype(np.float32)
+            for n in sizes
+        ]
+        self.edges = [rng.integers(0, relations, (n, n)) for n in sizes]
+        self.node_modules = [rng.integers(0, nodes, n) for n in sizes]
+
+    def flat_states(self, padding=0.0):
+        """`[N, frames, features]`, padded nodes filled with one number."""
+        num_nodes = len(self.supergraph.node_mask)
+        flat = np.full((num_nodes, *self.states[0].shape[1:]), padding, np.float32)
+        flat[: sum(self.sizes)] = np.concatenate(self.states)
+        return jnp.asarray(flat)
+
+    def structure(self):
+        """The structure in super-graph form, slots in the order of their senders."""
+        return structure_from_matrices(self.edges, self.node_modules, self.supergraph)
+
+
+def structure_from_matrices(edges, node_modules, supergraph):
+    """Matrices `[receivers, senders]` of fully connected systems, to `[N, D]`."""
+    slots = np.zeros(supergraph.slot_mask.shape, np.int32)
+    nodes = np.zeros(len(supergraph.node_mask), np.int32)
+    row = 0
+    for matrix, modules in zip(edges, node_modules, strict=True):
+        for receiver in range(len(modules)):
+            others = [s for s in range(len(modules)) if s != receiver]
+            for slot, sender in enumerate(others):
+                slots[row, slot] = matrix[receiver, sender]
+            nodes[row] = modules[receiver]
+            row += 1
+    return Structure(jnp.asarray(slots), jnp.asarray(nodes))
+
+
+class TinyProblem:
+    """A search problem small enough to list all its structures.
+
+    "triangle" is three nodes with all six edges, K = 2: 64 structures. "ragged" has
+    edges without an opposite, a masked slot before a real one and a padded receiver,
+    K = 3: 81 structures. "empty" has no edge.
+
+    Attributes:
+      slots: The real (receiver, slot) pairs.
+      candidates: With the tables of opposite edges and random logits.
+      structures: `[S, R, D]` all structures; modules of masked slots are 1.
+    """
+
+    SENDERS = {
+        "triangle": [[1, 2], [0, 2], [0, 1]],
+        "ragged": [[1, 2], [None, 0], [1, None], [None, None]],
+        "empty": [[None, None], [None, None]],
+    }
+
+    def __init__(self, name, logit_scale=1.5, seed=0):
+        senders = self.SENDERS[name]
+        self.num_modules = 2 if name == "triangle" else 3
+        shape = (len(senders), len(senders[0]))
+        mask = np.zeros(shape, bool)
+        reverse = np.full(shape, shape[1], np.int32)
+        sender_receivers = np.zeros(shape, np.int32)
+        for receiver, row in enumerate(senders):
+            for slot, sender in enumerate(row):
+                if sender is not None:
+                    mask[receiver, slot] = True
+                    sender_receivers[receiver, slot] = sender
+                    if receiver in senders[sender]:
+                        reverse[receiver, slot] = senders[sender].index(receiver)
+        self.slots = list(zip(*np.nonzero(mask), strict=True))
+        rng = np.random.default_rng(seed)
+        logits = logit_scale * rng.normal(size=(*shape, self.num_modules))
+        self.candidates = Candidates(
+            slot_mask=jnp.asarray(mask),
+            edge_logits=jnp.asarray(logits, jnp.float32),
+            reverse_slots=jnp.asarray(reverse),
+            sender_receivers=jnp.asarray(sender_receivers),
+        )
+        assignments = list(
+            itertools.product(range(self.num_modules), repeat=len(self.slots))
+        )
+        self.structures = np.ones((len(assignments), *shape), np.int32)
+        for structure, assignment in zip(self.structures, assignments, strict=True):
+            for slot, module in zip(self.slots, assignment, strict=True):
+                structure[slot] = module
+
+    def index(self, edge_modules):
+        """Positions in `structures` of `[..., R, D]`; masked slots do not count."""
+        edge_modules = np.asarray(edge_modules)
+        index = np.zeros(edge_modules.shape[:-2], int)
+        for slot in self.slots:
+            index = index * self.num_modules + edge_modules[..., *slot]
+        return index
+
+    def pairs(self):
+        """Pairs of slots that hold an edge and its opposite, both orders."""
+        num_slots = self.candidates.slot_mask.shape[1]
+        reverse = np.asarray(self.candidates.reverse_slots)
+        senders = np.asarray(self.candidates.sender_receivers)
+        return [
+            (slot, (senders[slot], reverse[slot]))
+            for slot in self.slots
+            if reverse[slot] < num_slots
+        ]
+
+
+def chi_square_p_value(visits, probabilities, smallest=5.0):
+    """Pearson's test of visit counts `[n]` of independent draws, rare cells pooled."""
+    visits, probabilities = np.asarray(visits), np.asarray(probabilities, np.float64)
+    if visits[probabilities == 0.0].any():
+        return 0.0
+    expected = probabilities * visits.sum()
+    rare = expected < smallest
+    if rare.any():
+        visits = np.append(visits[~rare], visits[rare].sum())
+        expected = np.append(expected[~rare], expected[rare].sum())
+    keep = expected > 0.0
+    if keep.sum() == 1:
+        return 1.0
+    return scipy.stats.chisquare(visits[keep], expected[keep]).pvalue

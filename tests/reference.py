@@ -1,0 +1,168 @@
+"""The composed network in float64 NumPy, one node, edge and frame at a time.
+
+Written from the equations, with none of the tricks of the library: no super-graph, no
+cache, no products of layers taken in advance. One system at a time; `states` is
+`[nodes, frames, features]`, `edges` `[receivers, senders]`, `node_modules` `[nodes]`.
+"""
+
+import itertools
+
+import jax
+import numpy as np
+import scipy.stats
+
+ACTIVATIONS = {"tanh": np.tanh, "relu": lambda values: np.maximum(values, 0.0)}
+
+
+class Reference:
+    """The network of a model with given parameters."""
+
+    def __init__(self, model, params):
+        self.config = model.bank.config
+        self.layout = model.bank.layout
+        as_float64 = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+        self.params = as_float64.modules
+        self.preprocessing = as_float64.preprocessing
+        self.activation = ACTIVATIONS[self.config.activation]
+
+    def edge_input(self, sender, receiver):
+        spec = self.layout.spec
+        if self.config.geometry == "raw":
+            return np.concatenate([sender, receiver])
+        if self.config.geometry == "bilinear":
+            products = [a * b for a in sender for b in receiver]
+            return np.concatenate([sender, receiver, products])
+        displacement = [sender[i] - receiver[i] for i in spec.positions]
+        displacement = np.array(displacement) / self.preprocessing.position_scale
+        velocity = [sender[i] - receiver[i] for i in spec.velocities]
+        velocity = np.array(velocity) / self.preprocessing.velocity_scale
+        distance = np.sqrt(displacement @ displacement + 1e-8)
+        direction = displacement / distance
+        others = [
+            i
+            for i in range(len(spec.names))
+            if i not in spec.positions and i not in spec.velocities
+        ]
+        return np.concatenate(
+            [
+                displacement,
+                velocity,
+                [2.0 * np.log(distance)],
+                direction,
+                [direction @ velocity],
+                sender[others],
+                receiver[others],
+            ]
+        )
+
+    def message(self, module, sender, receiver):
+        if self.config.null_relation and module == 0:
+            return np.zeros(self.config.message_size)
+        hidden = self.edge_input(sender, receiver)
+        num_layers = len(self.config.edge_sizes) + 1
+        for index in range(num_layers):
+            layer = self.params.edge[f"layer_{index}"]
+            hidden = hidden @ layer["kernel"][module] + layer["bias"][module]
+            if index < num_layers - 1 or self.config.activate_messages:
+                hidden = self.activation(hidden)
+        return hidden
+
+    def node_output(self, module, messages, state):
+        node = self.params.node
+        hidden = messages @ node["message_layer"]["kernel"][module]
+        hidden = hidden + state @ node["state_layer"]["kernel"][module]
+        hidden = self.activation(hidden + node["state_layer"]["bias"][module])
+        for index in range(len(self.config.node_sizes) - 1):
+            layer = node[f"hidden_layers_{index}"]
+            hidden = hidden @ layer["kernel"][module] + layer["bias"][module]
+            hidden = self.activation(hidden)
+        layer = node["output_layer"]
+        return hidden @ layer["kernel"][module] + layer["bias"][module]
+
+    def prediction(self, states, edges, node_modules, receiver):
+        """Mean and log-scale of one node's target, from all states at one frame."""
+        total = np.zeros(self.config.message_size)
+        for sender in range(len(states)):
+            if sender != receiver:
+                total = total + self.message(
+                    edges[receiver, sender], states[sender], states[receiver]
+                )
+        output = self.node_output(node_modules[receiver], total, states[receiver])
+        size = len(self.layout.predicted)
+        log_scale = self.params.log_scale.copy()
+        if len(output) > size:
+            log_scale = log_scale + 5.0 * np.tanh(output[size:] / 5.0)
+        return output[:size], np.maximum(log_scale, -9.0)
+
+    def baseline(self, state):
+        return state @ self.preprocessing.step_matrix + self.preprocessing.step_offset
+
+    def target(self, state, following):
+        change = (following - self.baseline(state))[list(self.layout.predicted)]
+        change = change / self.preprocessing.target_scale
+        if self.layout.compress:
+            change = np.sign(change) * np.log(1.0 + np.abs(change))
+        return change
+
+    def next_state(self, state, mean):
+        following = self.baseline(state)
+        for column, value, unit, limit in zip(
+            self.layout.predicted,
+            mean,
+            self.preprocessing.target_scale,
+            self.preprocessing.target_limit,
+            strict=True,
+        ):
+            if self.layout.compress:
+                value = min(max(value, -limit), limit)
+                value = np.sign(value) * (np.exp(np.abs(value)) - 1.0)
+            following[column] += value * unit
+        return following
+
+    def frame_energy(self, mean, log_scale, target):
+        if self.config.likelihood == "squared_error":
+            return np.sum((target - mean) ** 2)
+        return -scipy.stats.norm.logpdf(target, mean, np.exp(log_scale)).sum()
+
+    def energies(self, states, edges, node_modules, horizon=1):
+        """Energies `[nodes]` under free roll-outs of `horizon` steps."""
+        states = np.asarray(states, np.float64)
+        num_nodes, num_frames, _ = states.shape
+        energies = np.zeros(num_nodes)
+        for frame in range(num_frames - 1):
+            if frame % horizon == 0:
+                current = states[:, frame]
+            following = np.empty_like(current)
+            for node in range(num_nodes):
+                mean, log_scale = self.prediction(current, edges, node_modules, node)
+                target = self.target(current[node], states[node, frame + 1])
+                energies[node] += self.frame_energy(mean, log_scale, target)
+                following[node] = self.next_state(current[node], mean)
+            current = following
+        return energies
+
+    def receiver_energies(self, states, receiver, node_module=0):
+        """One-step energies of a receiver for all modules of its incoming edges.
+
+        Returns:
+          Dictionary from the modules of its senders, in order, to the energy.
+        """
+        states = np.asarray(states, np.float64)
+        num_nodes, num_frames, _ = states.shape
+        others = [node for node in range(num_nodes) if node != receiver]
+        modules = range(self.config.num_relations)
+        node_modules = np.full(num_nodes, node_module)
+        energies = {}
+        for assignment in itertools.product(modules, repeat=len(others)):
+            edges = np.zeros((num_nodes, num_nodes), int)
+            edges[receiver, others] = assignment
+            energies[assignment] = 0.0
+            for frame in range(num_frames - 1):
+                prediction = self.prediction(
+                    states[:, frame], edges, node_modules, receiver
+                )
+                target = self.target(
+                    states[receiver, frame], states[receiver, frame + 1]
+                )
+                energies[assignment] += self.frame_energy(*prediction, target)
+        return energies

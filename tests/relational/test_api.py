@@ -1,0 +1,231 @@
+"""What a user calls: shapes, units, files and refusals of `infer_relations`.
+
+The learning run that `tests.relational.test_learning` judges serves here too; runs of
+two steps serve where what was learnt does not matter.
+"""
+
+import csv
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from modmeta.relational import api, artifacts, data, infer_relations
+from modmeta.relational.bouncegrad import BounceGradConfig
+from modmeta.relational.data import DataError, FeatureSpec
+from modmeta.relational.inference import InferenceConfig
+from modmeta.relational.modules import ModuleConfig
+from modmeta.relational.proposal_head import ProposalConfig
+from modmeta.relational.training import TrainingConfig
+from tests.relational.springs_run import SpringsRun
+
+QUICK = {
+    "modules": ModuleConfig(edge_sizes=(4,), message_size=4, node_sizes=(4,)),
+    "proposal": ProposalConfig(encoder="mlp", width=4),
+    "training": BounceGradConfig(
+        num_steps=2, batch_size=4, search_steps=2, gradient_frames=3
+    ),
+    "loop": TrainingConfig(num_evaluations=1, search_steps=2),
+    "inference_config": InferenceConfig(num_steps=4, num_chains=1, num_samples=4),
+}
+
+
+def random_walks(num_tasks=6, num_frames=8, num_nodes=3, num_features=2, seed=0):
+    steps = np.random.default_rng(seed).normal(
+        size=(num_tasks, num_frames, num_nodes, num_features)
+    )
+    return 30.0 + 0.1 * np.cumsum(steps, axis=1)
+
+
+@pytest.fixture(scope="module")
+def unlabelled(quick_compilation):
+    return infer_relations(random_walks(), 3, **QUICK)
+
+
+def check_relations(result, num_relations):
+    """Edges and probabilities agree with the node mask and with each other."""
+    dataset = result.dataset
+    num_tasks, num_nodes = dataset.node_mask.shape
+    assert result.edges.shape == (num_tasks, num_nodes, num_nodes)
+    assert result.edges.dtype == np.int32
+    is_edge = dataset.node_mask[:, :, None] & dataset.node_mask[:, None, :]
+    is_edge &= ~np.eye(num_nodes, dtype=bool)
+    np.testing.assert_array_equal(result.edges >= 0, is_edge)
+    assert result.edges.max() < num_relations
+    assert result.probabilities.shape == (*result.edges.shape, num_relations)
+    np.testing.assert_allclose(result.probabilities.sum(-1), is_edge, atol=1e-5)
+
+
+def test_plain_array_without_labels(unlabelled):
+    check_relations(unlabelled, 3)
+    assert unlabelled.edge_accuracy is None
+    assert unlabelled.model.num_relations == 3
+    assert set(unlabelled.plot(num_systems=2, num_steps=3)) == {
+        "adjacency",
+        "trajectories",
+    }
+
+
+def test_predictions_are_in_the_units_of_the_input(unlabelled):
+    found = unlabelled.predict(5)
+    assert found.shape == (6, 5, 3, 2)
+    assert np.isfinite(found).all()
+    # After two training steps predictions stay near the last frame, far from zero.
+    np.testing.assert_allclose(found[:, 0], random_walks()[:, -1], atol=2.0)
+    with pytest.raises(ValueError, match="num_steps: found 0, expected at least 1"):
+        unlabelled.predict(0)
+
+
+def test_same_seed_same_result(unlabelled):
+    again = infer_relations(random_walks(), 3, **QUICK)
+    np.testing.assert_array_equal(again.edges, unlabelled.edges)
+    np.testing.assert_array_equal(again.probabilities, unlabelled.probabilities)
+    np.testing.assert_array_equal(again.predict(2), unlabelled.predict(2))
+
+
+def test_systems_of_different_size(quick_compilation, tmp_path):
+    sizes = (2, 4, 1, 3, 4, 2)
+    rng = np.random.default_rng(0)
+    dataset = data.pad_systems(
+        [rng.normal(size=(8, size, 2)) for size in sizes],
+        [rng.integers(0, 2, (size, size)) for size in sizes],
+        features=FeatureSpec(("x", "y")),
+        frame_interval=1.0,
+        max_nodes=5,
+    )
+    result = infer_relations(dataset, 2, **QUICK)
+    check_relations(result, 2)
+    assert 0.5 <= result.edge_accuracy <= 1.0
+    predicted = result.predict(3)
+    assert predicted.shape == (6, 3, 5, 2)
+    assert np.isfinite(predicted).all()
+    is_padded = np.broadcast_to(~dataset.node_mask[:, None, :, None], predicted.shape)
+    np.testing.assert_array_equal(predicted[is_padded], 0.0)
+    assert (predicted[~is_padded] != 0.0).all()
+    assert [graph.number_of_nodes() for graph in result.to_networkx()] == list(sizes)
+    result.plot(num_systems=3, num_steps=3)
+    result.to_csv(str(tmp_path / "edges.csv"))
+    with open(tmp_path / "edges.csv") as file:
+        assert len(list(csv.DictReader(file))) == sum(n * (n - 1) for n in sizes)
+
+
+def test_labels_serve_accuracy_and_figures_alone(springs_run):
+    result = springs_run.result
+    assert result.dataset.edges is not None
+    labels = result.dataset.edges
+    same = (result.edges == labels)[labels >= 0].mean()
+    assert result.edge_accuracy == pytest.approx(max(same, 1 - same))
+    figures = result.plot(num_systems=2)
+    assert all(figure.axes for figure in figures.values())
+
+
+def test_predictions_of_a_trained_model_beat_its_baselines(springs_run):
+    """Ten frames after the 15 observed; the run has seen 25 frames of other systems."""
+    systems = dataclasses.replace(springs_run.result, dataset=springs_run.test_set)
+    systems = dataclasses.replace(systems, found=springs_run.found)
+    future = data.simulate_springs(1, 200, num_nodes=3, num_frames=35).states[:, 25:]
+    last = springs_run.test_set.states[:, -1:]
+    error = np.mean(np.square(systems.predict(10) - future)[..., :2])
+    times = 0.1 * np.arange(1, 11)[None, :, None, None]
+    moving = last[..., :2] + times * last[..., 2:]
+    assert error < 0.2 * np.mean(np.square(moving - future[..., :2]))
+
+
+def test_networkx_and_csv_hold_the_edges(springs_run, tmp_path):
+    result = springs_run.result
+    graphs = result.to_networkx()
+    assert len(graphs) == len(result.edges)
+    for system in (0, 7):
+        for receiver in range(3):
+            for sender in range(3):
+                if sender == receiver:
+                    assert not graphs[system].has_edge(sender, receiver)
+                    continue
+                edge = graphs[system].edges[sender, receiver]
+                assert edge["relation"] == result.edges[system, receiver, sender]
+    result.to_csv(str(tmp_path / "edges.csv"))
+    with open(tmp_path / "edges.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6 * len(result.edges)
+    for row in rows[::97]:
+        at = int(row["system"]), int(row["receiver"]), int(row["sender"])
+        assert int(row["relation"]) == result.edges[at]
+        assert float(row["probability_1"]) == pytest.approx(result.probabilities[at][1])
+
+
+def test_saved_model_infers_the_same(springs_run, tmp_path):
+    result = springs_run.result
+    artifacts.save_model(tmp_path / "model.npz", result.model, result.params)
+    model, params = artifacts.load_model(tmp_path / "model.npz")
+    assert model == result.model
+    assert jax.tree.structure(params) == jax.tree.structure(result.params)
+    jax.tree.map(np.testing.assert_array_equal, params, result.params)
+    found = api.infer_dataset(
+        jax.random.key(0), model, params, springs_run.test_set, SpringsRun.SEARCH
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, springs_run.found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"modules": ModuleConfig(num_node_modules=2, null_relation=True)},
+        {"proposal": ProposalConfig(encoder="none"), "compress": False},
+    ],
+)
+def test_every_kind_of_model_survives_its_file(tmp_path, changes):
+    dataset = api.as_dataset(random_walks())
+    model, params = api.build_model(dataset, jax.random.key(0), **changes)
+    artifacts.save_model(tmp_path / "model.npz", model, params)
+    loaded, arrays = artifacts.load_model(tmp_path / "model.npz")
+    assert loaded == model
+    assert jax.tree.structure(arrays) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, arrays, params)
+
+
+def with_nan():
+    array = random_walks()
+    array[2, 3, 1, 0] = np.nan
+    return array
+
+
+@pytest.mark.parametrize(
+    "array, options, error, message",
+    [
+        (with_nan(), {}, DataError, r"states: found nan at index \[2, 3, 1, 0\]"),
+        (random_walks()[0], {}, DataError, "states: found 3 axes"),
+        (np.float64(1.0), {}, DataError, "feature names: found none"),
+        (random_walks()[:, :2], {}, DataError, "states: found 2 frames"),
+        (random_walks(), {"num_relations": 1}, ValueError, "num_relations: found 1"),
+        (random_walks(), {"labels": np.full((6, 3, 3), -2)}, DataError, "label -2 at"),
+        (random_walks(), {"labels": np.full((6, 3, 3), 0.5)}, DataError, "label 0.5 a"),
+        (random_walks(), {"labels": np.zeros((6, 3))}, DataError, "edges: found shape"),
+        (random_walks(), {"positions": (2,)}, DataError, "feature columns: found 2"),
+        (random_walks(), {"frame_interval": 0.0}, DataError, "frame_interval: found 0"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_compiled(
+    monkeypatch, array, options, error, message
+):
+    def build_model(*_, **__):
+        raise AssertionError("the input should have been refused by now")
+
+    monkeypatch.setattr(api, "build_model", build_model)
+    with pytest.raises(error, match=message):
+        infer_relations(array, **{"num_relations": 2, **options})
+
+
+@pytest.mark.parametrize("num_tasks, num_valid", [(15, 0), (16, 8), (200, 20)])
+def test_split_for_validation(num_tasks, num_valid):
+    dataset = api.as_dataset(random_walks(num_tasks))
+    train_set, valid_set = api.split_validation(dataset, seed=0)
+    if not num_valid:
+        assert train_set is valid_set is dataset
+        return
+    assert valid_set.num_tasks == num_valid
+    rows = np.concatenate([train_set.states, valid_set.states])[:, 0, 0, 0]
+    np.testing.assert_array_equal(np.sort(rows), np.sort(dataset.states[:, 0, 0, 0]))
+    other = api.split_validation(dataset, seed=1)[1]
+    assert not np.array_equal(other.states, valid_set.states)
