@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from experiments import common
-from modmeta.relational import evaluation, export, figures, matching
+from experiments.relational_inference.datasets import Datasets
+from experiments.relational_inference.meta_test import MetaTest
+from modmeta.relational import evaluation, export, figures
 from modmeta.relational.artifacts import save_model
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.model import ModelParams, RelationalModel
-
-if TYPE_CHECKING:
-    from experiments.relational_inference.train import Datasets, MetaTest
-
-
-def calibration(
-    found: evaluation.Inference, dataset: TrajectoryDataset, names: np.ndarray
-) -> dict[str, float]:
-    """How far edge probabilities can be believed."""
-    return {
-        "brier_score": matching.brier_score(found.probabilities, dataset.edges, names),
-        "expected_calibration_error": matching.expected_calibration_error(
-            found.probabilities, dataset.edges, names
-        ),
-    }
 
 
 def write_outputs(

@@ -18,7 +18,7 @@ import pytest
 
 from experiments import common
 from experiments.relational_inference import config as config_lib
-from experiments.relational_inference import report, train
+from experiments.relational_inference import datasets, report, train
 from modmeta.metrics import read_metrics
 from modmeta.relational import artifacts
 from modmeta.relational.data import DataError
@@ -282,7 +282,7 @@ def test_bad_file_leaves_no_directory_behind(users_file, tmp_path):
 def test_more_than_the_file_holds(users_file, field, value, message):
     config = config_lib.override(file_config(users_file()), {f"data.{field}": value})
     with pytest.raises(ValueError, match=message):
-        train.make_datasets(config.data, 0)
+        datasets.make_datasets(config.data, 0)
 
 
 def flags(name="springs", *, assignments=(), **values):

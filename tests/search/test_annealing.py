@@ -276,12 +276,19 @@ def test_local_energy_gives_the_same_chain_as_full_evaluation():
     np.testing.assert_allclose(local.energy, full.energy, atol=1e-5)
 
 
-@jax.jit
 def run_with_bad_energies(bad):
     """A chain of which the start and about half of the structures are bad."""
+    # Built outside the trace, because `skewed_problem` keeps what it builds.
     problem = skewed_problem("triangle")
+    return _run_with_bad_energies(
+        bad, TableEnergy(problem).table[:, 0], problem.candidates
+    )
+
+
+@jax.jit
+def _run_with_bad_energies(bad, good, candidates):
     is_bad = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0, 1, 1, 0]], bool)
-    table = jnp.where(is_bad, bad, TableEnergy(problem).table[:, 0])
+    table = jnp.where(is_bad, bad, good)
 
     def local(structure, receivers):
         codes = jnp.sum(structure.edge_modules * np.array([[1, 2]]), axis=1)
@@ -296,7 +303,7 @@ def run_with_bad_energies(bad):
         start,
         algorithm,
         energy,
-        problem.candidates,
+        candidates,
         lambda _: jnp.float32(2.0),
         500,
         transform=lambda state, info: (state, info),

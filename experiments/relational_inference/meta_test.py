@@ -1,0 +1,194 @@
+"""Meta-test of a run: frozen modules on its test systems."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.relational_inference.config import ExperimentConfig
+from experiments.relational_inference.datasets import Datasets
+from modmeta.relational import api, evaluation, inference, matching
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.normalization import normalize
+from modmeta.relational.model import ModelParams, RelationalModel
+
+REPORTED_STEPS = (1, 10, 20)
+_CURVE_SYSTEMS = 100
+
+
+class MetaTest(NamedTuple):
+    """Outcome of the meta-test.
+
+    Attributes:
+      summary: Scores for `summary.json`.
+      cold: Relations of the test systems from a cold start.
+      predictions: `[tasks, steps, nodes, F]` normalised, by name.
+      errors: `[steps]` by name.
+      truth: `[tasks, time, nodes, F]` normalised, observed and future frames.
+      names: True name of every module, None without labels.
+      curves: Lowest energy `[systems, proposals]` by kind of proposal.
+      curve_proposals: `[proposals]` per system.
+    """
+
+    summary: dict[str, Any]
+    cold: evaluation.Inference
+    predictions: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray]
+    truth: np.ndarray
+    names: np.ndarray | None
+    curves: dict[str, np.ndarray]
+    curve_proposals: np.ndarray
+
+
+def meta_test(
+    config: ExperimentConfig,
+    datasets: Datasets,
+    model: RelationalModel,
+    params: ModelParams,
+    warm: evaluation.Inference,
+) -> MetaTest:
+    """Scores frozen modules on the test systems.
+
+    Args:
+      config: The run's configuration.
+      datasets: Its data.
+      model: The model.
+      params: Its trained arrays.
+      warm: Structures annealed beside training.
+    """
+    observed, test = datasets.observed, datasets.test
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), 4)
+    cold = api.infer_dataset(keys[0], model, params, observed, config.inference)
+    warm = api.infer_dataset(
+        keys[1], model, params, observed, config.training.inference, start=warm
+    )
+    num_nodes = int(observed.num_nodes.max())
+    scored_frames = observed.num_nodes.sum() * (observed.num_frames - 1)
+    summary: dict[str, Any] = {
+        "test_energy": float(cold.energies.sum() / scored_frames),
+        "test_energy_warm": float(warm.energies.sum() / scored_frames),
+        "num_proposals": inference.num_proposals(model, config.inference, num_nodes),
+    }
+
+    names = None
+    if observed.edges is not None:
+        scores = evaluation.label_scores(cold, observed, model.num_relations)
+        warm_scores = evaluation.label_scores(warm, observed, model.num_relations)
+        names = evaluation.match_labels(
+            cold.edges, observed.edges, model.num_relations, observed.num_relations
+        )
+        summary["edge_accuracy"] = scores["edge_accuracy"]
+        summary["edge_accuracy_warm"] = warm_scores["edge_accuracy"]
+        summary["proposal_accuracy"] = scores["proposal_accuracy"]
+        summary.update(_calibration(cold, observed, names))
+        is_undirected = np.array_equal(observed.edges, observed.edges.swapaxes(1, 2))
+        if model.search.prior == "none" and is_undirected:
+            # A track of its own: the prior is declared, and enters the test alone.
+            symmetric = _symmetric_search(
+                keys[2], config, model, params, observed, cold
+            )
+            scores = evaluation.label_scores(symmetric, observed, model.num_relations)
+            summary["edge_accuracy_symmetric_prior"] = scores["edge_accuracy"]
+
+    normalization = jax.tree.map(np.asarray, params.preprocessing.normalization)
+    truth = np.asarray(normalize(normalization, test.states), np.float32)
+    future = truth[:, datasets.num_observed :]
+    predictions, errors = {}, {}
+    num_steps = future.shape[1]
+    if num_steps:
+        predictions["inferred graph"] = evaluation.predict(
+            model, params, observed, cold.structures, num_steps
+        )
+        if names is not None:
+            true_edges = evaluation.structures_from_labels(
+                observed.edges, names, model.num_relations
+            )
+            predictions["true graph"] = evaluation.predict(
+                model,
+                params,
+                observed,
+                cold._replace(edges=true_edges).structures,
+                num_steps,
+            )
+        baselines = evaluation.baseline_predictions(
+            truth[:, : datasets.num_observed],
+            num_steps,
+            np.asarray(params.preprocessing.step_matrix),
+            np.asarray(params.preprocessing.step_offset),
+        )
+        predictions["constant velocity"] = baselines["constant_velocity"]
+        predictions["static"] = baselines["static"]
+        columns = model.bank.layout.predicted
+        errors = {
+            name: evaluation.prediction_errors(values, future, test.node_mask, columns)
+            for name, values in predictions.items()
+        }
+        for name, key in (
+            ("inferred graph", "mse"),
+            ("true graph", "mse_true_graph"),
+            ("constant velocity", "mse_constant_velocity"),
+            ("static", "mse_static"),
+        ):
+            if name in errors:
+                summary[key] = evaluation.errors_at(errors[name], REPORTED_STEPS)
+
+    curves, proposals = _search_curves(keys[3], config, model, params, observed)
+    return MetaTest(summary, cold, predictions, errors, truth, names, curves, proposals)
+
+
+def _calibration(
+    found: evaluation.Inference, dataset: TrajectoryDataset, names: np.ndarray
+) -> dict[str, float]:
+    """How far edge probabilities can be believed."""
+    return {
+        "brier_score": matching.brier_score(found.probabilities, dataset.edges, names),
+        "expected_calibration_error": matching.expected_calibration_error(
+            found.probabilities, dataset.edges, names
+        ),
+    }
+
+
+def _symmetric_search(
+    rng_key, config, model, params, observed, cold
+) -> evaluation.Inference:
+    """Repeats the search with the symmetric prior, from the structures found."""
+    search = dataclasses.replace(model.search, prior="symmetric")
+    # Near the answer already: what is left are pairs of edges that disagree.
+    options = dataclasses.replace(
+        config.inference,
+        num_chains=1,
+        num_steps=3 * config.inference.num_steps,
+        initial_temperature=50.0,
+        num_samples=0,
+    )
+    return api.infer_dataset(
+        rng_key,
+        dataclasses.replace(model, search=search),
+        params,
+        observed,
+        options,
+        start=cold,
+    )
+
+
+def _search_curves(
+    rng_key, config, model, params, observed
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Lowest energy against proposals from random starts, by kind of proposal."""
+    subset = observed.take(np.arange(min(_CURVE_SYSTEMS, observed.num_tasks)))
+    kinds = {"uniform": False, "learned": True}
+    if model.proposal.encoder == "none":
+        kinds.pop("learned")
+    curves = {}
+    for name, learned in kinds.items():
+        options = dataclasses.replace(
+            config.inference, learned=learned, num_chains=1, num_samples=0
+        )
+        found = api.infer_dataset(rng_key, model, params, subset, options)
+        curves[name] = found.best_energies
+    one_chain = dataclasses.replace(config.inference, num_chains=1, num_steps=1)
+    per_step = inference.num_proposals(model, one_chain, int(subset.num_nodes.max()))
+    return curves, per_step * np.arange(1, config.inference.num_steps + 1)
