@@ -138,20 +138,21 @@ def override(config: ExperimentConfig, values: dict[str, Any]) -> ExperimentConf
       ValueError: If there is no such field, or a value is not of its kind.
     """
     for path, value in values.items():
-        *parents, name = path.split(".")
-        owner = config
-        for part in (*parents, name):
-            if part not in getattr(owner, "__dataclass_fields__", {}):
-                raise ValueError(f"config: found no field {path!r}")
-            above, owner = owner, getattr(owner, part)
-        changed = dataclasses.replace(above, **{name: _checked(path, value, owner)})
-        for depth in range(len(parents) - 1, -1, -1):
-            above = config
-            for parent in parents[:depth]:
-                above = getattr(above, parent)
-            changed = dataclasses.replace(above, **{parents[depth]: changed})
-        config = changed
+        config = _replaced(config, path.split("."), path, value)
     return config
+
+
+def _replaced(owner: Any, parts: list[str], path: str, value: Any) -> Any:
+    """A copy of a dataclass with the field behind `parts` replaced."""
+    name, *rest = parts
+    if name not in getattr(owner, "__dataclass_fields__", {}):
+        raise ValueError(f"config: found no field {path!r}")
+    present = getattr(owner, name)
+    if rest:
+        value = _replaced(present, rest, path, value)
+    else:
+        value = _checked(path, value, present)
+    return dataclasses.replace(owner, **{name: value})
 
 
 def _checked(path: str, value: Any, default: Any) -> Any:

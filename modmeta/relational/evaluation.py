@@ -19,11 +19,11 @@ from modmeta import search
 from modmeta.relational import batching, bouncegrad, matching
 from modmeta.relational.bouncegrad import TaskBatch, TaskStructures
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.dataset import NO_EDGE
+from modmeta.relational.data.validation import pair_mask
 from modmeta.relational.inference import InferredStructures
 from modmeta.relational.model import ModelParams, RelationalModel
 from modmeta.relational.training import device_states
-
-NO_EDGE = -1
 
 
 class Inference(NamedTuple):
@@ -55,15 +55,9 @@ class Inference(NamedTuple):
         )
 
 
-def edge_mask(node_mask: np.ndarray) -> np.ndarray:
-    """`[tasks, nodes]` to `[tasks, nodes, nodes]`, true at edges that exist."""
-    pairs = node_mask[:, :, None] & node_mask[:, None, :]
-    return pairs & ~np.eye(node_mask.shape[1], dtype=bool)
-
-
 def to_host(found: InferredStructures, node_mask: np.ndarray) -> Inference:
     """Brings inferred structures to the host in the layout of labels."""
-    is_edge = edge_mask(node_mask)
+    is_edge = pair_mask(node_mask)
     found = jax.device_get(found)
     return Inference(
         edges=np.where(is_edge, found.structures.edge_modules, NO_EDGE),
@@ -80,7 +74,7 @@ def to_host(found: InferredStructures, node_mask: np.ndarray) -> Inference:
 def structures_to_host(structures: TaskStructures, node_mask: np.ndarray) -> Inference:
     """Structures alone in the layout of labels; nothing else is known of them."""
     num_tasks, num_nodes = node_mask.shape
-    edges = np.where(edge_mask(node_mask), structures.edge_modules, NO_EDGE)
+    edges = np.where(pair_mask(node_mask), structures.edge_modules, NO_EDGE)
     nothing = np.zeros((num_tasks, num_nodes, num_nodes, 1), np.float32)
     return Inference(
         edges=edges,

@@ -11,7 +11,9 @@ from modmeta import graphs
 from modmeta.relational import evaluation
 from modmeta.relational.bouncegrad import TaskStructures
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset, normalize
-from modmeta.relational.evaluation import NO_EDGE, Inference
+from modmeta.relational.data.dataset import NO_EDGE
+from modmeta.relational.data.validation import pair_mask
+from modmeta.relational.evaluation import Inference
 from modmeta.relational.preprocessing import fit_preprocessing
 from tests.fixtures import (
     SPEC,
@@ -235,7 +237,7 @@ def test_constant_velocity_is_exact_for_free_motion(spec, baseline):
 def test_structures_in_the_layout_of_labels(rollout):
     mask = rollout.dataset.node_mask
     found = evaluation.structures_to_host(rollout.structures, mask)
-    is_edge = evaluation.edge_mask(mask)
+    is_edge = pair_mask(mask)
     for task, size in enumerate(SIZES):
         assert is_edge[task].sum() == size * (size - 1)
     np.testing.assert_array_equal(found.edges[~is_edge], NO_EDGE)
