@@ -1,5 +1,6 @@
-"""Conventions that all experiments share: working directory, summary, stopping."""
+"""Conventions that all experiments share: options, directory, summary, stopping."""
 
+import ast
 import contextlib
 import dataclasses
 import enum
@@ -9,7 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -19,6 +20,52 @@ from modmeta.metrics import as_json_scalar
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
+
+Config = TypeVar("Config")
+
+
+def override(config: Config, values: Mapping[str, Any]) -> Config:
+    """Replaces fields named by dotted paths.
+
+    Args:
+      config: nested frozen dataclasses.
+      values: new values by dotted path, for instance "training.num_steps".
+
+    Returns:
+      The configuration with these fields replaced.
+
+    Raises:
+      ValueError: if there is no such field, or a value is not of its kind.
+    """
+    for path, value in values.items():
+        config = _replaced(config, path.split("."), path, value)
+    return config
+
+
+def apply_assignments(config: Config, assignments: Sequence[str]) -> Config:
+    """Replaces the fields that `--set` flags name.
+
+    Args:
+      config: nested frozen dataclasses.
+      assignments: "path=value" strings; values in Python or plain text.
+
+    Returns:
+      The configuration with these fields replaced.
+
+    Raises:
+      ValueError: if an assignment is malformed, names no field, or its value is not of
+        the kind that the field holds.
+    """
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator:
+            raise ValueError(f"--set: found {assignment!r}, expected path=value")
+        try:
+            value = ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            value = text
+        config = override(config, {path: value})
+    return config
 
 
 class WorkdirStatus(enum.Enum):
@@ -226,3 +273,27 @@ def _write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, allow_nan=False)
     with atomic_write(path) as file:
         file.write(text.encode() + b"\n")
+
+
+def _replaced(owner: Any, parts: list[str], path: str, value: Any) -> Any:
+    """A copy of a dataclass with the field behind `parts` replaced."""
+    name, *rest = parts
+    if name not in getattr(owner, "__dataclass_fields__", {}):
+        raise ValueError(f"config: found no field {path!r}")
+    present = getattr(owner, name)
+    if rest:
+        value = _replaced(present, rest, path, value)
+    else:
+        value = _checked(path, value, present)
+    return dataclasses.replace(owner, **{name: value})
+
+
+def _checked(path: str, value: Any, default: Any) -> Any:
+    """A value of the kind that a field holds; integers serve as floats."""
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise ValueError(
+            f"config: found {value!r} for {path!r}, expected something like {default!r}"
+        )
+    return value

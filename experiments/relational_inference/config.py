@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from typing import Any
 
+from experiments import common
 from modmeta.relational.bouncegrad import BounceGradConfig
 from modmeta.relational.inference import InferenceConfig
 from modmeta.relational.model import SearchConfig
@@ -109,7 +109,7 @@ CONFIGS = {"springs": springs, "charged": charged, "kuramoto": kuramoto}
 
 def smoke(config: ExperimentConfig) -> ExperimentConfig:
     """The same pipeline in seconds; its numbers mean nothing."""
-    return override(
+    return common.override(
         config,
         {
             "data.num_train": min(config.data.num_train, 64),
@@ -125,45 +125,6 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
             "inference.num_samples": 16,
         },
     )
-
-
-def override(config: ExperimentConfig, values: dict[str, Any]) -> ExperimentConfig:
-    """Replaces fields named by dotted paths.
-
-    Args:
-      config: The configuration.
-      values: New values by path, for instance "bouncegrad.num_steps".
-
-    Raises:
-      ValueError: If there is no such field, or a value is not of its kind.
-    """
-    for path, value in values.items():
-        config = _replaced(config, path.split("."), path, value)
-    return config
-
-
-def _replaced(owner: Any, parts: list[str], path: str, value: Any) -> Any:
-    """A copy of a dataclass with the field behind `parts` replaced."""
-    name, *rest = parts
-    if name not in getattr(owner, "__dataclass_fields__", {}):
-        raise ValueError(f"config: found no field {path!r}")
-    present = getattr(owner, name)
-    if rest:
-        value = _replaced(present, rest, path, value)
-    else:
-        value = _checked(path, value, present)
-    return dataclasses.replace(owner, **{name: value})
-
-
-def _checked(path: str, value: Any, default: Any) -> Any:
-    """A value of the kind that a field holds; integers serve as floats."""
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    if type(value) is not type(default):
-        raise ValueError(
-            f"config: found {value!r} for {path!r}, expected something like {default!r}"
-        )
-    return value
 
 
 def from_flags(
@@ -188,7 +149,7 @@ def from_flags(
     """
     config = CONFIGS[name]()
     if file:
-        config = override(
+        config = common.override(
             config,
             {
                 "data.file": file,
@@ -199,16 +160,7 @@ def from_flags(
         )
     if smoke_test:
         config = smoke(config)
-    config = override(
+    config = common.override(
         config, {path: value for path, value in values.items() if value is not None}
     )
-    for assignment in assignments:
-        path, separator, text = assignment.partition("=")
-        if not separator:
-            raise ValueError(f"--set: found {assignment!r}, expected path=value")
-        try:
-            value = ast.literal_eval(text)
-        except (SyntaxError, ValueError):
-            value = text
-        config = override(config, {path: value})
-    return config
+    return common.apply_assignments(config, assignments)

@@ -148,9 +148,9 @@ def run(
         "num_proposal_parameters": int(
             sum(np.size(leaf) for leaf in jax.tree.leaves(result.params.proposal))
         ),
-        "valid_energy": float(result.state.best_energy),
-        "num_steps": int(result.state.run.step),
-        "train_seconds": float(result.state.seconds),
+        "valid_energy": float(result.state.best.score),
+        "num_steps": int(result.state.bouncegrad.step),
+        "train_seconds": float(result.seconds),
         "seed": config.seed,
         "config": config,
     }

@@ -1,4 +1,4 @@
-"""The meta-training loop: compiled chunks of BounceGrad steps, driven from the host.
+"""Meta-training: BounceGrad steps, and searches that tell how the modules do.
 
 Model choice and early stopping look at one number, the energy of validation systems
 under structures that the search finds for them. Labels never get here.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta import training as loop
 from modmeta.checkpoint import CheckpointStore
 from modmeta.metrics import MetricWriter
-from modmeta.progress import NoProgress, ProgressMeter
+from modmeta.progress import ProgressMeter
 from modmeta.relational import batching, bouncegrad, inference
 from modmeta.relational.bouncegrad import BounceGradConfig, BounceGradState
 from modmeta.relational.data import TrajectoryDataset
@@ -28,7 +27,6 @@ from modmeta.relational.inference import InferenceConfig, InferredStructures
 from modmeta.relational.model import ModelParams, RelationalModel
 
 _EVALUATION_BATCH = 100
-_MAX_CHUNK = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,25 +65,19 @@ class TrainingConfig:
         )
 
 
-class TrainState(NamedTuple):
-    """What a checkpoint holds.
+class MetaTrainingState(NamedTuple):
+    """What the training loop carries and a checkpoint holds.
 
     Attributes:
-      run: State of meta-training.
-      best_params: Parameters of lowest validation energy.
-      best_energy: `()` that energy, nats per node and frame.
-      num_without_gain: `()` int32, evaluations since.
+      bouncegrad: State of BounceGrad.
+      best: Parameters of lowest validation energy, in nats per node and frame.
       followed: Structures of the validation systems and, if any, of the warm-start
         systems, annealed beside training.
-      seconds: `()` float32, time spent so far over all sittings.
     """
 
-    run: BounceGradState
-    best_params: ModelParams
-    best_energy: jax.Array
-    num_without_gain: jax.Array
+    bouncegrad: BounceGradState
+    best: loop.Best
     followed: Any
-    seconds: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +87,13 @@ class TrainResult:
     Attributes:
       params: Parameters of lowest validation energy.
       state: Last state.
+      seconds: Time spent on training over all sittings.
       is_finished: False if training was asked to stop.
     """
 
     params: ModelParams
-    state: TrainState
+    state: MetaTrainingState
+    seconds: float
     is_finished: bool
 
 
@@ -110,15 +104,6 @@ def device_states(dataset: TrajectoryDataset, normalization: Normalization):
     """Normalised states on the device, `[tasks, nodes, time, F]`."""
     states = normalize(jax.tree.map(np.asarray, normalization), dataset.states)
     return jnp.asarray(np.swapaxes(states, 1, 2), jnp.float32)
-
-
-def chunk_size(num_steps: int, num_evaluations: int) -> int:
-    """Steps between looks from the host: one compilation serves a run.
-
-    The largest divisor of `num_steps` up to 50 that leaves time for the evaluations.
-    """
-    largest = max(min(_MAX_CHUNK, num_steps // num_evaluations), 1)
-    return max(d for d in range(1, largest + 1) if num_steps % d == 0)
 
 
 # Not inside `train`: a second call with the same options need not compile again.
@@ -178,7 +163,6 @@ def train(
     Returns:
       The result.
     """
-    progress = progress or NoProgress()
     algorithm = bouncegrad.bouncegrad(model, config)
     sampler = batching.TaskSampler(train_set.num_nodes, config.batch_size, seed)
     normalization = params.preprocessing.normalization
@@ -196,11 +180,11 @@ def train(
     scored = float(valid_set.num_nodes.sum() * (valid_set.num_frames - 1))
 
     key_run, key_follow, key_evaluate = jax.random.split(jax.random.key(seed), 3)
-    state = TrainState(
-        run=algorithm.init(key_run, params, train_set.num_tasks, train_set.max_nodes),
-        best_params=params,
-        best_energy=jnp.float32(jnp.inf),
-        num_without_gain=jnp.int32(0),
+    state = MetaTrainingState(
+        bouncegrad=algorithm.init(
+            key_run, params, train_set.num_tasks, train_set.max_nodes
+        ),
+        best=loop.Best.start(params),
         followed={
             name: bouncegrad.random_structures(
                 jax.random.fold_in(key_follow, index),
@@ -210,89 +194,55 @@ def train(
             )
             for index, (name, dataset) in enumerate(followed.items())
         },
-        seconds=jnp.float32(0),
     )
-    if store is not None and store.latest_step is not None:
-        state = store.restore(state)
 
-    def evaluate(state: TrainState, metrics: Mapping[str, Any]):
+    def take_steps(state: MetaTrainingState, step: int, count: int):
+        batches = sampler.batches(step, count)
+        run, metrics = _run_chunk(model, config, state.bouncegrad, task_states, batches)
+        return state._replace(bouncegrad=run), metrics
+
+    def evaluate(state: MetaTrainingState, step: int, metrics: Mapping[str, Any]):
         """Anneals the followed systems and records how the model does on them."""
-        step = int(state.run.step)
+        del metrics
         found = {}
         for index, (name, (states, batches)) in enumerate(systems.items()):
             key = jax.random.fold_in(jax.random.fold_in(key_evaluate, step), index)
             found[name] = inference.infer(
                 key,
                 model,
-                state.run.params,
+                state.bouncegrad.params,
                 states,
                 batches,
                 state.followed[name],
                 training.inference,
             )
         energy = jnp.sum(found["valid"].energies) / scored
-        is_best = bool(energy < state.best_energy)
-        is_annealed = step >= config.annealed_fraction * config.num_steps
-        waited = state.num_without_gain + 1 if is_annealed else 0
-        record = {name: float(value) for name, value in metrics.items()}
-        record["seconds"] = float(state.seconds)
-        record["valid_energy"] = float(energy)
+        record = {"valid_energy": float(energy)}
         if "warm" in found and label_metrics is not None:
             record.update(label_metrics(found["warm"]))
-        if writer is not None:
-            writer.write(step, record)
+        is_annealed = step >= config.annealed_fraction * config.num_steps
+        best = state.best.update(state.bouncegrad.params, energy, counts=is_annealed)
         state = state._replace(
-            best_params=state.run.params if is_best else state.best_params,
-            best_energy=energy if is_best else state.best_energy,
-            num_without_gain=jnp.int32(0 if is_best else waited),
+            best=best,
             followed={name: item.structures for name, item in found.items()},
         )
-        return state, record
+        is_done = training.patience > 0 and best.num_without_gain >= training.patience
+        return state, record, bool(is_done)
 
-    steps_per_chunk = chunk_size(config.num_steps, training.num_evaluations)
-    first_step = int(state.run.step)
-    progress.start(config.num_steps, initial=first_step, description="meta-training")
-    shown: dict[str, float] = {}
-    is_finished = True
-    for step in range(first_step, config.num_steps, steps_per_chunk):
-        if training.patience and state.num_without_gain >= training.patience:
-            break
-        if should_stop():
-            is_finished = False
-            break
-        started = time.perf_counter()
-        batches = sampler.batches(step, steps_per_chunk)
-        run, metrics = _run_chunk(model, config, state.run, task_states, batches)
-        state = state._replace(run=run)
-        loss = float(metrics["loss"])
-        # The last gradient of a chunk is in its parameters, but not in its loss.
-        for name, value in (("loss", loss), ("gradient", metrics["gradient_norm"])):
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"training {name}: found {float(value)} between steps {step} and "
-                    f"{step + steps_per_chunk}, expected a finite number; lower the "
-                    "learning rate. The last checkpoint is untouched"
-                )
-        done = step + steps_per_chunk
-        is_due = (
-            done * training.num_evaluations // config.num_steps
-            > step * training.num_evaluations // config.num_steps
-        )
-        elapsed = time.perf_counter() - started
-        state = state._replace(seconds=state.seconds + jnp.float32(elapsed))
-        shown = {**shown, "loss": loss, "temperature": float(metrics["temperature"])}
-        if is_due:
-            started = time.perf_counter()
-            state, record = evaluate(state, metrics)
-            shown = {**shown, "valid_energy": record["valid_energy"]}
-            elapsed = time.perf_counter() - started
-            state = state._replace(seconds=state.seconds + jnp.float32(elapsed))
-            if store is not None:
-                store.save(done, state)
-        progress.update(done, shown)
-    progress.close()
-    if not is_finished and store is not None:
-        step = int(state.run.step)
-        if store.latest_step is None or store.latest_step < step:
-            store.save(step, state)
-    return TrainResult(state.best_params, state, is_finished)
+    outcome = loop.train(
+        state,
+        take_steps,
+        evaluate,
+        num_steps=config.num_steps,
+        num_evaluations=training.num_evaluations,
+        store=store,
+        writer=writer,
+        progress=progress,
+        should_stop=should_stop,
+        shown=("loss", "valid_energy", "temperature"),
+        description="meta-training",
+    )
+    state = outcome.state.run
+    return TrainResult(
+        state.best.params, state, outcome.state.seconds, outcome.is_finished
+    )

@@ -53,7 +53,7 @@ CLOCKS = ("train_seconds", "total_seconds")
 
 
 def small_config(**values):
-    return config_lib.override(
+    return common.override(
         config_lib.smoke(config_lib.springs()), {**SHRINK, **values}
     )
 
@@ -280,7 +280,7 @@ def test_bad_file_leaves_no_directory_behind(users_file, tmp_path):
     ],
 )
 def test_more_than_the_file_holds(users_file, field, value, message):
-    config = config_lib.override(file_config(users_file()), {f"data.{field}": value})
+    config = common.override(file_config(users_file()), {f"data.{field}": value})
     with pytest.raises(ValueError, match=message):
         datasets.make_datasets(config.data, 0)
 
@@ -311,7 +311,7 @@ def test_flags_and_assignments():
     assert config.proposal.encoder == "cnn+denoiser"
     assert config.compress is False
     # Nothing else has changed.
-    back = config_lib.override(
+    back = common.override(
         config,
         {
             "bouncegrad.num_steps": 1200,

@@ -17,6 +17,7 @@ from modmeta.metrics import MetricWriter, read_metrics
 from modmeta.relational import api, bouncegrad, data, training
 from modmeta.relational.bouncegrad import BounceGradConfig
 from modmeta.relational.training import TrainingConfig
+from modmeta.training import LoopState
 from tests.fixtures import small_model
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -100,13 +101,13 @@ def uninterrupted(tmp_path_factory, quick_compilation):
 def test_log_of_a_run(uninterrupted):
     run, result = uninterrupted
     assert result.is_finished
-    assert int(result.state.run.step) == NUM_STEPS
+    assert int(result.state.bouncegrad.step) == NUM_STEPS
     records = run.records()
     assert [record["step"] for record in records] == EVALUATIONS
     for record in records:
         assert {"loss", "proposal_loss", "valid_energy", "warm_energy"} <= set(record)
         assert all(np.isfinite(value) for value in record.values())
-    assert float(result.state.seconds) > 0.0
+    assert float(result.seconds) > 0.0
 
 
 @pytest.mark.parametrize("stop_after", [4, 5])
@@ -116,13 +117,13 @@ def test_stopped_run_goes_on_to_the_same_end(uninterrupted, tmp_path, stop_after
     run = Run(tmp_path)
     first = run.train(stop_after=stop_after)
     assert not first.is_finished
-    assert int(first.state.run.step) == CHUNK * stop_after
+    assert int(first.state.bouncegrad.step) == CHUNK * stop_after
     assert [record["step"] for record in run.records()] == [8]
     second = run.train()
     assert second.is_finished
     chex.assert_trees_all_equal(second.params, expected.params)
     without_seconds = [
-        result.state._replace(seconds=0, run=result.state.run._replace(rng_key=0))
+        result.state._replace(bouncegrad=result.state.bouncegrad._replace(rng_key=0))
         for result in (second, expected)
     ]
     chex.assert_trees_all_equal(*without_seconds)
@@ -133,7 +134,7 @@ def test_finished_run_does_no_further_step(uninterrupted):
     run, expected = uninterrupted
     again = run.train()
     chex.assert_trees_all_equal(again.params, expected.params)
-    assert float(again.state.seconds) == float(expected.state.seconds)
+    assert float(again.seconds) == float(expected.seconds)
 
 
 def test_diverging_run_keeps_its_last_checkpoint(tmp_path):
@@ -141,7 +142,7 @@ def test_diverging_run_keeps_its_last_checkpoint(tmp_path):
     before = Run(tmp_path).checkpoint(8)
     broken = Run(tmp_path, learning_rate=1e30)
     with pytest.raises(
-        FloatingPointError, match="training loss: found (nan|inf) between steps 8 and"
+        FloatingPointError, match="training .*: found (nan|inf) between steps 8 and"
     ):
         broken.train()
     assert broken.checkpoint(8) == before
@@ -175,7 +176,8 @@ def test_last_gradient_of_a_chunk_counts(tmp_path, monkeypatch):
 
     monkeypatch.setattr(bouncegrad, "_gradient_loss", spoiled_loss)
     with pytest.raises(
-        FloatingPointError, match="training gradient: found nan between steps 6 and 8"
+        FloatingPointError,
+        match="training gradient_norm: found nan between steps 6 and 8",
     ):
         run.train()
     with CheckpointStore(tmp_path / "store") as store:
@@ -197,13 +199,13 @@ def test_patience(tmp_path):
     records = run.records()
     energies = [record["valid_energy"] for record in records]
     assert len(energies) < 22
-    assert records[-1]["step"] == int(result.state.run.step)
+    assert records[-1]["step"] == int(result.state.bouncegrad.step)
     # Never before the temperature has come down, and after exactly three in vain.
     assert records[-1]["step"] >= 0.25 * NUM_STEPS + 2
     best = int(np.argmin(energies))
-    assert min(energies) == float(result.state.best_energy)
+    assert min(energies) == float(result.state.best.score)
     assert len(energies) - 1 - best >= 3
-    assert int(result.state.num_without_gain) == 3
+    assert int(result.state.best.num_without_gain) == 3
 
 
 def test_best_parameters_are_those_of_lowest_validation_energy(tmp_path):
@@ -214,21 +216,13 @@ def test_best_parameters_are_those_of_lowest_validation_energy(tmp_path):
     best = min(records, key=lambda record: record["valid_energy"])
     assert best["step"] < NUM_STEPS  # Not simply the last ones.
     with CheckpointStore(tmp_path / "store", max_to_keep=11) as store:
-        state = store.restore(result.state, step=best["step"])
-    assert int(state.run.step) == best["step"]
-    chex.assert_trees_all_equal(result.params, state.run.params)
+        template = LoopState(result.state, 0, 0.0, False)
+        state = store.restore(template, step=best["step"])
+    assert state.step == int(state.run.bouncegrad.step) == best["step"]
+    chex.assert_trees_all_equal(result.params, state.run.bouncegrad.params)
     np.testing.assert_allclose(
-        float(result.state.best_energy), best["valid_energy"], rtol=1e-6
+        float(result.state.best.score), best["valid_energy"], rtol=1e-6
     )
-
-
-@pytest.mark.parametrize(
-    "num_steps, num_evaluations, expected",
-    [(1200, 12, 50), (24_000, 30, 50), (40, 4, 10), (22, 3, 2), (53, 2, 1), (5, 9, 1)],
-)
-def test_chunks_leave_time_for_every_evaluation(num_steps, num_evaluations, expected):
-    assert training.chunk_size(num_steps, num_evaluations) == expected
-    assert num_steps % expected == 0
 
 
 @pytest.mark.parametrize(
