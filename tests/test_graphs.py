@@ -39,6 +39,30 @@ def test_fully_connected_by_hand():
 @pytest.mark.parametrize("connectivity", CONNECTIVITIES)
 @hypothesis.given(sizes=SIZES, spare=st.tuples(*[st.integers(0, 3)] * 5))
 def test_supergraph_equals_construction_by_hand(connectivity, sizes, spare):
+    check_by_hand(sizes, spare, connectivity, [connectivity(n) for n in sizes])
+
+
+@st.composite
+def sparse_systems(draw):
+    """Sizes and a random part of the edges of every system, in random order."""
+    sizes = draw(SIZES)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    edges = []
+    for size in sizes:
+        senders, receivers = graphs.fully_connected(size)
+        chosen = rng.permutation(len(senders))[: rng.integers(0, len(senders) + 1)]
+        edges.append((senders[chosen], receivers[chosen]))
+    return sizes, edges
+
+
+@hypothesis.given(systems=sparse_systems(), spare=st.tuples(*[st.integers(0, 2)] * 5))
+def test_supergraph_of_edge_lists_equals_construction_by_hand(systems, spare):
+    sizes, edges = systems
+    check_by_hand(sizes, spare, edges, edges)
+
+
+def check_by_hand(sizes, spare, connectivity, edge_lists):
+    """Compares a super-graph with its definition, one node and edge at a time."""
     tight = graphs.padding_budget(sizes, len(sizes), connectivity)
     budget = graphs.PaddingBudget(*(np.array(tight) + spare).tolist())
     built = graphs.build_supergraph(sizes, budget, connectivity)
@@ -46,8 +70,8 @@ def test_supergraph_equals_construction_by_hand(connectivity, sizes, spare):
     node_names = [(s, i) for s, size in enumerate(sizes) for i in range(size)]
     position = {name: row for row, name in enumerate(node_names)}
     edges = []
-    for system, size in enumerate(sizes):
-        for sender, receiver in zip(*connectivity(size), strict=True):
+    for system, edge_list in enumerate(edge_lists):
+        for sender, receiver in zip(*edge_list, strict=True):
             edges.append((position[system, sender], position[system, receiver]))
     num_nodes, num_edges = len(node_names), len(edges)
 
@@ -118,6 +142,38 @@ def test_budget_holds_any_batch_and_is_the_smallest(connectivity, sizes, data):
     assert budget.max_nodes == max(sizes)
     degrees = [np.bincount(connectivity(n)[1], minlength=1).max() for n in sizes]
     assert budget.max_degree == max(1, *degrees)
+
+
+@hypothesis.given(systems=sparse_systems(), data=st.data())
+def test_budget_of_edge_lists_holds_any_batch_and_is_the_smallest(systems, data):
+    sizes, edges = systems
+    num_systems = data.draw(st.integers(1, len(sizes)))
+    budget = graphs.padding_budget(sizes, num_systems, edges)
+    chosen = data.draw(st.permutations(range(len(sizes))))[:num_systems]
+    graphs.build_supergraph(
+        [sizes[i] for i in chosen], budget, [edges[i] for i in chosen]
+    )
+    counts = sorted(len(senders) for senders, _ in edges)[::-1]
+    assert budget.num_edges == sum(counts[:num_systems])
+    degrees = [np.bincount(receivers, minlength=1).max() for _, receivers in edges]
+    assert budget.max_degree == max(1, *degrees)
+
+
+@pytest.mark.parametrize(
+    "edges, message",
+    [
+        ([([0], [1])], "edges: found 1 lists, expected 2, one per system"),
+        ([([0], [1]), ([0, 1], [1])], r"edges of system 1: found senders \(2,\)"),
+        ([([0], [3]), ([0], [1])], "edges of system 0: .* to 3, expected integers"),
+        ([([0.5], [1]), ([0], [1])], "edges of system 0: found values of type float"),
+        ([([0], [1]), ([1], [1])], "edges of system 1: found a loop at node 1"),
+        ([([2, 0, 2], [1, 1, 1]), ([0], [1])], "the edge from 2 to 1 twice"),
+    ],
+)
+def test_edge_lists_that_are_none_are_refused(edges, message):
+    edges = [(np.array(senders), np.array(receivers)) for senders, receivers in edges]
+    with pytest.raises(ValueError, match=message):
+        graphs.padding_budget([3, 2], 2, edges)
 
 
 def test_budget_repeats_systems_when_there_are_too_few():

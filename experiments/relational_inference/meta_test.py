@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
-from modmeta.relational import api, evaluation, inference, matching
+from modmeta.relational import api, evaluation, inference, matching, neighbors
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.normalization import normalize
 from modmeta.relational.model import ModelParams, RelationalModel
@@ -79,6 +79,10 @@ def meta_test(
         warm_scores = evaluation.label_scores(warm, observed, model.num_relations)
         names = evaluation.match_labels(
             cold.edges, observed.edges, model.num_relations, observed.num_relations
+        )
+        # Accuracies are those of the candidate edges, by default all.
+        summary["candidate_share"] = neighbors.candidate_share(
+            observed.edges, cold.edges
         )
         summary["edge_accuracy"] = scores["edge_accuracy"]
         summary["edge_accuracy_warm"] = warm_scores["edge_accuracy"]
@@ -156,6 +160,9 @@ def _symmetric_search(
 ) -> evaluation.Inference:
     """Repeats the search with the symmetric prior, from the structures found."""
     search = dataclasses.replace(model.search, prior="symmetric")
+    if config.inference.receiver_chunk:
+        # The prior couples the receivers: they cannot be searched chunk by chunk.
+        search = dataclasses.replace(search, messages="recompute")
     # Near the answer already: what is left are pairs of edges that disagree.
     options = dataclasses.replace(
         config.inference,

@@ -50,9 +50,11 @@ def meta_train(
     observed = datasets.observed
     label_metrics = None
     if observed.edges is not None:
+        edges = model.candidate_edges(observed)
 
         def label_metrics(found):
             host = evaluation.to_host(found, observed.node_mask)
+            host = api.keep_candidates(host, edges, observed)
             return evaluation.label_scores(host, observed, model.num_relations)
 
     with CheckpointStore(workdir / "checkpoints", max_to_keep=2) as store:

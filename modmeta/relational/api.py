@@ -18,8 +18,10 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from modmeta import graphs
+from modmeta.edges import EdgeLists
 from modmeta.progress import ProgressMeter
-from modmeta.relational import batching, evaluation, inference
+from modmeta.relational import batching, evaluation, inference, neighbors
 from modmeta.relational import training as training_lib
 from modmeta.relational.bouncegrad import BounceGradConfig
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
@@ -53,7 +55,7 @@ def build_model(
       modules: Options of the bank.
       proposal: Options of the proposal head.
       search: Options of the search.
-      batch_size: Systems per training batch.
+      batch_size: Without effect: parameters do not depend on it.
       baseline: See `preprocessing.fit_preprocessing`.
       compress: See `preprocessing.FeatureLayout`.
 
@@ -67,8 +69,9 @@ def build_model(
     model = RelationalModel(
         bank, proposal or ProposalConfig(), search or SearchConfig()
     )
-    sampler = batching.TaskSampler(train_set.num_nodes, batch_size, 0)
-    supergraph = jax.tree.map(lambda leaf: leaf[0], sampler.batches(0, 1).supergraph)
+    del batch_size
+    # A pair of nodes: the head is run once to draw its parameters.
+    supergraph = graphs.build_supergraph([2], graphs.padding_budget([2], 1))
     return model, model.init(rng_key, preprocessing, supergraph, train_set.num_frames)
 
 
@@ -115,18 +118,41 @@ def infer_dataset(
       batch_size: Systems at once.
 
     Returns:
-      Edges, probabilities and energies.
+      Edges, probabilities and energies; what is no candidate edge of the model has
+      relation -1 and probabilities 0.
+
+    Raises:
+      MemoryError: If the search would not fit into memory.
     """
+    edges = model.candidate_edges(dataset)
     found = inference.infer(
         rng_key,
         model,
         params,
         training_lib.device_states(dataset, params.preprocessing.normalization),
-        batching.all_batches(dataset.num_nodes, batch_size),
+        batching.all_batches(dataset.num_nodes, batch_size, edges),
         None if start is None else start.structures,
         config,
     )
-    return evaluation.to_host(found, dataset.node_mask)
+    found = evaluation.to_host(found, dataset.node_mask)
+    return keep_candidates(found, edges, dataset)
+
+
+def keep_candidates(
+    found: evaluation.Inference, edges: EdgeLists, dataset: TrajectoryDataset
+) -> evaluation.Inference:
+    """Marks as no edge, -1, all pairs that are no candidates.
+
+    Args:
+      found: Relations found, in the layout of labels.
+      edges: Candidate edges of every system.
+      dataset: The systems.
+    """
+    mask = neighbors.candidate_mask(edges, dataset.num_nodes, dataset.max_nodes)
+    return found._replace(
+        edges=neighbors.drop_others(found.edges, mask),
+        proposal_edges=neighbors.drop_others(found.proposal_edges, mask),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,13 +187,23 @@ class RelationalInference:
 
     @property
     def edge_accuracy(self) -> float | None:
-        """Share of edges that agree with the labels, names matched; None without."""
+        """Share of edges that agree with the labels, names matched; None without.
+
+        Of the candidate edges: see `candidate_share`.
+        """
         if self.dataset.edges is None:
             return None
         scores = evaluation.label_scores(
             self.found, self.dataset, self.model.num_relations
         )
         return scores["edge_accuracy"]
+
+    @property
+    def candidate_share(self) -> float | None:
+        """Share of labelled pairs that are candidates, hence scored; None without."""
+        if self.dataset.edges is None:
+            return None
+        return neighbors.candidate_share(self.dataset.edges, self.edges)
 
     def predict(self, num_steps: int) -> np.ndarray:
         """Frames that follow the last one, `[tasks, num_steps, nodes, features]`.

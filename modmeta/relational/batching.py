@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from modmeta import graphs
+from modmeta.edges import EdgeLists, fully_connected
 from modmeta.relational.bouncegrad import TaskBatch
 
 
@@ -22,13 +23,21 @@ class TaskSampler:
       system_sizes: `[tasks]` number of nodes of every task.
       batch_size: Tasks per batch, at most all of them are taken.
       seed: Seed of the order.
+      edges: Edges of every task; by default all of them.
     """
 
-    def __init__(self, system_sizes: Sequence[int], batch_size: int, seed: int):
+    def __init__(
+        self,
+        system_sizes: Sequence[int],
+        batch_size: int,
+        seed: int,
+        edges: EdgeLists = fully_connected,
+    ):
         self._sizes = np.asarray(system_sizes)
+        self._edges = edges
         self._seed = seed
         self.batch_size = min(batch_size, len(self._sizes))
-        self.budget = graphs.padding_budget(self._sizes, self.batch_size)
+        self.budget = graphs.padding_budget(self._sizes, self.batch_size, edges)
 
     def tasks(self, step: int) -> np.ndarray:
         """The rows `[batch_size]` of the data set that make up a step's batch."""
@@ -44,31 +53,53 @@ class TaskSampler:
             [self.tasks(first_step + index) for index in range(num_steps)],
             self._sizes,
             self.budget,
+            self._edges,
         )
 
 
-def all_batches(system_sizes: Sequence[int], batch_size: int) -> TaskBatch:
+def all_batches(
+    system_sizes: Sequence[int], batch_size: int, edges: EdgeLists = fully_connected
+) -> TaskBatch:
     """Batches that hold every task once, in order, stacked on a first axis.
 
     Args:
       system_sizes: `[tasks]` number of nodes of every task.
       batch_size: Systems per batch; the last batch may hold fewer, as padding.
+      edges: Edges of every task; by default all of them.
     """
     sizes = np.asarray(system_sizes)
     batch_size = min(batch_size, len(sizes))
     tasks = np.arange(len(sizes), dtype=np.int32)
     rows = [tasks[i : i + batch_size] for i in range(0, len(tasks), batch_size)]
-    return stack_batches(rows, sizes, graphs.padding_budget(sizes, batch_size))
+    budget = graphs.padding_budget(sizes, batch_size, edges)
+    return stack_batches(rows, sizes, budget, edges)
 
 
 def stack_batches(
-    rows: Sequence[np.ndarray], sizes: np.ndarray, budget: graphs.PaddingBudget
+    rows: Sequence[np.ndarray],
+    sizes: np.ndarray,
+    budget: graphs.PaddingBudget,
+    edges: EdgeLists = fully_connected,
 ) -> TaskBatch:
-    """Builds one `TaskBatch` per list of rows and stacks them (NumPy leaves)."""
+    """Builds one `TaskBatch` per list of rows and stacks them (NumPy leaves).
+
+    Args:
+      rows: Tasks of every batch.
+      sizes: `[tasks]` number of nodes of every task.
+      budget: Static sizes of a batch.
+      edges: Edges of every task.
+    """
     padded = [
         np.pad(row, (0, budget.num_systems - len(row)), mode="edge") for row in rows
     ]
-    supergraphs = [graphs.build_supergraph(sizes[row], budget) for row in rows]
+    supergraphs = [
+        graphs.build_supergraph(
+            sizes[row],
+            budget,
+            edges if callable(edges) else [edges[task] for task in row],
+        )
+        for row in rows
+    ]
     if all(supergraph is supergraphs[0] for supergraph in supergraphs):
         stacked = jax.tree.map(
             lambda leaf: np.broadcast_to(leaf, (len(rows), *leaf.shape)),

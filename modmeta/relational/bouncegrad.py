@@ -23,8 +23,9 @@ import optax
 from modmeta import search
 from modmeta.graphs import SuperGraph
 from modmeta.relational import energy as energy_lib
-from modmeta.relational import proposal_head
-from modmeta.relational.model import ModelParams, Problems, RelationalModel
+from modmeta.relational import memory, proposal_head
+from modmeta.relational.model import ModelParams, RelationalModel
+from modmeta.relational.problems import Problems
 from modmeta.search import enumeration, schedules
 
 GRADIENTS = ("chosen", "mixture")
@@ -323,12 +324,14 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
       `BounceGrad(init, step)`; neither is jitted.
 
     Raises:
-      ValueError: If the mixture gradient is asked of coupled receivers.
+      ValueError: If the mixture gradient is asked for without independent receivers
+        and the message cache.
     """
-    if config.gradient == "mixture" and model.search.couples_receivers:
+    can_mix = model.search.keeps_messages and not model.search.couples_receivers
+    if config.gradient == "mixture" and not can_mix:
         raise ValueError(
-            "gradient: mixture needs independent receivers, found "
-            f"energy={model.search.energy!r}, prior={model.search.prior!r}"
+            "gradient: mixture needs independent receivers and the message cache, "
+            f"found {model.search}"
         )
     schedule = temperature_schedule(config)
     warmup = max(int(config.warmup_fraction * config.num_steps), 1)
@@ -364,6 +367,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         state: BounceGradState, task_states: jax.Array, batch: TaskBatch
     ) -> tuple[BounceGradState, dict[str, jax.Array]]:
         supergraph = batch.supergraph
+        memory.check(model, memory.budget_of(supergraph), task_states.shape[2])
         key = jax.random.fold_in(state.rng_key, state.step)
         key_frames, key_search, key_corrupt = jax.random.split(key, 3)
         temperature = state.schedule.temperature

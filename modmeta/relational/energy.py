@@ -4,7 +4,8 @@ With observed frames as input, the likelihood of a structure is a sum over recei
 and a receiver's term needs the sum of its incoming messages alone. The messages of all
 K modules on all edges do not depend on the structure, so they are computed once per
 parameter value, projected into the node module's first layer, and kept; a proposal
-then costs the node updates of the receivers it touches.
+then costs the node updates of the receivers it touches. Where they do not fit, the
+cache holds a chunk of the receivers, or there is none: `modmeta.relational.recompute`.
 
 Letters: N nodes of the super-graph, D slots, K edge modules, M node modules, T frames
 that are predicted, F features, Y predicted features, H hidden units; S systems of R
@@ -45,7 +46,9 @@ class MessageCache(NamedTuple):
     node_mask: jax.Array
 
 
-def _zero_padding(node_mask: jax.Array, *states: jax.Array) -> tuple[jax.Array, ...]:
+def zero_padded_nodes(
+    node_mask: jax.Array, *states: jax.Array
+) -> tuple[jax.Array, ...]:
     """Zeros at padded nodes: their NaN times a mask of 0 would still be NaN."""
     return tuple(jnp.where(node_mask[:, None, None], s, 0.0) for s in states)
 
@@ -57,6 +60,7 @@ def build_cache(
     supergraph: SuperGraph,
     states: jax.Array,
     next_states: jax.Array,
+    receivers: jax.Array | None = None,
 ) -> MessageCache:
     """Computes the messages of all modules on all edges of a super-graph.
 
@@ -67,20 +71,23 @@ def build_cache(
       supergraph: Connectivity of the batch.
       states: `[N, T, F]` normalised input frames.
       next_states: `[N, T, F]` the frames that follow them.
+      receivers: `[C]` nodes whose incoming messages are wanted; None for all N.
 
     Returns:
-      The cache.
+      The cache, with C in place of N if receivers are given.
     """
-    states, next_states = _zero_padding(supergraph.node_mask, states, next_states)
+    states, next_states = zero_padded_nodes(supergraph.node_mask, states, next_states)
+    rows = slice(None) if receivers is None else receivers
+    own = states[rows]
     messages = bank.projected_messages(
-        params, preprocessing, states[supergraph.slot_senders], states[:, None]
+        params, preprocessing, states[supergraph.slot_senders[rows]], own[:, None]
     )
-    messages = messages * supergraph.slot_mask[None, None, :, :, None, None]
+    messages = messages * supergraph.slot_mask[rows][None, None, :, :, None, None]
     return MessageCache(
         messages=jnp.transpose(messages, (2, 3, 1, 0, 4, 5)),
-        embedded=jnp.moveaxis(bank.embed(params, states), 0, 1),
-        targets=encode_targets(preprocessing, bank.layout, states, next_states),
-        node_mask=supergraph.node_mask,
+        embedded=jnp.moveaxis(bank.embed(params, own), 0, 1),
+        targets=encode_targets(preprocessing, bank.layout, own, next_states[rows]),
+        node_mask=supergraph.node_mask[rows],
     )
 
 
@@ -112,6 +119,35 @@ def cached_energies(
     outputs = select_module(outputs, structure.node_modules[receivers])
     energies = bank.frame_energies(params, outputs, cache.targets[receivers])
     return jnp.where(cache.node_mask[receivers], jnp.sum(energies, axis=-1), 0.0)
+
+
+def relaxed_energies(
+    bank: ModuleBank,
+    params: ModuleParams,
+    cache: MessageCache,
+    edge_weights: jax.Array,
+    node_modules: jax.Array,
+) -> jax.Array:
+    """Energies of all receivers under soft assignments of their edges.
+
+    A receiver sums the messages of all modules, weighted: with one-hot weights this is
+    `cached_energies`, and it is differentiable in the weights.
+
+    Args:
+      bank: The bank.
+      params: Its parameters, those of the cache.
+      cache: Messages of the problem.
+      edge_weights: `[N, D, K]`.
+      node_modules: `[N]`.
+
+    Returns:
+      `[N]`, zero at padded receivers.
+    """
+    hidden = jnp.einsum("ndk,ndkmth->mnth", edge_weights, cache.messages)
+    hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)
+    outputs = select_module(bank.update(params, hidden), node_modules)
+    energies = bank.frame_energies(params, outputs, cache.targets)
+    return jnp.where(cache.node_mask, jnp.sum(energies, axis=-1), 0.0)
 
 
 def assignment_energies(
@@ -179,7 +215,7 @@ def structure_energies(
     The differentiable path: only the messages of the chosen modules reach the loss.
     Arguments as for `build_cache`, with a structure of all N nodes.
     """
-    states, next_states = _zero_padding(supergraph.node_mask, states, next_states)
+    states, next_states = zero_padded_nodes(supergraph.node_mask, states, next_states)
     outputs = bank.outputs(
         params,
         preprocessing,
@@ -226,7 +262,7 @@ def rollout_energies(
     Returns:
       `[N]`, zero at padded nodes.
     """
-    (states,) = _zero_padding(node_mask, states)
+    (states,) = zero_padded_nodes(node_mask, states)
     num_nodes, num_frames, num_features = states.shape
     num_segments = -(-(num_frames - 1) // horizon)
     missing = num_segments * horizon - (num_frames - 1)
@@ -266,9 +302,7 @@ def symmetric_prior(
     Returns:
       `structure -> ()`.
     """
-    num_slots = candidates.slot_mask.shape[1]
-    is_pair = candidates.slot_mask & (candidates.reverse_slots < num_slots)
-    slots = jnp.minimum(candidates.reverse_slots, num_slots - 1)
+    is_pair, slots = _opposite_edges(candidates)
 
     def prior(structure: search.Structure) -> jax.Array:
         opposite = structure.edge_modules[candidates.sender_receivers, slots]
@@ -276,6 +310,30 @@ def symmetric_prior(
         return 0.5 * weight * jnp.sum(differs)
 
     return prior
+
+
+def relaxed_symmetric_prior(
+    candidates: search.Candidates, weight: float
+) -> Callable[[jax.Array], jax.Array]:
+    """`symmetric_prior` of soft assignments: `edge_weights [R, D, K] -> ()`.
+
+    Its expectation if edges are drawn independently with these probabilities.
+    """
+    is_pair, slots = _opposite_edges(candidates)
+
+    def prior(edge_weights: jax.Array) -> jax.Array:
+        opposite = edge_weights[candidates.sender_receivers, slots]
+        agreement = jnp.sum(edge_weights * opposite, axis=-1)
+        return 0.5 * weight * jnp.sum(jnp.where(is_pair, 1.0 - agreement, 0.0))
+
+    return prior
+
+
+def _opposite_edges(candidates: search.Candidates) -> tuple[jax.Array, jax.Array]:
+    """Whether a slot's edge has an opposite, and its slot at the sender: `[R, D]`."""
+    num_slots = candidates.slot_mask.shape[1]
+    is_pair = candidates.slot_mask & (candidates.reverse_slots < num_slots)
+    return is_pair, jnp.minimum(candidates.reverse_slots, num_slots - 1)
 
 
 def receiver_problems(tree: Any) -> Any:
@@ -293,10 +351,13 @@ def system_problems(supergraph: SuperGraph, tree: Any) -> Any:
 
 
 def receiver_candidates(
-    supergraph: SuperGraph, edge_logits: jax.Array
+    supergraph: SuperGraph, edge_logits: jax.Array, receivers: jax.Array | None = None
 ) -> search.Candidates:
-    """Candidates of `receiver_problems`: leaves `[N, 1, D, ...]`."""
-    return receiver_problems(search.Candidates(supergraph.slot_mask, edge_logits))
+    """Candidates of `receiver_problems`: leaves `[N, 1, D, ...]`, or `[C, 1, ...]`."""
+    candidates = search.Candidates(supergraph.slot_mask, edge_logits)
+    if receivers is not None:
+        candidates = jax.tree.map(lambda leaf: leaf[receivers], candidates)
+    return receiver_problems(candidates)
 
 
 def system_candidates(

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from modmeta import search
-from modmeta.relational import bouncegrad
+from modmeta.relational import bouncegrad, memory
 from modmeta.relational.bouncegrad import TaskBatch, TaskStructures
 from modmeta.relational.model import (
     ModelParams,
-    Problems,
     RelationalModel,
     random_structure,
 )
+from modmeta.relational.problems import Problems
 
 _TEMPERATURE_DRAWS = 8
 
@@ -37,6 +38,9 @@ class InferenceConfig:
       num_samples: Further proposals per chain at temperature 1, over which edge
         probabilities are averaged; 0 for none.
       learned: Whether proposals follow the proposal head.
+      receiver_chunk: Receivers whose messages are held at once; the search of a chunk
+        ends before that of the next begins, with the same result. 0 for all at once.
+        Without effect where receivers are coupled: see `SearchConfig.messages`.
     """
 
     num_steps: int = 128
@@ -45,6 +49,14 @@ class InferenceConfig:
     final_temperature: float = 1.0
     num_samples: int = 64
     learned: bool = True
+    receiver_chunk: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        if self.receiver_chunk < 0:
+            raise ValueError(
+                f"receiver_chunk: found {self.receiver_chunk}, expected at least 0"
+            )
 
 
 class InferredStructures(NamedTuple):
@@ -91,7 +103,18 @@ def infer(
 
     Returns:
       The structures, energies and probabilities.
+
+    Raises:
+      MemoryError: If the search of a batch would not fit into memory; raised before
+        anything is compiled.
     """
+    memory.check(
+        model,
+        memory.budget_of(batches.supergraph),
+        states.shape[2],
+        num_chains=config.num_chains,
+        receiver_chunk=config.receiver_chunk,
+    )
     num_tasks, max_nodes = states.shape[:2]
     num_relations = model.num_relations
     num_batches = batches.tasks.shape[0]
@@ -151,42 +174,22 @@ def _infer_batch(
     graph = batch.supergraph
     inputs = bouncegrad.gather_states(states, batch.tasks, graph)
     logits = model.edge_logits(params, graph, inputs)
-    problems = model.problems(params, graph, inputs, logits)
     num_systems, max_nodes = graph.system_nodes.shape
-    key_temperature, rng_key = jax.random.split(rng_key)
-    temperatures = _temperatures(key_temperature, model, problems, config)
+    draws = _draw(rng_key, model, batch, start, config)
+    chunk = 0 if model.search.couples_receivers else config.receiver_chunk
+    if chunk:
 
-    def one_chain(key):
-        key_start, key_search, key_sample = jax.random.split(key, 3)
-        if start is None:
-            structure = random_structure(key_start, model, graph)
-        else:
-            structure = bouncegrad.gather_structure(start, batch.tasks, graph)
-        state, trace = problems.anneal(
-            key_search,
-            problems.init(structure),
-            temperatures,
-            learned=config.learned,
-            transform=lambda state, _: state.best_energy,
-        )
-        best = (state.best_structure, state.best_energy)
-        # Samples start at the best structure: the chain is then near its mode.
-        warm = problems.init(problems.join(state.best_structure))
-        counts = jnp.zeros((*problems.candidates.edge_logits.shape,))
-        if config.num_samples:
-            counts = problems.sample(
-                key_sample, warm, config.num_samples, learned=config.learned
+        def one_chunk(receivers):
+            problems = model.problems(
+                params, graph, inputs, logits, receivers=receivers
             )
-        return best, trace, counts
+            selected = jax.tree.map(lambda leaf: leaf[:, receivers], draws)
+            return _search(problems, selected, config)
 
-    keys = jax.random.split(rng_key, config.num_chains)
-    (structures, energies), traces, counts = jax.vmap(one_chain)(keys)
-    winner = jnp.argmin(energies, axis=0)
-    pick = jnp.arange(winner.shape[0])
-    structure: search.Structure = jax.tree.map(
-        lambda leaf: leaf[winner, pick], structures
-    )
-    probabilities = problems.join(jnp.mean(counts, axis=0))
+        found = _map_chunks(one_chunk, graph.node_mask.shape[0], chunk)
+    else:
+        problems = model.problems(params, graph, inputs, logits)
+        found = _search(problems, draws, config)
 
     def per_system(values):
         """Sums `[P, ...]` over the problems of every system: `[S, ...]`."""
@@ -198,31 +201,147 @@ def _infer_batch(
         return jnp.sum(jnp.where(mask, values[graph.system_nodes], 0.0), axis=1)
 
     return {
-        "structure": problems.join(structure),
-        "energies": per_system(jnp.min(energies, axis=0)),
-        "probabilities": jnp.where(graph.slot_mask[..., None], probabilities, 0.0),
+        "structure": found.structure,
+        "energies": per_system(found.energies),
+        "probabilities": jnp.where(graph.slot_mask[..., None], found.shares, 0.0),
         "logits": jnp.where(graph.slot_mask[..., None], logits, 0.0),
-        "best_energies": per_system(traces[0]),
+        "best_energies": per_system(found.best_energies),
     }
 
 
-def _temperatures(
+class _Draws(NamedTuple):
+    """All randomness of a batch, one row per receiver whatever the chunks.
+
+    Attributes:
+      random: Structures to set the temperature by, leaves `[draws, N, ...]`.
+      start: Where the chains start, leaves `[chains, N, ...]`.
+      search_keys: `[chains, P]` and
+      sample_keys: `[chains, P]`, keys of the problems.
+    """
+
+    random: search.Structure
+    start: search.Structure
+    search_keys: jax.Array
+    sample_keys: jax.Array
+
+
+class _Found(NamedTuple):
+    """Outcome of a search.
+
+    Attributes:
+      structure: Best structures, leaves `[N, ...]`.
+      energies: `[P]` their energies.
+      shares: `[N, D, K]` of the samples.
+      best_energies: `[P, num_steps]` of the first chain.
+    """
+
+    structure: search.Structure
+    energies: jax.Array
+    shares: jax.Array
+    best_energies: jax.Array
+
+
+def _draw(
     rng_key: jax.Array,
     model: RelationalModel,
-    problems: Problems,
+    batch: TaskBatch,
+    start: TaskStructures | None,
     config: InferenceConfig,
+) -> _Draws:
+    graph = batch.supergraph
+    is_coupled = model.search.couples_receivers
+    num_problems = (graph.system_mask if is_coupled else graph.node_mask).shape[0]
+
+    def draw_structures(keys):
+        return jax.vmap(lambda key: random_structure(key, model, graph))(keys)
+
+    key_temperature, key_chains = jax.random.split(rng_key)
+    num_draws = 0 if config.initial_temperature else _TEMPERATURE_DRAWS
+    random = draw_structures(jax.random.split(key_temperature, _TEMPERATURE_DRAWS))
+    keys = jax.random.split(key_chains, config.num_chains)
+    key_start, key_search, key_sample = jax.vmap(
+        lambda key: jax.random.split(key, 3), out_axes=1
+    )(keys)
+    if start is None:
+        structures = draw_structures(key_start)
+    else:
+        given = bouncegrad.gather_structure(start, batch.tasks, graph)
+        structures = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (config.num_chains, *leaf.shape)),
+            given,
+        )
+
+    def split(keys):
+        return jax.vmap(lambda key: jax.random.split(key, num_problems))(keys)
+
+    return _Draws(
+        random=jax.tree.map(lambda leaf: leaf[:num_draws], random),
+        start=structures,
+        search_keys=split(key_search),
+        sample_keys=split(key_sample),
+    )
+
+
+def _map_chunks(
+    function: Callable[[jax.Array], _Found], num_nodes: int, chunk: int
+) -> _Found:
+    """Applies a function to chunks of nodes in turn and joins its results."""
+    num_chunks = -(-num_nodes // chunk)
+    # The last node is padding: it fills up the last chunk.
+    nodes = jnp.minimum(jnp.arange(num_chunks * chunk), num_nodes - 1)
+    found = jax.lax.map(function, nodes.reshape(num_chunks, chunk))
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(num_chunks * chunk, *leaf.shape[2:])[:num_nodes],
+        found,
+    )
+
+
+def _search(problems: Problems, draws: _Draws, config: InferenceConfig) -> _Found:
+    """Searches problems with all chains and keeps the best of every problem."""
+    temperatures = _temperatures(problems, draws.random, config)
+
+    def one_chain(start, key_search, key_sample):
+        state, trace = problems.anneal(
+            key_search,
+            problems.init(start),
+            temperatures,
+            learned=config.learned,
+            transform=lambda state, _: state.best_energy,
+        )
+        best = (state.best_structure, state.best_energy)
+        # Samples start at the best structure: the chain is then near its mode.
+        warm = problems.init(problems.join(state.best_structure))
+        shares = jnp.zeros_like(problems.candidates.edge_logits)
+        if config.num_samples:
+            shares = problems.sample(
+                key_sample, warm, config.num_samples, learned=config.learned
+            )
+        return best, trace, shares
+
+    (structures, energies), traces, shares = jax.vmap(one_chain)(
+        draws.start, draws.search_keys, draws.sample_keys
+    )
+    winner = jnp.argmin(energies, axis=0)
+    pick = jnp.arange(winner.shape[0])
+    structure: search.Structure = jax.tree.map(
+        lambda leaf: leaf[winner, pick], structures
+    )
+    return _Found(
+        structure=problems.join(structure),
+        energies=jnp.min(energies, axis=0),
+        shares=problems.join(jnp.mean(shares, axis=0)),
+        best_energies=traces[0],
+    )
+
+
+def _temperatures(
+    problems: Problems, random: search.Structure, config: InferenceConfig
 ) -> jax.Array:
     """Geometric temperatures of every problem, `[P, num_steps]`."""
     if config.initial_temperature:
         initial = jnp.full(problems.mask.shape, config.initial_temperature)
     else:
-
-        def random_energy(key):
-            structure = random_structure(key, model, problems.supergraph)
-            return problems.init(structure).energy
-
-        keys = jax.random.split(rng_key, _TEMPERATURE_DRAWS)
-        energies = jax.vmap(random_energy)(keys)
+        energies = jax.lax.map(lambda drawn: problems.init(drawn).energy, random)
         energies = jnp.where(jnp.isfinite(energies), energies, jnp.nan)
         spread = jnp.nan_to_num(jnp.nanstd(energies, axis=0))
         initial = jnp.maximum(spread, config.final_temperature)

@@ -7,22 +7,26 @@ both stand on it. Letters: N nodes, D slots, K edge modules, T frames, F feature
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from modmeta import search
+from modmeta.edges import EdgeLists
 from modmeta.graphs import SuperGraph
 from modmeta.relational import energy as energy_lib
+from modmeta.relational import neighbors, recompute
+from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.modules import ModuleBank, ModuleParams
 from modmeta.relational.preprocessing import Preprocessing, edge_inputs
+from modmeta.relational.problems import Problems
 from modmeta.relational.proposal_head import ProposalConfig, ProposalHead
 from modmeta.search import proposals
 
 ENERGIES = ("one_step", "rollout")
 PRIORS = ("none", "symmetric")
+MESSAGES = ("cache", "recompute")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,13 @@ class SearchConfig:
       redraw_weight: Share of moves that redraw all incoming edges of a node.
       uniform_fraction: Weight of the uniform distribution in learned proposals.
       hastings: Whether asymmetric proposals are corrected for.
+      messages: For the one-step energy. "cache": the messages of all modules on all
+        edges are kept. "recompute": those that a proposal needs are computed at every
+        proposal, slower, in memory that does not grow with the number of edges.
+      num_neighbors: Candidate edges: this many nearest senders per receiver, see
+        `modmeta.relational.neighbors`; 0 for all.
+      radius: Candidate edges: senders that come as near as this, in the unit of the
+        positions; 0 for all.
     """
 
     energy: str = "one_step"
@@ -49,6 +60,9 @@ class SearchConfig:
     redraw_weight: float = 0.5
     uniform_fraction: float = 0.5
     hastings: bool = True
+    messages: str = "cache"
+    num_neighbors: int = 0
+    radius: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -58,6 +72,15 @@ class SearchConfig:
             )
         if self.prior not in PRIORS:
             raise ValueError(f"prior: found {self.prior!r}, expected one of {PRIORS}")
+        if self.messages not in MESSAGES:
+            raise ValueError(
+                f"messages: found {self.messages!r}, expected one of {MESSAGES}"
+            )
+        if self.num_neighbors < 0 or not self.radius >= 0.0:
+            raise ValueError(
+                f"num_neighbors: found {self.num_neighbors}, radius: found "
+                f"{self.radius}, expected at least 0"
+            )
         if self.horizon < 1:
             raise ValueError(f"horizon: found {self.horizon}, expected at least 1")
         if not 0.0 <= self.uniform_fraction <= 1.0:
@@ -70,6 +93,11 @@ class SearchConfig:
     def couples_receivers(self) -> bool:
         """Whether the receivers of a system must be searched together."""
         return self.prior != "none" or self.energy == "rollout"
+
+    @property
+    def keeps_messages(self) -> bool:
+        """Whether the search works on a message cache."""
+        return self.messages == "cache" and self.energy == "one_step"
 
 
 class ModelParams(NamedTuple):
@@ -110,6 +138,14 @@ class RelationalModel:
         """The proposal head's Flax module."""
         return ProposalHead(self.proposal, self.num_relations)
 
+    def candidate_edges(self, dataset: TrajectoryDataset) -> EdgeLists:
+        """Edges that may hold a relation, of every system of a data set."""
+        return neighbors.candidate_edges(
+            dataset,
+            num_neighbors=self.search.num_neighbors,
+            radius=self.search.radius,
+        )
+
     def init(
         self,
         rng_key: jax.Array,
@@ -122,7 +158,7 @@ class RelationalModel:
         Args:
           rng_key: Consumed.
           preprocessing: Fitted constants.
-          supergraph: Any super-graph of the budget in use.
+          supergraph: Any super-graph; parameters do not depend on its sizes.
           num_frames: Frames that the proposal head will see.
         """
         key_modules, key_head = jax.random.split(rng_key)
@@ -217,6 +253,7 @@ class RelationalModel:
         states: jax.Array,
         edge_logits: jax.Array,
         frames: jax.Array | None = None,
+        receivers: jax.Array | None = None,
     ) -> Problems:
         """Prepares the search problems of a super-graph; computes the message cache.
 
@@ -227,12 +264,28 @@ class RelationalModel:
           edge_logits: `[N, D, K]` log-probabilities of learned proposals.
           frames: `[t]` indices of the frames that serve as inputs; None for all but
             the last. Ignored by the roll-out energy, which needs them in order.
+          receivers: `[C]` receivers to search, where they are independent; None for
+            all.
 
         Returns:
           The problems: one per receiver, or per system if receivers are coupled.
+
+        Raises:
+          ValueError: If some of several coupled receivers are asked for.
         """
-        if self.search.energy == "rollout":
+        is_coupled = self.search.couples_receivers
+        if is_coupled and receivers is not None:
+            raise ValueError(
+                "receivers: found a selection, expected None where a prior or a "
+                "roll-out couples the receivers"
+            )
+        if is_coupled:
             candidates = energy_lib.system_candidates(supergraph, edge_logits)
+        else:
+            candidates = energy_lib.receiver_candidates(
+                supergraph, edge_logits, receivers
+            )
+        if self.search.energy == "rollout":
             data = energy_lib.system_problems(
                 supergraph, (states, supergraph.node_mask)
             )
@@ -241,173 +294,28 @@ class RelationalModel:
             inputs, following = states[:, :-1], states[:, 1:]
         else:
             inputs, following = states[:, frames], states[:, frames + 1]
-        cache = energy_lib.build_cache(
-            self.bank,
-            params.modules,
-            params.preprocessing,
-            supergraph,
-            inputs,
-            following,
-        )
-        if self.search.couples_receivers:
-            candidates = energy_lib.system_candidates(supergraph, edge_logits)
-            data = energy_lib.system_problems(supergraph, cache)
-            data = data._replace(
-                node_mask=data.node_mask & supergraph.system_mask,
-            )
-        else:
-            candidates = energy_lib.receiver_candidates(supergraph, edge_logits)
-            data = energy_lib.receiver_problems(cache)
-        return Problems(self, params, data, candidates, supergraph)
-
-
-@dataclasses.dataclass(frozen=True)
-class Problems:
-    """Independent search problems of one super-graph, stacked on a first axis P.
-
-    Attributes:
-      model: The model.
-      params: Its arrays.
-      data: Cache, or states and node mask, leaves `[P, R, ...]`.
-      candidates: Leaves `[P, R, D, ...]`.
-      supergraph: Connectivity.
-    """
-
-    model: RelationalModel
-    params: ModelParams
-    data: Any
-    candidates: search.Candidates
-    supergraph: SuperGraph
-
-    def energy(self, data: Any, candidates: search.Candidates) -> search.Energy:
-        """The energy of one problem, from its slices of `data` and `candidates`."""
-        model, params = self.model, self.params
-        prior = search.no_prior
-        if model.search.prior == "symmetric":
-            prior = energy_lib.symmetric_prior(candidates, model.search.prior_weight)
-        if model.search.energy == "one_step":
-
-            def local(structure, receivers):
-                return energy_lib.cached_energies(
-                    model.bank, params.modules, data, structure, receivers
-                )
-
-            return search.Energy(local, prior)
-
-        def every(structure, receivers):
-            return energy_lib.rollout_energies(
-                model.bank,
+        observed = None
+        if self.search.keeps_messages:
+            data = energy_lib.build_cache(
+                self.bank,
                 params.modules,
                 params.preprocessing,
-                structure,
-                data[0],
-                candidates.sender_receivers,
-                candidates.slot_mask,
-                data[1],
-                horizon=model.search.horizon,
-            )[receivers]
-
-        return search.Energy(every, prior, is_local=False)
-
-    def split(self, structure: search.Structure) -> search.Structure:
-        """Structures of a super-graph, leaves `[N, ...]`, to problems `[P, R, ...]`."""
-        if self.model.search.couples_receivers:
-            return energy_lib.system_problems(self.supergraph, structure)
-        return energy_lib.receiver_problems(structure)
-
-    def join(self, tree: Any) -> Any:
-        """Inverts `split`: leaves `[P, R, ...]` to `[N, ...]`."""
-        if self.model.search.couples_receivers:
-            graph = self.supergraph
-            return jax.tree.map(
-                lambda leaf: leaf[graph.node_system, graph.node_entity], tree
+                supergraph,
+                inputs,
+                following,
+                receivers,
             )
-        return jax.tree.map(lambda leaf: leaf[:, 0], tree)
-
-    @property
-    def mask(self) -> jax.Array:
-        """`[P]` true at problems with at least one edge."""
-        return jnp.any(self.candidates.slot_mask, axis=(1, 2))
-
-    def init(self, structure: search.Structure) -> search.SearchState:
-        """Starts one chain per problem from structures with leaves `[N, ...]`."""
-
-        def start(data, candidates, structure):
-            return search.init(structure, self.energy(data, candidates))
-
-        return jax.vmap(start)(self.data, self.candidates, self.split(structure))
-
-    def anneal(
-        self,
-        rng_key: jax.Array,
-        state: search.SearchState,
-        temperatures: jax.Array,
-        *,
-        learned: bool = True,
-        transform: Callable | None = None,
-    ) -> tuple[search.SearchState, Any]:
-        """Anneals every problem, one proposal per temperature.
-
-        Args:
-          rng_key: Consumed; problem p uses `split(rng_key, P)[p]`.
-          state: Chains, leaves `[P, ...]`.
-          temperatures: `[P, num_steps]` nats.
-          learned: Whether proposals follow the proposal head.
-          transform: See `modmeta.search.run_search`.
-
-        Returns:
-          State and trace, leaves `[P, ...]` and `[P, num_steps, ...]`.
-        """
-        algorithm = self.model.algorithm(learned=learned)
-        num_steps = temperatures.shape[1]
-        # One more, never used: an array without entries cannot be indexed.
-        temperatures = jnp.pad(temperatures, ((0, 0), (0, 1)))
-
-        def run(key, state, data, candidates, temperatures):
-            return search.run_search(
-                key,
-                state,
-                algorithm,
-                self.energy(data, candidates),
-                candidates,
-                lambda step: temperatures[step],
-                num_steps,
-                transform,
+        else:
+            observed = recompute.observe(
+                self.bank, params.preprocessing, supergraph, inputs, following
             )
-
-        keys = jax.random.split(rng_key, self.mask.shape[0])
-        return jax.vmap(run)(keys, state, self.data, self.candidates, temperatures)
-
-    def sample(
-        self,
-        rng_key: jax.Array,
-        state: search.SearchState,
-        num_steps: int,
-        *,
-        learned: bool = True,
-    ) -> jax.Array:
-        """Shares of the modules on every edge at temperature 1, `[P, R, D, K]`.
-
-        Args:
-          rng_key: Consumed.
-          state: Chains, leaves `[P, ...]`.
-          num_steps: Steps to average over.
-          learned: Whether proposals follow the proposal head.
-        """
-        algorithm = self.model.algorithm(learned=learned)
-
-        def run(key, state, data, candidates):
-            return search.sample_marginals(
-                key,
-                state,
-                algorithm,
-                self.energy(data, candidates),
-                candidates,
-                num_steps,
-            )
-
-        keys = jax.random.split(rng_key, self.mask.shape[0])
-        return jax.vmap(run)(keys, state, self.data, self.candidates)
+            data = recompute.receiver_slots(supergraph, receivers)
+        if is_coupled:
+            data = energy_lib.system_problems(supergraph, data)
+            data = data._replace(node_mask=data.node_mask & supergraph.system_mask)
+        else:
+            data = energy_lib.receiver_problems(data)
+        return Problems(self, params, data, candidates, supergraph, observed)
 
 
 def random_structure(

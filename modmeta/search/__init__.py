@@ -12,10 +12,13 @@ from modmeta.search.base import SearchState as SearchState
 from modmeta.search.base import Structure as Structure
 from modmeta.search.base import init as init
 from modmeta.search.base import no_prior as no_prior
+from modmeta.search.registry import SEARCHES as SEARCHES
+from modmeta.search.registry import build_search as build_search
 from modmeta.search.run import run_search as run_search
 from modmeta.search.run import sample_marginals as sample_marginals
 
 __all__ = [
+    "SEARCHES",
     "Candidates",
     "Energy",
     "Proposal",
@@ -25,6 +28,7 @@ __all__ = [
     "SearchState",
     "Structure",
     "build_kernel",
+    "build_search",
     "init",
     "no_prior",
     "run_search",

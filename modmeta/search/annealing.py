@@ -12,7 +12,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base
+from modmeta.search import base, evaluation
 
 
 def build_kernel(propose: base.ProposalFunction, *, hastings: bool = True):
@@ -37,64 +37,40 @@ def build_kernel(propose: base.ProposalFunction, *, hastings: bool = True):
     ) -> tuple[base.SearchState, base.SearchInfo]:
         key_propose, key_accept = jax.random.split(rng_key)
         proposal = propose(key_propose, state.structure, candidates)
-        if energy.is_local:
-            receivers = proposal.receivers
-        else:
-            receivers = jnp.arange(state.local_energies.shape[0])
-        touched = energy.local(proposal.structure, receivers)
-        local_energies = state.local_energies.at[receivers].set(touched)
-        # Summed anew at every step: a running total would drift over long chains.
-        proposed_energy = jnp.sum(local_energies) + energy.prior(proposal.structure)
-
-        log_acceptance = (state.energy - proposed_energy) / temperature
+        receivers = evaluation.touched_receivers(
+            energy, proposal.receivers, state.local_energies.shape[0]
+        )
+        proposed = evaluation.evaluate(
+            energy, proposal.structure, state.local_energies, receivers
+        )
+        log_acceptance = (state.energy - proposed.energy) / temperature
         if hastings:
             log_acceptance = log_acceptance + proposal.log_ratio
         log_acceptance = jnp.where(
-            jnp.isfinite(proposed_energy), log_acceptance, -jnp.inf
+            jnp.isfinite(proposed.energy), log_acceptance, -jnp.inf
         )
         # From infinite or undefined energy, the first finite proposal is taken.
         log_acceptance = jnp.where(
-            jnp.isfinite(proposed_energy) & ~jnp.isfinite(state.energy),
+            jnp.isfinite(proposed.energy) & ~jnp.isfinite(state.energy),
             0.0,
             log_acceptance,
         )
         acceptance_probability = jnp.exp(jnp.minimum(log_acceptance, 0.0))
         uniform = jax.random.uniform(key_accept, dtype=acceptance_probability.dtype)
         is_accepted = uniform < acceptance_probability
-
-        def select(condition, chosen, otherwise):
-            return jax.tree.map(
-                lambda a, b: jnp.where(condition, a, b), chosen, otherwise
-            )
-
-        structure, local_energies, new_energy = select(
-            is_accepted,
-            (proposal.structure, local_energies, proposed_energy),
-            (state.structure, state.local_energies, state.energy),
-        )
-        is_best = (new_energy < state.best_energy) | (
-            jnp.isfinite(new_energy) & ~jnp.isfinite(state.best_energy)
-        )
-        best_structure, best_energy = select(
-            is_best,
-            (structure, new_energy),
-            (state.best_structure, state.best_energy),
-        )
-        new_state = base.SearchState(
-            structure=structure,
-            local_energies=local_energies,
-            energy=new_energy,
-            best_structure=best_structure,
-            best_energy=best_energy,
-            num_proposals=state.num_proposals + 1,
-            num_node_updates=state.num_node_updates + receivers.shape[0],
+        chosen = evaluation.select(is_accepted, proposed, evaluation.present(state))
+        new_state = evaluation.advance(
+            state,
+            chosen,
+            num_proposals=1,
+            num_node_updates=receivers.shape[0],
         )
         info = base.SearchInfo(
-            proposed_energy=proposed_energy,
+            proposed_energy=proposed.energy,
             log_ratio=proposal.log_ratio,
             acceptance_probability=acceptance_probability,
             is_accepted=is_accepted,
-            is_worsening=proposed_energy > state.energy,
+            is_worsening=proposed.energy > state.energy,
         )
         return new_state, info
 

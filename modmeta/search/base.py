@@ -11,7 +11,7 @@ Letters: R receivers, D slots, K edge modules, M node modules.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -43,11 +43,15 @@ class Energy(NamedTuple):
       prior: `structure -> ()`, negative log prior up to a constant.
       is_local: Whether a receiver's term depends on its own incoming edges and node
         module alone. If not (free roll-outs), every move re-evaluates all receivers.
+      relaxed: `(edge_weights [R, D, K], node_modules [R]) -> ()`, energy and prior of
+        soft assignments, differentiable, equal to the energy where the weights are
+        one-hot. None where there is no relaxation.
     """
 
     local: Callable[[Structure, jax.Array], jax.Array]
     prior: Callable[[Structure], jax.Array] = no_prior
     is_local: bool = True
+    relaxed: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
 class Candidates(NamedTuple):
@@ -95,17 +99,19 @@ class ProposalFunction(Protocol):
 
 
 class SearchState(NamedTuple):
-    """What the next step of a search needs.
+    """What the next step of a search needs; the same for every search.
 
     Attributes:
-      structure: Present structure.
+      structure: Present structure; of a search that samples, its sample.
       local_energies: `[R]` energy of every receiver.
       energy: `()` their sum plus the prior.
       best_structure: Structure of lowest energy so far.
       best_energy: `()` its energy.
-      num_proposals: `()` int32, proposals evaluated so far.
+      num_proposals: `()` int32, structures evaluated so far, the start excepted.
       num_node_updates: `()` int32, node updates evaluated so far: one per receiver
         whose energy was computed.
+      memory: What this search alone needs besides: further chains, a population, a
+        policy. Empty for annealing.
     """
 
     structure: Structure
@@ -115,14 +121,18 @@ class SearchState(NamedTuple):
     best_energy: jax.Array
     num_proposals: jax.Array
     num_node_updates: jax.Array
+    memory: Any = ()
 
 
 class SearchInfo(NamedTuple):
     """Diagnostics of one step.
 
+    A step that evaluates several structures reports the one that it would move to.
+
     Attributes:
       proposed_energy: `()` energy of the structure proposed (accepted or not).
-      log_ratio: `()` Hastings correction of the proposal.
+      log_ratio: `()` Hastings correction of the proposal; zero for searches that do
+        not sample.
       acceptance_probability: `()` probability with which it was accepted.
       is_accepted: `()` bool.
       is_worsening: `()` bool, whether the proposed energy was higher.
@@ -139,24 +149,30 @@ class SearchAlgorithm(NamedTuple):
     """A search as a pair of pure functions.
 
     Attributes:
-      init: `(structure, energy) -> state`.
-      step: `(rng_key, state, energy, candidates, temperature) -> (state, info)`.
+      init: `(structure, energy, candidates) -> state`.
+      step: `(rng_key, state, energy, candidates, temperature) -> (state, info)`; the
+        key is consumed. A structure of non-finite energy is never accepted.
     """
 
-    init: Callable[[Structure, Energy], SearchState]
+    init: Callable[..., SearchState]
     step: Callable[..., tuple[SearchState, SearchInfo]]
 
 
-def init(structure: Structure, energy: Energy) -> SearchState:
+def init(
+    structure: Structure, energy: Energy, candidates: Candidates | None = None
+) -> SearchState:
     """Evaluates a structure from scratch and starts the counters at zero.
 
     Args:
       structure: Where to start.
       energy: Energy to minimise or sample.
+      candidates: Ignored; searches with a memory need them.
 
     Returns:
-      The state; the start counts as best so far, its evaluation as node updates.
+      The state without memory; the start counts as best so far, its evaluation as
+      node updates.
     """
+    del candidates
     num_receivers = structure.node_modules.shape[0]
     local_energies = energy.local(structure, jnp.arange(num_receivers))
     total = jnp.sum(local_energies) + energy.prior(structure)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from modmeta.search import base
 
 
-def _edge_log_probabilities(
+def edge_log_probabilities(
     candidates: base.Candidates, uniform_fraction: float
 ) -> jax.Array:
     """Blended log-probabilities of the modules of every edge, `[R, D, K]`."""
@@ -35,7 +35,7 @@ def _edge_log_probabilities(
     )
 
 
-def _uniform_index(rng_key: jax.Array, mask: jax.Array) -> jax.Array:
+def uniform_index(rng_key: jax.Array, mask: jax.Array) -> jax.Array:
     """A uniformly drawn index at which `mask` `[n]` is true (0 if there is none)."""
     return jax.random.categorical(rng_key, jnp.where(mask, 0.0, -jnp.inf))
 
@@ -56,7 +56,7 @@ def flip_edge(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
 
     def propose(rng_key, structure, candidates):
         num_receivers, num_slots, num_modules = candidates.edge_logits.shape
-        log_probabilities = _edge_log_probabilities(candidates, uniform_fraction)
+        log_probabilities = edge_log_probabilities(candidates, uniform_fraction)
 
         def flip_weights(edge_modules):
             present = jax.nn.one_hot(edge_modules, num_modules, dtype=bool)
@@ -95,8 +95,8 @@ def redraw_node(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
 
     def propose(rng_key, structure, candidates):
         key_node, key_modules = jax.random.split(rng_key)
-        log_probabilities = _edge_log_probabilities(candidates, uniform_fraction)
-        receiver = _uniform_index(key_node, jnp.any(candidates.slot_mask, axis=-1))
+        log_probabilities = edge_log_probabilities(candidates, uniform_fraction)
+        receiver = uniform_index(key_node, jnp.any(candidates.slot_mask, axis=-1))
         mask = candidates.slot_mask[receiver]
         drawn = jax.random.categorical(key_modules, log_probabilities[receiver])
         before = structure.edge_modules[receiver]
@@ -128,9 +128,9 @@ def flip_pair(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
     def propose(rng_key, structure, candidates):
         num_slots = candidates.slot_mask.shape[1]
         key_edge, key_module = jax.random.split(rng_key)
-        log_probabilities = _edge_log_probabilities(candidates, uniform_fraction)
+        log_probabilities = edge_log_probabilities(candidates, uniform_fraction)
         has_reverse = candidates.slot_mask & (candidates.reverse_slots < num_slots)
-        pick = _uniform_index(key_edge, has_reverse.reshape(-1))
+        pick = uniform_index(key_edge, has_reverse.reshape(-1))
         receiver, slot = jnp.unravel_index(pick, has_reverse.shape)
         other = candidates.sender_receivers[receiver, slot]
         other_slot = jnp.minimum(
@@ -171,7 +171,7 @@ def redraw_node_module(*, num_node_modules: int) -> base.ProposalFunction:
 
     def propose(rng_key, structure, candidates):
         key_node, key_module = jax.random.split(rng_key)
-        receiver = _uniform_index(key_node, jnp.any(candidates.slot_mask, axis=-1))
+        receiver = uniform_index(key_node, jnp.any(candidates.slot_mask, axis=-1))
         drawn = jax.random.randint(key_module, (), 0, num_node_modules, jnp.int32)
         node_modules = structure.node_modules.at[receiver].set(drawn)
         return base.Proposal(

@@ -15,6 +15,7 @@ from modmeta.relational import api, artifacts, data, infer_relations
 from modmeta.relational.bouncegrad import BounceGradConfig
 from modmeta.relational.data import DataError, FeatureSpec
 from modmeta.relational.inference import InferenceConfig
+from modmeta.relational.model import SearchConfig
 from modmeta.relational.modules import ModuleConfig
 from modmeta.relational.proposal_head import ProposalConfig
 from modmeta.relational.training import TrainingConfig
@@ -75,6 +76,39 @@ def test_predictions_are_in_the_units_of_the_input(unlabelled):
     np.testing.assert_allclose(found[:, 0], random_walks()[:, -1], atol=2.0)
     with pytest.raises(ValueError, match="num_steps: found 0, expected at least 1"):
         unlabelled.predict(0)
+
+
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_relations_of_candidate_edges_alone(quick_compilation, chunk):
+    """One nearest sender per receiver: the other pairs are no edges, nor scored."""
+    rng = np.random.default_rng(0)
+    dataset = api.as_dataset(
+        random_walks(num_nodes=4),
+        labels=rng.integers(0, 2, (6, 4, 4)),
+        positions=(0, 1),
+    )
+    model, params = api.build_model(
+        dataset,
+        jax.random.key(0),
+        modules=QUICK["modules"],
+        proposal=QUICK["proposal"],
+        search=SearchConfig(num_neighbors=1),
+    )
+    config = dataclasses.replace(QUICK["inference_config"], receiver_chunk=chunk)
+    found = api.infer_dataset(jax.random.key(0), model, params, dataset, config)
+    distances = np.linalg.norm(
+        dataset.states[:, :, :, None] - dataset.states[:, :, None], axis=-1
+    ).min(axis=1)
+    distances[:, np.arange(4), np.arange(4)] = np.inf
+    is_candidate = distances == distances.min(axis=2, keepdims=True)
+    np.testing.assert_array_equal(found.edges >= 0, is_candidate)
+    np.testing.assert_array_equal(found.proposal_edges >= 0, is_candidate)
+    totals = found.probabilities.sum(axis=-1)
+    np.testing.assert_allclose(totals, is_candidate, atol=1e-5)
+    result = api.RelationalInference(dataset, model, params, found)
+    assert result.candidate_share == pytest.approx(1 / 3)
+    same = (found.edges == dataset.edges)[is_candidate].mean()
+    assert result.edge_accuracy == pytest.approx(max(same, 1 - same))
 
 
 def test_same_seed_same_result(unlabelled):

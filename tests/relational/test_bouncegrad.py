@@ -416,8 +416,8 @@ def test_labels_cannot_reach_training():
     for other in (train(shuffled), train(TrajectoryDataset.without_labels)):
         chex.assert_trees_all_equal(labelled.params, other.params)
         chex.assert_trees_all_equal(
-            labelled.state.run.structures, other.state.run.structures
+            labelled.state.bouncegrad.structures, other.state.bouncegrad.structures
         )
     assert not np.array_equal(
-        labelled.state.run.params.modules.log_scale, params.modules.log_scale
+        labelled.state.bouncegrad.params.modules.log_scale, params.modules.log_scale
     )

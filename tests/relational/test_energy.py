@@ -17,6 +17,7 @@ import scipy.stats
 from modmeta import graphs, search
 from modmeta.relational import energy as energy_lib
 from modmeta.relational import preprocessing as preprocessing_lib
+from modmeta.relational import recompute
 from modmeta.relational.model import SearchConfig
 from modmeta.search import enumeration
 from tests.fixtures import Batch, TinyProblem, small_model, small_params
@@ -500,3 +501,80 @@ def test_targets_of_the_energy_are_the_encoded_ones():
     assert preprocessing_lib.encode_targets(
         preprocessing, layout, batch.flat_states()[:, :-1], batch.flat_states()[:, 1:]
     ).shape == (len(batch.supergraph.node_mask), 3, 4)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def without_cache(model, params, supergraph, weights, structure, states, receivers):
+    """Energies without a cache: of a structure, and of soft assignments."""
+    given = (
+        model.bank,
+        params.modules,
+        params.preprocessing,
+        recompute.observe(
+            model.bank, params.preprocessing, supergraph, states[:, :-1], states[:, 1:]
+        ),
+        recompute.receiver_slots(supergraph),
+    )
+    hard = recompute.recomputed_energies(*given, structure, receivers)
+
+    def total(weights):
+        energies = recompute.relaxed_energies(*given, weights, structure.node_modules)
+        return jnp.sum(energies), energies
+
+    (_, soft), gradient = jax.value_and_grad(total, has_aux=True)(weights)
+    return hard, soft, gradient
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def with_cache(model, params, supergraph, weights, structure, states):
+    cache = make_cache(model, params, supergraph, states)
+
+    def total(weights):
+        energies = energy_lib.relaxed_energies(
+            model.bank, params.modules, cache, weights, structure.node_modules
+        )
+        return jnp.sum(energies), energies
+
+    (_, soft), gradient = jax.value_and_grad(total, has_aux=True)(weights)
+    return soft, gradient
+
+
+@pytest.mark.parametrize("variant", ["default", "rich"])
+def test_energies_without_cache_equal_reference_and_cache(variant):
+    given = setting(variant)
+    graph, structure = given.batch.supergraph, given.batch.structure()
+    # NaN at padded nodes must reach neither energies nor gradients.
+    states = given.batch.flat_states(np.nan)
+    shape = (*graph.slot_mask.shape, given.model.num_relations)
+    weights = np.random.default_rng(0).dirichlet(np.ones(shape[-1]), shape[:-1])
+    weights = jnp.asarray(weights, jnp.float32)
+    receivers = jnp.array([6, 2, 2, len(graph.node_mask) - 1])
+    hard, soft, gradient = without_cache(
+        given.model, given.params, graph, weights, structure, states, receivers
+    )
+    expected = np.append(given.expected(), 0.0)
+    np.testing.assert_allclose(hard, expected[[6, 2, 2, -1]], rtol=1e-4)
+    expected_soft, expected_gradient = with_cache(
+        given.model, given.params, graph, weights, structure, states
+    )
+    np.testing.assert_allclose(soft, expected_soft, rtol=1e-4)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-3, atol=1e-3)
+    assert np.abs(gradient).max() > 1.0
+
+
+def test_cache_of_some_receivers_holds_their_rows():
+    given = setting("default")
+    graph, states = given.batch.supergraph, given.batch.flat_states()
+    receivers = jnp.array([5, 0, len(graph.node_mask) - 1, 5])
+    everything = make_cache(given.model, given.params, graph, states)
+    some = energy_lib.build_cache(
+        given.model.bank,
+        given.params.modules,
+        given.params.preprocessing,
+        graph,
+        states[:, :-1],
+        states[:, 1:],
+        receivers,
+    )
+    for rows, row in zip(some, everything, strict=True):
+        np.testing.assert_allclose(rows, np.asarray(row)[receivers], atol=1e-5)

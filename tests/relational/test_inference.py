@@ -18,7 +18,7 @@ from modmeta import graphs
 from modmeta.relational import batching, inference
 from modmeta.relational.bouncegrad import TaskStructures
 from modmeta.relational.inference import InferenceConfig
-from modmeta.relational.model import SearchConfig
+from modmeta.relational.model import SearchConfig, random_structure
 from tests.fixtures import Batch, small_model, small_params
 from tests.reference import Reference
 
@@ -31,7 +31,7 @@ CONFIG = InferenceConfig(num_steps=150, num_chains=4, num_samples=20)
 class Setting:
     """Tasks of several sizes, in batches of two, and a random model."""
 
-    def __init__(self, model, sizes=SIZES, *, frames=4, scale=1.0):
+    def __init__(self, model, sizes=SIZES, *, frames=4, scale=1.0, edges=None):
         self.model, self.sizes = model, sizes
         self.tasks = Batch(sizes, frames=frames)
         params = small_params(model, self.tasks.supergraph, frames)
@@ -39,7 +39,7 @@ class Setting:
             modules=jax.tree.map(lambda leaf: scale * leaf, params.modules)
         )
         self.reference = Reference(model, self.params)
-        self.batches = batching.all_batches(sizes, 2)
+        self.batches = batching.all_batches(sizes, 2, edges or graphs.fully_connected)
         # Padded nodes must never be read.
         self.states = np.full(
             (len(sizes), max(sizes), *self.tasks.states[0].shape[1:]),
@@ -229,6 +229,185 @@ def test_coupled_receivers_equal_brute_force(options, horizon, weight):
     if samples:
         totals = np.sum(result.probabilities, axis=-1)
         np.testing.assert_allclose(totals, given.edge_mask(), atol=1e-5)
+
+
+def assert_same_inference(found, expected):
+    """Equal structures; floats up to the order of their sums."""
+    for field in ("structures", "probabilities"):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            getattr(found, field),
+            getattr(expected, field),
+        )
+    for field in ("energies", "proposal_logits", "best_energies"):
+        np.testing.assert_allclose(
+            getattr(found, field), getattr(expected, field), rtol=1e-4, atol=1e-3
+        )
+
+
+@pytest.mark.parametrize("is_warm, chunk", [(False, 3), (True, 50)])
+def test_chunks_of_receivers_find_what_all_at_once_find(is_warm, chunk):
+    """Batches hold up to 7 nodes: a chunk that does not divide them, one too large."""
+    given = setting("node modules" if is_warm else "learned")
+    start = None
+    if is_warm:
+        edges = np.random.default_rng(7).integers(0, 2, given.edge_mask().shape)
+        start = TaskStructures(jnp.int32(edges), jnp.zeros(edges.shape[:2], jnp.int32))
+    # A handful of proposals: the searches would not agree by having converged.
+    config = InferenceConfig(num_steps=5, num_chains=2, num_samples=7)
+    chunked = dataclasses.replace(config, receiver_chunk=chunk)
+    assert_same_inference(given.infer(chunked, start), given.infer(config, start))
+
+
+def coupled_pair(**options):
+    """A model that keeps messages and the same one that does not."""
+    kept = SearchConfig(prior="symmetric", prior_weight=2.0, **options)
+    return [
+        small_model(
+            num_relations=3,
+            num_node_modules=2,
+            search=dataclasses.replace(kept, messages=messages),
+        )
+        for messages in ("cache", "recompute")
+    ]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_steps"))
+def long_walk(key, model, params, graph, states, num_steps):
+    """Accepts nearly every one of many random moves, several chains at once."""
+    logits = jnp.zeros((*graph.slot_mask.shape, model.num_relations))
+    problems = model.problems(params, graph, states, logits)
+    temperatures = jnp.full((problems.mask.shape[0], num_steps), 1e6)
+
+    def chain(key):
+        state = problems.init(random_structure(key, model, graph))
+        state, _ = problems.anneal(key, state, temperatures)
+        return state, problems.init(problems.join(state.structure))
+
+    return jax.vmap(chain)(jax.random.split(key, 3))
+
+
+def test_recomputed_messages_give_the_energies_of_cached_ones():
+    kept, recomputed = coupled_pair()
+    batch = Batch((3, 1, 4))
+    params = small_params(kept, batch.supergraph, 4)
+    states = batch.flat_states(np.nan)
+    (walked, again), (cached, _) = (
+        long_walk(jax.random.key(0), model, params, batch.supergraph, states, 200)
+        for model in (recomputed, kept)
+    )
+    # The same moves, hence the same structure after 200 of them.
+    jax.tree.map(np.testing.assert_array_equal, walked.structure, cached.structure)
+    np.testing.assert_allclose(walked.energy, cached.energy, rtol=1e-4)
+    np.testing.assert_allclose(
+        walked.local_energies, cached.local_energies, rtol=1e-4, atol=1e-3
+    )
+    np.testing.assert_allclose(walked.energy, again.energy, rtol=1e-4)
+    assert len(np.unique(np.asarray(walked.energy)[:, 2])) == 3
+
+
+def test_recomputed_search_of_independent_receivers_in_chunks():
+    search = SearchConfig(messages="recompute")
+    kept = Setting(small_model(num_relations=3))
+    recomputed = Setting(small_model(num_relations=3, search=search))
+    config = InferenceConfig(num_steps=5, num_chains=2, num_samples=3)
+    assert_same_inference(
+        recomputed.infer(dataclasses.replace(config, receiver_chunk=2)),
+        kept.infer(config),
+    )
+
+
+def some_edges(sizes, seed=0):
+    """A random part of the edges of every system, of unequal numbers per receiver."""
+    rng = np.random.default_rng(seed)
+    edges = []
+    for size in sizes:
+        senders, receivers = graphs.fully_connected(size)
+        chosen = rng.random(len(senders)) < 0.6
+        edges.append((senders[chosen], receivers[chosen]))
+    return edges
+
+
+def test_lists_of_all_edges_find_what_the_default_finds():
+    given = setting("uniform")
+    edges = [graphs.fully_connected(size) for size in SIZES]
+    listed = Setting(given.model, edges=edges)
+    found = listed.infer(dataclasses.replace(CONFIG, num_steps=5))
+    expected = given.infer(dataclasses.replace(CONFIG, num_steps=5))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("search", [SearchConfig(), SearchConfig(prior="symmetric")])
+def test_sparse_candidates_equal_enumeration(search):
+    """Module 0 sends nothing, so the reference leaves the other edges out by it."""
+    edges = some_edges(SIZES)
+    model = small_model(null_relation=True, search=search)
+    given = Setting(model, edges=edges)
+    result = given.infer(dataclasses.replace(CONFIG, num_steps=400))
+    totals = np.sum(result.probabilities, axis=-1)
+    for task, (states, size) in enumerate(zip(given.tasks.states, SIZES, strict=True)):
+        senders, receivers = edges[task]
+        is_candidate = np.zeros((max(SIZES), max(SIZES)), bool)
+        is_candidate[receivers, senders] = True
+        np.testing.assert_allclose(totals[task], is_candidate, atol=1e-5)
+        found = np.asarray(result.structures.edge_modules)[task]
+        assert not found[~is_candidate].any()
+        best = np.inf
+        for modules in itertools.product(range(2), repeat=len(senders)):
+            matrix = np.zeros((size, size), int)
+            matrix[receivers, senders] = modules
+            local = given.reference.energies(states, matrix, np.zeros(size, int))
+            both = is_candidate[:size, :size] & is_candidate[:size, :size].T
+            differs = both & (matrix != matrix.T)
+            weight = search.prior_weight if search.prior == "symmetric" else 0.0
+            total = local.sum() + weight * np.sum(np.triu(differs))
+            if total < best:
+                best, expected = total, matrix
+        np.testing.assert_array_equal(found[:size, :size], expected)
+        np.testing.assert_allclose(result.energies[task], best, rtol=1e-3)
+
+
+def test_names_of_nodes_do_not_matter_with_sparse_candidates():
+    """The energy of a structure stays when nodes, edges and structure are renamed."""
+    sizes = (4, 3)
+    edges, rng = some_edges(sizes), np.random.default_rng(5)
+    model = small_model(encoder="mlp")
+    config = InferenceConfig(num_steps=0, num_chains=1, num_samples=0)
+    given = Setting(model, sizes, edges=edges)
+    start = rng.integers(0, 2, (2, 4, 4))
+    orders = [rng.permutation(size) for size in sizes]
+    renamed_edges, states, renamed = [], given.states.copy(), start.copy()
+    for task, order in enumerate(orders):
+        size, position = len(order), np.argsort(order)
+        renamed_edges.append(tuple(position[ends] for ends in edges[task]))
+        states[task, :size] = given.states[task, order]
+        renamed[task, :size, :size] = start[task][np.ix_(order, order)]
+    other = Setting(model, sizes, edges=renamed_edges)
+    other.states = states
+    results = []
+    for one, modules in ((given, start), (other, renamed)):
+        nodes = jnp.zeros((2, 4), jnp.int32)
+        results.append(one.infer(config, TaskStructures(jnp.int32(modules), nodes)))
+    np.testing.assert_allclose(results[1].energies, results[0].energies, rtol=1e-4)
+    for task, order in enumerate(orders):
+        rows = np.ix_(order, order)
+        np.testing.assert_allclose(
+            results[1].proposal_logits[task, : len(order), : len(order)],
+            np.asarray(results[0].proposal_logits)[task][rows],
+            rtol=1e-3,
+            atol=1e-4,
+        )
+    assert np.ptp(np.asarray(results[0].proposal_logits)) > 0.1
+
+
+def test_receivers_that_a_prior_couples_cannot_be_chosen():
+    model = coupled_pair()[0]
+    with pytest.raises(ValueError, match="receivers: found a selection, expected None"):
+        model.problems(None, None, None, None, receivers=jnp.arange(2))
+    with pytest.raises(ValueError, match="receiver_chunk: found -1"):
+        InferenceConfig(receiver_chunk=-1)
+    with pytest.raises(ValueError, match="messages: found 'keep', expected one of"):
+        SearchConfig(messages="keep")
 
 
 def test_num_proposals():

@@ -1,0 +1,193 @@
+"""Search problems of a super-graph: what is searched together, and how it is run.
+
+Letters: P problems, R receivers of a problem, N nodes of the super-graph, D slots, K
+edge modules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from modmeta import search
+from modmeta.graphs import SuperGraph
+from modmeta.relational import energy as energy_lib
+from modmeta.relational import recompute
+
+if TYPE_CHECKING:
+    from modmeta.relational.model import ModelParams, RelationalModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Problems:
+    """Independent search problems of one super-graph, stacked on a first axis P.
+
+    Attributes:
+      model: The model.
+      params: Its arrays.
+      data: Cache, slots of the receivers, or states and node mask, leaves
+        `[P, R, ...]`.
+      candidates: Leaves `[P, R, D, ...]`.
+      supergraph: Connectivity.
+      observed: Frames of all nodes, which all problems share, if there is no cache.
+    """
+
+    model: RelationalModel
+    params: ModelParams
+    data: Any
+    candidates: search.Candidates
+    supergraph: SuperGraph
+    observed: recompute.ObservedFrames | None = None
+
+    def energy(self, data: Any, candidates: search.Candidates) -> search.Energy:
+        """The energy of one problem, from its slices of `data` and `candidates`."""
+        model, params = self.model, self.params
+        prior = relaxed_prior = search.no_prior
+        if model.search.prior == "symmetric":
+            options = (candidates, model.search.prior_weight)
+            prior = energy_lib.symmetric_prior(*options)
+            relaxed_prior = energy_lib.relaxed_symmetric_prior(*options)
+        if model.search.energy == "one_step":
+            if self.observed is None:
+                given = (model.bank, params.modules, data)
+                evaluate = energy_lib.cached_energies
+                evaluate_relaxed = energy_lib.relaxed_energies
+            else:
+                constants = (params.preprocessing, self.observed)
+                given = (model.bank, params.modules, *constants, data)
+                evaluate = recompute.recomputed_energies
+                evaluate_relaxed = recompute.relaxed_energies
+
+            def local(structure, receivers):
+                return evaluate(*given, structure, receivers)
+
+            def relaxed(edge_weights, node_modules):
+                energies = evaluate_relaxed(*given, edge_weights, node_modules)
+                return jnp.sum(energies) + relaxed_prior(edge_weights)
+
+            return search.Energy(local, prior, relaxed=relaxed)
+
+        def every(structure, receivers):
+            return energy_lib.rollout_energies(
+                model.bank,
+                params.modules,
+                params.preprocessing,
+                structure,
+                data[0],
+                candidates.sender_receivers,
+                candidates.slot_mask,
+                data[1],
+                horizon=model.search.horizon,
+            )[receivers]
+
+        return search.Energy(every, prior, is_local=False)
+
+    def split(self, structure: search.Structure) -> search.Structure:
+        """Structures of a super-graph, leaves `[N, ...]`, to problems `[P, R, ...]`."""
+        if self.model.search.couples_receivers:
+            return energy_lib.system_problems(self.supergraph, structure)
+        return energy_lib.receiver_problems(structure)
+
+    def join(self, tree: Any) -> Any:
+        """Inverts `split`: leaves `[P, R, ...]` to `[N, ...]`."""
+        if self.model.search.couples_receivers:
+            graph = self.supergraph
+            return jax.tree.map(
+                lambda leaf: leaf[graph.node_system, graph.node_entity], tree
+            )
+        return jax.tree.map(lambda leaf: leaf[:, 0], tree)
+
+    @property
+    def mask(self) -> jax.Array:
+        """`[P]` true at problems with at least one edge."""
+        return jnp.any(self.candidates.slot_mask, axis=(1, 2))
+
+    def keys(self, rng_key: jax.Array) -> jax.Array:
+        """One key per problem, `[P]`; from a single one, `split(rng_key, P)`."""
+        if rng_key.ndim:
+            return rng_key
+        return jax.random.split(rng_key, self.mask.shape[0])
+
+    def init(self, structure: search.Structure) -> search.SearchState:
+        """Starts one chain per problem from structures with leaves `[N, ...]`."""
+
+        def start(data, candidates, structure):
+            return search.init(structure, self.energy(data, candidates))
+
+        return jax.vmap(start)(self.data, self.candidates, self.split(structure))
+
+    def anneal(
+        self,
+        rng_key: jax.Array,
+        state: search.SearchState,
+        temperatures: jax.Array,
+        *,
+        learned: bool = True,
+        transform: Callable | None = None,
+    ) -> tuple[search.SearchState, Any]:
+        """Anneals every problem, one proposal per temperature.
+
+        Args:
+          rng_key: Consumed; one for all problems, or `[P]`, see `keys`.
+          state: Chains, leaves `[P, ...]`.
+          temperatures: `[P, num_steps]` nats.
+          learned: Whether proposals follow the proposal head.
+          transform: See `modmeta.search.run_search`.
+
+        Returns:
+          State and trace, leaves `[P, ...]` and `[P, num_steps, ...]`.
+        """
+        algorithm = self.model.algorithm(learned=learned)
+        num_steps = temperatures.shape[1]
+        # One more, never used: an array without entries cannot be indexed.
+        temperatures = jnp.pad(temperatures, ((0, 0), (0, 1)))
+
+        def run(key, state, data, candidates, temperatures):
+            return search.run_search(
+                key,
+                state,
+                algorithm,
+                self.energy(data, candidates),
+                candidates,
+                lambda step: temperatures[step],
+                num_steps,
+                transform,
+            )
+
+        return jax.vmap(run)(
+            self.keys(rng_key), state, self.data, self.candidates, temperatures
+        )
+
+    def sample(
+        self,
+        rng_key: jax.Array,
+        state: search.SearchState,
+        num_steps: int,
+        *,
+        learned: bool = True,
+    ) -> jax.Array:
+        """Shares of the modules on every edge at temperature 1, `[P, R, D, K]`.
+
+        Args:
+          rng_key: Consumed; one for all problems, or `[P]`, see `keys`.
+          state: Chains, leaves `[P, ...]`.
+          num_steps: Steps to average over.
+          learned: Whether proposals follow the proposal head.
+        """
+        algorithm = self.model.algorithm(learned=learned)
+
+        def run(key, state, data, candidates):
+            return search.sample_marginals(
+                key,
+                state,
+                algorithm,
+                self.energy(data, candidates),
+                candidates,
+                num_steps,
+            )
+
+        return jax.vmap(run)(self.keys(rng_key), state, self.data, self.candidates)

@@ -1,0 +1,178 @@
+"""Energies without a message cache: messages are computed where a proposal needs them.
+
+For systems whose messages do not fit into memory and whose receivers a prior couples,
+so that they cannot be searched chunk by chunk either. Letters as in
+`modmeta.relational.energy`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from modmeta import search
+from modmeta.graphs import SuperGraph
+from modmeta.relational.energy import zero_padded_nodes
+from modmeta.relational.modules import ModuleBank, ModuleParams
+from modmeta.relational.preprocessing import Preprocessing, encode_targets
+
+
+class ObservedFrames(NamedTuple):
+    """What messages are computed from; all problems of a super-graph share it.
+
+    Attributes:
+      states: `[N, T, F]` normalised input frames, zero at padded nodes.
+      targets: `[N, T, Y]` encoded targets.
+    """
+
+    states: jax.Array
+    targets: jax.Array
+
+
+class ReceiverSlots(NamedTuple):
+    """Where the receivers of a problem stand in `ObservedFrames`.
+
+    Attributes:
+      nodes: `[R]` node that a receiver is.
+      senders: `[R, D]` node behind every slot.
+      slot_mask: `[R, D]` true at real slots.
+      node_mask: `[R]` true at real nodes.
+    """
+
+    nodes: jax.Array
+    senders: jax.Array
+    slot_mask: jax.Array
+    node_mask: jax.Array
+
+
+def observe(
+    bank: ModuleBank,
+    preprocessing: Preprocessing,
+    supergraph: SuperGraph,
+    states: jax.Array,
+    next_states: jax.Array,
+) -> ObservedFrames:
+    """Keeps the frames of all nodes.
+
+    Args:
+      bank: The bank.
+      preprocessing: Fitted constants.
+      supergraph: Connectivity of the batch.
+      states: `[N, T, F]` normalised input frames.
+      next_states: `[N, T, F]` the frames that follow them.
+    """
+    states, next_states = zero_padded_nodes(supergraph.node_mask, states, next_states)
+    targets = encode_targets(preprocessing, bank.layout, states, next_states)
+    return ObservedFrames(states, targets)
+
+
+def receiver_slots(
+    supergraph: SuperGraph, receivers: jax.Array | None = None
+) -> ReceiverSlots:
+    """The slots of the given nodes `[C]` of a super-graph, or of all N."""
+    if receivers is None:
+        receivers = jnp.arange(supergraph.node_mask.shape[0])
+    return ReceiverSlots(
+        nodes=receivers,
+        senders=jnp.asarray(supergraph.slot_senders)[receivers],
+        slot_mask=jnp.asarray(supergraph.slot_mask)[receivers],
+        node_mask=jnp.asarray(supergraph.node_mask)[receivers],
+    )
+
+
+def recomputed_energies(
+    bank: ModuleBank,
+    params: ModuleParams,
+    preprocessing: Preprocessing,
+    frames: ObservedFrames,
+    slots: ReceiverSlots,
+    structure: search.Structure,
+    receivers: jax.Array,
+) -> jax.Array:
+    """`energy.cached_energies` without the cache.
+
+    Args:
+      bank: The bank.
+      params: Its parameters.
+      preprocessing: Fitted constants.
+      frames: Frames of all nodes of the super-graph.
+      slots: The R receivers of the problem.
+      structure: Modules of the R receivers.
+      receivers: `[r]` receivers to evaluate.
+
+    Returns:
+      `[r]`, zero at padded receivers.
+    """
+    chosen = jax.nn.one_hot(
+        structure.edge_modules[receivers], bank.config.num_relations
+    )
+    return _energies(
+        bank,
+        params,
+        preprocessing,
+        frames,
+        jax.tree.map(lambda leaf: leaf[receivers], slots),
+        chosen,
+        structure.node_modules[receivers],
+    )
+
+
+def relaxed_energies(
+    bank: ModuleBank,
+    params: ModuleParams,
+    preprocessing: Preprocessing,
+    frames: ObservedFrames,
+    slots: ReceiverSlots,
+    edge_weights: jax.Array,
+    node_modules: jax.Array,
+) -> jax.Array:
+    """`energy.relaxed_energies` without the cache, differentiable in the weights.
+
+    Args:
+      bank: The bank.
+      params: Its parameters.
+      preprocessing: Fitted constants.
+      frames: Frames of all nodes of the super-graph.
+      slots: The R receivers of the problem.
+      edge_weights: `[R, D, K]`.
+      node_modules: `[R]`.
+
+    Returns:
+      `[R]`, zero at padded receivers.
+    """
+    return _energies(
+        bank, params, preprocessing, frames, slots, edge_weights, node_modules
+    )
+
+
+def _energies(
+    bank: ModuleBank,
+    params: ModuleParams,
+    preprocessing: Preprocessing,
+    frames: ObservedFrames,
+    slots: ReceiverSlots,
+    edge_weights: jax.Array,
+    node_modules: jax.Array,
+) -> jax.Array:
+    """Energies `[r]` of receivers with slots `[r, D]` and weights `[r, D, K]`.
+
+    One receiver after the other: however many there are, the messages to a single one
+    are held, in the gradient too.
+    """
+
+    @jax.checkpoint
+    def one_receiver(item):
+        slots, weights, module = item
+        own = frames.states[slots.nodes]
+        messages = bank.projected_messages(
+            params, preprocessing, frames.states[slots.senders], own[None]
+        )
+        weights = weights * slots.slot_mask[:, None]
+        summed = jnp.einsum("dk,mkdth->mth", weights, messages)
+        outputs = bank.update(params, summed + bank.embed(params, own))[module]
+        energies = bank.frame_energies(params, outputs, frames.targets[slots.nodes])
+        return jnp.where(slots.node_mask, jnp.sum(energies), 0.0)
+
+    return jax.lax.map(one_receiver, (slots, edge_weights, node_modules))

@@ -1,0 +1,137 @@
+"""Gibbs sampling: blocks of edges redrawn from their exact conditional distribution.
+
+A step visits one receiver and redraws its incoming edges, block after block in random
+order, each from exp(-energy / T) given everything else, prior included (Geman and Geman
+1984; "heat bath" in physics). All values of a block are evaluated together. Nothing is
+ever rejected, so learned proposals have no place here: `candidates.edge_logits` is not
+used.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta.search import base, evaluation, proposals
+from modmeta.search.enumeration import all_assignments
+
+
+def block_values(
+    block_size: int, num_modules: int, num_node_modules: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """All values of a block of slots and a node: edges `[A, block_size]`, nodes `[A]`.
+
+    A is `num_modules ** block_size * num_node_modules`.
+    """
+    edges = all_assignments(block_size, num_modules)
+    nodes = np.arange(num_node_modules, dtype=np.int32)
+    return np.repeat(edges, num_node_modules, axis=0), np.tile(nodes, len(edges))
+
+
+def gibbs_sampling(
+    *, block_size: int = 1, sweep: bool = True, num_node_modules: int = 1
+) -> base.SearchAlgorithm:
+    """Gibbs sampling as `SearchAlgorithm(init, step)`.
+
+    A block costs K ** block_size * M proposals, a step `ceil(D / block_size)` blocks
+    if it sweeps. The receiver is drawn uniformly among those with incoming edges;
+    masked slots keep their modules. The lowest of all values evaluated counts as best.
+
+    Args:
+      block_size: Slots redrawn together.
+      sweep: Whether a step redraws all incoming edges of its receiver, or one block.
+      num_node_modules: Size M of the bank of node modules; a block then contains the
+        receiver's module. 1 leaves node modules as they are.
+
+    Raises:
+      ValueError: If a size is below 1; at the first step, if a block is larger than
+        the number of slots or has too many values.
+    """
+    for name, value in [
+        ("block_size", block_size),
+        ("num_node_modules", num_node_modules),
+    ]:
+        if value < 1:
+            raise ValueError(f"{name}: found {value}, expected at least 1")
+
+    def redraw(key, state, energy, candidates, temperature, receiver, slots):
+        """Redraws the slots `[block_size]` of a receiver; D stands for no slot."""
+        num_receivers, num_slots, num_modules = candidates.edge_logits.shape
+        edges, nodes = block_values(block_size, num_modules, num_node_modules)
+        mask = candidates.slot_mask[receiver, jnp.minimum(slots, num_slots - 1)]
+        is_real = (slots < num_slots) & mask
+        targets = jnp.where(is_real, slots, num_slots)
+        # Values that differ in masked slots alone count once.
+        is_redundant = jnp.any((edges > 0) & ~is_real[None], axis=1)
+        receivers = evaluation.touched_receivers(energy, receiver[None], num_receivers)
+
+        def evaluate(edge_values, node_module):
+            edge_modules, node_modules = state.structure
+            edge_modules = edge_modules.at[receiver, targets].set(
+                edge_values, mode="drop"
+            )
+            if num_node_modules > 1:
+                node_modules = node_modules.at[receiver].set(node_module)
+            structure = base.Structure(edge_modules, node_modules)
+            return evaluation.evaluate(
+                energy, structure, state.local_energies, receivers
+            )
+
+        values = jax.vmap(evaluate)(jnp.asarray(edges), jnp.asarray(nodes))
+        is_possible = jnp.isfinite(values.energy) & ~is_redundant
+        logits = jnp.where(is_possible, -values.energy / temperature, -jnp.inf)
+        drawn = evaluation.take(values, jax.random.categorical(key, logits))
+        chosen = evaluation.select(
+            jnp.any(is_possible), drawn, evaluation.present(state)
+        )
+        return evaluation.advance(
+            state,
+            chosen,
+            best=evaluation.lowest(values),
+            num_proposals=len(edges),
+            num_node_updates=len(edges) * receivers.shape[0],
+        )
+
+    def step(rng_key, state, energy, candidates, temperature):
+        _, num_slots, _ = candidates.edge_logits.shape
+        if block_size > num_slots:
+            raise ValueError(
+                f"block_size: found {block_size}, expected at most the number of "
+                f"slots, {num_slots}"
+            )
+        key_receiver, key_order, key_draw = jax.random.split(rng_key, 3)
+        has_edges = jnp.any(candidates.slot_mask, axis=1)
+        receiver = proposals.uniform_index(key_receiver, has_edges)
+        # Real slots come first, in random order: the first block always has one.
+        rank = jax.random.uniform(key_order, (num_slots,))
+        order = jnp.argsort(rank + ~candidates.slot_mask[receiver])
+        num_blocks = -(-num_slots // block_size)
+        missing = num_blocks * block_size - num_slots
+        blocks = jnp.pad(order, (0, missing), constant_values=num_slots)
+        blocks = blocks.reshape(num_blocks, block_size)
+        if not sweep:
+            blocks = blocks[:1]
+
+        def body(new_state, item):
+            key, slots = item
+            return redraw(
+                key, new_state, energy, candidates, temperature, receiver, slots
+            ), None
+
+        keys = jax.random.split(key_draw, blocks.shape[0])
+        new_state, _ = jax.lax.scan(body, state, (keys, blocks))
+        # Seen as a proposal, a heat bath is always accepted: its Hastings correction
+        # cancels the change of energy.
+        change = (new_state.energy - state.energy) / temperature
+        is_finite = jnp.isfinite(new_state.energy)
+        info = base.SearchInfo(
+            proposed_energy=new_state.energy,
+            log_ratio=jnp.where(jnp.isfinite(change), change, 0.0),
+            acceptance_probability=is_finite.astype(new_state.energy.dtype),
+            is_accepted=is_finite,
+            is_worsening=new_state.energy > state.energy,
+        )
+        return new_state, info
+
+    return base.SearchAlgorithm(base.init, step)

@@ -1,0 +1,76 @@
+"""Batches of tasks with edges of their own; orders are tested with inference."""
+
+import numpy as np
+import pytest
+
+from modmeta import graphs
+from modmeta.relational import batching
+
+SIZES = (3, 5, 4, 2, 5)
+
+
+def some_edges(seed=0):
+    """A random half of the edges of every task."""
+    rng = np.random.default_rng(seed)
+    edges = []
+    for size in SIZES:
+        senders, receivers = graphs.fully_connected(size)
+        chosen = np.sort(rng.permutation(len(senders))[: -(-len(senders) // 2)])
+        edges.append((senders[chosen], receivers[chosen]))
+    return edges
+
+
+def edges_of_batch(batch, index):
+    """(task, receiver, sender) of every slot, padding left out."""
+    graph = batch.supergraph
+    rows, slots = np.nonzero(graph.slot_mask[index])
+    tasks = batch.tasks[index][graph.node_system[index][rows]]
+    receivers = graph.node_entity[index][rows]
+    senders = graph.slot_entities[index][rows, slots]
+    return list(zip(tasks.tolist(), receivers.tolist(), senders.tolist(), strict=True))
+
+
+def expected_edges(tasks, edges):
+    return sorted(
+        (int(task), int(receiver), int(sender))
+        for task in tasks
+        for sender, receiver in zip(*edges[task], strict=True)
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_every_task_comes_with_its_own_edges(batch_size):
+    edges = some_edges()
+    batches = batching.all_batches(SIZES, batch_size, edges)
+    found = [
+        edge
+        for index in range(len(batches.tasks))
+        for edge in edges_of_batch(batches, index)
+    ]
+    assert sorted(found) == expected_edges(range(len(SIZES)), edges)
+
+
+def test_sampler_gives_every_task_its_own_edges():
+    edges = some_edges()
+    sampler = batching.TaskSampler(SIZES, 3, seed=1, edges=edges)
+    batches = sampler.batches(4, 3)
+    for index in range(3):
+        tasks = sampler.tasks(4 + index)
+        np.testing.assert_array_equal(batches.tasks[index], tasks)
+        assert sorted(edges_of_batch(batches, index)) == expected_edges(tasks, edges)
+
+
+def test_lists_of_all_edges_are_the_default():
+    edges = [graphs.fully_connected(size) for size in SIZES]
+    for given, default in (
+        (batching.all_batches(SIZES, 2, edges), batching.all_batches(SIZES, 2)),
+        (
+            batching.TaskSampler(SIZES, 2, 0, edges).batches(0, 3),
+            batching.TaskSampler(SIZES, 2, 0).batches(0, 3),
+        ),
+    ):
+        np.testing.assert_array_equal(given.tasks, default.tasks)
+        for field in graphs.SuperGraph._fields[1:]:
+            np.testing.assert_array_equal(
+                getattr(given.supergraph, field), getattr(default.supergraph, field)
+            )
