@@ -53,9 +53,7 @@ CLOCKS = ("train_seconds", "total_seconds")
 
 
 def small_config(**values):
-    return common.override(
-        config_lib.smoke(config_lib.springs()), {**SHRINK, **values}
-    )
+    return common.override(config_lib.smoke(config_lib.springs()), {**SHRINK, **values})
 
 
 @pytest.fixture(scope="module")
