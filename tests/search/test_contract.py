@@ -302,6 +302,16 @@ def test_energies_that_are_not_finite_are_never_accepted(name):
         assert (np.diff(states.best_energy[row, first:]) <= 0.0).all()
 
 
+def test_population_of_finite_energies_stays_so():
+    """Bad children are replaced, not only passed over."""
+    states, _ = batch_of_problems("genetic")
+    for energies in np.asarray(states.memory.energy)[NUM_CHAINS:-1]:
+        is_finite = np.isfinite(energies).all(axis=1)
+        assert not is_finite[0]
+        assert is_finite[np.argmax(is_finite) :].all()
+        assert is_finite[-1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_problem_without_edges(name):
     """Nothing can change, and nothing breaks."""

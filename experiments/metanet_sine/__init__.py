@@ -1,0 +1,1 @@
+"""Self-supervised learning on the weights of sine networks."""

@@ -1,0 +1,179 @@
+"""Configurations of the sine experiment, as frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from experiments import common
+from modmeta.metanet.contrastive import ViewConfig
+from modmeta.metanet.models import MetanetConfig
+from modmeta.metanet.zoo.sine import SineConfig
+
+SELECTIONS = ("loss", "probe")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Contrastive training.
+
+    Attributes:
+      num_steps: Training steps.
+      num_evaluations: How often validation networks are embedded and scored.
+      batch_size: Networks per step; each gives two views.
+      learning_rate: Largest of AdamW; it rises over the first twentieth of the steps
+        and then follows a cosine down to nothing.
+      weight_decay: Of AdamW, decoupled.
+      clip_norm: Largest norm of a gradient.
+      temperature: Of the contrastive loss.
+      select_by: What chooses the parameters, on validation networks: "loss", the
+        contrastive loss, which sees no label, or "probe", the error of the probe.
+    """
+
+    num_steps: int = 2500
+    num_evaluations: int = 25
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 5e-4
+    clip_norm: float = 1.0
+    temperature: float = 0.1
+    select_by: str = "loss"
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        for name in ("num_steps", "num_evaluations", "learning_rate", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)}, expected above 0"
+                )
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size: found {self.batch_size}, expected >= 2")
+        if self.select_by not in SELECTIONS:
+            raise ValueError(
+                f"select_by: found {self.select_by!r}, expected one of {SELECTIONS}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """One run of the experiment.
+
+    Attributes:
+      zoo: The networks that are embedded.
+      metanet: The network that embeds them.
+      views: How a network is disturbed for its second view.
+      training: Contrastive training.
+      bidirectional: Whether the parameter graph holds every edge reversed, too.
+      pooling: See `modmeta.metanet.models.pool`.
+      embedding_size: Numbers that describe a network.
+      num_train: Networks of the training split that are used; 0 for all.
+      seed: Seed of everything random but the zoo, which has its own.
+    """
+
+    zoo: SineConfig = SineConfig()
+    metanet: MetanetConfig = MetanetConfig()
+    views: ViewConfig = ViewConfig()
+    training: TrainingConfig = TrainingConfig()
+    bidirectional: bool = False
+    pooling: str = "mean"
+    embedding_size: int = 16
+    num_train: int = 0
+    seed: int = 0
+
+
+def sine() -> ExperimentConfig:
+    """All networks with fewer points and steps each, a small metanet; for a CPU."""
+    return ExperimentConfig(
+        zoo=SineConfig(num_points=128, num_steps=600),
+        metanet=MetanetConfig(width=16, num_blocks=3, reverse_messages=True),
+    )
+
+
+def published() -> ExperimentConfig:
+    """Sizes of the published experiment; for a GPU.
+
+    500 epochs of 5 batches, views as in the released code of Navon et al. The width and
+    depth of the published metanet are unknown; its AMSGrad, constant learning rate and
+    statistics per weight are not followed.
+    """
+    return ExperimentConfig(
+        zoo=SineConfig(num_points=2000, num_steps=1500, chunk_size=1000),
+        metanet=MetanetConfig(width=64, num_blocks=4, reverse_messages=True),
+        views=ViewConfig(noise_kind="constant"),
+        training=TrainingConfig(
+            num_steps=2500,
+            num_evaluations=50,
+            batch_size=512,
+            learning_rate=5e-3,
+        ),
+    )
+
+
+CONFIGS = {"sine": sine, "published": published}
+
+
+def smoke(config: ExperimentConfig) -> ExperimentConfig:
+    """The same pipeline in seconds; its numbers mean nothing."""
+    return common.override(
+        config,
+        {
+            "zoo.num_train": 48,
+            "zoo.num_valid": 16,
+            "zoo.num_test": 16,
+            "zoo.hidden_sizes": (4, 4),
+            "zoo.num_points": 16,
+            "zoo.num_steps": 8,
+            "zoo.chunk_size": 40,
+            "metanet.width": 4,
+            "metanet.num_blocks": 1,
+            "training.num_steps": 12,
+            "training.num_evaluations": 3,
+            "training.batch_size": 8,
+        },
+    )
+
+
+def check(config: ExperimentConfig) -> None:
+    """Checks what concerns several parts, and may not hold while they are replaced.
+
+    Raises:
+      ValueError: If the zoo holds too few networks.
+    """
+    num_train = config.zoo.num_train
+    if not 0 <= config.num_train <= num_train:
+        raise ValueError(
+            f"num_train: found {config.num_train}, expected 0 to {num_train}, the "
+            "training networks of the zoo"
+        )
+    smallest = min(config.num_train or num_train, config.zoo.num_valid)
+    if config.training.batch_size > smallest:
+        raise ValueError(
+            f"batch_size: found {config.training.batch_size}, expected at most "
+            f"{smallest}, the networks of the smaller split"
+        )
+
+
+def from_flags(
+    name: str, *, smoke_test: bool, assignments: list[str], values: dict[str, Any]
+) -> ExperimentConfig:
+    """Builds the configuration that command-line flags describe.
+
+    Args:
+      name: A key of `CONFIGS`.
+      smoke_test: Whether to shrink the run to seconds.
+      assignments: "path=value" strings; values in Python or plain text.
+      values: Fields by dotted path; None leaves the preset.
+
+    Raises:
+      ValueError: If an assignment is malformed or names no field, or an option is out
+        of range.
+    """
+    config = CONFIGS[name]()
+    if smoke_test:
+        config = smoke(config)
+    config = common.override(
+        config, {path: value for path, value in values.items() if value is not None}
+    )
+    config = common.apply_assignments(config, assignments)
+    check(config)
+    return config

@@ -1,0 +1,222 @@
+"""The contrastive learner: from rows of parameters to embeddings and training steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.metanet_sine.config import ExperimentConfig
+from modmeta.metanet import contrastive, zoo
+from modmeta.metanet.contrastive import ContrastiveLoss, WeightStatistics
+from modmeta.metanet.features import to_graph
+from modmeta.metanet.models import MetanetConfig
+from modmeta.metanet.readouts import InvariantMetanet
+from modmeta.metanet.topology import Topology
+from modmeta.networks import MLP
+
+_WARM_UP = 0.05
+
+
+class ContrastiveMetanet(nn.Module):
+    """A graph metanetwork that embeds networks, and the projection for its loss.
+
+    Attributes:
+      config: Options of the metanetwork.
+      embedding_size: Size of an embedding and of a projection.
+      pooling: See `modmeta.metanet.models.pool`.
+    """
+
+    config: MetanetConfig
+    embedding_size: int
+    pooling: str
+
+    @nn.compact
+    def __call__(self, graph) -> tuple[jax.Array, jax.Array]:
+        """Maps a graph with B networks to embeddings and projections, `[B, D]`."""
+        size = self.embedding_size
+        metanet = InvariantMetanet(self.config, size, self.pooling, name="metanet")
+        embeddings = metanet(graph)[0]
+        return embeddings, MLP((size, size), name="projection")(embeddings)
+
+
+class LearnerState(NamedTuple):
+    """What training changes.
+
+    Attributes:
+      params: Of the metanetwork and its projection.
+      optimizer: State of the optimiser.
+    """
+
+    params: Any
+    optimizer: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Learner:
+    """A contrastive learner for networks of one topology.
+
+    Attributes:
+      config: Options.
+      topology: Architecture of the networks.
+      leaves: Their arrays in a row of parameters.
+      statistics: What normalises a row.
+    """
+
+    config: ExperimentConfig
+    topology: Topology
+    leaves: tuple[zoo.Leaf, ...]
+    statistics: WeightStatistics
+
+    @property
+    def model(self) -> ContrastiveMetanet:
+        """The Flax module."""
+        config = self.config
+        return ContrastiveMetanet(config.metanet, config.embedding_size, config.pooling)
+
+    @functools.cached_property
+    def leaf_sizes(self) -> tuple[int, ...]:
+        """Sizes of the leaves."""
+        return tuple(int(np.prod(leaf.shape)) for leaf in self.leaves)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW with clipped gradients, warm-up and a cosine schedule."""
+        training = self.config.training
+        schedule = optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=training.learning_rate,
+            warmup_steps=int(_WARM_UP * training.num_steps),
+            decay_steps=training.num_steps,
+        )
+        return optax.chain(
+            optax.clip_by_global_norm(training.clip_norm),
+            optax.adamw(schedule, weight_decay=training.weight_decay),
+        )
+
+    def graph(self, rows: jax.Array):
+        """The parameter graph with the normalised values of B networks.
+
+        Args:
+          rows: `[B, P]` raw parameters.
+        """
+        variables = zoo.unflatten(self.leaves, self.statistics.normalize(rows))
+        values = jax.vmap(self.topology.edge_values, out_axes=1)(variables)
+        return to_graph(self.topology, values, bidirectional=self.config.bidirectional)
+
+    def init(self, rng_key: jax.Array) -> LearnerState:
+        """Initial state; the key is consumed."""
+        rows = jnp.zeros((2, sum(self.leaf_sizes)))
+
+        def init_params(key):
+            return self.model.init(key, self.graph(rows))["params"]
+
+        params = jax.jit(init_params)(rng_key)
+        return LearnerState(params, self.optimizer.init(params))
+
+    def contrast(self, params: Any, rng_key: jax.Array, rows: jax.Array):
+        """Contrastive loss of B networks, rows `[B, P]`; the key is consumed."""
+        views = contrastive.two_views(rng_key, rows, self.leaf_sizes, self.config.views)
+        _, projections = self.model.apply({"params": params}, self.graph(views))
+        first, second = jnp.split(projections, 2)
+        return contrastive.nt_xent(first, second, self.config.training.temperature)
+
+    @functools.cached_property
+    def take_steps(self):
+        """`(state, key, rows [n, P], batches [count, B]) -> (state, metrics)`.
+
+        The batches index rows; step i uses `fold_in(key, step + i)` of `step`, the
+        last argument. Metrics are means over the steps.
+        """
+
+        def one_step(state, rng_key, rows):
+            def loss_of(params):
+                outcome = self.contrast(params, rng_key, rows)
+                return outcome.loss, outcome
+
+            gradient, outcome = jax.grad(loss_of, has_aux=True)(state.params)
+            updates, optimizer = self.optimizer.update(
+                gradient, state.optimizer, state.params
+            )
+            params = optax.apply_updates(state.params, updates)
+            metrics = {
+                **outcome._asdict(),
+                "gradient_norm": optax.tree.norm(gradient),
+            }
+            return LearnerState(params, optimizer), metrics
+
+        @jax.jit
+        def take_steps(state, rng_key, rows, batches, step):
+            def body(state, inputs):
+                index, batch = inputs
+                key = jax.random.fold_in(rng_key, index)
+                return one_step(state, key, rows[batch])
+
+            steps = step + jnp.arange(len(batches))
+            state, metrics = jax.lax.scan(body, state, (steps, batches))
+            return state, jax.tree.map(jnp.mean, metrics)
+
+        return take_steps
+
+    @functools.cached_property
+    def _embed_batch(self):
+        @jax.jit
+        def embed(params, rows):
+            return self.model.apply({"params": params}, self.graph(rows))[0]
+
+        return embed
+
+    @functools.cached_property
+    def _contrast_batch(self):
+        return jax.jit(self.contrast)
+
+    def embed(self, params: Any, rows: np.ndarray) -> np.ndarray:
+        """Embeddings `[n, D]` of undisturbed networks, rows `[n, P]`."""
+        size = self.config.training.batch_size
+        parts = []
+        for first in range(0, len(rows), size):
+            # A short last batch repeats its last network: one compilation.
+            batch = np.minimum(first + np.arange(size), len(rows) - 1)
+            parts.append(np.asarray(self._embed_batch(params, rows[batch])))
+        return np.concatenate(parts)[: len(rows)]
+
+    def evaluate(
+        self, params: Any, rng_key: jax.Array, rows: np.ndarray
+    ) -> ContrastiveLoss:
+        """Mean contrastive loss over all whole batches of rows `[n, P]`.
+
+        The same key disturbs the networks in the same way every time.
+        """
+        size = self.config.training.batch_size
+        outcomes = [
+            self._contrast_batch(
+                params, jax.random.fold_in(rng_key, index), rows[first : first + size]
+            )
+            for index, first in enumerate(range(0, len(rows) - size + 1, size))
+        ]
+        return ContrastiveLoss(
+            *(float(np.mean(values)) for values in zip(*outcomes, strict=True))
+        )
+
+
+def epoch_batches(
+    seed: int, num_networks: int, batch_size: int, step: int, count: int
+) -> np.ndarray:
+    """Batches `[count, batch_size]` of the steps from `step` on.
+
+    Every epoch has an order of its own, and leaves out the networks that do not fill a
+    batch. A batch follows from the seed and its step alone.
+    """
+    per_epoch = num_networks // batch_size
+    batches = []
+    for index in range(step, step + count):
+        epoch, position = divmod(index, per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(num_networks)
+        batches.append(order[position * batch_size : (position + 1) * batch_size])
+    return np.stack(batches)

@@ -1,0 +1,312 @@
+"""One run: zoo, contrastive training, linear probe, and what is written about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import common
+from experiments.metanet_sine import report
+from experiments.metanet_sine.config import ExperimentConfig, check
+from experiments.metanet_sine.learner import Learner, LearnerState, epoch_batches
+from modmeta import training as loop
+from modmeta.checkpoint import CheckpointStore
+from modmeta.metanet import contrastive, tracing, zoo
+from modmeta.metanet.zoo import sine
+from modmeta.metrics import MetricWriter, read_metrics
+from modmeta.progress import ProgressMeter
+
+SPLITS = ("train", "valid", "test")
+_LABEL_COUNTS = (30, 100, 300, 1000)
+
+
+class SineNetworks(NamedTuple):
+    """Networks of one split.
+
+    Attributes:
+      rows: `[n, P]` raw parameters.
+      targets: `[n, 2]` amplitude and frequency.
+      fit_mse: `[n]` mean squared error of the networks on their waves.
+    """
+
+    rows: np.ndarray
+    targets: np.ndarray
+    fit_mse: np.ndarray
+
+
+class RunState(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+      learner: State of the learner.
+      best: Parameters that validation networks chose.
+    """
+
+    learner: LearnerState
+    best: loop.Best
+
+
+def load_splits(
+    directory: Path, config: ExperimentConfig
+) -> tuple[tuple[zoo.Leaf, ...], dict[str, SineNetworks]]:
+    """Reads the zoo: leaves of a row, and networks by the name of their split."""
+    group = zoo.load_zoo(directory, sine.zoo_config(config.zoo)).groups[sine.GROUP]
+    targets = sine.coefficients(group)
+    splits = {}
+    for name in SPLITS:
+        members = group.splits[name]
+        if name == "train" and config.num_train:
+            # Members are in rising order, networks are independent.
+            members = members[: config.num_train]
+        splits[name] = SineNetworks(
+            group.parameters[members],
+            targets[members],
+            group.scores["fit_mse"][members],
+        )
+    return group.spec.leaves, splits
+
+
+def build_learner(
+    config: ExperimentConfig, leaves: tuple[zoo.Leaf, ...], rows: np.ndarray
+) -> Learner:
+    """Traces the networks of the zoo and measures the training rows."""
+    module = sine.network(config.zoo)
+    inputs = jnp.asarray(sine.points(config.zoo)[:2], jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), inputs)
+    topology = tracing.trace(module, variables, inputs)
+    sizes = [int(np.prod(leaf.shape)) for leaf in leaves]
+    statistics = contrastive.weight_statistics(rows, sizes)
+    return Learner(config, topology, leaves, statistics)
+
+
+def probe_scores(
+    embed: Callable[[np.ndarray], np.ndarray],
+    splits: Mapping[str, SineNetworks],
+    names: tuple[str, ...],
+) -> tuple[contrastive.LinearProbe, dict[str, np.ndarray], dict[str, float]]:
+    """Fits the probe to the training split.
+
+    Returns:
+      The probe, and features and mean squared errors by the name of the split.
+    """
+    features = {name: embed(splits[name].rows) for name in names}
+    probe = contrastive.fit_probe(features["train"], splits["train"].targets)
+    errors = {
+        name: probe.mean_squared_error(features[name], splits[name].targets)
+        for name in names
+    }
+    return probe, features, errors
+
+
+def train(
+    config: ExperimentConfig,
+    learner: Learner,
+    splits: Mapping[str, SineNetworks],
+    workdir: Path,
+    progress: ProgressMeter | None,
+    should_stop: Callable[[], bool],
+    tensorboard: bool,
+) -> loop.TrainingOutcome:
+    """Trains or resumes; checkpoints and metrics go to the working directory."""
+    training = config.training
+    key_init, key_views, key_valid = jax.random.split(jax.random.key(config.seed), 3)
+    rows = jnp.asarray(splits["train"].rows)
+    learner_state = learner.init(key_init)
+    run = RunState(learner_state, loop.Best.start(learner_state.params))
+
+    def take_steps(run: RunState, step: int, count: int):
+        batches = epoch_batches(
+            config.seed, len(rows), training.batch_size, step, count
+        )
+        state, metrics = learner.take_steps(
+            run.learner, key_views, rows, jnp.asarray(batches), jnp.int32(step)
+        )
+        return run._replace(learner=state), metrics
+
+    def evaluate(run: RunState, step: int, metrics: Mapping[str, Any]):
+        del step, metrics
+        params = run.learner.params
+        outcome = learner.evaluate(params, key_valid, splits["valid"].rows)
+        _, _, errors = probe_scores(
+            lambda rows: learner.embed(params, rows), splits, ("train", "valid")
+        )
+        record = {
+            "valid_loss": outcome.loss,
+            "valid_accuracy": outcome.accuracy,
+            "train_mse": errors["train"],
+            "valid_mse": errors["valid"],
+        }
+        score = outcome.loss if training.select_by == "loss" else errors["valid"]
+        return run._replace(best=run.best.update(params, score)), record, False
+
+    with (
+        CheckpointStore(workdir / "checkpoints", max_to_keep=2) as store,
+        MetricWriter(
+            workdir / "metrics.jsonl",
+            resume_step=store.latest_step,
+            tensorboard_dir=workdir / "tensorboard" if tensorboard else None,
+        ) as writer,
+    ):
+        return loop.train(
+            run,
+            take_steps,
+            evaluate,
+            num_steps=training.num_steps,
+            num_evaluations=training.num_evaluations,
+            store=store,
+            writer=writer,
+            progress=progress,
+            should_stop=should_stop,
+            shown=("loss", "valid_loss", "valid_mse"),
+            description="contrastive training",
+        )
+
+
+def baselines(
+    config: ExperimentConfig, learner: Learner, splits: Mapping[str, SineNetworks]
+) -> dict[str, float]:
+    """Test errors of what has not learned from networks.
+
+    The mean of the training targets; a linear regression on the normalised weights;
+    one on the embeddings of the metanetwork before training.
+    """
+    params = learner.init(jax.random.key(config.seed)).params
+    embeddings = {
+        "constant_mse": lambda rows: np.zeros((len(rows), 1)),
+        "raw_weights_mse": lambda rows: np.asarray(learner.statistics.normalize(rows)),
+        "untrained_mse": lambda rows: learner.embed(params, rows),
+    }
+    return {
+        name: probe_scores(embed, splits, ("train", "test"))[2]["test"]
+        for name, embed in embeddings.items()
+    }
+
+
+def label_curve(
+    features: Mapping[str, np.ndarray], splits: Mapping[str, SineNetworks]
+) -> dict[int, float]:
+    """Test error of probes that see the labels of fewer training networks."""
+    targets = splits["train"].targets
+    counts = [count for count in _LABEL_COUNTS if count < len(targets)]
+    curve = {}
+    for count in [*counts, len(targets)]:
+        probe = contrastive.fit_probe(features["train"][:count], targets[:count])
+        curve[count] = probe.mean_squared_error(
+            features["test"], splits["test"].targets
+        )
+    return curve
+
+
+def run(
+    config: ExperimentConfig,
+    workdir: str | Path,
+    *,
+    zoo_directory: str | Path | None = None,
+    progress: ProgressMeter | None = None,
+    tensorboard: bool = False,
+    started: float | None = None,
+) -> dict[str, Any] | None:
+    """Runs or resumes the experiment in a working directory.
+
+    Args:
+      config: The configuration.
+      workdir: Directory of the run.
+      zoo_directory: Where the zoo is or shall be; `workdir/zoo` by default.
+      progress: Progress meter.
+      tensorboard: Whether to write TensorBoard event files.
+      started: `time.perf_counter()` at which total time starts; now by default.
+
+    Returns:
+      The summary, read back if the run is finished already; None if it was asked to
+      stop and can be resumed.
+
+    Raises:
+      ValueError: If parts of the configuration do not fit each other.
+      FileExistsError: If the directory holds a run of another configuration.
+      ZooError: If the zoo is damaged or of another configuration.
+    """
+    started = time.perf_counter() if started is None else started
+    check(config)
+    workdir = Path(workdir)
+    directory = workdir / "zoo" if zoo_directory is None else Path(zoo_directory)
+    # A wrong zoo must not leave a working directory behind.
+    if (directory / zoo.ZOO_FILE).exists():
+        zoo.read_spec(directory, sine.zoo_config(config.zoo))
+    if common.prepare_workdir(workdir, config) is common.WorkdirStatus.FINISHED:
+        return json.loads((workdir / common.SUMMARY_FILE).read_text())
+    with common.stop_on_signal() as stop:
+        is_complete = sine.generate_sine_zoo(
+            directory,
+            config.zoo,
+            progress=progress,
+            should_stop=lambda: stop.requested,
+        )
+        zoo_seconds = time.perf_counter() - started
+        if not is_complete:
+            return None
+        leaves, splits = load_splits(directory, config)
+        learner = build_learner(config, leaves, splits["train"].rows)
+        outcome = train(
+            config,
+            learner,
+            splits,
+            workdir,
+            progress,
+            lambda: stop.requested,
+            tensorboard,
+        )
+    if not outcome.is_finished:
+        return None
+    params = outcome.state.run.best.params
+    probe, features, errors = probe_scores(
+        lambda rows: learner.embed(params, rows), splits, SPLITS
+    )
+    records = read_metrics(workdir / "metrics.jsonl")
+    fit_mse = np.concatenate([splits[name].fit_mse for name in SPLITS])
+    predictions = probe.predict(features["test"])
+    test_errors = np.mean((predictions - splits["test"].targets) ** 2, axis=0)
+    summary = {
+        **{f"{name}_mse": errors[name] for name in SPLITS},
+        "test_mse_amplitude": test_errors[0],
+        "test_mse_frequency": test_errors[1],
+        **baselines(config, learner, splits),
+        "valid_loss": float(outcome.state.run.best.score)
+        if config.training.select_by == "loss"
+        else min(record["valid_loss"] for record in records),
+        "label_curve": label_curve(features, splits),
+        "curve": [
+            {name: record[name] for name in ("step", "loss", "valid_loss", "valid_mse")}
+            for record in records
+        ],
+        "fit_mse_median": np.median(fit_mse),
+        "fit_mse_mean": np.mean(fit_mse),
+        **{f"num_{name}": len(splits[name].rows) for name in SPLITS},
+        "num_parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
+        "num_edges": learner.topology.num_edges,
+        "num_steps": outcome.state.step,
+        "train_seconds": outcome.state.seconds,
+        "zoo_seconds": zoo_seconds,
+        "seed": config.seed,
+        "config": dataclasses.asdict(config),
+    }
+    report.write_outputs(
+        workdir,
+        params,
+        learner.statistics,
+        features["test"],
+        predictions,
+        splits["test"].targets,
+        records,
+        summary["constant_mse"],
+    )
+    summary["total_seconds"] = time.perf_counter() - started
+    common.write_summary(workdir, summary)
+    return summary

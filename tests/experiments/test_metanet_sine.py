@@ -1,0 +1,352 @@
+"""The sine experiment, run whole in its smallest size.
+
+Files and fields, the chosen model read back and scored anew, stopped and killed runs
+against an uninterrupted one to the bit, zoos that do not fit, and what the launcher
+refuses.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import common
+from experiments.metanet_sine import config as config_lib
+from experiments.metanet_sine import learner, report, train
+from modmeta.checkpoint import CheckpointStore, load_artifact
+from modmeta.metanet import zoo
+from modmeta.metanet.zoo import sine
+from modmeta.metrics import read_metrics
+
+# In this process and in those that it starts.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+QUICK_COMPILATION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+FILES = {
+    "config.json",
+    "summary.json",
+    "metrics.jsonl",
+    "model.npz",
+    "embeddings.npz",
+    "learning_curves.png",
+    "predictions.png",
+    "embedding.png",
+    "checkpoints",
+    "zoo",
+}
+CLOCKS = ("train_seconds", "zoo_seconds", "total_seconds")
+CONFIG = config_lib.smoke(config_lib.sine())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, quick_compilation):
+    """A finished run: its directory and summary."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    return workdir, train.run(CONFIG, workdir)
+
+
+def launch(*flags, script=None):
+    command = ["-m", "experiments.metanet_sine.main"]
+    if script is not None:
+        command = ["-c", script]
+    return subprocess.run(
+        [sys.executable, *command, *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **QUICK_COMPILATION},
+    )
+
+
+def test_files_and_summary(finished):
+    workdir, summary = finished
+    assert {path.name for path in workdir.iterdir()} == FILES
+    written = json.loads((workdir / "summary.json").read_text())
+    assert written == common.as_json(summary)
+    assert written["config"] == common.as_json(CONFIG)
+    assert (written["num_train"], written["num_valid"], written["num_test"]) == (
+        48,
+        16,
+        16,
+    )
+    assert written["seed"] == 0 and written["num_steps"] == 12
+    # 1-4-4-1 with biases: one edge per parameter at least.
+    assert written["num_edges"] >= 4 + 4 + 16 + 4 + 4 + 1
+    assert [point["step"] for point in written["curve"]] == [4, 8, 12]
+    assert set(written["label_curve"]) == {"30", "48"}
+    assert written["label_curve"]["48"] == written["test_mse"]
+    assert 0.0 < written["train_seconds"] < written["total_seconds"]
+    steps = [record["step"] for record in read_metrics(workdir / "metrics.jsonl")]
+    assert steps == [4, 8, 12]
+
+
+def test_constant_baseline_is_the_mean_of_the_training_targets(finished):
+    workdir, summary = finished
+    group = zoo.load_zoo(workdir / "zoo").groups["sine"]
+    targets = sine.coefficients(group)
+    mean = targets[group.splits["train"]].mean(axis=0)
+    expected = np.mean((targets[group.splits["test"]] - mean) ** 2)
+    assert summary["constant_mse"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_model_and_embeddings_agree_with_the_summary(finished):
+    """The model file alone gives the embeddings; a refitted probe gives the score."""
+    workdir, summary = finished
+    arrays, _ = load_artifact(workdir / "model.npz", kind=report.MODEL_KIND)
+    leaves, splits = train.load_splits(workdir / "zoo", CONFIG)
+    student = train.build_learner(CONFIG, leaves, splits["train"].rows)
+    for name, values in student.statistics._asdict().items():
+        np.testing.assert_array_equal(arrays["statistics"][name], values)
+    sizes = [np.size(leaf) for leaf in _leaves(arrays["params"])]
+    assert summary["num_parameters"] == sum(sizes)
+    with np.load(workdir / "embeddings.npz") as file:
+        embeddings, predictions = file["embeddings"], file["predictions"]
+        np.testing.assert_array_equal(file["coefficients"], splits["test"].targets)
+    again = student.embed(arrays["params"], splits["test"].rows)
+    np.testing.assert_array_equal(again, embeddings)
+    assert embeddings.shape == (16, 16)
+    features = student.embed(arrays["params"], splits["train"].rows)
+    design = np.column_stack([features, np.ones(48)]).astype(np.float64)
+    solution = np.linalg.lstsq(design, splits["train"].targets, rcond=None)[0]
+    expected = np.column_stack([embeddings, np.ones(16)]) @ solution
+    np.testing.assert_allclose(predictions, expected, atol=0.05)
+    error = np.mean((predictions - splits["test"].targets) ** 2)
+    assert summary["test_mse"] == pytest.approx(error)
+
+
+def _leaves(tree):
+    if isinstance(tree, dict):
+        return [leaf for value in tree.values() for leaf in _leaves(value)]
+    return [tree]
+
+
+def test_embeddings_ignore_the_order_of_hidden_units(finished):
+    """The metanetwork sees the function, not the numbering of the units."""
+    workdir, _ = finished
+    arrays, _ = load_artifact(workdir / "model.npz", kind=report.MODEL_KIND)
+    leaves, splits = train.load_splits(workdir / "zoo", CONFIG)
+    student = train.build_learner(CONFIG, leaves, splits["train"].rows)
+    rows = splits["test"].rows
+    params = zoo.unflatten(leaves, rows)["params"]
+    first, second = np.array([2, 0, 3, 1]), np.array([1, 3, 0, 2])
+    moved = {
+        "layer_0": {
+            "kernel": params["layer_0"]["kernel"][:, :, first],
+            "bias": params["layer_0"]["bias"][:, first],
+        },
+        "layer_1": {
+            "kernel": params["layer_1"]["kernel"][:, first][:, :, second],
+            "bias": params["layer_1"]["bias"][:, second],
+        },
+        "layer_2": {
+            "kernel": params["layer_2"]["kernel"][:, second],
+            "bias": params["layer_2"]["bias"],
+        },
+    }
+    found = student.embed(arrays["params"], zoo.flatten({"params": moved}))
+    expected = student.embed(arrays["params"], rows)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    # Other weights give other embeddings.
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3
+
+
+def test_table_on_the_screen(finished):
+    text = report.format_summary(finished[1])
+    for line in (
+        "constant",
+        "linear regression on weights",
+        "linear probe, metanetwork before training",
+        "48 training networks, 16 test networks",
+        "12 steps",
+    ):
+        assert line in text
+
+
+def test_finished_run_is_reported_at_once(finished, monkeypatch):
+    workdir, summary = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+    def generate(*_, **__):
+        raise AssertionError("a finished run needs no zoo")
+
+    monkeypatch.setattr(sine, "generate_sine_zoo", generate)
+    assert train.run(CONFIG, workdir) == common.as_json(summary)
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_another_configuration_is_refused(finished):
+    with pytest.raises(FileExistsError, match="a finished run of another conf"):
+        train.run(dataclasses.replace(CONFIG, seed=1), finished[0])
+
+
+KILLED = """
+import os, signal
+from absl import app
+from experiments.metanet_sine import main
+from modmeta.checkpoint import CheckpointStore
+
+save = CheckpointStore.save
+
+def save_or_die(store, step, tree):
+    if step > 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(store, step, tree)
+
+CheckpointStore.save = save_or_die
+app.run(main.main)
+"""
+
+
+def assert_same_run(found, path, expected, whole):
+    found, expected = common.as_json(found), common.as_json(expected)
+    for clock in CLOCKS:
+        assert found.pop(clock) > 0.0
+        expected.pop(clock)
+    assert found == expected
+    for name in ("model.npz", "embeddings.npz"):
+        with np.load(path / name) as one, np.load(whole / name) as other:
+            assert set(one.files) == set(other.files)
+            for array in one.files:
+                np.testing.assert_array_equal(one[array], other[array])
+    logs = [read_metrics(place / "metrics.jsonl") for place in (path, whole)]
+    for record in (*logs[0], *logs[1]):
+        record.pop("seconds")
+    assert logs[0] == logs[1]
+
+
+def test_killed_launcher_goes_on_to_the_same_end(finished, tmp_path):
+    """Killed between the record of an evaluation and its checkpoint."""
+    whole, expected = finished
+    process = launch(f"--workdir={tmp_path}", "--smoke", script=KILLED)
+    assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
+    steps = [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")]
+    assert steps == [4, 8]
+    assert not (tmp_path / "summary.json").exists()
+    assert_same_run(train.run(CONFIG, tmp_path), tmp_path, expected, whole)
+
+
+def test_run_stopped_within_the_zoo_and_within_training(
+    finished, tmp_path, monkeypatch
+):
+    """SIGTERM after the first chunk of networks, then after the first checkpoint."""
+    whole, expected = finished
+
+    def signalled(function):
+        def wrapped(*args, **kwargs):
+            result = function(*args, **kwargs)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return result
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sine, "train_networks", signalled(sine.train_networks))
+        assert train.run(CONFIG, tmp_path) is None
+    names = {path.name for path in (tmp_path / "zoo").iterdir()}
+    assert names == {"zoo.json", "sine-000000.npz"}
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "save", signalled(CheckpointStore.save))
+        assert train.run(CONFIG, tmp_path) is None
+    assert not (tmp_path / "summary.json").exists()
+    steps = [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")]
+    assert steps == [4]
+    assert_same_run(train.run(CONFIG, tmp_path), tmp_path, expected, whole)
+
+
+def test_zoo_is_shared_by_runs(finished, tmp_path):
+    """Fewer training networks of the same zoo; nothing of it is written again."""
+    directory = finished[0] / "zoo"
+    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    config = dataclasses.replace(CONFIG, num_train=20, seed=1)
+    summary = train.run(config, tmp_path / "run", zoo_directory=directory)
+    assert summary["num_train"] == 20
+    assert set(summary["label_curve"]) == {20}
+    assert before == {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    assert not (tmp_path / "run" / "zoo").exists()
+
+
+def test_zoo_that_does_not_fit_leaves_no_directory_behind(finished, tmp_path):
+    config = common.override(CONFIG, {"zoo.num_points": 17})
+    with pytest.raises(zoo.ZooError, match="num_points: found 16, expected 17"):
+        train.run(config, tmp_path / "run", zoo_directory=finished[0] / "zoo")
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_zoo_is_named(finished, tmp_path):
+    directory = tmp_path / "zoo"
+    directory.mkdir()
+    for path in (finished[0] / "zoo").iterdir():
+        (directory / path.name).write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(zoo.ZooError, match="zoo.json: found damaged JSON"):
+        train.run(CONFIG, tmp_path / "run", zoo_directory=directory)
+    whole = (finished[0] / "zoo" / "zoo.json").read_bytes()
+    (directory / "zoo.json").write_bytes(whole)
+    with pytest.raises(zoo.ZooError, match="sine-000000.npz: found a damaged file"):
+        train.run(CONFIG, tmp_path / "run", zoo_directory=directory)
+
+
+def test_batches_cover_every_epoch_once():
+    batches = learner.epoch_batches(3, 10, 3, 0, 6)
+    for epoch in (batches[:3], batches[3:]):
+        assert len(set(epoch.ravel().tolist())) == 9
+    assert (batches[:3] != batches[3:]).any()
+    # A chunk that starts within an epoch finds the same batches.
+    again = learner.epoch_batches(3, 10, 3, 2, 3)
+    np.testing.assert_array_equal(again, batches[2:5])
+
+
+def flags(name="sine", *, assignments=(), **values):
+    return config_lib.from_flags(
+        name, smoke_test=False, assignments=list(assignments), values=values
+    )
+
+
+def test_flags_and_assignments():
+    for name, preset in config_lib.CONFIGS.items():
+        assert flags(name) == preset()
+    config = flags(
+        assignments=["zoo.num_steps=7", "views.noise_kind=constant"],
+        **{"training.num_steps": 5, "num_train": None},
+    )
+    assert config.zoo.num_steps == 7 and config.training.num_steps == 5
+    assert config.views.noise_kind == "constant"
+    back = common.override(
+        config,
+        {
+            "zoo.num_steps": config_lib.sine().zoo.num_steps,
+            "training.num_steps": config_lib.sine().training.num_steps,
+            "views.noise_kind": "gaussian",
+        },
+    )
+    assert back == config_lib.sine()
+
+
+@pytest.mark.parametrize(
+    "assignment, message",
+    [
+        ("training.steps=3", "found no field 'training.steps'"),
+        ("training.num_steps=0", "num_steps: found 0, expected above 0"),
+        ("training.batch_size=1001", "batch_size: found 1001, expected at most 1000"),
+        ("training.batch_size=1", "batch_size: found 1, expected >= 2"),
+        ("training.select_by=luck", "select_by: found 'luck', expected one of"),
+        ("num_train=3001", "num_train: found 3001, expected 0 to 3000"),
+        ("zoo.stop_loss=-1.0", "stop_loss: found -1.0, expected >= 0"),
+        ("views.dropout=1.0", "dropout: found 1.0, expected 0 to below 1"),
+    ],
+)
+def test_wrong_assignments(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        flags(assignments=[assignment])
+
+
+def test_launcher_refuses_a_wrong_value(tmp_path):
+    process = launch(f"--workdir={tmp_path / 'run'}", "--set=views.noise=much")
+    assert process.returncode != 0
+    assert "found 'much' for 'views.noise'" in process.stderr + process.stdout
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
