@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments import common
-from modmeta import graphs
+from modmeta import supergraphs
 from modmeta.relational import api, bouncegrad, data
 from modmeta.relational.bouncegrad import BounceGradConfig, TaskBatch
 from modmeta.relational.model import random_structure
@@ -62,8 +62,8 @@ def main(argv: list[str]) -> None:
         batch_size=num_systems,
     )
     sizes = [num_nodes] * num_systems
-    budget = graphs.padding_budget(sizes, num_systems)
-    graph = jax.tree.map(jnp.asarray, graphs.build_supergraph(sizes, budget))
+    budget = supergraphs.padding_budget(sizes, num_systems)
+    graph = jax.tree.map(jnp.asarray, supergraphs.build_supergraph(sizes, budget))
     task_states = device_states(dataset, params.preprocessing.normalization)
     tasks = jnp.arange(num_systems)
     states = bouncegrad.gather_states(task_states, tasks, graph)

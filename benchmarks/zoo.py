@@ -23,7 +23,8 @@ from experiments import common
 from experiments.metanet_sine import config as config_lib
 from experiments.metanet_sine import train
 from experiments.metanet_sine.learner import Learner
-from modmeta.metanet import architectures, zoo
+from modmeta.metanet import zoo
+from modmeta.metanet.input_networks import architectures
 from modmeta.metanet.zoo import sine
 
 _NETWORKS = flags.DEFINE_integer("networks", 32, "Networks at once.", lower_bound=1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from modmeta import graphs
+from modmeta import supergraphs
 from modmeta.relational.data import FeatureSpec
 from modmeta.relational.data.normalization import Normalization
 from modmeta.relational.model import ModelParams, RelationalModel, SearchConfig
@@ -85,8 +85,8 @@ class Batch:
     def __init__(self, sizes, budget=None, *, frames=4, relations=2, nodes=1, seed=0):
         rng = np.random.default_rng(seed)
         self.sizes = tuple(sizes)
-        budget = budget or graphs.padding_budget(sizes, len(sizes))
-        self.supergraph = graphs.build_supergraph(sizes, budget)
+        budget = budget or supergraphs.padding_budget(sizes, len(sizes))
+        self.supergraph = supergraphs.build_supergraph(sizes, budget)
         self.states = [
             rng.normal(size=(n, frames, len(SPEC.names))).astype(np.float32)
             for n in sizes

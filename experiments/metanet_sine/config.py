@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from experiments import common
-from modmeta.metanet.contrastive import ViewConfig
-from modmeta.metanet.models import MetanetConfig
+from modmeta.metanet.learning.contrastive import ViewConfig
+from modmeta.metanet.models.gmn import MetanetConfig
 from modmeta.metanet.zoo.sine import SineConfig
 
 SELECTIONS = ("loss", "probe")
@@ -64,7 +64,7 @@ class ExperimentConfig:
       views: How a network is disturbed for its second view.
       training: Contrastive training.
       bidirectional: Whether the parameter graph holds every edge reversed, too.
-      pooling: See `modmeta.metanet.models.pool`.
+      pooling: See `modmeta.metanet.models.gmn.pool`.
       embedding_size: Numbers that describe a network.
       num_train: Networks of the training split that are used; 0 for all.
       seed: Seed of everything random but the zoo, which has its own.

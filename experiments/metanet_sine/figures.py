@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modmeta.relational.figures import style
+from modmeta import figure_style as style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

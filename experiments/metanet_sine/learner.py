@@ -13,12 +13,13 @@ import numpy as np
 import optax
 
 from experiments.metanet_sine.config import ExperimentConfig
-from modmeta.metanet import contrastive, zoo
-from modmeta.metanet.contrastive import ContrastiveLoss, WeightStatistics
-from modmeta.metanet.features import to_graph
-from modmeta.metanet.models import MetanetConfig
-from modmeta.metanet.readouts import InvariantMetanet
-from modmeta.metanet.topology import Topology
+from modmeta.metanet import zoo
+from modmeta.metanet.learning import contrastive
+from modmeta.metanet.learning.contrastive import ContrastiveLoss, WeightStatistics
+from modmeta.metanet.models.features import to_graph
+from modmeta.metanet.models.gmn import MetanetConfig
+from modmeta.metanet.models.readouts import InvariantMetanet
+from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.networks import MLP
 
 _WARM_UP = 0.05
@@ -30,7 +31,7 @@ class ContrastiveMetanet(nn.Module):
     Attributes:
       config: Options of the metanetwork.
       embedding_size: Size of an embedding and of a projection.
-      pooling: See `modmeta.metanet.models.pool`.
+      pooling: See `modmeta.metanet.models.gmn.pool`.
     """
 
     config: MetanetConfig

@@ -11,9 +11,9 @@ from experiments import common
 from experiments.metanet_sine import figures
 from modmeta.checkpoint import save_artifact
 from modmeta.files import atomic_write
-from modmeta.metanet.contrastive import WeightStatistics
+from modmeta.metanet.learning.contrastive import WeightStatistics
 
-MODEL_KIND = "modmeta.metanet.contrastive"
+MODEL_KIND = "modmeta.metanet.learning.contrastive"
 
 
 def write_outputs(

@@ -19,7 +19,9 @@ from experiments.metanet_sine.config import ExperimentConfig, check
 from experiments.metanet_sine.learner import Learner, LearnerState, epoch_batches
 from modmeta import training as loop
 from modmeta.checkpoint import CheckpointStore
-from modmeta.metanet import contrastive, tracing, zoo
+from modmeta.metanet import zoo
+from modmeta.metanet.learning import contrastive
+from modmeta.metanet.parameter_graphs import tracing
 from modmeta.metanet.zoo import sine
 from modmeta.metrics import MetricWriter, read_metrics
 from modmeta.progress import ProgressMeter

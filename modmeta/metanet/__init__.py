@@ -1,28 +1,38 @@
 """Graph metanetworks: networks that take the weights of other networks as input."""
 
-from modmeta.metanet.errors import UnsupportedLayerError as UnsupportedLayerError
-from modmeta.metanet.features import to_graph as to_graph
-from modmeta.metanet.models import GraphMetanet as GraphMetanet
-from modmeta.metanet.models import MetanetConfig as MetanetConfig
-from modmeta.metanet.readouts import InvariantMetanet as InvariantMetanet
-from modmeta.metanet.readouts import WeightUpdateMetanet as WeightUpdateMetanet
-from modmeta.metanet.readouts import parameter_edges as parameter_edges
-from modmeta.metanet.registry import register_rule as register_rule
-from modmeta.metanet.symmetries import permute_parameters as permute_parameters
-from modmeta.metanet.symmetries import sample_symmetry as sample_symmetry
-from modmeta.metanet.topology import ParameterGraph as ParameterGraph
-from modmeta.metanet.topology import Topology as Topology
-from modmeta.metanet.tracing import parameter_graph as parameter_graph
-from modmeta.metanet.tracing import trace as trace
+from modmeta.metanet.models.features import to_graph as to_graph
+from modmeta.metanet.models.gmn import GraphMetanet as GraphMetanet
+from modmeta.metanet.models.gmn import MetanetConfig as MetanetConfig
+from modmeta.metanet.models.readouts import InvariantMetanet as InvariantMetanet
+from modmeta.metanet.models.readouts import WeightUpdateMetanet as WeightUpdateMetanet
+from modmeta.metanet.models.readouts import parameter_edges as parameter_edges
+from modmeta.metanet.parameter_graphs.errors import (
+    UnsupportedLayerError as UnsupportedLayerError,
+)
+from modmeta.metanet.parameter_graphs.registry import register_rule as register_rule
+from modmeta.metanet.parameter_graphs.symmetries import (
+    permute_parameters as permute_parameters,
+)
+from modmeta.metanet.parameter_graphs.symmetries import (
+    sample_symmetry as sample_symmetry,
+)
+from modmeta.metanet.parameter_graphs.topology import ParameterGraph as ParameterGraph
+from modmeta.metanet.parameter_graphs.topology import Topology as Topology
+from modmeta.metanet.parameter_graphs.tracing import parameter_graph as parameter_graph
+from modmeta.metanet.parameter_graphs.tracing import trace as trace
+from modmeta.metanet.verification import SymmetryErrors as SymmetryErrors
+from modmeta.metanet.verification import check_symmetries as check_symmetries
 
 __all__ = [
     "GraphMetanet",
     "InvariantMetanet",
     "MetanetConfig",
     "ParameterGraph",
+    "SymmetryErrors",
     "Topology",
     "UnsupportedLayerError",
     "WeightUpdateMetanet",
+    "check_symmetries",
     "parameter_edges",
     "parameter_graph",
     "permute_parameters",

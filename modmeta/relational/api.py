@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from modmeta import graphs
+from modmeta import supergraphs
 from modmeta.edges import EdgeLists
 from modmeta.progress import ProgressMeter
 from modmeta.relational import batching, evaluation, inference, neighbors
@@ -71,7 +71,7 @@ def build_model(
     )
     del batch_size
     # A pair of nodes: the head is run once to draw its parameters.
-    supergraph = graphs.build_supergraph([2], graphs.padding_budget([2], 1))
+    supergraph = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
     return model, model.init(rng_key, preprocessing, supergraph, train_set.num_frames)
 
 

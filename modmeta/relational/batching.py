@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from modmeta import graphs
+from modmeta import supergraphs
 from modmeta.edges import EdgeLists, fully_connected
 from modmeta.relational.bouncegrad import TaskBatch
 
@@ -37,7 +37,7 @@ class TaskSampler:
         self._edges = edges
         self._seed = seed
         self.batch_size = min(batch_size, len(self._sizes))
-        self.budget = graphs.padding_budget(self._sizes, self.batch_size, edges)
+        self.budget = supergraphs.padding_budget(self._sizes, self.batch_size, edges)
 
     def tasks(self, step: int) -> np.ndarray:
         """The rows `[batch_size]` of the data set that make up a step's batch."""
@@ -71,14 +71,14 @@ def all_batches(
     batch_size = min(batch_size, len(sizes))
     tasks = np.arange(len(sizes), dtype=np.int32)
     rows = [tasks[i : i + batch_size] for i in range(0, len(tasks), batch_size)]
-    budget = graphs.padding_budget(sizes, batch_size, edges)
+    budget = supergraphs.padding_budget(sizes, batch_size, edges)
     return stack_batches(rows, sizes, budget, edges)
 
 
 def stack_batches(
     rows: Sequence[np.ndarray],
     sizes: np.ndarray,
-    budget: graphs.PaddingBudget,
+    budget: supergraphs.PaddingBudget,
     edges: EdgeLists = fully_connected,
 ) -> TaskBatch:
     """Builds one `TaskBatch` per list of rows and stacks them (NumPy leaves).
@@ -92,19 +92,19 @@ def stack_batches(
     padded = [
         np.pad(row, (0, budget.num_systems - len(row)), mode="edge") for row in rows
     ]
-    supergraphs = [
-        graphs.build_supergraph(
+    padded_graphs = [
+        supergraphs.build_supergraph(
             sizes[row],
             budget,
             edges if callable(edges) else [edges[task] for task in row],
         )
         for row in rows
     ]
-    if all(supergraph is supergraphs[0] for supergraph in supergraphs):
+    if all(graph is padded_graphs[0] for graph in padded_graphs):
         stacked = jax.tree.map(
             lambda leaf: np.broadcast_to(leaf, (len(rows), *leaf.shape)),
-            supergraphs[0],
+            padded_graphs[0],
         )
     else:
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *supergraphs)
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded_graphs)
     return TaskBatch(np.stack(padded), stacked)

@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import optax
 
 from modmeta import search
-from modmeta.graphs import SuperGraph
 from modmeta.relational import energy as energy_lib
 from modmeta.relational import memory, proposal_head
 from modmeta.relational.model import ModelParams, RelationalModel
 from modmeta.relational.problems import Problems
 from modmeta.search import enumeration, schedules
+from modmeta.supergraphs import SuperGraph
 
 GRADIENTS = ("chosen", "mixture")
 TEMPERATURES = ("geometric", "acceptance")

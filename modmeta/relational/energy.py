@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 
 from modmeta import search
-from modmeta.graphs import SuperGraph
 from modmeta.relational.modules import ModuleBank, ModuleParams, select_module
 from modmeta.relational.preprocessing import (
     Preprocessing,
     decode_targets,
     encode_targets,
 )
+from modmeta.supergraphs import SuperGraph
 
 
 class MessageCache(NamedTuple):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import jax
 
-from modmeta.graphs import PaddingBudget, SuperGraph
 from modmeta.relational.model import RelationalModel
+from modmeta.supergraphs import PaddingBudget, SuperGraph
 
 _FLOAT_BYTES = 4
 _GIBIBYTE = 2**30

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from modmeta import search
 from modmeta.edges import EdgeLists
-from modmeta.graphs import SuperGraph
 from modmeta.relational import energy as energy_lib
 from modmeta.relational import neighbors, recompute
 from modmeta.relational.data import TrajectoryDataset
@@ -23,6 +22,7 @@ from modmeta.relational.preprocessing import Preprocessing, edge_inputs
 from modmeta.relational.problems import Problems
 from modmeta.relational.proposal_head import ProposalConfig, ProposalHead
 from modmeta.search import proposals
+from modmeta.supergraphs import SuperGraph
 
 ENERGIES = ("one_step", "rollout")
 PRIORS = ("none", "symmetric")

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from modmeta import search
-from modmeta.graphs import SuperGraph
 from modmeta.relational import energy as energy_lib
 from modmeta.relational import recompute
+from modmeta.supergraphs import SuperGraph
 
 if TYPE_CHECKING:
     from modmeta.relational.model import ModelParams, RelationalModel

@@ -17,8 +17,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from modmeta.graphs import SuperGraph
 from modmeta.networks import MLP
+from modmeta.supergraphs import SuperGraph
 
 ENCODERS = ("mlp", "cnn", "denoiser", "mlp+denoiser", "cnn+denoiser", "none")
 

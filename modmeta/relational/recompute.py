@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from modmeta import search
-from modmeta.graphs import SuperGraph
 from modmeta.relational.energy import zero_padded_nodes
 from modmeta.relational.modules import ModuleBank, ModuleParams
 from modmeta.relational.preprocessing import Preprocessing, encode_targets
+from modmeta.supergraphs import SuperGraph
 
 
 class ObservedFrames(NamedTuple):

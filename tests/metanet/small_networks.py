@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmeta.metanet import layers, trace
-from modmeta.metanet.architectures import (
+from modmeta.metanet import trace
+from modmeta.metanet.input_networks import layers
+from modmeta.metanet.input_networks.architectures import (
     SIREN,
     ConvNet,
     DeepSets,
@@ -18,7 +19,7 @@ from modmeta.metanet.architectures import (
     ResNet,
     VisionTransformer,
 )
-from modmeta.metanet.vocabulary import NODE_TYPES
+from modmeta.metanet.parameter_graphs.vocabulary import NODE_TYPES
 from modmeta.networks import MLP
 
 

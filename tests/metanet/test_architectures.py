@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.metanet import architectures, layers
-from modmeta.metanet.architectures import (
+from modmeta.metanet.input_networks import architectures, layers
+from modmeta.metanet.input_networks.architectures import (
     SIREN,
     ConvNet,
     DeepSets,

@@ -10,7 +10,7 @@ import pytest
 from jax import flatten_util
 
 from modmeta import networks
-from modmeta.metanet import baselines, mlp_baselines
+from modmeta.metanet.models import baselines, mlp_baselines
 from tests.metanet import hand_made
 from tests.metanet.test_models import assert_close, graph_of, random_params
 

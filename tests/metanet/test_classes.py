@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from modmeta.metanet.classes import PermutationClasses
+from modmeta.metanet.parameter_graphs.classes import PermutationClasses
 
 
 def members(index, slots):

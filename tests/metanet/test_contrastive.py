@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from modmeta.metanet import contrastive
-from modmeta.metanet.contrastive import ViewConfig
+from modmeta.metanet.learning import contrastive
+from modmeta.metanet.learning.contrastive import ViewConfig
 
 RNG = np.random.default_rng(0)
 SIZES = (12, 1, 400)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.metanet import features
+from modmeta.metanet.models import features
 from tests.metanet import hand_made
 from tests.metanet.test_models import random_params
 

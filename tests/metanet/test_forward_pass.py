@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modmeta import metanet
-from modmeta.metanet import forward_pass
+from modmeta.metanet.models import forward_pass
 from tests.metanet.small_networks import normal, random_variables
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.metanet import layers
+from modmeta.metanet.input_networks import layers
 from tests.metanet.small_networks import normal, random_variables
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

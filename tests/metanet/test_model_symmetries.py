@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from modmeta import metanet
-from modmeta.metanet import architectures, features, models, readouts, symmetries
+from modmeta.metanet.input_networks import architectures
+from modmeta.metanet.models import features, gmn, readouts
+from modmeta.metanet.parameter_graphs import symmetries
 from tests.metanet.small_networks import normal, random_variables
 from tests.metanet.test_models import assert_close, random_params
 
@@ -30,7 +32,7 @@ def test_symmetries_of_traced_networks(name):
     inputs = normal(*shape)
     variables = random_variables(network, inputs)
     topology = metanet.trace(network, variables, inputs)
-    config = models.MetanetConfig(width=4, num_blocks=2, outputs_nodes=True)
+    config = gmn.MetanetConfig(width=4, num_blocks=2, outputs_nodes=True)
     table = readouts.parameter_edges(topology)
     reader = readouts.InvariantMetanet(config, 3)
     writer = readouts.WeightUpdateMetanet(config, initial_step=1.0)

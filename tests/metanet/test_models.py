@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from modmeta import graphs
-from modmeta.metanet import features, models
+from modmeta.metanet.models import features, gmn
 from tests.metanet import hand_made
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 WIDTHS = (2, 5, 3)
-SMALL = models.MetanetConfig(
+SMALL = gmn.MetanetConfig(
     width=8, num_blocks=2, use_globals=True, outputs_nodes=True, activation="silu"
 )
 CONFIGS = {
     "mean": SMALL,
-    "sum": models.MetanetConfig(width=8, num_blocks=2, aggregation="sum"),
-    "typed": models.MetanetConfig(
+    "sum": gmn.MetanetConfig(width=8, num_blocks=2, aggregation="sum"),
+    "typed": gmn.MetanetConfig(
         width=8,
         num_blocks=2,
         aggregation="typed_mean",
@@ -61,7 +61,7 @@ def assert_close(found, expected):
 @pytest.fixture(scope="module", params=sorted(CONFIGS))
 def setup(request):
     config = CONFIGS[request.param]
-    module = models.GraphMetanet(config)
+    module = gmn.GraphMetanet(config)
     bidirectional = not config.reverse_messages
     tensors = hand_made.random_tensors(np.random.default_rng(1), WIDTHS)
     graph = graph_of(WIDTHS, tensors, bidirectional=bidirectional)
@@ -207,18 +207,18 @@ def test_gradients_are_finite_and_reach_every_parameter(setup):
 
 def test_one_block_equals_a_loop_over_edges():
     """Sums of projected parts against concatenations, one edge and node at a time."""
-    config = models.MetanetConfig(
+    config = gmn.MetanetConfig(
         width=4, num_blocks=1, outputs_nodes=True, reverse_messages=True
     )
     topology = hand_made.topology((2, 3, 1))
     values = np.random.default_rng(7).normal(size=topology.num_edges)
     graph = features.to_graph(topology, values.astype(np.float32), bidirectional=False)
-    block = models.MetanetBlock(config)
+    block = gmn.MetanetBlock(config)
     rng = np.random.default_rng(8)
     nodes = rng.normal(size=(topology.num_nodes, 4)).astype(np.float32)
     edges = rng.normal(size=(topology.num_edges, 4)).astype(np.float32)
-    embeddings = models.Embeddings(jnp.asarray(nodes), jnp.asarray(edges), None)
-    wiring = models.wiring_of(graph)
+    embeddings = gmn.Embeddings(jnp.asarray(nodes), jnp.asarray(edges), None)
+    wiring = gmn.wiring_of(graph)
     params = random_params(block, embeddings, wiring)
     found = block.apply(params, embeddings, wiring)
 
@@ -270,10 +270,10 @@ def test_direction_flag_tells_a_network_from_its_mirror():
     graph = features.to_graph(topology, np.array([-1.0, 2.0], np.float32))
     distances = {}
     for flag in (True, False):
-        config = models.MetanetConfig(
+        config = gmn.MetanetConfig(
             width=8, num_blocks=2, direction_flag=flag, outputs_nodes=True
         )
-        module = models.GraphMetanet(config)
+        module = gmn.GraphMetanet(config)
         params = random_params(module, graph)
         sums = [
             np.sum(np.asarray(module.apply(params, g).nodes), axis=0)
@@ -286,9 +286,9 @@ def test_direction_flag_tells_a_network_from_its_mirror():
 
 def test_recomputed_blocks_give_the_same_numbers():
     graph = graph_of(WIDTHS, hand_made.random_tensors(np.random.default_rng(9), WIDTHS))
-    plain = models.GraphMetanet(models.MetanetConfig(width=4, num_blocks=2))
-    again = models.GraphMetanet(
-        models.MetanetConfig(width=4, num_blocks=2, checkpoint_blocks=True)
+    plain = gmn.GraphMetanet(gmn.MetanetConfig(width=4, num_blocks=2))
+    again = gmn.GraphMetanet(
+        gmn.MetanetConfig(width=4, num_blocks=2, checkpoint_blocks=True)
     )
     params = random_params(plain, graph)
 
@@ -314,4 +314,4 @@ def test_recomputed_blocks_give_the_same_numbers():
 def test_bad_options_are_named(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"{name}: found .* expected"):
-        models.MetanetConfig(**options)
+        gmn.MetanetConfig(**options)

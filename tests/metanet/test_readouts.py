@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modmeta import graphs, metanet
-from modmeta.metanet import features, models, readouts
+from modmeta.metanet.models import features, gmn, readouts
 from tests.metanet import hand_made
 from tests.metanet.small_networks import normal, random_variables
 from tests.metanet.test_models import assert_close, graph_of, random_params
@@ -21,18 +21,16 @@ def random_embeddings(rng, graph, width=4):
     def rows(count):
         return jnp.asarray(rng.normal(size=(count, width)), jnp.float32)
 
-    return models.Embeddings(
-        rows(int(graph.n_node.sum())), rows(len(graph.senders)), None
-    )
+    return gmn.Embeddings(rows(int(graph.n_node.sum())), rows(len(graph.senders)), None)
 
 
-@pytest.mark.parametrize("pooling", models.POOLINGS)
+@pytest.mark.parametrize("pooling", gmn.POOLINGS)
 @pytest.mark.parametrize("outputs_nodes", [False, True])
 def test_output_ignores_the_order_of_hidden_units(pooling, outputs_nodes):
     rng = np.random.default_rng(0)
     tensors = hand_made.random_tensors(rng, WIDTHS)
     permutations = hand_made.random_permutations(rng, WIDTHS)
-    config = models.MetanetConfig(width=8, num_blocks=2, outputs_nodes=outputs_nodes)
+    config = gmn.MetanetConfig(width=8, num_blocks=2, outputs_nodes=outputs_nodes)
     module = readouts.InvariantMetanet(config, 3, pooling)
     graph = graph_of(WIDTHS, tensors)
     params = random_params(module, graph)
@@ -52,7 +50,7 @@ def test_output_ignores_the_order_of_hidden_units(pooling, outputs_nodes):
     assert_close(together, jnp.stack([expected, other], axis=1))
 
 
-@pytest.mark.parametrize("pooling", models.POOLINGS)
+@pytest.mark.parametrize("pooling", gmn.POOLINGS)
 def test_padded_batch_equals_one_by_one_and_padding_reads_zero(pooling):
     rng = np.random.default_rng(1)
     singles = [
@@ -60,7 +58,7 @@ def test_padded_batch_equals_one_by_one_and_padding_reads_zero(pooling):
         for widths in [(2, 3, 1), (1, 4, 2, 2)]
     ]
     budget = graphs.GraphBudget(*(s + 3 for s in graphs.graph_budget(singles, 2)))
-    config = models.MetanetConfig(width=4, num_blocks=1, outputs_nodes=True)
+    config = gmn.MetanetConfig(width=4, num_blocks=1, outputs_nodes=True)
     module = readouts.InvariantMetanet(config, 2, pooling)
     batch = graphs.batch_graphs(singles, budget)
     params = random_params(module, batch)
@@ -76,7 +74,7 @@ def test_readout_equals_a_loop_over_groups():
     graph = graph_of((2, 3, 2), hand_made.random_tensors(rng, (2, 3, 2)))
     embeddings = random_embeddings(rng, graph)
     weights = None
-    for pooling in models.POOLINGS:
+    for pooling in gmn.POOLINGS:
         module = readouts.GraphReadout(2, 4, pooling)
         weights = weights or random_params(module, embeddings, graph)
         found = module.apply(weights, embeddings, graph)[0]
@@ -120,7 +118,7 @@ def test_duplicated_units_are_not_noticed(bidirectional):
             "rescale_by_fan_in": True,
             **options,
         }
-        config = models.MetanetConfig(
+        config = gmn.MetanetConfig(
             width=8,
             num_blocks=2,
             use_globals=True,
@@ -152,7 +150,7 @@ def test_new_weights_move_with_the_hidden_units(num_heads):
     tensors = hand_made.random_tensors(rng, WIDTHS)
     permutations = hand_made.random_permutations(rng, WIDTHS)
     topology = hand_made.topology(WIDTHS)
-    config = models.MetanetConfig(width=4, num_blocks=2)
+    config = gmn.MetanetConfig(width=4, num_blocks=2)
     module = readouts.WeightUpdateMetanet(config, num_heads, num_layers=4)
     table = readouts.parameter_edges(topology)
     vector = hand_made.flatten(tensors)
@@ -183,7 +181,7 @@ def test_step_size_zero_is_the_identity_and_steps_belong_to_layers():
     topology = hand_made.topology(WIDTHS)
     graph, vector = graph_of(WIDTHS, tensors), hand_made.flatten(tensors)
     table = readouts.parameter_edges(topology)
-    config = models.MetanetConfig(width=4, num_blocks=1)
+    config = gmn.MetanetConfig(width=4, num_blocks=1)
     module = readouts.WeightUpdateMetanet(config, num_layers=4)
     init = jax.jit(lambda key: module.init(key, graph, table, vector))
     params = init(jax.random.key(0))
@@ -267,7 +265,7 @@ def test_new_weights_of_a_traced_network():
     table = readouts.parameter_edges(topology)
     vector = topology.flatten(variables)
     assert set(table.counts.tolist()) >= {0, 1, 2}
-    config = models.MetanetConfig(width=4, num_blocks=1, aggregation="typed_mean")
+    config = gmn.MetanetConfig(width=4, num_blocks=1, aggregation="typed_mean")
     module = readouts.WeightUpdateMetanet(config)
     graph = features.to_graph(topology, topology.edge_values(variables))
     params = random_params(module, graph, table, vector)
@@ -279,7 +277,7 @@ def test_new_weights_of_a_traced_network():
     assert all(jax.tree.leaves(is_changed["params"]))
     assert not any(jax.tree.leaves(is_changed["batch_stats"]))
     # The mean over both uses of the layer, from the embeddings themselves.
-    embeddings = models.GraphMetanet(config).apply(
+    embeddings = gmn.GraphMetanet(config).apply(
         {"params": params["params"]["metanet"]}, graph
     )
     head = params["params"]["update"]["changes"]

@@ -6,8 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.metanet import UnsupportedLayerError, layers, trace
-from modmeta.metanet.vocabulary import ATTRIBUTES, EDGE_TYPES, NODE_TYPES
+from modmeta.metanet import UnsupportedLayerError, trace
+from modmeta.metanet.input_networks import layers
+from modmeta.metanet.parameter_graphs.vocabulary import (
+    ATTRIBUTES,
+    EDGE_TYPES,
+    NODE_TYPES,
+)
 from tests.metanet.small_networks import (
     IMAGES,
     SEQUENCES,

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from modmeta.metanet import symmetries
+from modmeta.metanet.parameter_graphs import symmetries
 from tests.metanet.small_networks import (
     NETWORKS,
     assert_same,

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.metanet import scaling
-from modmeta.metanet.architectures import (
+from modmeta.metanet.input_networks.architectures import (
     SIREN,
     ConvNet,
     DeepSets,
@@ -17,8 +16,9 @@ from modmeta.metanet.architectures import (
     ResNet,
     VisionTransformer,
 )
-from modmeta.metanet.layers import CyclicDense
-from modmeta.metanet.tracing import trace
+from modmeta.metanet.input_networks.layers import CyclicDense
+from modmeta.metanet.parameter_graphs import scaling
+from modmeta.metanet.parameter_graphs.tracing import trace
 from modmeta.networks import MLP
 from tests.metanet.small_networks import normal, random_variables
 

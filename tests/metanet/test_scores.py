@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from modmeta.metanet import scores
+from modmeta.metanet.learning import scores
 
 
 def pairs_with_ties(rng, size):

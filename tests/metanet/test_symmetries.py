@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modmeta.metanet import trace
-from modmeta.metanet.symmetries import (
+from modmeta.metanet.parameter_graphs.symmetries import (
     edge_permutation,
     group_order_logarithm,
     parameter_permutation,

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from modmeta.metanet import UnsupportedLayerError, register_rule, trace
-from modmeta.metanet.rules.linear import dense
-from modmeta.metanet.vocabulary import ATTRIBUTES, EDGE_TYPES, NODE_TYPES
+from modmeta.metanet.parameter_graphs.rules.linear import dense
+from modmeta.metanet.parameter_graphs.vocabulary import (
+    ATTRIBUTES,
+    EDGE_TYPES,
+    NODE_TYPES,
+)
 from tests.metanet.network_cases import IMAGE, Case, make
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -291,7 +295,7 @@ def test_units_and_functions_of_an_mlp():
     topology = trace(model, variables, x)
     names = [NODE_TYPES.name(i) for i in topology.node_types]
     assert collections.Counter(names) == {"input": 3, "linear": 9, "bias": 3}
-    from modmeta.metanet.functions import PROBES
+    from modmeta.metanet.parameter_graphs.functions import PROBES
 
     layer = topology.node_layers
     is_linear = topology.node_types == NODE_TYPES.id("linear")

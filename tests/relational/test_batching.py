@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from modmeta import graphs
+from modmeta import supergraphs
 from modmeta.relational import batching
 
 SIZES = (3, 5, 4, 2, 5)
@@ -14,7 +14,7 @@ def some_edges(seed=0):
     rng = np.random.default_rng(seed)
     edges = []
     for size in SIZES:
-        senders, receivers = graphs.fully_connected(size)
+        senders, receivers = supergraphs.fully_connected(size)
         chosen = np.sort(rng.permutation(len(senders))[: -(-len(senders) // 2)])
         edges.append((senders[chosen], receivers[chosen]))
     return edges
@@ -61,7 +61,7 @@ def test_sampler_gives_every_task_its_own_edges():
 
 
 def test_lists_of_all_edges_are_the_default():
-    edges = [graphs.fully_connected(size) for size in SIZES]
+    edges = [supergraphs.fully_connected(size) for size in SIZES]
     for given, default in (
         (batching.all_batches(SIZES, 2, edges), batching.all_batches(SIZES, 2)),
         (
@@ -70,7 +70,7 @@ def test_lists_of_all_edges_are_the_default():
         ),
     ):
         np.testing.assert_array_equal(given.tasks, default.tasks)
-        for field in graphs.SuperGraph._fields[1:]:
+        for field in supergraphs.SuperGraph._fields[1:]:
             np.testing.assert_array_equal(
                 getattr(given.supergraph, field), getattr(default.supergraph, field)
             )

@@ -135,7 +135,7 @@ def edge_mask(sizes, tasks):
 def test_gather_and_scatter(tasks):
     sizes = np.array(SIZES)
     batch = batching.stack_batches(
-        [np.array(tasks)], sizes, batching.graphs.padding_budget(sizes, 3)
+        [np.array(tasks)], sizes, batching.supergraphs.padding_budget(sizes, 3)
     )
     batch = jax.tree.map(lambda leaf: leaf[0], batch)
     graph, before = batch.supergraph, random_structures(len(SIZES), 4)

@@ -14,7 +14,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from modmeta import graphs, search
+from modmeta import search, supergraphs
 from modmeta.relational import energy as energy_lib
 from modmeta.relational import preprocessing as preprocessing_lib
 from modmeta.relational import recompute
@@ -24,7 +24,7 @@ from tests.fixtures import Batch, TinyProblem, small_model, small_params
 from tests.reference import Reference
 
 SIZES = (3, 1, 4)
-LOOSE = graphs.PaddingBudget(13, 25, 5, 5, 6)
+LOOSE = supergraphs.PaddingBudget(13, 25, 5, 5, 6)
 VARIANTS = {
     "default": {},
     "published": {

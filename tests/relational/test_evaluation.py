@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta import graphs
+from modmeta import supergraphs
 from modmeta.relational import evaluation
 from modmeta.relational.bouncegrad import TaskStructures
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset, normalize
@@ -150,7 +150,7 @@ class Rollout:
     def step_by_step(self, task):
         """Predictions `[steps, nodes, F]` of one system, one frame after the other."""
         size = SIZES[task]
-        graph = graphs.build_supergraph([size], graphs.padding_budget([4], 1))
+        graph = supergraphs.build_supergraph([size], supergraphs.padding_budget([4], 1))
         structure = structure_from_matrices(
             [self.tasks.edges[task]], [self.tasks.node_modules[task]], graph
         )

@@ -9,8 +9,8 @@ pytest.importorskip("matplotlib")
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.colors import to_rgb  # noqa: E402
 
+from modmeta import figure_style as style  # noqa: E402
 from modmeta.relational import figures  # noqa: E402
-from modmeta.relational.figures import style  # noqa: E402
 
 
 def assert_readable(figure):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from modmeta import graphs
+from modmeta import supergraphs
 from modmeta.relational import batching, inference
 from modmeta.relational.bouncegrad import TaskStructures
 from modmeta.relational.inference import InferenceConfig
@@ -39,7 +39,9 @@ class Setting:
             modules=jax.tree.map(lambda leaf: scale * leaf, params.modules)
         )
         self.reference = Reference(model, self.params)
-        self.batches = batching.all_batches(sizes, 2, edges or graphs.fully_connected)
+        self.batches = batching.all_batches(
+            sizes, 2, edges or supergraphs.fully_connected
+        )
         # Padded nodes must never be read.
         self.states = np.full(
             (len(sizes), max(sizes), *self.tasks.states[0].shape[1:]),
@@ -322,7 +324,7 @@ def some_edges(sizes, seed=0):
     rng = np.random.default_rng(seed)
     edges = []
     for size in sizes:
-        senders, receivers = graphs.fully_connected(size)
+        senders, receivers = supergraphs.fully_connected(size)
         chosen = rng.random(len(senders)) < 0.6
         edges.append((senders[chosen], receivers[chosen]))
     return edges
@@ -330,7 +332,7 @@ def some_edges(sizes, seed=0):
 
 def test_lists_of_all_edges_find_what_the_default_finds():
     given = setting("uniform")
-    edges = [graphs.fully_connected(size) for size in SIZES]
+    edges = [supergraphs.fully_connected(size) for size in SIZES]
     listed = Setting(given.model, edges=edges)
     found = listed.infer(dataclasses.replace(CONFIG, num_steps=5))
     expected = given.infer(dataclasses.replace(CONFIG, num_steps=5))
@@ -448,7 +450,7 @@ def test_task_sampler_is_a_function_of_seed_and_step():
     batches = first.batches(2, 3)
     assert batches.tasks.tolist() == order[2:5]
     for index in range(3):
-        expected = graphs.build_supergraph(
+        expected = supergraphs.build_supergraph(
             [sizes[task] for task in order[2 + index]], first.budget
         )
         jax.tree.map(

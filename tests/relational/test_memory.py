@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta import graphs
+from modmeta import supergraphs
 from modmeta.relational import batching, bouncegrad, inference, memory
 from modmeta.relational.bouncegrad import BounceGradConfig, TaskBatch
 from modmeta.relational.inference import InferenceConfig
@@ -58,8 +58,8 @@ def test_prediction_is_near_what_the_compiler_assigns(search, chunk):
 
 
 def test_budget_is_read_off_the_shapes():
-    budget = graphs.PaddingBudget(12, 40, 3, 5, 4)
-    supergraph = graphs.build_supergraph([5, 4], budget)
+    budget = supergraphs.PaddingBudget(12, 40, 3, 5, 4)
+    supergraph = supergraphs.build_supergraph([5, 4], budget)
     assert memory.budget_of(supergraph) == budget
     stacked = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), supergraph)
     assert memory.budget_of(stacked) == budget
@@ -124,7 +124,7 @@ def test_need_grows_with_candidates_and_chunk_alone():
     model = wide_model()
 
     def total(num_nodes, degree, chunk=0):
-        budget = graphs.PaddingBudget(
+        budget = supergraphs.PaddingBudget(
             num_nodes + 1, num_nodes * degree, 1, num_nodes, degree
         )
         return memory.predict_bytes(

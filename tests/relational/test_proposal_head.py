@@ -15,7 +15,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from modmeta import graphs
+from modmeta import supergraphs
 from modmeta.relational import proposal_head
 from modmeta.relational.proposal_head import ProposalConfig
 from tests.fixtures import Batch, random_preprocessing, small_model, small_params
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 ENCODERS = ("mlp", "cnn", "denoiser", "mlp+denoiser", "cnn+denoiser")
 SIZES = (3, 1, 4)
 FRAMES = 15
-LOOSE = graphs.PaddingBudget(13, 25, 5, 5, 6)
+LOOSE = supergraphs.PaddingBudget(13, 25, 5, 5, 6)
 
 
 @functools.partial(jax.jit, static_argnames="model")

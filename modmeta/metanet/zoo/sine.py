@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from modmeta.metanet import fields
+from modmeta.metanet.input_networks import fields
 from modmeta.metanet.zoo import storage
 from modmeta.metanet.zoo.specification import (
     GroupSpec,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from modmeta import figure_style as style
 from modmeta.optional import import_optional
 from modmeta.relational.export import real_nodes
-from modmeta.relational.figures import style
 from modmeta.relational.matching import (
     check_probabilities,
     check_relations,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from modmeta.relational.figures import style
+from modmeta import figure_style as style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

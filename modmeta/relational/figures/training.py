@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from modmeta.relational.figures import style
+from modmeta import figure_style as style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from modmeta import figure_style as style
 from modmeta.optional import import_optional
-from modmeta.relational.figures import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

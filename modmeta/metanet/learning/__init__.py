@@ -1,0 +1,1 @@
+"""Tasks of metanetworks: what they read in batches, learn, and are scored by."""

@@ -1,0 +1,1 @@
+"""Metanetworks: graph metanetworks, read-outs and the models they are compared to."""

@@ -1,0 +1,301 @@
+"""From topologies and edge values to graphs with features, and their encoders.
+
+Letters: N nodes, E edges of a topology, F edges of a graph (E, or 2 E with reversed
+edges), P probes of a function, A attributes, B networks of one topology. Edge values
+are `[F]`, or `[F, B]` for a homogeneous batch; every other feature belongs to the
+topology and is shared by the batch.
+
+Encoders follow Lim et al. 2023 (arXiv 2312.04501) and its public release: the sine of
+a linear map for scalars, embeddings for types, one linear map of all of them.
+Deviations: a reversed edge says so; layer numbers enter raw and as a share of the
+depth, so that deeper networks stay in range; functions and attributes of nodes are
+features; the edge value enters as it is too, next to its sines; phases of the sines
+start uniform.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta import graphs
+
+if TYPE_CHECKING:
+    from modmeta.metanet.parameter_graphs.topology import Topology
+
+NUM_TYPES = 64
+"""Rows of the embedding tables, with room for types that users add."""
+
+SCALAR_ENCODINGS = ("sine", "fourier")
+FOURIER_SCALE = 3.0
+SMALL_ATTRIBUTE = 1e-8
+
+
+class NodeFeatures(NamedTuple):
+    """Features of nodes.
+
+    Attributes:
+      types: `[N]` int32, below `NUM_TYPES`.
+      layers: `[N, 2]` layer number, raw and as a share of the depth.
+      orders: `[N]` position among the inputs or outputs, -1 elsewhere.
+      functions: `[N, P]` values of the node's function at the probes.
+      attributes: `[N, A]`.
+      group_weights: `[N]` weights of the mean over (layer, type) groups of the means
+        within them; they sum to one over a graph.
+    """
+
+    types: np.ndarray | jax.Array
+    layers: np.ndarray | jax.Array
+    orders: np.ndarray | jax.Array
+    functions: np.ndarray | jax.Array
+    attributes: np.ndarray | jax.Array
+    group_weights: np.ndarray | jax.Array
+
+
+class EdgeFeatures(NamedTuple):
+    """Features of edges, sorted by receiver.
+
+    Attributes:
+      values: `[F]` or `[F, B]` parameter values or constants.
+      types: `[F]` int32, below `NUM_TYPES`.
+      layers: `[F, 2]` layer number, raw and as a share of the depth.
+      positions: `[F, 3]` offsets of kernel entries, in pixels.
+      is_reversed: `[F]` true at edges from output to input.
+      fan_ins: `[F]` number of edges of the same type into the unit that the edge
+        feeds; the same for an edge and its reverse.
+      receiver_counts: `[F]` number of edges of the same type and direction into the
+        receiver.
+      sender_counts: `[F]` the same, out of the sender.
+      group_weights: `[F]` weights of the mean over (layer, type, direction) groups of
+        the means within them; they sum to one over a graph.
+    """
+
+    values: np.ndarray | jax.Array
+    types: np.ndarray | jax.Array
+    layers: np.ndarray | jax.Array
+    positions: np.ndarray | jax.Array
+    is_reversed: np.ndarray | jax.Array
+    fan_ins: np.ndarray | jax.Array
+    receiver_counts: np.ndarray | jax.Array
+    sender_counts: np.ndarray | jax.Array
+    group_weights: np.ndarray | jax.Array
+
+
+def edge_order(topology: Topology, *, bidirectional: bool = True) -> np.ndarray:
+    """Where the edges of a graph come from.
+
+    Args:
+      topology: The topology.
+      bidirectional: Whether reversed edges follow the E edges before sorting.
+
+    Returns:
+      `[F]` source of every edge of `to_graph`: e < E is edge e, E + e its reverse.
+    """
+    receivers = np.asarray(topology.receivers)
+    if bidirectional:
+        receivers = np.concatenate([receivers, np.asarray(topology.senders)])
+    return np.argsort(receivers, kind="stable")
+
+
+def to_graph(
+    topology: Topology,
+    edge_values: np.ndarray | jax.Array,
+    *,
+    bidirectional: bool = True,
+) -> graphs.GraphsTuple:
+    """The graph that a metanetwork reads.
+
+    Args:
+      topology: Structure of the network.
+      edge_values: `[E]` values of its edges, or `[E, B]` those of B networks. NumPy
+        stays NumPy, for batches of different topologies
+        (`modmeta.graphs.batch_graphs`); traced values stay traced.
+      bidirectional: Whether every edge appears reversed too.
+
+    Returns:
+      A graph with `NodeFeatures`, `EdgeFeatures` and one real graph.
+
+    Raises:
+      ValueError: If the values do not fit the topology or a type has no embedding.
+    """
+    num_edges = len(topology.senders)
+    if edge_values.ndim not in (1, 2) or edge_values.shape[0] != num_edges:
+        raise ValueError(
+            f"edge_values: found shape {edge_values.shape}, expected ({num_edges},) or "
+            f"({num_edges}, networks)"
+        )
+    for name in ("node_types", "edge_types"):
+        types = np.asarray(getattr(topology, name))
+        if types.size and not 0 <= types.min() <= types.max() < NUM_TYPES:
+            raise ValueError(
+                f"{name}: found {types.min()} to {types.max()}, expected ids from 0 "
+                f"to {NUM_TYPES - 1}"
+            )
+    order = edge_order(topology, bidirectional=bidirectional)
+    is_reversed = order >= num_edges
+    edge = order % max(num_edges, 1)
+    senders = np.where(is_reversed, topology.receivers[edge], topology.senders[edge])
+    receivers = np.where(is_reversed, topology.senders[edge], topology.receivers[edge])
+    types = np.asarray(topology.edge_types, np.int32)
+    fan_ins = _group_counts(topology.receivers, types)
+    directed_types = types[edge] + NUM_TYPES * is_reversed
+    depth = max(
+        int(np.max(topology.node_layers, initial=0)),
+        int(np.max(topology.edge_layers, initial=0)),
+        1,
+    )
+    edges = EdgeFeatures(
+        values=edge_values[edge],
+        types=types[edge],
+        layers=_layer_features(topology.edge_layers[edge], depth),
+        positions=np.asarray(topology.edge_positions, np.float32)[edge],
+        is_reversed=is_reversed,
+        fan_ins=fan_ins[edge],
+        receiver_counts=_group_counts(receivers, directed_types),
+        sender_counts=_group_counts(senders, directed_types),
+        group_weights=_group_weights(topology.edge_layers[edge], directed_types),
+    )
+    nodes = NodeFeatures(
+        types=np.asarray(topology.node_types, np.int32),
+        layers=_layer_features(topology.node_layers, depth),
+        orders=np.asarray(topology.node_orders, np.float32),
+        functions=np.asarray(topology.node_functions, np.float32),
+        attributes=np.asarray(topology.node_attributes, np.float32),
+        group_weights=_group_weights(topology.node_layers, topology.node_types),
+    )
+    return graphs.single_graph(nodes, edges, senders, receivers)
+
+
+def _layer_features(layers: np.ndarray, depth: int) -> np.ndarray:
+    layers = np.asarray(layers, np.float32)
+    return np.stack([layers, layers / np.float32(depth)], axis=-1)
+
+
+def _groups(*keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The group `[rows]` of every row of equal keys, and the sizes of the groups."""
+    code = np.zeros(len(keys[0]), np.int64)
+    for key in keys:
+        key = np.asarray(key, np.int64)
+        smallest = key.min(initial=0)
+        code = code * (key.max(initial=0) - smallest + 1) + key - smallest
+    _, inverse, counts = np.unique(code, return_inverse=True, return_counts=True)
+    return inverse, counts
+
+
+def _group_counts(*keys: np.ndarray) -> np.ndarray:
+    inverse, counts = _groups(*keys)
+    return counts[inverse].astype(np.float32)
+
+
+def _group_weights(*keys: np.ndarray) -> np.ndarray:
+    inverse, counts = _groups(*keys)
+    return (1.0 / (len(counts) * counts))[inverse].astype(np.float32)
+
+
+class ScalarEncoder(nn.Module):
+    """Periodic features of a few numbers.
+
+    Attributes:
+      width: Number of features, even for "fourier".
+      encoding: "sine" for the sine of a learned linear map, "fourier" for sine and
+        cosine at fixed Gaussian frequencies of scale `FOURIER_SCALE`.
+    """
+
+    width: int
+    encoding: str = "sine"
+
+    @nn.compact
+    def __call__(self, numbers: jax.Array) -> jax.Array:
+        """Maps `[..., numbers]` to `[..., width]`."""
+        if self.encoding == "sine":
+            phases = nn.initializers.uniform(2 * np.pi)
+            return jnp.sin(nn.Dense(self.width, bias_init=phases)(numbers))
+        shape = (numbers.shape[-1], self.width // 2)
+        # The same frequencies in every model: they are part of the architecture.
+        frequencies = FOURIER_SCALE * jax.random.normal(jax.random.key(0), shape)
+        angles = 2 * jnp.pi * (numbers @ frequencies)
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class NodeEncoder(nn.Module):
+    """Embeds the features of nodes.
+
+    Attributes:
+      width: Size of the embedding, even.
+      encoding: See `ScalarEncoder`.
+    """
+
+    width: int
+    encoding: str = "sine"
+
+    @nn.compact
+    def __call__(self, nodes: NodeFeatures) -> jax.Array:
+        """Maps features of N nodes to `[N, width]`."""
+        half = self.width // 2
+
+        def scalars(name):
+            return ScalarEncoder(half, self.encoding, name=name)
+
+        # The inverse hyperbolic sine tames extents and values of powers. On its second
+        # scale, the epsilons of normalisations differ from each other.
+        parts = [
+            scalars("layers")(nodes.layers),
+            scalars("orders")(nodes.orders[:, None]),
+            nn.Embed(NUM_TYPES, half, name="types")(nodes.types),
+            jnp.arcsinh(nodes.functions),
+            jnp.arcsinh(nodes.attributes),
+            jnp.arcsinh(nodes.attributes / SMALL_ATTRIBUTE) / 10,
+        ]
+        return nn.Dense(self.width, name="output")(jnp.concatenate(parts, axis=-1))
+
+
+class EdgeEncoder(nn.Module):
+    """Embeds the features of edges.
+
+    Attributes:
+      width: Size of the embedding, even.
+      encoding: See `ScalarEncoder`.
+      direction_flag: Whether a reversed edge is told from its original.
+      rescale_by_fan_in: Whether values are multiplied by the fan-in, which undoes the
+        shrinking of weights with width.
+    """
+
+    width: int
+    encoding: str = "sine"
+    direction_flag: bool = True
+    rescale_by_fan_in: bool = False
+
+    @nn.compact
+    def __call__(self, edges: EdgeFeatures) -> jax.Array:
+        """Maps features of F edges to `[F, width]` or `[F, B, width]`."""
+        half = self.width // 2
+        parts = [
+            ScalarEncoder(half, self.encoding, name="layers")(edges.layers),
+            nn.Embed(NUM_TYPES, half, name="types")(edges.types),
+            ScalarEncoder(half, self.encoding, name="positions")(edges.positions),
+        ]
+        if self.direction_flag:
+            parts.append(edges.is_reversed[:, None].astype(jnp.float32))
+        # Once per topology; only what depends on the values is done per network.
+        fixed = nn.Dense(self.width, name="output_fixed")(
+            jnp.concatenate(parts, axis=-1)
+        )
+        values = jnp.asarray(edges.values)
+        if self.rescale_by_fan_in:
+            values = values * match_batch(edges.fan_ins, values)
+        values = values[..., None]
+        encoded = ScalarEncoder(half, self.encoding, name="values")(values)
+        varying = nn.Dense(self.width, use_bias=False, name="output_values")(
+            jnp.concatenate([values, encoded], axis=-1)
+        )
+        return varying + match_batch(fixed, varying)
+
+
+def match_batch(features: jax.Array, like: jax.Array) -> jax.Array:
+    """Adds the axis of networks after the first, if `like` has one more axis."""
+    features = jnp.asarray(features)
+    return features[:, None] if like.ndim > features.ndim else features

@@ -1,0 +1,268 @@
+"""Rearrangements of signals: transpose, reshape, slice, concatenate.
+
+No operation of this module computes anything; most only move references to units
+around. Joining or cutting an axis that units are shared on takes new units, since the
+position of a value is not the unit's to know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
+from modmeta.metanet.parameter_graphs.layout import (
+    NUM_COORDINATES,
+    Atom,
+    regroup_atoms,
+    split_axes,
+    window_slots,
+)
+from modmeta.metanet.parameter_graphs.signals import Signal, Table
+
+
+def transpose(signal: Signal, permutation: Sequence[int]) -> Signal:
+    """Permutes axes."""
+    permutation = tuple(permutation)
+    positions = signal.positions
+    if positions is not None:
+        positions = positions.transpose(*permutation, signal.ndim)
+    return signal.replace(
+        units=signal.units.transpose(permutation),
+        shape=tuple(signal.shape[axis] for axis in permutation),
+        axes=tuple(signal.axes[axis] for axis in permutation),
+        positions=positions,
+    )
+
+
+def reshape(builder: Builder, signal: Signal, new_shape: Sequence[int]) -> Signal:
+    """Reshapes; shared axes that are merged with explicit ones become explicit.
+
+    Raises:
+      UnsupportedLayerError: If an axis of shared units is cut unevenly.
+    """
+    new_shape = tuple(new_shape)
+    groups = split_axes(signal.shape, new_shape)
+    mixed = [
+        axis
+        for olds, _ in groups
+        for axis in olds
+        if any(signal.units.shape[old] > 1 for old in olds)
+    ]
+    signal = builder.expand(signal, mixed)
+    units_shape, axes = [], []
+    for olds, news in groups:
+        sizes = [new_shape[axis] for axis in news]
+        if any(signal.units.shape[old] > 1 for old in olds):
+            units_shape.extend(sizes)
+            axes.extend([()] * len(news))
+            continue
+        atoms = tuple(atom for old in olds for atom in signal.axes[old])
+        found = math.prod(atom.size for atom in atoms)
+        regrouped = regroup_atoms(atoms, sizes) if found == math.prod(sizes) else None
+        if regrouped is None:
+            raise UnsupportedLayerError(
+                f"reshape of {signal.shape} to {new_shape}: axes that units are "
+                "shared on are cut unevenly"
+            )
+        units_shape.extend([1] * len(news))
+        axes.extend(regrouped)
+    positions = signal.positions
+    if positions is not None:
+        positions = positions.reshape(*units_shape, NUM_COORDINATES)
+    return signal.replace(
+        units=signal.units.reshape(units_shape),
+        shape=new_shape,
+        axes=tuple(axes),
+        positions=positions,
+    )
+
+
+def broadcast(signal: Signal, shape: Sequence[int], dimensions: Sequence[int]):
+    """Places axis i at `dimensions[i]` of a new shape; other axes have length 1.
+
+    Raises:
+      UnsupportedLayerError: If elements are repeated along a new, longer axis.
+    """
+    order = list(dimensions)
+    new_shape, units_shape = [1] * len(shape), [1] * len(shape)
+    axes = [()] * len(shape)
+    for axis, target in enumerate(order):
+        new_shape[target] = signal.shape[axis]
+        units_shape[target] = signal.units.shape[axis]
+        axes[target] = signal.axes[axis]
+    positions = signal.positions
+    if positions is not None:
+        positions = positions.reshape(*units_shape, NUM_COORDINATES)
+    # Longer axes are left at 1: operations that follow broadcast by themselves.
+    return signal.replace(
+        units=signal.units.reshape(units_shape),
+        shape=tuple(new_shape),
+        axes=tuple(axes),
+        positions=positions,
+    )
+
+
+def slice_axis(
+    builder: Builder, signal: Signal, axis: int, start: int, limit: int, stride: int
+) -> Signal:
+    """The elements `start, start + stride, ...` below `limit` of one axis."""
+    size = signal.shape[axis]
+    count = -(-(limit - start) // stride)
+    if count == size:
+        return signal
+    shape = (*signal.shape[:axis], count, *signal.shape[axis + 1 :])
+    index = (slice(None),) * axis + (slice(start, limit, stride),)
+    if not signal.is_shared[axis]:
+        positions = signal.positions
+        return signal.replace(
+            units=signal.units[index],
+            shape=shape,
+            positions=None if positions is None else positions[index],
+        )
+    (slot,), layout = window_slots([signal.axes[axis]])
+    attributes = {
+        "layout": layout,
+        f"extent_{slot}": size,
+        f"stride_{slot}": stride,
+        f"window_{slot}": count,
+    }
+    units = builder.add_nodes(
+        "slice", signal.units.shape, layer=builder.layer(signal), attributes=attributes
+    )
+    offset = np.zeros(NUM_COORDINATES, np.float32)
+    offset[slot] = start
+    builder.link(signal, units, positions=offset)
+    axes = list(signal.axes)
+    axes[axis] = (Atom(slot, 1, count),) if count > 1 else ()
+    return Signal(units, shape, tuple(axes))
+
+
+def concatenate(builder: Builder, parts: Sequence[Signal | Table], axis: int) -> Signal:
+    """Joins signals and tables along an axis.
+
+    Along an axis of units, units lie side by side. Along an axis that units are shared
+    on, new units stand for the joint axis, and edges hold where each part begins.
+    """
+    first = next(part for part in parts if isinstance(part, Signal))
+    signals = [part for part in parts if isinstance(part, Signal)]
+    is_shared = any(signal.is_shared[axis] for signal in signals)
+    if is_shared or all(
+        signal.units.shape[axis] == 1 == signal.shape[axis] and _is_token(signal, axis)
+        for signal in signals
+    ):
+        return _join_shared(builder, parts, axis, first)
+    signals = [
+        part if isinstance(part, Signal) else _side_table(builder, part, first, axis)
+        for part in parts
+    ]
+    explicit = [
+        other
+        for other in range(first.ndim)
+        if any(signal.units.shape[other] > 1 for signal in signals)
+    ]
+    signals = [builder.expand(signal, explicit) for signal in signals]
+    return _side_by_side(builder, signals, axis)
+
+
+def _is_token(signal: Signal, axis: int) -> bool:
+    """True if an axis of length 1 lies before the axis of units."""
+    return axis < signal.ndim - 1 and signal.units.shape[-1] > 1
+
+
+def _side_table(builder: Builder, table: Table, like: Signal, axis: int) -> Signal:
+    """A table as units that can lie beside those of a signal."""
+    shape = list(like.shape)
+    shape[axis] = table.shape[axis]
+    table = table.map(lambda array: np.broadcast_to(array, shape))
+    return builder.table_signal(table, like)
+
+
+def _side_by_side(builder: Builder, signals: Sequence[Signal], axis: int) -> Signal:
+    first, taken, is_repeated = signals[0], np.zeros(0, np.int32), []
+    for signal in signals:
+        is_repeated.append(bool(np.any(np.isin(signal.units, taken))))
+        taken = np.concatenate([taken, signal.units.ravel()])
+    units = list(signals)
+    if any(is_repeated) or len({signal.function.key for signal in signals}) > 1:
+        units = [
+            signal
+            if signal.function.is_identity and not repeated
+            else builder.copy(signal)
+            for signal, repeated in zip(signals, is_repeated, strict=True)
+        ]
+    positions = [signal.all_positions() for signal in units]
+    shapes = [
+        [max(s.units.shape[other] for s in units) for other in range(first.ndim)]
+        for _ in units
+    ]
+    for shape, signal in zip(shapes, units, strict=True):
+        shape[axis] = signal.units.shape[axis]
+    joined = np.concatenate(
+        [np.broadcast_to(s.units, h) for s, h in zip(units, shapes, strict=True)], axis
+    )
+    places = np.concatenate(
+        [
+            np.broadcast_to(p, (*h, NUM_COORDINATES))
+            for p, h in zip(positions, shapes, strict=True)
+        ],
+        axis,
+    )
+    shape = list(np.broadcast_shapes(*(_without(s.shape, axis) for s in units)))
+    shape[axis] = sum(s.shape[axis] for s in units)
+    axes = tuple(
+        next((s.axes[other] for s in units if s.axes[other]), ())
+        if other != axis
+        else ()
+        for other in range(first.ndim)
+    )
+    return Signal(joined, tuple(shape), axes, places, units[0].function)
+
+
+def _without(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], 1, *shape[axis + 1 :])
+
+
+def _join_shared(
+    builder: Builder, parts: Sequence[Signal | Table], axis: int, first: Signal
+) -> Signal:
+    known = [p.axes[axis] for p in parts if isinstance(p, Signal) and p.axes[axis]]
+    (slot,), layout = window_slots([known[0] if known else ()])
+    total = sum(part.shape[axis] for part in parts)
+    signals = [part for part in parts if isinstance(part, Signal)]
+    units_shape = np.broadcast_shapes(*(signal.units.shape for signal in signals))
+    if units_shape[axis] != 1:
+        raise UnsupportedLayerError("concatenate of units and positions along one axis")
+    layer = builder.layer(*signals)
+    units = builder.add_nodes(
+        "join",
+        units_shape,
+        layer=layer,
+        attributes={"layout": layout, f"extent_{slot}": total},
+    )
+    start = 0
+    for part in parts:
+        size = part.shape[axis]
+        offset = np.zeros(NUM_COORDINATES, np.float32)
+        offset[slot] = start
+        if isinstance(part, Table):
+            like = first.replace(
+                units=np.broadcast_to(first.units, units_shape),
+                shape=(*first.shape[:axis], size, *first.shape[axis + 1 :]),
+                axes=(
+                    *first.axes[:axis],
+                    (Atom(slot, 1, size),) if size > 1 else (),
+                    *first.axes[axis + 1 :],
+                ),
+            )
+            part = builder.table_signal(part, like)
+        builder.link(part, units, positions=offset)
+        start += size
+    axes = list(first.axes)
+    axes[axis] = (Atom(slot, 1, total),)
+    shape = list(first.shape)
+    shape[axis] = total
+    return Signal(units, tuple(shape), tuple(axes))

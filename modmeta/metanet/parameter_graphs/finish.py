@@ -1,0 +1,208 @@
+"""The last step of building: outputs, shared parameters, functions of units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
+from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
+from modmeta.metanet.parameter_graphs.layout import layout_code
+from modmeta.metanet.parameter_graphs.signals import Signal
+from modmeta.metanet.parameter_graphs.topology import LeafSpec, Topology
+from modmeta.metanet.parameter_graphs.vocabulary import ATTRIBUTES
+
+
+def finish(
+    builder: Builder,
+    outputs: Sequence[Signal],
+    leaves: tuple[LeafSpec, ...],
+    structure: Any,
+) -> Topology:
+    """Turns everything that was collected into a `Topology`.
+
+    Args:
+      builder: Nodes and edges.
+      outputs: Outputs of the network.
+      leaves: Arrays of its variables.
+      structure: Tree structure of the variables.
+
+    Returns:
+      The topology.
+
+    Raises:
+      UnsupportedLayerError: If a parameter has no edge; the message names its path.
+    """
+    outputs = _separate_outputs(builder, outputs)
+    _tie_shared_parameters(builder)
+    output_units, functions = _assign_functions(builder, outputs)
+    builder.fix(output_units)
+
+    num_nodes = builder.num_nodes
+    orders = builder.node_array("orders").copy()
+    orders[output_units] = np.arange(len(output_units))
+    attributes = np.zeros((num_nodes, len(ATTRIBUTES)), np.float32)
+    for nodes, column, values in builder.attributes:
+        attributes[nodes, column] = values
+    distinct = {function.key: function for function in functions}
+    fingerprints = {key: f.fingerprint for key, f in distinct.items()}
+    homogeneous = {key: f.is_positively_homogeneous for key, f in distinct.items()}
+    keys = [function.key for function in functions]
+
+    def edges(field: str) -> np.ndarray:
+        return np.concatenate([getattr(block, field) for block in builder.edges])
+
+    def edge_numbers(field: str) -> np.ndarray:
+        sizes = [len(block.senders) for block in builder.edges]
+        numbers = [getattr(block, field) for block in builder.edges]
+        return np.repeat(np.array(numbers, np.int32), sizes)
+
+    parameters = edges("parameters")
+    node_classes, node_slots, parts, classes = builder.classes.finish(
+        builder.node_array("classes"), builder.node_array("slots")
+    )
+    # Parts of a block that were tied to different units, or to each other, are blocks.
+    blocks = np.stack([builder.node_array("blocks"), parts], axis=1)
+    blocks = np.unique(blocks, axis=0, return_inverse=True)[1].ravel()
+    return Topology(
+        senders=edges("senders"),
+        receivers=edges("receivers"),
+        node_types=builder.node_array("types"),
+        node_layers=builder.node_array("layers"),
+        node_orders=orders,
+        node_functions=np.stack([fingerprints[key] for key in keys]),
+        node_homogeneous=np.array([homogeneous[key] for key in keys]),
+        node_attributes=attributes,
+        edge_types=edge_numbers("type"),
+        edge_layers=edge_numbers("layer"),
+        edge_positions=edges("positions"),
+        edge_parameters=parameters,
+        edge_constants=np.where(parameters < 0, edges("constants"), 0).astype(
+            np.float32
+        ),
+        inputs=np.concatenate([np.zeros(0, np.int32), *builder.inputs]),
+        outputs=output_units,
+        leaves=leaves,
+        structure=structure,
+        node_blocks=blocks.astype(np.int32),
+        node_classes=node_classes,
+        node_slots=node_slots,
+        classes=classes,
+        parameter_edges=_parameter_edges(parameters, leaves),
+    )
+
+
+def _separate_outputs(builder: Builder, outputs: Sequence[Signal]) -> list[Signal]:
+    """Gives every output element a unit of its own that has no other order id."""
+    separate, taken = [], np.zeros(0, np.int32)
+    for signal in outputs:
+        layout = layout_code(*signal.axes)
+        units = signal.units.ravel()
+        is_own = (
+            len(np.unique(units)) == units.size
+            and not np.any(np.isin(units, taken))
+            and np.all(builder.node_array("orders")[units] < 0)
+            and not np.any(signal.all_positions())
+        )
+        if layout or not is_own:
+            signal = builder.copy(signal, attributes={"layout": layout})
+        taken = np.concatenate([taken, signal.units.ravel()])
+        separate.append(signal)
+    return separate
+
+
+def _tie_shared_parameters(builder: Builder) -> None:
+    """Makes the ends of all edges of one parameter move together.
+
+    Only across blocks of edges: within a block, its rule sees to it.
+    """
+    used = [block.parameters for block in builder.edges]
+    num_parameters = max((p.max(initial=-1) for p in used), default=-1) + 1
+    is_shared = np.zeros(num_parameters, bool)
+    seen = np.zeros(len(is_shared), bool)
+    for parameters in used:
+        own = np.zeros(len(seen), bool)
+        own[parameters[parameters >= 0]] = True
+        is_shared |= own & seen
+        seen |= own
+    if not is_shared.any():
+        return
+    first_ends = np.full((len(seen), 2), -1, np.int64)
+    for block in builder.edges:
+        chosen = np.nonzero(block.parameters >= 0)[0]
+        chosen = chosen[is_shared[block.parameters[chosen]]]
+        if not chosen.size:
+            continue
+        parameters = block.parameters[chosen]
+        ends = np.stack([block.senders[chosen], block.receivers[chosen]], axis=1)
+        if len(np.unique(parameters)) < len(parameters):
+            builder.fix(np.unique(ends))
+        is_new = first_ends[parameters, 0] < 0
+        first_ends[parameters[is_new]] = ends[is_new]
+        old = first_ends[parameters[~is_new]]
+        for end in range(2):
+            pairs = np.unique(np.stack([old[:, end], ends[~is_new, end]]), axis=1)
+            if pairs.size:
+                builder.tie(pairs[0], pairs[1])
+
+
+def _assign_functions(
+    builder: Builder, outputs: list[Signal]
+) -> tuple[np.ndarray, list[Function]]:
+    """Gives every unit its function, and a view to units that are used under several.
+
+    Returns:
+      Nodes of the outputs, and the function of every node.
+    """
+    functions: dict[bytes, Function] = {}
+    uses: dict[bytes, np.ndarray] = {}
+    num_units = builder.num_nodes
+    for source in [*builder.edges, *outputs]:
+        units = source.units if isinstance(source, Signal) else source.senders
+        key = source.function.key
+        functions[key] = source.function
+        uses.setdefault(key, np.zeros(num_units, bool))[units] = True
+    num_uses = np.sum(list(uses.values()), axis=0, dtype=np.int32)
+
+    node_functions = [IDENTITY] * num_units
+    views: dict[bytes, np.ndarray] = {}
+    blocks, layers = builder.node_array("blocks"), builder.node_array("layers")
+    num_edge_blocks = len(builder.edges)
+    for key, is_used in uses.items():
+        views[key] = np.arange(num_units, dtype=np.int32)
+        for node in np.nonzero(is_used & (num_uses == 1))[0]:
+            node_functions[node] = functions[key]
+        if functions[key].is_identity:
+            continue
+        several = np.nonzero(is_used & (num_uses > 1))[0]
+        for block in np.unique(blocks[several]):
+            units = several[blocks[several] == block].astype(np.int32)
+            nodes = builder.add_nodes("view", len(units), layer=int(layers[units[0]]))
+            plain = Signal(units, units.shape, ((),))
+            builder.link(plain, nodes)
+            views[key][units] = nodes
+            node_functions.extend([functions[key]] * len(units))
+    for index, block in enumerate(builder.edges[:num_edge_blocks]):
+        senders = views[block.function.key][block.senders]
+        builder.edges[index] = block._replace(senders=senders)
+    output_units = [views[s.function.key][s.units.ravel()] for s in outputs]
+    return np.concatenate([np.zeros(0, np.int32), *output_units]), node_functions
+
+
+def _parameter_edges(
+    parameters: np.ndarray, leaves: tuple[LeafSpec, ...]
+) -> np.ndarray:
+    """The first edge `[M]` of every parameter."""
+    edges = np.full(sum(leaf.size for leaf in leaves), -1, np.int32)
+    backwards = np.nonzero(parameters >= 0)[0][::-1]
+    edges[parameters[backwards]] = backwards
+    for leaf in leaves:
+        if np.any(edges[leaf.offset : leaf.offset + leaf.size] < 0):
+            raise UnsupportedLayerError(
+                f"{leaf.name}: found entries that no edge carries, expected every "
+                "parameter to take part in the output"
+            )
+    return edges

@@ -1,0 +1,181 @@
+"""Axes that units are shared on: which coordinate of the data an axis runs over.
+
+The units of a convolution are its channels: one unit stands for a channel at all
+positions and all examples. The axes of an array that its units are shared on are
+products of *atoms*, ranges of one coordinate each, so that reshapes and transposes
+keep track of where an element came from, and a dense layer after a flatten knows the
+position behind each row of its kernel.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
+
+NUM_COORDINATES = 3
+BATCH = -1
+
+
+class Atom(NamedTuple):
+    """A range of a coordinate: `stride * index` for indices below `size`.
+
+    Attributes:
+      coordinate: 0, 1, 2, ... for the axes between the first and the last of an
+        input, `BATCH` for the first.
+      stride: Distance of neighbours, in pixels of the array.
+      size: Number of elements.
+    """
+
+    coordinate: int
+    stride: int
+    size: int
+
+
+# An axis of an array, row-major over its atoms. Empty for an axis of one element and
+# for an axis on which units differ.
+Axis = tuple[Atom, ...]
+
+
+def axis_positions(axis: Axis) -> np.ndarray:
+    """Positions `[n, 3]` of the n elements of an axis, in pixels.
+
+    Raises:
+      UnsupportedLayerError: If the axis runs over examples or a fourth coordinate.
+    """
+    positions = np.zeros((1, NUM_COORDINATES), np.float32)
+    for atom in axis:
+        check_coordinate(atom)
+        steps = np.zeros((atom.size, NUM_COORDINATES), np.float32)
+        steps[:, atom.coordinate] = atom.stride * np.arange(atom.size)
+        positions = (positions[:, None] + steps[None]).reshape(-1, NUM_COORDINATES)
+    return positions
+
+
+def check_coordinate(atom: Atom) -> None:
+    """Raises UnsupportedLayerError unless the atom is one of three coordinates."""
+    if atom.coordinate == BATCH:
+        raise UnsupportedLayerError(
+            "operation mixes the examples of a batch (the first axis of an input)"
+        )
+    if atom.coordinate >= NUM_COORDINATES:
+        raise UnsupportedLayerError(
+            f"operation on coordinate {atom.coordinate}: at most {NUM_COORDINATES} "
+            "axes between the first and the last axis of an input have positions"
+        )
+
+
+def layout_code(*axes: Axis, is_usual: bool | None = None) -> float:
+    """A number in [0, 1) that tells layouts apart; 0 for the usual layout.
+
+    The usual layout has one coordinate per axis, in increasing order, unless
+    `is_usual` says otherwise.
+    """
+    axes = tuple(axis for axis in axes if axis)
+    is_simple = all(len(axis) == 1 and axis[0].stride == 1 for axis in axes)
+    coordinates = [axis[0].coordinate for axis in axes]
+    if is_usual is None:
+        is_usual = is_simple and coordinates == sorted(set(coordinates))
+    if is_usual:
+        return 0.0
+    text = repr([[tuple(atom) for atom in axis] for axis in axes])
+    return (1 + zlib.crc32(text.encode()) % 65521) / 65536.0
+
+
+def window_slots(axes: list[Axis]) -> tuple[list[int], float]:
+    """Coordinates that windows over some axes report their positions in.
+
+    Args:
+      axes: Axes that a window slides over.
+
+    Returns:
+      One coordinate per axis, and the layout code: axes of several atoms take the
+      coordinates 0, 1, 2 in turn, and the code says what is behind them.
+    """
+    if len(axes) > NUM_COORDINATES:
+        raise UnsupportedLayerError(
+            f"window over {len(axes)} axes: at most {NUM_COORDINATES} have positions"
+        )
+    atoms = [atom for axis in axes for atom in axis]
+    for atom in atoms:
+        check_coordinate(atom)
+    coordinates = [axis[0].coordinate if axis else -1 for axis in axes]
+    is_plain = all(len(axis) <= 1 and all(a.stride == 1 for a in axis) for axis in axes)
+    free = [c for c in range(NUM_COORDINATES) if c not in coordinates]
+    slots = [c if c >= 0 else free.pop(0) for c in coordinates]
+    if is_plain and len(set(slots)) == len(slots):
+        return slots, 0.0
+    return list(range(len(axes))), layout_code(*axes, is_usual=False)
+
+
+def split_axes(
+    shape: tuple[int, ...], new_shape: tuple[int, ...]
+) -> list[tuple[list[int], list[int]]]:
+    """Groups of axes of a reshape: the smallest with equal products.
+
+    Returns:
+      Pairs of old axes and new axes. Axes of size 1 join a neighbouring group.
+    """
+    groups, old, new = [], 0, 0
+    while old < len(shape) or new < len(new_shape):
+        olds, news, size, new_size = [], [], 1, 1
+        if old < len(shape):
+            olds, size, old = [old], shape[old], old + 1
+        if new < len(new_shape):
+            news, new_size, new = [new], new_shape[new], new + 1
+        while size != new_size:
+            if size < new_size:
+                olds.append(old)
+                size, old = size * shape[old], old + 1
+            else:
+                news.append(new)
+                new_size, new = new_size * new_shape[new], new + 1
+        groups.append((olds, news))
+    return groups
+
+
+def regroup_atoms(atoms: Axis, sizes: list[int]) -> list[Axis] | None:
+    """Distributes atoms over axes of the given sizes, splitting atoms where needed.
+
+    Returns:
+      One axis per size, or None if an axis would end within an atom that its size
+      does not divide.
+    """
+    waiting = list(atoms)
+    axes = []
+    for size in sizes:
+        axis = []
+        while size > 1:
+            atom = waiting.pop(0)
+            if size % atom.size == 0:
+                axis.append(atom)
+                size //= atom.size
+            elif atom.size % size == 0:
+                rest = atom.size // size
+                axis.append(Atom(atom.coordinate, atom.stride * rest, size))
+                waiting.insert(0, Atom(atom.coordinate, atom.stride, rest))
+                size = 1
+            else:
+                return None
+        axes.append(_merge(axis))
+    return axes
+
+
+def _merge(atoms: list[Atom]) -> Axis:
+    """Joins neighbouring atoms that are the digits of one range."""
+    merged: list[Atom] = []
+    for atom in atoms:
+        last = merged[-1] if merged else None
+        if (
+            last is not None
+            and last.coordinate == atom.coordinate
+            and last.stride == atom.stride * atom.size
+        ):
+            size = last.size * atom.size
+            merged[-1] = Atom(atom.coordinate, atom.stride, size)
+        else:
+            merged.append(atom)
+    return tuple(merged)

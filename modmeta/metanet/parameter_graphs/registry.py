@@ -1,0 +1,85 @@
+"""The table of rules: which function turns a call of a layer into a graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
+from modmeta.metanet.parameter_graphs.signals import Signal, Table
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer, as its rule sees it.
+
+    Attributes:
+      module: The module; its fields are the layer's settings.
+      path: Path of the module, "MLP/Dense_0" without the root.
+      parameters: Name -> `Table` of parameter indices in the shape of the leaf;
+        nested for submodules.
+      statistics: The same for the collection "batch_stats".
+      args: Positional arguments of the call, arrays replaced by `Signal` or `Table`.
+      kwargs: Keyword arguments, likewise.
+      outputs: Tree of `jax.ShapeDtypeStruct` of what the call returned.
+    """
+
+    module: nn.Module
+    path: str
+    parameters: dict[str, Any]
+    statistics: dict[str, Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Any
+
+    @property
+    def signal(self) -> Signal:
+        """The first argument; UnsupportedLayerError unless it depends on the input."""
+        value = self.args[0] if self.args else next(iter(self.kwargs.values()))
+        if isinstance(value, Table):
+            raise UnsupportedLayerError(
+                f"{type(self.module).__name__} of a constant or a parameter"
+            )
+        return value
+
+    def argument(self, name: str, position: int, default: Any = None) -> Any:
+        """An argument by name or position; `None` counts as not given."""
+        value = self.kwargs.get(name)
+        if value is None and len(self.args) > position:
+            value = self.args[position]
+        return default if value is None else value
+
+
+Rule = Callable[[Builder, LayerCall], Any]
+_RULES: dict[type[nn.Module], Rule] = {}
+
+
+def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
+    """Registers the rule of one or more layers; the last registration counts.
+
+    The decorated function gets a `Builder` and a `LayerCall` and returns a `Signal`,
+    or a tree of them shaped like the output of the layer. It raises
+    `UnsupportedLayerError` for settings it does not cover.
+
+    Args:
+      *layers: Module classes. A subclass that keeps `__call__` has the same rule.
+    """
+
+    def register(rule: Rule) -> Rule:
+        for layer in layers:
+            _RULES[layer] = rule
+        return rule
+
+    return register
+
+
+def find_rule(layer: type[nn.Module]) -> Rule | None:
+    """The rule of a module class, or None."""
+    for base in layer.__mro__:
+        if base in _RULES and base.__call__ is layer.__call__:
+            return _RULES[base]
+    return None

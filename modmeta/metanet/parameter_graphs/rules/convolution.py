@@ -1,0 +1,190 @@
+"""Convolutions: one node per channel, one edge per entry of the kernel."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from modmeta.metanet.parameter_graphs.arrays import reshape
+from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
+from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES, Atom, window_slots
+from modmeta.metanet.parameter_graphs.registry import LayerCall, register_rule
+from modmeta.metanet.parameter_graphs.signals import Signal, Table
+
+
+class Window(NamedTuple):
+    """How a window slides; one entry per spatial axis.
+
+    Attributes:
+      strides: Step of the output.
+      padding: `(low, high)` elements added before and after.
+      dilation: Distance of the window's elements.
+      input_dilation: Distance of the input's elements after zeros were put between.
+      groups: Number of groups of channels.
+      mode: 0 zero padding, 1 circular, 2 reflecting.
+    """
+
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    input_dilation: tuple[int, ...]
+    groups: int = 1
+    mode: int = 0
+
+
+def window_attributes(
+    signal: Signal, spatial: range, window: Window, slots: list[int], layout: float
+) -> dict[str, float]:
+    """Node attributes that tell windows apart, by coordinate."""
+    attributes = {
+        "layout": layout,
+        "groups": window.groups,
+        "is_circular": float(window.mode == 1),
+        "mode": window.mode,
+    }
+    for index, (axis, slot) in enumerate(zip(spatial, slots, strict=True)):
+        attributes |= {
+            f"stride_{slot}": window.strides[index],
+            f"padding_low_{slot}": window.padding[index][0],
+            f"padding_high_{slot}": window.padding[index][1],
+            f"dilation_{slot}": window.dilation[index],
+            f"input_dilation_{slot}": window.input_dilation[index],
+            f"extent_{slot}": signal.shape[axis],
+        }
+    return attributes
+
+
+def convolve(
+    builder: Builder,
+    signal: Signal,
+    kernel: Table,
+    bias: Table | None,
+    window: Window,
+    out_shape: tuple[int, ...],
+) -> Signal:
+    """A convolution over the axes before the last one.
+
+    Args:
+      builder: The graph.
+      signal: `[..., *spatial, I]`, units shared on all axes but the last.
+      kernel: `[*window, I / groups, O]`.
+      bias: `[O]` or None.
+      window: How the kernel slides.
+      out_shape: Shape of the result.
+
+    Returns:
+      `[..., *spatial, O]`. Edge positions are those of the input relative to the
+      place where the window begins, `index * dilation - padding_low`, in pixels.
+    """
+    num_spatial = kernel.ndim - 2
+    spatial = range(signal.ndim - 1 - num_spatial, signal.ndim - 1)
+    if signal.units.size != signal.units.shape[-1] or signal.is_shared[-1]:
+        raise UnsupportedLayerError(
+            "convolution over units that differ along several axes"
+        )
+    signal = builder.distinct(signal)
+    slots, layout = window_slots([signal.axes[axis] for axis in spatial])
+    layer = builder.layer(signal) + 1
+    *sizes, group_inputs, num_outputs = kernel.shape
+    num_taps = int(np.prod(sizes))
+    outputs = builder.add_nodes(
+        "convolution",
+        num_outputs,
+        layer=layer,
+        attributes=window_attributes(signal, spatial, window, slots, layout),
+    )
+    taps = np.zeros((*sizes, NUM_COORDINATES), np.float32)
+    for index, slot in enumerate(slots):
+        shape = [1] * num_spatial
+        shape[index] = sizes[index]
+        offsets = np.arange(sizes[index]) * window.dilation[index]
+        taps[..., slot] += (offsets - window.padding[index][0]).reshape(shape)
+    senders = signal.units.ravel()
+    group = np.arange(num_outputs) // (num_outputs // window.groups)
+    inputs = group[None] * group_inputs + np.arange(group_inputs)[:, None]
+    own = signal.all_positions().reshape(-1, NUM_COORDINATES)[inputs]
+    builder.add_edges(
+        senders[inputs][None],
+        outputs[None, None],
+        "convolution",
+        layer=layer,
+        values=kernel.map(lambda a: a.reshape(num_taps, group_inputs, num_outputs)),
+        function=signal.function,
+        positions=taps.reshape(num_taps, 1, 1, NUM_COORDINATES) + own[None],
+    )
+    if window.groups > 1:
+        builder.tie_groups(senders, outputs, window.groups)
+    if bias is not None:
+        builder.add_unit_node(outputs, bias.map(np.ravel), layer=layer)
+    axes = list(signal.axes[:-1])
+    for axis, slot in zip(spatial, slots, strict=True):
+        size = out_shape[axis]
+        axes[axis] = (Atom(slot, 1, size),) if size > 1 else ()
+    return builder.signal_like(
+        signal,
+        outputs.reshape((1,) * (signal.ndim - 1) + (-1,)),
+        axes=(*axes, ()),
+        shape=tuple(out_shape),
+    )
+
+
+def _per_axis(value: int | tuple[int, ...] | None, count: int) -> tuple[int, ...]:
+    value = 1 if value is None else value
+    return (value,) * count if isinstance(value, int) else tuple(value)
+
+
+def _window(module: nn.Conv, shape: tuple[int, ...], num_spatial: int) -> Window:
+    """Settings of an `nn.Conv`, padding in numbers."""
+    sizes = _per_axis(module.kernel_size, num_spatial)
+    strides = _per_axis(module.strides, num_spatial)
+    dilation = _per_axis(module.kernel_dilation, num_spatial)
+    input_dilation = _per_axis(module.input_dilation, num_spatial)
+    spans = [(k - 1) * d + 1 for k, d in zip(sizes, dilation, strict=True)]
+    padding, mode = module.padding, 0
+    if isinstance(padding, int):
+        pairs = [(padding, padding)] * num_spatial
+    elif not isinstance(padding, str):
+        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+        pairs = pairs * num_spatial if len(pairs) < num_spatial else pairs
+    elif padding in ("CIRCULAR", "REFLECT"):
+        pairs = [((span - 1) // 2, span // 2) for span in spans]
+        mode = 1 if padding == "CIRCULAR" else 2
+    elif padding == "CAUSAL":
+        pairs = [(span - 1, 0) for span in spans]
+    else:
+        extents = shape[-1 - num_spatial : -1]
+        extents = [
+            (n - 1) * d + 1 for n, d in zip(extents, input_dilation, strict=True)
+        ]
+        pairs = jax.lax.padtype_to_pads(extents, spans, strides, padding)
+    pairs = tuple((int(low), int(high)) for low, high in pairs)
+    return Window(
+        strides, pairs, dilation, input_dilation, module.feature_group_count, mode
+    )
+
+
+@register_rule(nn.Conv)
+def conv(builder: Builder, call: LayerCall) -> Signal:
+    """`nn.Conv` in one, two or three dimensions."""
+    module, signal = call.module, call.signal
+    if module.mask is not None:
+        raise UnsupportedLayerError("Conv with a mask")
+    kernel = call.parameters["kernel"]
+    num_spatial = kernel.ndim - 2
+    if num_spatial == 0:
+        raise UnsupportedLayerError("Conv with an empty kernel_size")
+    if signal.is_shared[-1]:
+        signal = reshape(builder, builder.expand(signal, [-1]), signal.shape)
+    window = _window(module, signal.shape, num_spatial)
+    return convolve(
+        builder,
+        signal,
+        kernel,
+        call.parameters.get("bias"),
+        window,
+        call.outputs.shape,
+    )

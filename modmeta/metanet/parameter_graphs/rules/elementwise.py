@@ -1,0 +1,179 @@
+"""Elementwise primitives: functions of one unit, and units that combine several.
+
+Any expression of one signal and scalar constants becomes a function of its units, by
+applying each primitive to the function's values at the probe points. Expressions of
+several signals become units of type sum, product, maximum or minimum.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta.metanet.parameter_graphs.builder import MINUS_ONE, ONE, Builder
+from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
+from modmeta.metanet.parameter_graphs.functions import Function
+from modmeta.metanet.parameter_graphs.signals import Signal, Table
+
+NAMES = frozenset(
+    """
+    neg sign floor ceil round is_finite exp exp2 log log1p expm1 tanh sin cos tan asin
+    acos atan sinh cosh asinh acosh atanh logistic erf erfc erf_inv lgamma digamma sqrt
+    rsqrt cbrt abs square integer_pow not convert_element_type add add_any sub mul div
+    rem pow max min atan2 eq ne lt le gt ge and or xor nextafter select_n clamp
+    """.split()
+)
+_COMBINED = {
+    "add": "sum",
+    "add_any": "sum",
+    "sub": "sum",
+    "mul": "product",
+    "div": "product",
+    "max": "maximum",
+    "min": "minimum",
+}
+
+
+def _float_type(dtype) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating)
+
+
+def _scalar(table: Table) -> np.ndarray:
+    """The value of a uniform table, floating-point values as float32."""
+    value = np.asarray(table.constants.ravel()[0])
+    return value.astype(np.float32) if _float_type(value.dtype) else value
+
+
+def apply_elementwise(
+    builder: Builder,
+    primitive: Any,
+    params: dict[str, Any],
+    operands: list[Signal | Table],
+) -> Signal | Table:
+    """Applies an elementwise primitive.
+
+    Args:
+      builder: The graph.
+      primitive: A primitive of `NAMES`.
+      params: Its parameters.
+      operands: Signals and tables; not all of them constants.
+
+    Raises:
+      UnsupportedLayerError: If several units take part in an operation that is not a
+        sum, difference, product, quotient, maximum or minimum.
+    """
+    carriers = [o for o in operands if not (isinstance(o, Table) and o.is_uniform)]
+    if _share_units(carriers):
+        return _fuse(primitive, params, operands, carriers[0])
+    if primitive.name not in _COMBINED or len(operands) != 2:
+        raise UnsupportedLayerError(
+            f"{primitive.name} of several units, or of units and tables"
+        )
+    return _combine(builder, primitive.name, *operands)
+
+
+def _share_units(carriers: list[Signal | Table]) -> bool:
+    """True if all operands are functions of the same units, or of the same entries."""
+    first = carriers[0]
+    if isinstance(first, Signal):
+        return all(isinstance(c, Signal) and first.has_units_of(c) for c in carriers)
+    if np.any(first.parameters < 0):
+        return False
+    return all(
+        isinstance(c, Table)
+        and c.shape == first.shape
+        and np.array_equal(c.parameters, first.parameters)
+        for c in carriers
+    )
+
+
+def _fuse(
+    primitive: Any,
+    params: dict[str, Any],
+    operands: list[Signal | Table],
+    carrier: Signal | Table,
+) -> Signal | Table:
+    if primitive.name == "convert_element_type":
+        old = carrier.function.values.dtype
+        if _float_type(old) and _float_type(params["new_dtype"]):
+            return carrier  # rounding is not part of the function
+    length = len(carrier.function.values)
+    values = [
+        np.broadcast_to(_scalar(o), (length,))
+        if isinstance(o, Table) and o.is_uniform
+        else o.function.values
+        for o in operands
+    ]
+    if primitive.name == "select_n" and values[0].dtype != bool:
+        raise UnsupportedLayerError("select_n by an index")
+    result = primitive.bind(*(jnp.asarray(value) for value in values), **params)
+    return carrier.replace(function=Function(np.asarray(result)))
+
+
+def _combine(
+    builder: Builder, name: str, left: Signal | Table, right: Signal | Table
+) -> Signal:
+    rank = max(left.ndim, right.ndim)
+    left, right = (_raise_rank(operand, rank) for operand in (left, right))
+    if isinstance(left, Table) and isinstance(right, Table):
+        raise UnsupportedLayerError(f"{name} of two tables of parameters")
+    if name == "div":
+        right = _reciprocal(right)
+    tables = [o for o in (left, right) if isinstance(o, Table)]
+    if tables and name != "max" and name != "min":
+        is_plain = tables[0].function.is_identity
+        # The sign of a difference goes to the edges, which parameters cannot take.
+        is_negative = name == "sub" and tables[0] is right
+        if is_plain and is_negative and tables[0].is_constant:
+            constants = -tables[0].constants
+            right, is_negative = tables[0].replace(constants=constants), False
+        if is_plain and not is_negative:
+            return _with_table(builder, name, left, right)
+    like = left if isinstance(left, Signal) else right
+    left, right = (
+        builder.table_signal(operand, like) if isinstance(operand, Table) else operand
+        for operand in (left, right)
+    )
+    second = MINUS_ONE if name == "sub" else ONE
+    return builder.combine(_COMBINED[name], [left, right], [ONE, second])
+
+
+def _raise_rank(operand: Signal | Table, rank: int) -> Signal | Table:
+    if operand.ndim == rank:
+        return operand
+    if isinstance(operand, Table) and operand.ndim == 0:
+        return operand.map(lambda array: array.reshape((1,) * rank))
+    raise UnsupportedLayerError("operands of different ranks")
+
+
+def _reciprocal(operand: Signal | Table) -> Signal | Table:
+    if isinstance(operand, Table) and operand.is_constant:
+        constants = np.asarray(operand.constants, np.float32)
+        return operand.replace(constants=1 / constants)
+    reciprocal = operand.function.then(lambda v: jax.lax.div(jnp.ones_like(v), v))
+    return operand.replace(function=reciprocal)
+
+
+def _with_table(
+    builder: Builder, name: str, left: Signal | Table, right: Signal | Table
+) -> Signal:
+    """New units with an edge from the signal and one from a row of the table."""
+    signal, table = (right, left) if isinstance(left, Table) else (left, right)
+    shape = np.broadcast_shapes(signal.shape, table.shape)
+    longer = [
+        axis for axis in range(signal.ndim) if signal.shape[axis] < table.shape[axis]
+    ]
+    if longer:
+        # The table has elements where the signal repeats itself.
+        other = builder.table_signal(table, signal)
+        sign = MINUS_ONE if name == "sub" and signal is right else ONE
+        return builder.combine(_COMBINED[name], [signal, other], [sign, ONE])
+    layer = builder.layer(signal)
+    units = builder.add_nodes(_COMBINED[name], signal.units.shape, layer=layer)
+    sign = MINUS_ONE if name == "sub" and signal is right else ONE
+    builder.link(signal, units, values=sign)
+    builder.add_table(table, units, signal.axes, layer=layer)
+    return Signal(units, tuple(shape), signal.axes)

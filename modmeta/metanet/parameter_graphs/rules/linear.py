@@ -1,0 +1,137 @@
+"""Dense layers: one node per output unit, one edge per weight, one bias node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import numpy as np
+
+from modmeta.metanet.parameter_graphs.arrays import reshape, transpose
+from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
+from modmeta.metanet.parameter_graphs.registry import LayerCall, register_rule
+from modmeta.metanet.parameter_graphs.signals import Signal, Table
+
+
+def linear(
+    builder: Builder,
+    signal: Signal,
+    kernel: Table,
+    bias: Table | None = None,
+    *,
+    node_type: str = "linear",
+    edge_type: str = "linear",
+) -> Signal:
+    """`signal @ kernel + bias` over the last axis.
+
+    Args:
+      builder: The graph.
+      signal: `[..., K]`. Positions that were merged into the last axis become
+        positions of the edges. If units differ along other axes too, every one of
+        them gets its own outputs, and weights have several edges.
+      kernel: `[K, O]`.
+      bias: `[O]` or None.
+      node_type: Type of the outputs.
+      edge_type: Type of the edges of the kernel.
+
+    Returns:
+      `[..., O]`.
+    """
+    signal = builder.distinct(builder.expand(signal, [signal.ndim - 1]))
+    layer = builder.layer(signal) + 1
+    lead = signal.units.shape[:-1]
+    num_copies, num_inputs = math.prod(lead), signal.units.shape[-1]
+    num_outputs = kernel.shape[1]
+    outputs = builder.add_nodes(node_type, (*lead, num_outputs), layer=layer)
+    flat = outputs.reshape(num_copies, 1, num_outputs)
+    builder.add_edges(
+        signal.units.reshape(num_copies, num_inputs, 1),
+        flat,
+        edge_type,
+        layer=layer,
+        values=kernel.map(lambda array: array[None]),
+        function=signal.function,
+        positions=signal.all_positions().reshape(num_copies, num_inputs, 1, -1),
+    )
+    if num_copies > 1:
+        # Copies share their weights: units move in step, which no class describes.
+        builder.fix(signal.units)
+        builder.fix(outputs)
+    if bias is not None:
+        bias = bias.map(
+            lambda array: np.broadcast_to(array, (num_copies, 1, num_outputs))
+        )
+        builder.add_unit_node(flat, bias, layer=layer)
+    return builder.signal_like(
+        signal,
+        outputs,
+        axes=(*signal.axes[:-1], ()),
+        shape=(*signal.shape[:-1], num_outputs),
+    )
+
+
+def contract(
+    builder: Builder,
+    signal: Signal,
+    kernel: Table,
+    axes: Sequence[int],
+    kernel_axes: Sequence[int],
+    bias: Table | None = None,
+) -> Signal:
+    """Contracts some axes of a signal with axes of a kernel, as `lax.dot_general`.
+
+    Args:
+      builder: The graph.
+      signal: Any shape.
+      kernel: Any shape.
+      axes: Contracted axes of the signal.
+      kernel_axes: Contracted axes of the kernel, in the same order.
+      bias: In the shape of the kernel's other axes, or None.
+
+    Returns:
+      The signal's other axes, then the kernel's other axes.
+    """
+    free = [axis for axis in range(signal.ndim) if axis not in axes]
+    kernel_free = [axis for axis in range(kernel.ndim) if axis not in kernel_axes]
+    free_shape = tuple(signal.shape[axis] for axis in free)
+    out_shape = tuple(kernel.shape[axis] for axis in kernel_free)
+    num_inputs = math.prod(signal.shape[axis] for axis in axes)
+    signal = transpose(builder.expand(signal, axes), [*free, *axes])
+    signal = reshape(builder, signal, (*free_shape, num_inputs))
+    order = (*kernel_axes, *kernel_free)
+    kernel = kernel.map(lambda array: array.transpose(order).reshape(num_inputs, -1))
+    if bias is not None:
+        bias = bias.map(np.ravel)
+    result = linear(builder, signal, kernel, bias)
+    return reshape(builder, result, (*free_shape, *out_shape))
+
+
+@register_rule(nn.Dense)
+def dense(builder: Builder, call: LayerCall) -> Signal:
+    """`nn.Dense`."""
+    return linear(
+        builder, call.signal, call.parameters["kernel"], call.parameters.get("bias")
+    )
+
+
+@register_rule(nn.DenseGeneral)
+def dense_general(builder: Builder, call: LayerCall) -> Signal:
+    """`nn.DenseGeneral` without batch axes."""
+    if call.module.batch_dims:
+        raise UnsupportedLayerError(
+            f"DenseGeneral with batch_dims={call.module.batch_dims}"
+        )
+    signal, axes = call.signal, call.module.axis
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    axes = [axis % signal.ndim for axis in axes]
+    kernel = call.parameters["kernel"]
+    return contract(
+        builder,
+        signal,
+        kernel,
+        axes,
+        range(len(axes)),
+        call.parameters.get("bias"),
+    )

@@ -1,0 +1,190 @@
+"""Checks that the symmetries of a traced network are those of its function.
+
+For rules that a user adds, and for models of his own: samples of the permutations that
+a topology allows must leave the function of the network and the output of an invariant
+metanetwork as they are, and permute the output of an equivariant one (Lim et al. 2023,
+arXiv 2312.04501, Propositions 1 and 2).
+
+Letters: s symmetries.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta import graphs
+from modmeta.metanet.models.features import to_graph
+from modmeta.metanet.models.gmn import GraphMetanet, MetanetConfig
+from modmeta.metanet.models.readouts import GraphReadout
+from modmeta.metanet.parameter_graphs import symmetries
+from modmeta.metanet.parameter_graphs.topology import Topology
+from modmeta.metanet.parameter_graphs.tracing import trace
+
+CONFIG = MetanetConfig(width=8, num_blocks=2, reverse_messages=True, outputs_nodes=True)
+
+
+class SymmetryErrors(NamedTuple):
+    """Largest deviations, relative to the largest output.
+
+    Attributes:
+      function: `[s]` of the network's output under permuted parameters.
+      invariant: `[s]` of the output of a metanetwork that reads permuted parameters.
+      equivariant: `[s]` of the embeddings of all edges and nodes by a metanetwork that
+        reads permuted parameters, from the permuted embeddings.
+      num_moved: `[s]` parameters that a symmetry puts in another place.
+      is_round_trip_exact: `[s]` whether permuted parameters come back from the values
+        of their edges to the bit.
+    """
+
+    function: np.ndarray
+    invariant: np.ndarray
+    equivariant: np.ndarray
+    num_moved: np.ndarray
+    is_round_trip_exact: np.ndarray
+
+
+class _Reader(nn.Module):
+    """Embeddings of nodes and edges, and one output per graph."""
+
+    @nn.compact
+    def __call__(self, graph: graphs.GraphsTuple) -> tuple[jax.Array, ...]:
+        embeddings = GraphMetanet(CONFIG, name="metanet")(graph)
+        readout = GraphReadout(4, CONFIG.width, uses_nodes=True, name="readout")
+        return embeddings.nodes, embeddings.edges, readout(embeddings, graph)
+
+
+@functools.partial(jax.jit, static_argnames="seed")
+def _read(graph: graphs.GraphsTuple, seed: int = 0) -> tuple[jax.Array, ...]:
+    """Outputs of a metanetwork with random weights, the same at every call."""
+    key_init, key_noise = jax.random.split(jax.random.key(seed))
+    reader = _Reader()
+    leaves, tree = jax.tree.flatten(reader.init(key_init, graph))
+    keys = jax.random.split(key_noise, len(leaves))
+    # Initial biases are zero, which hides what they do.
+    noisy = [
+        leaf + 0.1 * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return reader.apply(jax.tree.unflatten(tree, noisy), graph)
+
+
+def check_symmetries(
+    rng: np.random.Generator,
+    model: nn.Module,
+    variables: Any,
+    *inputs: Any,
+    num_symmetries: int = 16,
+    **options: Any,
+) -> SymmetryErrors:
+    """Samples symmetries of a network and measures what they change.
+
+    Sizes of graphs are rounded up to powers of four, so that networks of like size
+    share a compilation of the metanetwork.
+
+    Args:
+      rng: Source of the symmetries.
+      model: The network.
+      variables: Its variables. Zero biases and equal scales hide errors: better
+        random ones.
+      *inputs: Inputs of the network, any values.
+      num_symmetries: s, at least 1.
+      **options: Given to `model.apply`, such as `train=False`.
+
+    Returns:
+      The errors.
+
+    Raises:
+      UnsupportedLayerError: If the model cannot be traced.
+      ValueError: If there are no symmetries to sample.
+    """
+    if num_symmetries < 1:
+        raise ValueError(f"num_symmetries: found {num_symmetries}, expected at least 1")
+    topology = trace(model, variables, *inputs, **options)
+    nodes = [symmetries.sample_symmetry(rng, topology) for _ in range(num_symmetries)]
+    moves = [symmetries.parameter_permutation(topology, item) for item in nodes]
+    vector = np.asarray(topology.flatten(variables))
+    vectors = np.tile(vector, (1 + num_symmetries, 1))
+    for row, move in zip(vectors[1:], moves, strict=True):
+        row[move] = vector
+    outputs, values, returned = _run(model, topology, vectors, inputs, options)
+    identity = np.arange(topology.num_parameters)
+    return SymmetryErrors(
+        np.array([_relative(row, outputs[0]) for row in outputs[1:]]),
+        *_metanet_errors(topology, values, nodes),
+        num_moved=np.array([np.sum(move != identity) for move in moves]),
+        is_round_trip_exact=np.all(returned == vectors, axis=1)[1:],
+    )
+
+
+def _run(model, topology, vectors, inputs, options) -> tuple[np.ndarray, ...]:
+    """Outputs, edge values, and the parameters that come back from those.
+
+    One row per network each, in one compiled function.
+    """
+
+    def one(vector):
+        variables = topology.unflatten(vector)
+        outputs = jax.tree.leaves(model.apply(variables, *inputs, **options))
+        values = topology.edge_values(variables)
+        returned = topology.flatten(topology.to_parameters(values))
+        return jnp.concatenate([leaf.ravel() for leaf in outputs]), values, returned
+
+    return jax.device_get(jax.jit(lambda rows: jax.lax.map(one, rows))(vectors))
+
+
+def _relative(found: np.ndarray, expected: np.ndarray) -> float:
+    scale = np.abs(expected).max()
+    return float(np.abs(found - expected).max() / (scale if scale else 1.0))
+
+
+def _metanet_errors(
+    topology: Topology, values: np.ndarray, nodes: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of the invariant and of the equivariant outputs."""
+    copies = [to_graph(topology, row, bidirectional=False) for row in values]
+    count = len(copies)
+    budget = graphs.GraphBudget(
+        _rounded_up(count * topology.num_nodes + 1),
+        _rounded_up(count * topology.num_edges),
+        count + 1,
+    )
+    batch = graphs.batch_graphs(copies, budget)
+    node_outputs, edge_outputs, outputs = jax.device_get(_read(batch))
+
+    def per_graph(values, size):
+        return values[: count * size].reshape(count, size, -1)
+
+    # Edges of a graph are sorted by receiver.
+    order = np.argsort(np.asarray(topology.receivers), kind="stable")
+    expected_nodes, *found_nodes = per_graph(node_outputs, topology.num_nodes)
+    sorted_edges = per_graph(edge_outputs, topology.num_edges)
+    edges = np.empty_like(sorted_edges)
+    edges[:, order] = sorted_edges
+    expected_edges, *found_edges = edges
+    equivariant = []
+    for item, found_node, found_edge in zip(
+        nodes, found_nodes, found_edges, strict=True
+    ):
+        edge = symmetries.edge_permutation(topology, item)
+        equivariant.append(
+            max(
+                _relative(found_node[item], expected_nodes),
+                _relative(found_edge[edge], expected_edges),
+            )
+        )
+    expected, *found = outputs[:count]
+    invariant = [_relative(row, expected) for row in found]
+    return np.array(invariant), np.array(equivariant)
+
+
+def _rounded_up(size: int) -> int:
+    """The next power of four, at least 4,096."""
+    return max(4096, 1 << 2 * math.ceil(math.log2(max(size, 2)) / 2))
