@@ -1,9 +1,17 @@
+import importlib.metadata
 import os
 
 # These variables are read when jax is imported, hence before the imports below.
-_DEVICE_COUNT = "--xla_force_host_platform_device_count"
-if _DEVICE_COUNT not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICE_COUNT}=2"
+_XLA_FLAGS = {"--xla_force_host_platform_device_count": "2"}
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+    # With few compiler passes, a third of the time to compile. XLA ends the process at
+    # flags that it does not know: later releases may be without this one.
+    _XLA_FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
+for _name, _value in _XLA_FLAGS.items():
+    if _name not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_name}={_value}"
+# Tests compile much and compute little; also in the processes that they start.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis  # noqa: E402
@@ -45,14 +53,19 @@ def strict_dtype_promotion():
 
 
 @pytest.fixture(scope="module")
-def quick_compilation():
-    """Leaves out most compiler passes, for tests that compile much and compute little.
+def full_compilation():
+    """All compiler passes, for modules that measure what the compiler makes.
 
     For one module as a whole, since what it compiled would be found again.
     """
     import jax
 
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """To be removed."""

@@ -30,8 +30,8 @@ class TrainingConfig:
         contrastive loss, which sees no label, or "probe", the error of the probe.
     """
 
-    num_steps: int = 2500
-    num_evaluations: int = 25
+    num_steps: int = 400
+    num_evaluations: int = 8
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 5e-4
@@ -66,6 +66,7 @@ class ExperimentConfig:
       bidirectional: Whether the parameter graph holds every edge reversed, too.
       pooling: See `modmeta.metanet.models.gmn.pool`.
       embedding_size: Numbers that describe a network.
+      readout_width: Width of the read-out that pools the edges.
       num_train: Networks of the training split that are used; 0 for all.
       seed: Seed of everything random but the zoo, which has its own.
     """
@@ -77,6 +78,7 @@ class ExperimentConfig:
     bidirectional: bool = False
     pooling: str = "mean"
     embedding_size: int = 16
+    readout_width: int = 64
     num_train: int = 0
     seed: int = 0
 

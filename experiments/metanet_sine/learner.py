@@ -17,8 +17,8 @@ from modmeta.metanet import zoo
 from modmeta.metanet.learning import contrastive
 from modmeta.metanet.learning.contrastive import ContrastiveLoss, WeightStatistics
 from modmeta.metanet.models.features import to_graph
-from modmeta.metanet.models.gmn import MetanetConfig
-from modmeta.metanet.models.readouts import InvariantMetanet
+from modmeta.metanet.models.gmn import GraphMetanet, MetanetConfig
+from modmeta.metanet.models.readouts import GraphReadout
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.networks import MLP
 
@@ -28,23 +28,36 @@ _WARM_UP = 0.05
 class ContrastiveMetanet(nn.Module):
     """A graph metanetwork that embeds networks, and the projection for its loss.
 
+    Hidden layers after the pooling are smooth: units of a ReLU die under the
+    contrastive loss, until embeddings fill a few dimensions alone.
+
     Attributes:
       config: Options of the metanetwork.
       embedding_size: Size of an embedding and of a projection.
+      readout_width: Width of the read-out.
       pooling: See `modmeta.metanet.models.gmn.pool`.
     """
 
     config: MetanetConfig
     embedding_size: int
+    readout_width: int
     pooling: str
 
     @nn.compact
     def __call__(self, graph) -> tuple[jax.Array, jax.Array]:
         """Maps a graph with B networks to embeddings and projections, `[B, D]`."""
         size = self.embedding_size
-        metanet = InvariantMetanet(self.config, size, self.pooling, name="metanet")
-        embeddings = metanet(graph)[0]
-        return embeddings, MLP((size, size), name="projection")(embeddings)
+        readout = GraphReadout(
+            size,
+            self.readout_width,
+            self.pooling,
+            self.config.outputs_nodes,
+            activation="silu",
+            name="readout",
+        )
+        metanet = GraphMetanet(self.config, name="metanet")
+        embeddings = readout(metanet(graph), graph)[0]
+        return embeddings, MLP((size, size), "silu", name="projection")(embeddings)
 
 
 class LearnerState(NamedTuple):
@@ -79,7 +92,9 @@ class Learner:
     def model(self) -> ContrastiveMetanet:
         """The Flax module."""
         config = self.config
-        return ContrastiveMetanet(config.metanet, config.embedding_size, config.pooling)
+        return ContrastiveMetanet(
+            config.metanet, config.embedding_size, config.readout_width, config.pooling
+        )
 
     @functools.cached_property
     def leaf_sizes(self) -> tuple[int, ...]:

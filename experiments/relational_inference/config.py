@@ -61,6 +61,8 @@ class ExperimentConfig:
       inference: Search at meta-test.
       baseline: See `preprocessing.fit_preprocessing`.
       compress: See `preprocessing.FeatureLayout`.
+      model: A `model.npz` whose modules are tested instead of training any, with the
+        search options of this configuration; empty to train.
       seed: Seed of everything random.
     """
 
@@ -73,6 +75,7 @@ class ExperimentConfig:
     inference: InferenceConfig = InferenceConfig()
     baseline: str = "auto"
     compress: bool = True
+    model: str = ""
     seed: int = 0
 
 

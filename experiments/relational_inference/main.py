@@ -46,6 +46,33 @@ _PRIOR = flags.DEFINE_enum(
     "prior", "none", ["none", "symmetric"], "Structural prior of the search."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
+_MODEL = flags.DEFINE_string(
+    "model", None, "A model.npz to test on the data instead of training one."
+)
+_NUM_DEVICES = flags.DEFINE_integer(
+    "num_devices",
+    1,
+    "Devices of every process that share the test systems; training stays on one.",
+    lower_bound=1,
+)
+_NUM_CHAIN_GROUPS = flags.DEFINE_integer(
+    "num_chain_groups",
+    1,
+    "Devices that share the chains of the same test systems, a divisor of all devices.",
+    lower_bound=1,
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "host:port of the first of several processes, the same for all, or 'auto' on a "
+    "cluster that JAX knows. Needs --model; the first process writes.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Number of processes, with --coordinator.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which process this is, with --coordinator.", lower_bound=0
+)
 _SMOKE = flags.DEFINE_bool(
     "smoke", False, "Run the whole pipeline in seconds, with meaningless numbers."
 )
@@ -81,27 +108,53 @@ def main(argv: list[str]) -> None:
                 "modules.num_relations": _NUM_RELATIONS.value,
                 "bouncegrad.num_steps": _NUM_STEPS.value,
                 "search.prior": _PRIOR.value,
+                "model": _MODEL.value,
                 "seed": _SEED.value,
             },
         )
+        _check_processes()
     except ValueError as error:
         raise app.UsageError(str(error)) from error
     # Imported late: a wrong flag should not wait for JAX.
     from experiments.relational_inference import report, train
+    from modmeta import devices
     from modmeta.progress import TqdmProgress
 
+    mesh = None
+    try:
+        if _COORDINATOR.value:
+            devices.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        if _COORDINATOR.value or _NUM_DEVICES.value * _NUM_CHAIN_GROUPS.value > 1:
+            mesh = devices.build_mesh(
+                _NUM_DEVICES.value, num_chain_groups=_NUM_CHAIN_GROUPS.value
+            )
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
     summary = train.run(
         config,
         _WORKDIR.value,
+        mesh=mesh,
         progress=TqdmProgress(["loss", "valid_energy", "temperature"]),
         tensorboard=_TENSORBOARD.value,
         started=STARTED,
     )
+    if not devices.is_first_process():
+        return
     if summary is None:
         print("Stopped. The same command goes on from here.")
         return
     print(report.format_summary(summary))
     print(f"\nEdges, figures, model and summary.json are in {_WORKDIR.value}.")
+
+
+def _check_processes() -> None:
+    if _COORDINATOR.value and not _MODEL.value:
+        raise ValueError(
+            "model: found none, expected a trained one for several processes: training "
+            "runs on one device"
+        )
+    if not _COORDINATOR.value and (_NUM_PROCESSES.present or _PROCESS_ID.present):
+        raise ValueError("coordinator: found none, expected one for several processes")
 
 
 if __name__ == "__main__":

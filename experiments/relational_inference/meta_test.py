@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
@@ -48,7 +49,8 @@ def meta_test(
     datasets: Datasets,
     model: RelationalModel,
     params: ModelParams,
-    warm: evaluation.Inference,
+    warm: evaluation.Inference | None,
+    mesh: Mesh | None = None,
 ) -> MetaTest:
     """Scores frozen modules on the test systems.
 
@@ -57,26 +59,36 @@ def meta_test(
       datasets: Its data.
       model: The model.
       params: Its trained arrays.
-      warm: Structures annealed beside training.
+      warm: Structures annealed beside training; None if there was none.
+      mesh: Devices that share the searches; None for one.
     """
     observed, test = datasets.observed, datasets.test
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), 4)
-    cold = api.infer_dataset(keys[0], model, params, observed, config.inference)
-    warm = api.infer_dataset(
-        keys[1], model, params, observed, config.training.inference, start=warm
+    cold = api.infer_dataset(
+        keys[0], model, params, observed, config.inference, mesh=mesh
     )
+    if warm is not None:
+        warm = api.infer_dataset(
+            keys[1],
+            model,
+            params,
+            observed,
+            config.training.inference,
+            start=warm,
+            mesh=mesh,
+        )
     num_nodes = int(observed.num_nodes.max())
     scored_frames = observed.num_nodes.sum() * (observed.num_frames - 1)
     summary: dict[str, Any] = {
         "test_energy": float(cold.energies.sum() / scored_frames),
-        "test_energy_warm": float(warm.energies.sum() / scored_frames),
         "num_proposals": inference.num_proposals(model, config.inference, num_nodes),
     }
+    if warm is not None:
+        summary["test_energy_warm"] = float(warm.energies.sum() / scored_frames)
 
     names = None
     if observed.edges is not None:
         scores = evaluation.label_scores(cold, observed, model.num_relations)
-        warm_scores = evaluation.label_scores(warm, observed, model.num_relations)
         names = evaluation.match_labels(
             cold.edges, observed.edges, model.num_relations, observed.num_relations
         )
@@ -85,14 +97,17 @@ def meta_test(
             observed.edges, cold.edges
         )
         summary["edge_accuracy"] = scores["edge_accuracy"]
-        summary["edge_accuracy_warm"] = warm_scores["edge_accuracy"]
+        if warm is not None:
+            summary["edge_accuracy_warm"] = evaluation.label_scores(
+                warm, observed, model.num_relations
+            )["edge_accuracy"]
         summary["proposal_accuracy"] = scores["proposal_accuracy"]
         summary.update(_calibration(cold, observed, names))
         is_undirected = np.array_equal(observed.edges, observed.edges.swapaxes(1, 2))
         if model.search.prior == "none" and is_undirected:
             # A track of its own: the prior is declared, and enters the test alone.
             symmetric = _symmetric_search(
-                keys[2], config, model, params, observed, cold
+                keys[2], config, model, params, observed, cold, mesh
             )
             scores = evaluation.label_scores(symmetric, observed, model.num_relations)
             summary["edge_accuracy_symmetric_prior"] = scores["edge_accuracy"]
@@ -139,7 +154,7 @@ def meta_test(
             if name in errors:
                 summary[key] = evaluation.errors_at(errors[name], REPORTED_STEPS)
 
-    curves, proposals = _search_curves(keys[3], config, model, params, observed)
+    curves, proposals = _search_curves(keys[3], config, model, params, observed, mesh)
     return MetaTest(summary, cold, predictions, errors, truth, names, curves, proposals)
 
 
@@ -156,7 +171,7 @@ def _calibration(
 
 
 def _symmetric_search(
-    rng_key, config, model, params, observed, cold
+    rng_key, config, model, params, observed, cold, mesh
 ) -> evaluation.Inference:
     """Repeats the search with the symmetric prior, from the structures found."""
     search = dataclasses.replace(model.search, prior="symmetric")
@@ -178,11 +193,12 @@ def _symmetric_search(
         observed,
         options,
         start=cold,
+        mesh=mesh,
     )
 
 
 def _search_curves(
-    rng_key, config, model, params, observed
+    rng_key, config, model, params, observed, mesh
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Lowest energy against proposals from random starts, by kind of proposal."""
     subset = observed.take(np.arange(min(_CURVE_SYSTEMS, observed.num_tasks)))
@@ -194,7 +210,7 @@ def _search_curves(
         options = dataclasses.replace(
             config.inference, learned=learned, num_chains=1, num_samples=0
         )
-        found = api.infer_dataset(rng_key, model, params, subset, options)
+        found = api.infer_dataset(rng_key, model, params, subset, options, mesh=mesh)
         curves[name] = found.best_energies
     one_chain = dataclasses.replace(config.inference, num_chains=1, num_steps=1)
     per_step = inference.num_proposals(model, one_chain, int(subset.num_nodes.max()))

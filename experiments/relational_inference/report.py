@@ -34,7 +34,7 @@ def write_outputs(
       outcome: Outcome of the meta-test.
       exported: Systems whose edges are written.
       found: Relations found in them.
-      records: Records of the training log.
+      records: Records of the training log; none if nothing was trained.
     """
     export.save_edges_npz(
         workdir / "edges.npz",
@@ -50,7 +50,6 @@ def write_outputs(
     is_likelihood = model.bank.config.likelihood == "gaussian"
     unit = "nats" if is_likelihood else "squared error"
     drawn = {
-        "learning_curves": figures.plot_learning_curves(records, energy_unit=unit),
         "adjacency": figures.plot_adjacency(
             outcome.cold.edges,
             observed.edges,
@@ -58,6 +57,10 @@ def write_outputs(
             matching=outcome.names,
         ),
     }
+    if records:
+        drawn["learning_curves"] = figures.plot_learning_curves(
+            records, energy_unit=unit
+        )
     if outcome.predictions:
         has_plane = len(spec.positions) >= 2
         column = model.bank.layout.predicted[0]
@@ -111,6 +114,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     ):
         for step, error in summary.get(key, {}).items():
             add(f"MSE at step {step}, {text}", f"{error:.2e}")
-    add("training seconds", f"{summary['train_seconds']:.0f}")
+    if "train_seconds" in summary:
+        add("training seconds", f"{summary['train_seconds']:.0f}")
     add("total seconds", f"{summary['total_seconds']:.0f}")
     return common.format_table(rows)

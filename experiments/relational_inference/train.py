@@ -1,27 +1,34 @@
-"""One run: data, meta-training, meta-test, and what is written about it."""
+"""One run: data, meta-training or a trained model, meta-test, and what is written.
+
+Training runs on one device. The meta-test may be spread over a mesh; with several
+processes every one of them searches and scores, and the first one writes.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments import common
-from experiments.relational_inference import report
+from experiments.relational_inference import report, trained
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets, make_datasets
 from experiments.relational_inference.meta_test import meta_test
+from modmeta import devices
 from modmeta.checkpoint import CheckpointStore
 from modmeta.metrics import MetricWriter, read_metrics
 from modmeta.progress import ProgressMeter
 from modmeta.relational import api, evaluation
 from modmeta.relational import training as training_lib
-from modmeta.relational.model import RelationalModel
+from modmeta.relational.model import ModelParams, RelationalModel
 from modmeta.relational.training import TrainResult
 
 
@@ -81,10 +88,62 @@ def meta_train(
     return model, result
 
 
+class Trained(NamedTuple):
+    """What the meta-test starts from.
+
+    Attributes:
+      model: The model.
+      params: Its trained arrays.
+      warm: Structures annealed beside training; None if the model came from a file.
+      summary: What `summary.json` says about the training.
+    """
+
+    model: RelationalModel
+    params: ModelParams
+    warm: evaluation.Inference | None
+    summary: dict[str, Any]
+
+
+def _trained(
+    config: ExperimentConfig, datasets: Datasets, *options: Any
+) -> Trained | None:
+    """Loads the model that the configuration names, or trains one; None if stopped."""
+    if config.model:
+        model, params = trained.load(config.model, datasets.observed)
+        model = dataclasses.replace(model, search=config.search)
+        return Trained(model, params, None, {})
+    model, result = meta_train(config, datasets, *options)
+    if not result.is_finished:
+        return None
+    warm = evaluation.structures_to_host(
+        result.state.followed["warm"], datasets.observed.node_mask
+    )
+    summary = {
+        "num_train": datasets.train.num_tasks,
+        "valid_energy": float(result.state.best.score),
+        "num_steps": int(result.state.bouncegrad.step),
+        "train_seconds": float(result.seconds),
+    }
+    return Trained(model, result.params, warm, summary)
+
+
+def _claim(
+    config: ExperimentConfig, workdir: Path
+) -> tuple[common.WorkdirStatus, Datasets | None]:
+    """Claims the directory; also the data, if they were looked at for that."""
+    # Bad data must not leave a working directory behind, and a finished run need not
+    # wait for data.
+    datasets = None
+    if not (workdir / common.CONFIG_FILE).exists():
+        datasets = make_datasets(config.data, config.seed)
+    return common.prepare_workdir(workdir, config), datasets
+
+
 def run(
     config: ExperimentConfig,
     workdir: str | Path,
     *,
+    mesh: Mesh | None = None,
     progress: ProgressMeter | None = None,
     tensorboard: bool = False,
     started: float | None = None,
@@ -93,73 +152,79 @@ def run(
 
     Args:
       config: The configuration.
-      workdir: Directory of the run.
+      workdir: Directory of the run; with several processes that of the first one.
+      mesh: Devices that share the meta-test, see `modmeta.devices`; None for one. It
+        does not change the results.
       progress: Progress meter.
       tensorboard: Whether to write TensorBoard event files.
       started: `time.perf_counter()` at which total time starts; now by default.
 
     Returns:
-      The summary, read back if the run is finished already; None if training was
-      asked to stop and can be resumed.
+      The summary, read back if the run is finished already (None in all processes but
+      the first); None if training was asked to stop and can be resumed.
 
     Raises:
       FileExistsError: If the directory holds a run of another configuration.
       DataError: If the data are not what they should be.
+      ValueError: If several processes were to train, or the model does not fit.
     """
     started = time.perf_counter() if started is None else started
     workdir = Path(workdir)
-    # Bad data must not leave a working directory behind, and a finished run need not
-    # wait for data.
-    datasets = None
-    if not (workdir / common.CONFIG_FILE).exists():
-        datasets = make_datasets(config.data, config.seed)
-    if common.prepare_workdir(workdir, config) is common.WorkdirStatus.FINISHED:
+    is_first = devices.is_first_process()
+    if jax.process_count() > 1 and not config.model:
+        raise ValueError(
+            f"model: found none with {jax.process_count()} processes, expected a "
+            "trained one: training runs on one device"
+        )
+    status, datasets = common.WorkdirStatus.NEW, None
+    if is_first:
+        status, datasets = _claim(config, workdir)
+    if devices.from_first_process(status is common.WorkdirStatus.FINISHED):
+        if not is_first:
+            return None
         return json.loads((workdir / common.SUMMARY_FILE).read_text())
     if datasets is None:
         datasets = make_datasets(config.data, config.seed)
     with common.stop_on_signal() as stop:
-        model, result = meta_train(
+        found = _trained(
             config, datasets, workdir, progress, lambda: stop.requested, tensorboard
         )
-        if not result.is_finished:
+        if found is None:
             return None
-        observed = datasets.observed
-        warm = evaluation.structures_to_host(
-            result.state.followed["warm"], observed.node_mask
-        )
-        outcome = meta_test(config, datasets, model, result.params, warm)
+        model, params = found.model, found.params
+        outcome = meta_test(config, datasets, model, params, found.warm, mesh)
     everything = outcome.cold
-    exported = observed
+    exported = datasets.observed
     if datasets.everything is not None:
         exported = datasets.everything
         everything = api.infer_dataset(
             jax.random.fold_in(jax.random.key(config.seed), 2),
             model,
-            result.params,
+            params,
             exported,
             config.inference,
+            mesh=mesh,
         )
     summary = {
         **outcome.summary,
-        "num_train": datasets.train.num_tasks,
+        **found.summary,
         "num_test": datasets.test.num_tasks,
         "test_systems_unseen": datasets.is_unseen,
         "num_parameters": int(
-            sum(np.size(leaf) for leaf in jax.tree.leaves(result.params.modules))
+            sum(np.size(leaf) for leaf in jax.tree.leaves(params.modules))
         ),
         "num_proposal_parameters": int(
-            sum(np.size(leaf) for leaf in jax.tree.leaves(result.params.proposal))
+            sum(np.size(leaf) for leaf in jax.tree.leaves(params.proposal))
         ),
-        "valid_energy": float(result.state.best.score),
-        "num_steps": int(result.state.bouncegrad.step),
-        "train_seconds": float(result.seconds),
         "seed": config.seed,
         "config": config,
     }
-    records = read_metrics(workdir / "metrics.jsonl")
-    report.write_outputs(
-        workdir, model, result.params, datasets, outcome, exported, everything, records
-    )
+    if is_first:
+        records = [] if config.model else read_metrics(workdir / "metrics.jsonl")
+        report.write_outputs(
+            workdir, model, params, datasets, outcome, exported, everything, records
+        )
     summary["total_seconds"] = time.perf_counter() - started
-    common.write_summary(workdir, summary)
+    if is_first:
+        common.write_summary(workdir, summary)
     return summary

@@ -17,8 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 import numpy.typing as npt
+from jax.sharding import Mesh
 
-from modmeta import supergraphs
+from modmeta import devices, supergraphs
 from modmeta.edges import EdgeLists
 from modmeta.progress import ProgressMeter
 from modmeta.relational import batching, evaluation, inference, neighbors
@@ -104,9 +105,12 @@ def infer_dataset(
     config: InferenceConfig,
     *,
     start: evaluation.Inference | None = None,
-    batch_size: int = 100,
+    mesh: Mesh | None = None,
 ) -> evaluation.Inference:
     """Infers the relations of every system of a data set under frozen modules.
+
+    With several processes, all of them call this on the same arguments and all get
+    the relations of every system.
 
     Args:
       rng_key: Consumed.
@@ -115,7 +119,7 @@ def infer_dataset(
       dataset: Observed systems, raw units, as many frames as in training.
       config: Options of the search.
       start: Structures to start from; None for a cold start.
-      batch_size: Systems at once.
+      mesh: Devices that share the work, see `devices.build_mesh`; None for one.
 
     Returns:
       Edges, probabilities and energies; what is no candidate edge of the model has
@@ -123,18 +127,19 @@ def infer_dataset(
 
     Raises:
       MemoryError: If the search would not fit into memory.
+      ValueError: If processes do not agree on the arguments.
     """
     edges = model.candidate_edges(dataset)
-    found = inference.infer(
-        rng_key,
-        model,
-        params,
-        training_lib.device_states(dataset, params.preprocessing.normalization),
-        batching.all_batches(dataset.num_nodes, batch_size, edges),
-        None if start is None else start.structures,
-        config,
+    states = training_lib.device_states(dataset, params.preprocessing.normalization)
+    batches = batching.all_batches(dataset.num_nodes, config.batch_size, edges)
+    structures = None if start is None else start.structures
+    rng_key, params, states, batches, structures = devices.replicate(
+        (rng_key, params, states, batches, structures), mesh
     )
-    found = evaluation.to_host(found, dataset.node_mask)
+    found = inference.infer(
+        rng_key, model, params, states, batches, structures, config, mesh
+    )
+    found = evaluation.to_host(devices.to_local(found, mesh), dataset.node_mask)
     return keep_candidates(found, edges, dataset)
 
 
@@ -339,6 +344,7 @@ def infer_relations(
     training: BounceGradConfig | None = None,
     loop: TrainingConfig | None = None,
     inference_config: InferenceConfig | None = None,
+    mesh: Mesh | None = None,
     progress: ProgressMeter | None = None,
 ) -> RelationalInference:
     """Finds which relation holds on every edge, and the dynamics, without labels.
@@ -359,6 +365,7 @@ def infer_relations(
       training: Options of BounceGrad.
       loop: Options of the training loop.
       inference_config: Options of the final search.
+      mesh: Devices that share the final search; training stays on one.
       progress: Progress meter, for instance `modmeta.progress.TqdmProgress()`.
 
     Returns:
@@ -406,5 +413,6 @@ def infer_relations(
         result.params,
         unlabelled,
         inference_config or InferenceConfig(),
+        mesh=mesh,
     )
     return RelationalInference(dataset, model, result.params, found)

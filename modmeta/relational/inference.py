@@ -1,16 +1,21 @@
-"""Structures of many systems under frozen modules, from cold or warm starts."""
+"""Structures of many systems under frozen modules, from cold or warm starts.
+
+Batches, and the chains of a batch, may be spread over devices. All randomness belongs
+to a batch, chain and problem, whatever device they are on, so the result is the same.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from modmeta import search
+from modmeta import devices, search
 from modmeta.relational import bouncegrad, memory
 from modmeta.relational.bouncegrad import TaskBatch, TaskStructures
 from modmeta.relational.model import (
@@ -41,6 +46,7 @@ class InferenceConfig:
       receiver_chunk: Receivers whose messages are held at once; the search of a chunk
         ends before that of the next begins, with the same result. 0 for all at once.
         Without effect where receivers are coupled: see `SearchConfig.messages`.
+      batch_size: Systems whose messages are held at once, on every device.
     """
 
     num_steps: int = 128
@@ -50,9 +56,14 @@ class InferenceConfig:
     num_samples: int = 64
     learned: bool = True
     receiver_chunk: int = 0
+    batch_size: int = 100
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        if self.batch_size < 1:
+            raise ValueError(
+                f"batch_size: found {self.batch_size}, expected at least 1"
+            )
         if self.receiver_chunk < 0:
             raise ValueError(
                 f"receiver_chunk: found {self.receiver_chunk}, expected at least 0"
@@ -80,7 +91,7 @@ class InferredStructures(NamedTuple):
     best_energies: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("model", "config"))
+@functools.partial(jax.jit, static_argnames=("model", "config", "mesh"))
 def infer(
     rng_key: jax.Array,
     model: RelationalModel,
@@ -89,8 +100,14 @@ def infer(
     batches: TaskBatch,
     start: TaskStructures | None,
     config: InferenceConfig,
+    mesh: Mesh | None = None,
 ) -> InferredStructures:
     """Infers the structures of all tasks; one compilation, batch after batch.
+
+    On a mesh, the same compilation serves all devices. Arrays that are not searched
+    over are repeated on every one, the messages of a batch on those that share its
+    chains. On CPU devices the result is that of a single device to the bit; on others
+    as far as the library of matrix products rounds alike for as many chains at once.
 
     Args:
       rng_key: Consumed.
@@ -100,6 +117,8 @@ def infer(
       batches: Every task once, see `batching.all_batches`.
       start: Where the chains start; None draws structures uniformly (cold start).
       config: Options.
+      mesh: Devices that share the batches and chains, see `devices.build_mesh`; the
+        arguments and the result are then replicated, see `devices.replicate`.
 
     Returns:
       The structures, energies and probabilities.
@@ -108,23 +127,48 @@ def infer(
       MemoryError: If the search of a batch would not fit into memory; raised before
         anything is compiled.
     """
+    num_groups = 1 if mesh is None else mesh.shape[devices.CHAINS]
     memory.check(
         model,
         memory.budget_of(batches.supergraph),
         states.shape[2],
-        num_chains=config.num_chains,
+        num_chains=-(-config.num_chains // num_groups),
         receiver_chunk=config.receiver_chunk,
     )
+
+    def everything(rng_key, params, states, batches, start):
+        return _infer(rng_key, model, params, states, batches, start, config, mesh)
+
+    return devices.on_every_device(everything, mesh)(
+        rng_key, params, states, batches, start
+    )
+
+
+def _infer(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    params: ModelParams,
+    states: jax.Array,
+    batches: TaskBatch,
+    start: TaskStructures | None,
+    config: InferenceConfig,
+    mesh: Mesh | None,
+) -> InferredStructures:
     num_tasks, max_nodes = states.shape[:2]
     num_relations = model.num_relations
     num_batches = batches.tasks.shape[0]
 
     def one_batch(item):
         key, batch = item
-        return _infer_batch(key, model, params, states, batch, start, config)
+        return _infer_batch(key, model, params, states, batch, start, config, mesh)
 
     keys = jax.random.split(rng_key, num_batches)
-    found = jax.lax.map(one_batch, (keys, batches))
+    found = devices.spread(
+        lambda items: _map_batches(one_batch, items),
+        (keys, batches),
+        devices.BATCHES,
+        mesh,
+    )
 
     def to_edges(values):
         """`[batches, N, D, K]` to `[tasks, nodes, nodes, K]`."""
@@ -162,6 +206,35 @@ def infer(
     )
 
 
+def _map_batches(function: Callable[[Any], Any], items: tuple[Any, TaskBatch]) -> Any:
+    """`jax.lax.map` over batches whose number is left to the data.
+
+    A loop of a single pass, or one whose passes are all the same, would be unrolled
+    and fused with what surrounds it, and round otherwise than the same batch in a
+    longer loop: hence a number that the compiler cannot know, of two batches or more.
+    """
+    _, batches = items
+    is_real = jnp.any(batches.supergraph.system_mask, axis=(1, 2))
+    num_batches = is_real.shape[0]
+    rows = jnp.minimum(jnp.arange(max(num_batches, 2)), num_batches - 1)
+    items = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], items)
+
+    def one(index):
+        return function(jax.tree.map(lambda leaf: leaf[index], items))
+
+    def body(index, found):
+        return jax.tree.map(
+            lambda leaves, leaf: leaves.at[index].set(leaf), found, one(index)
+        )
+
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros((rows.shape[0], *leaf.shape), leaf.dtype),
+        jax.eval_shape(one, jnp.int32(0)),
+    )
+    found = jax.lax.fori_loop(0, jnp.sum(is_real), body, empty)
+    return jax.tree.map(lambda leaf: leaf[:num_batches], found)
+
+
 def _infer_batch(
     rng_key: jax.Array,
     model: RelationalModel,
@@ -170,6 +243,7 @@ def _infer_batch(
     batch: TaskBatch,
     start: TaskStructures | None,
     config: InferenceConfig,
+    mesh: Mesh | None,
 ) -> dict:
     graph = batch.supergraph
     inputs = bouncegrad.gather_states(states, batch.tasks, graph)
@@ -184,12 +258,12 @@ def _infer_batch(
                 params, graph, inputs, logits, receivers=receivers
             )
             selected = jax.tree.map(lambda leaf: leaf[:, receivers], draws)
-            return _search(problems, selected, config)
+            return _search(problems, selected, config, mesh)
 
         found = _map_chunks(one_chunk, graph.node_mask.shape[0], chunk)
     else:
         problems = model.problems(params, graph, inputs, logits)
-        found = _search(problems, draws, config)
+        found = _search(problems, draws, config, mesh)
 
     def per_system(values):
         """Sums `[P, ...]` over the problems of every system: `[S, ...]`."""
@@ -296,7 +370,9 @@ def _map_chunks(
     )
 
 
-def _search(problems: Problems, draws: _Draws, config: InferenceConfig) -> _Found:
+def _search(
+    problems: Problems, draws: _Draws, config: InferenceConfig, mesh: Mesh | None
+) -> _Found:
     """Searches problems with all chains and keeps the best of every problem."""
     temperatures = _temperatures(problems, draws.random, config)
 
@@ -318,8 +394,11 @@ def _search(problems: Problems, draws: _Draws, config: InferenceConfig) -> _Foun
             )
         return best, trace, shares
 
-    (structures, energies), traces, shares = jax.vmap(one_chain)(
-        draws.start, draws.search_keys, draws.sample_keys
+    (structures, energies), traces, shares = devices.spread(
+        lambda chains: jax.vmap(one_chain)(*chains),
+        (draws.start, draws.search_keys, draws.sample_keys),
+        devices.CHAINS,
+        mesh,
     )
     winner = jnp.argmin(energies, axis=0)
     pick = jnp.arange(winner.shape[0])
@@ -329,9 +408,18 @@ def _search(problems: Problems, draws: _Draws, config: InferenceConfig) -> _Foun
     return _Found(
         structure=problems.join(structure),
         energies=jnp.min(energies, axis=0),
-        shares=problems.join(jnp.mean(shares, axis=0)),
+        shares=problems.join(_mean_shares(shares, config.num_samples)),
         best_energies=traces[0],
     )
+
+
+def _mean_shares(shares: jax.Array, num_samples: int) -> jax.Array:
+    """Mean over the chains `[chains, ...]` by way of counts, whose sum is exact.
+
+    A mean of quotients would round by what the compiler fuses it with.
+    """
+    counts = jnp.sum(jnp.round(shares * num_samples), axis=0)
+    return counts / max(shares.shape[0] * num_samples, 1)
 
 
 def _temperatures(

@@ -23,9 +23,7 @@ from modmeta.metanet import zoo
 from modmeta.metanet.zoo import sine
 from modmeta.metrics import read_metrics
 
-# In this process and in those that it starts.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-QUICK_COMPILATION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 FILES = {
     "config.json",
@@ -59,7 +57,6 @@ def launch(*flags, script=None):
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, **QUICK_COMPILATION},
     )
 
 

@@ -19,13 +19,12 @@ import pytest
 from experiments import common
 from experiments.relational_inference import config as config_lib
 from experiments.relational_inference import datasets, report, train
+from modmeta import devices
 from modmeta.metrics import read_metrics
 from modmeta.relational import artifacts
 from modmeta.relational.data import DataError
 
-# In this process and in those that it starts.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-QUICK_COMPILATION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 FILES = {
     "config.json",
@@ -72,7 +71,6 @@ def launch(*flags, script=None):
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, **QUICK_COMPILATION},
     )
 
 
@@ -141,6 +139,42 @@ def test_finished_run_is_reported_at_once(finished, monkeypatch):
     monkeypatch.setattr(train, "make_datasets", make_datasets)
     assert train.run(config, workdir) == common.as_json(summary)
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_trained_model_on_two_devices(finished, tmp_path):
+    """The modules of a finished run find again what they found at its end."""
+    config, workdir, expected = finished
+    path = str(workdir / "model.npz")
+    config = dataclasses.replace(config, model=path)
+    summary = train.run(config, tmp_path / "run", mesh=devices.build_mesh(2))
+    names = {file.name for file in (tmp_path / "run").iterdir()}
+    trained = {"metrics.jsonl", "checkpoints", "learning_curves.png"}
+    assert names == FILES - trained
+    with np.load(tmp_path / "run" / "edges.npz") as one:
+        with np.load(workdir / "edges.npz") as other:
+            for array in other.files:
+                np.testing.assert_array_equal(one[array], other[array])
+    for name in ("edge_accuracy", "edge_accuracy_symmetric_prior", "mse"):
+        assert common.as_json(summary[name]) == common.as_json(expected[name])
+    assert {"train_seconds", "edge_accuracy_warm"}.isdisjoint(summary)
+    assert "training seconds" not in report.format_summary(summary)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (
+            {"data.num_observed": 19},
+            "for another number of frames, expected one for 19",
+        ),
+        ({"data.system": "kuramoto"}, "model.npz trained on FeatureSpec"),
+    ],
+)
+def test_model_for_other_data_is_refused(finished, tmp_path, values, message):
+    config, workdir, _ = finished
+    config = common.override(config, {"model": str(workdir / "model.npz"), **values})
+    with pytest.raises(ValueError, match=message):
+        train.run(config, tmp_path / "run")
 
 
 def test_another_configuration_is_refused(finished):
@@ -342,10 +376,23 @@ def test_wrong_assignments(assignment, message):
         flags(assignments=[assignment])
 
 
-def test_launcher_refuses_a_wrong_value(tmp_path):
-    process = launch(f"--workdir={tmp_path / 'run'}", "--set=bouncegrad.num_steps=many")
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        (
+            "--set=bouncegrad.num_steps=many",
+            "found 'many' for 'bouncegrad.num_steps'",
+        ),
+        ("--num_devices=99", "num_devices: found 99, expected 1 to"),
+        ("--coordinator=localhost:1", "model: found none, expected a trained one for"),
+        ("--num_processes=2", "coordinator: found none, expected one for several"),
+    ],
+)
+def test_launcher_refuses_a_wrong_value(tmp_path, flag, message):
+    process = launch(f"--workdir={tmp_path / 'run'}", flag)
     assert process.returncode != 0
-    assert "found 'many' for 'bouncegrad.num_steps'" in process.stderr + process.stdout
+    output = " ".join((process.stderr + process.stdout).split())
+    assert message in output
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "run").exists()
 
@@ -362,6 +409,12 @@ def test_help_lists_every_flag():
         "num_relations",
         "num_steps",
         "prior",
+        "model",
+        "num_devices",
+        "num_chain_groups",
+        "coordinator",
+        "num_processes",
+        "process_id",
         "seed",
         "smoke",
         "tensorboard",

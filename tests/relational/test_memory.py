@@ -15,6 +15,8 @@ from modmeta.relational.inference import InferenceConfig
 from modmeta.relational.model import SearchConfig
 from tests.fixtures import SPEC, small_model, small_params
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 CONFIG = InferenceConfig(num_steps=4, num_chains=3, num_samples=0)
 
 

@@ -43,12 +43,15 @@ class GraphReadout(nn.Module):
       pooling: See `modmeta.metanet.models.gmn.pool`.
       uses_nodes: Whether node embeddings are pooled too; both parts then pass through
         a LayerNorm.
+      activation: Of the hidden layer after the pooling, see
+        `modmeta.networks.ACTIVATIONS`.
     """
 
     num_outputs: int
     width: int = 64
     pooling: str = "mean"
     uses_nodes: bool = False
+    activation: str = "relu"
 
     @nn.compact
     def __call__(self, embeddings: Embeddings, graph: graphs.GraphsTuple) -> jax.Array:
@@ -93,7 +96,8 @@ class GraphReadout(nn.Module):
                 ],
                 axis=-1,
             )
-        outputs = MLP((self.width, self.num_outputs), name="output")(pooled)
+        sizes = (self.width, self.num_outputs)
+        outputs = MLP(sizes, self.activation, name="output")(pooled)
         return jnp.where(is_real.reshape(-1, *[1] * (outputs.ndim - 1)), outputs, 0.0)
 
 

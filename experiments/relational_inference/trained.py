@@ -1,0 +1,46 @@
+"""Modules trained by an earlier run, for systems like those that it was trained on."""
+
+from __future__ import annotations
+
+import jax
+
+from modmeta import supergraphs
+from modmeta.relational.artifacts import load_model
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.model import ModelParams, RelationalModel
+
+
+def load(path: str, observed: TrajectoryDataset) -> tuple[RelationalModel, ModelParams]:
+    """Reads the `model.npz` of a run and checks it against data.
+
+    Args:
+      path: The file.
+      observed: Systems to search, observed frames; they may have any size.
+
+    Returns:
+      The model, with the search options that it was trained with, and its arrays.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      ValueError: If it holds something else, or was trained on other features or
+        another number of frames.
+    """
+    model, params = load_model(path)
+    features = model.bank.layout.spec
+    if observed.features != features:
+        raise ValueError(
+            f"model: found {path} trained on {features}, expected {observed.features}"
+        )
+    pair = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
+    expected = jax.eval_shape(
+        lambda: model.init(
+            jax.random.key(0), params.preprocessing, pair, observed.num_frames
+        )
+    )
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, p) for p in (params, expected)]
+    if shapes[0].proposal != shapes[1].proposal:
+        raise ValueError(
+            f"model: found {path} with a proposal head for another number of frames, "
+            f"expected one for {observed.num_frames}"
+        )
+    return model, params
