@@ -32,7 +32,7 @@ def test_converts_to_ipynb(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs(path, monkeypatch, tmp_path, quick_compilation):
+def test_runs(path, monkeypatch, tmp_path):
     monkeypatch.setenv("MODMETA_NOTEBOOK_SHORT", "1")
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path))

@@ -23,8 +23,6 @@ from modmeta.metanet import zoo
 from modmeta.metanet.zoo import sine
 from modmeta.metrics import read_metrics
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 FILES = {
     "config.json",
     "summary.json",
@@ -42,7 +40,7 @@ CONFIG = config_lib.smoke(config_lib.sine())
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick_compilation):
+def finished(tmp_path_factory):
     """A finished run: its directory and summary."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     return workdir, train.run(CONFIG, workdir)

@@ -24,8 +24,6 @@ from modmeta.metrics import read_metrics
 from modmeta.relational import artifacts
 from modmeta.relational.data import DataError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 FILES = {
     "config.json",
     "summary.json",
@@ -56,7 +54,7 @@ def small_config(**values):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick_compilation):
+def finished(tmp_path_factory):
     """A finished run: its configuration, directory and summary."""
     config, workdir = small_config(), tmp_path_factory.mktemp("runs") / "finished"
     return config, workdir, train.run(config, workdir)

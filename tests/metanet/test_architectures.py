@@ -19,8 +19,6 @@ from modmeta.metanet.input_networks.architectures import (
 )
 from tests.metanet.small_networks import normal, random_variables
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 IMAGES = normal(2, 6, 4, 3)
 
 

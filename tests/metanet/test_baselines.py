@@ -14,8 +14,6 @@ from modmeta.metanet.models import baselines, mlp_baselines
 from tests.metanet import hand_made
 from tests.metanet.test_models import assert_close, graph_of, random_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 WIDTHS = (2, 4, 3, 2)
 
 

@@ -9,8 +9,6 @@ from modmeta.metanet.models import features
 from tests.metanet import hand_made
 from tests.metanet.test_models import random_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 WIDTHS = (2, 3, 2)
 
 

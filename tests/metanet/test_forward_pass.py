@@ -10,8 +10,6 @@ from modmeta import metanet
 from modmeta.metanet.models import forward_pass
 from tests.metanet.small_networks import normal, random_variables
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 class Perceptron(nn.Module):
     widths: tuple[int, ...] = (5, 4, 3)

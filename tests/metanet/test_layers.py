@@ -11,8 +11,6 @@ import pytest
 from modmeta.metanet.input_networks import layers
 from tests.metanet.small_networks import normal, random_variables
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -11,8 +11,6 @@ from modmeta.metanet.parameter_graphs import symmetries
 from tests.metanet.small_networks import normal, random_variables
 from tests.metanet.test_models import assert_close, random_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NETWORKS = {
     "residual": (
         architectures.ResNet(3, stem_channels=2, block_channels=(4,)),

@@ -9,8 +9,6 @@ from modmeta import graphs
 from modmeta.metanet.models import features, gmn
 from tests.metanet import hand_made
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 WIDTHS = (2, 5, 3)
 SMALL = gmn.MetanetConfig(
     width=8, num_blocks=2, use_globals=True, outputs_nodes=True, activation="silu"

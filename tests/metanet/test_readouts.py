@@ -12,8 +12,6 @@ from tests.metanet import hand_made
 from tests.metanet.small_networks import normal, random_variables
 from tests.metanet.test_models import assert_close, graph_of, random_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 WIDTHS = (2, 4, 3, 2)
 
 

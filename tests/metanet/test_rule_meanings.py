@@ -23,8 +23,6 @@ from tests.metanet.small_networks import (
     random_variables,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 class Instructions:
     """A topology read as a program: the value of a node for one example, `[T, ...]`.

@@ -21,8 +21,6 @@ from tests.metanet.small_networks import (
     random_variables,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def colours(topology, *trees, num_rounds=8):
     """Sorted colours of the nodes of one topology under several values of its edges."""

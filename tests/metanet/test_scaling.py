@@ -22,8 +22,6 @@ from modmeta.metanet.parameter_graphs.tracing import trace
 from modmeta.networks import MLP
 from tests.metanet.small_networks import normal, random_variables
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 POINTS = normal(5, 3)
 IMAGES = normal(2, 4, 4, 3)
 

@@ -18,8 +18,6 @@ from modmeta.metanet.parameter_graphs.symmetries import (
 )
 from tests.metanet.network_cases import CASES, Case, make, mlp
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def node_colors(topology):
     columns = (

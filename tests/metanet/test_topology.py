@@ -9,8 +9,6 @@ import pytest
 from modmeta.metanet import parameter_graph, trace
 from tests.metanet.network_cases import CASES, Case, make
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def assert_same_bits(found, expected):
     assert jax.tree.structure(found) == jax.tree.structure(expected)

@@ -17,8 +17,6 @@ from modmeta.metanet.parameter_graphs.vocabulary import (
 )
 from tests.metanet.network_cases import IMAGE, Case, make
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def signature(topology, values=None, num_rounds=3):
     """Colours of nodes after rounds of refinement by their edges.

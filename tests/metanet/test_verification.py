@@ -14,8 +14,6 @@ from modmeta.metanet.input_networks.architectures import SIREN
 from modmeta.metanet.parameter_graphs import registry
 from tests.metanet import network_cases, random_networks, small_networks
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NUM_SYMMETRIES = 16
 TOLERANCE = 1e-5
 # No symmetry, and none that the rules find: shared weights tie its units.

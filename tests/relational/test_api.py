@@ -40,7 +40,7 @@ def random_walks(num_tasks=6, num_frames=8, num_nodes=3, num_features=2, seed=0)
 
 
 @pytest.fixture(scope="module")
-def unlabelled(quick_compilation):
+def unlabelled():
     return infer_relations(random_walks(), 3, **QUICK)
 
 
@@ -79,7 +79,7 @@ def test_predictions_are_in_the_units_of_the_input(unlabelled):
 
 
 @pytest.mark.parametrize("chunk", [0, 2])
-def test_relations_of_candidate_edges_alone(quick_compilation, chunk):
+def test_relations_of_candidate_edges_alone(chunk):
     """One nearest sender per receiver: the other pairs are no edges, nor scored."""
     rng = np.random.default_rng(0)
     dataset = api.as_dataset(
@@ -118,7 +118,7 @@ def test_same_seed_same_result(unlabelled):
     np.testing.assert_array_equal(again.predict(2), unlabelled.predict(2))
 
 
-def test_systems_of_different_size(quick_compilation, tmp_path):
+def test_systems_of_different_size(tmp_path):
     sizes = (2, 4, 1, 3, 4, 2)
     rng = np.random.default_rng(0)
     dataset = data.pad_systems(

@@ -24,8 +24,6 @@ from modmeta.relational.model import SearchConfig
 from modmeta.relational.training import TrainingConfig
 from tests.fixtures import SPEC, Batch, small_model, small_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SIZES = (3, 1, 4, 2, 3, 2)
 CONFIG = BounceGradConfig(
     num_steps=12,

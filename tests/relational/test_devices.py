@@ -24,8 +24,6 @@ from modmeta.relational.model import SearchConfig
 from tests.fixtures import SPEC, Batch, small_model, small_params
 
 SIZES = (3, 1, 4, 2, 3)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CONFIG = InferenceConfig(num_steps=12, num_chains=3, num_samples=5, batch_size=2)
 SEARCHES = {
     "receivers": ({}, CONFIG),

@@ -23,8 +23,6 @@ from tests.fixtures import (
     structure_from_matrices,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SIZES = (3, 1, 4, 2, 3)
 NUM_STEPS = 4
 

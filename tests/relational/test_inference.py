@@ -23,8 +23,6 @@ from tests.fixtures import Batch, small_model, small_params
 from tests.reference import Reference
 
 SIZES = (3, 1, 4, 2, 3)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CONFIG = InferenceConfig(num_steps=150, num_chains=4, num_samples=20)
 
 

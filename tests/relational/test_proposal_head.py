@@ -20,8 +20,6 @@ from modmeta.relational import proposal_head
 from modmeta.relational.proposal_head import ProposalConfig
 from tests.fixtures import Batch, random_preprocessing, small_model, small_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ENCODERS = ("mlp", "cnn", "denoiser", "mlp+denoiser", "cnn+denoiser")
 SIZES = (3, 1, 4)
 FRAMES = 15

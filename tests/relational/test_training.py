@@ -20,8 +20,6 @@ from modmeta.relational.training import TrainingConfig
 from modmeta.training import LoopState
 from tests.fixtures import small_model
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NUM_STEPS, CHUNK, EVALUATIONS = 22, 2, [8, 16, 22]
 SYSTEMS = {"num_nodes": 3, "num_frames": 8}
 
@@ -93,7 +91,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, quick_compilation):
+def uninterrupted(tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("runs") / "uninterrupted")
     return run, run.train()
 

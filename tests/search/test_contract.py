@@ -21,8 +21,6 @@ from tests.search.tables import (
     table_energy,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NUM_STEPS = 100
 NUM_CHAINS = 8
 START = 7

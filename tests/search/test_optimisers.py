@@ -19,8 +19,6 @@ from tests.search.tables import (
     table_energy,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def trace(algorithm, truth, num_steps, temperature=1.0, seed=0, start=0):
     """All states of one chain."""

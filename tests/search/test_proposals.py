@@ -18,8 +18,6 @@ import pytest
 from modmeta.search import Structure, proposals
 from tests.fixtures import TinyProblem, chi_square_p_value
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 FALSE_ALARM = 1e-6
 NUM_STARTS = 6
 NUM_DRAWS = 3000

@@ -92,9 +92,6 @@ class Setting:
         return energy
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 @pytest.fixture(name="setting", scope="module")
 def make_setting():
     return Setting()

@@ -17,4 +17,5 @@ from modmeta.metanet.zoo.storage import load_zoo as load_zoo
 from modmeta.metanet.zoo.storage import read_spec as read_spec
 from modmeta.metanet.zoo.training import TrainedNetworks as TrainedNetworks
 from modmeta.metanet.zoo.training import ZooTask as ZooTask
+from modmeta.metanet.zoo.training import network_keys as network_keys
 from modmeta.metanet.zoo.training import train_networks as train_networks
