@@ -1,0 +1,1 @@
+"""How searches scale with the size of systems, and what learned proposals add."""

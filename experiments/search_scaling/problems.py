@@ -1,0 +1,172 @@
+"""Unseen systems of one size as search problems: one per receiver.
+
+Letters: S systems of n entities, N nodes of their super-graph, P = S n problems, one
+for every node but the padding, D = n - 1 candidate edges of a receiver.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.relational_inference.config import DataConfig
+from experiments.search_scaling.config import SystemsConfig
+from modmeta import supergraphs
+from modmeta.relational import bouncegrad, data
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.model import ModelParams, RelationalModel
+from modmeta.relational.problems import Problems
+from modmeta.relational.training import device_states
+from modmeta.supergraphs import SuperGraph
+
+SIMULATORS = {"springs": data.simulate_springs, "kuramoto": data.simulate_kuramoto}
+
+
+class SizedProblems(NamedTuple):
+    """All problems of one size.
+
+    Attributes:
+      model: The model.
+      params: Its arrays.
+      supergraph: Of all systems of the size.
+      states: `[N, T, F]` normalised observed frames.
+      logits: `[N, D, K]` of the proposal head.
+      labels: `[N, D]` true relation of every candidate edge.
+      num_labels: True relations.
+      size: Entities per system.
+      num_problems: P.
+    """
+
+    model: RelationalModel
+    params: ModelParams
+    supergraph: SuperGraph
+    states: jax.Array
+    logits: jax.Array
+    labels: jax.Array
+    num_labels: int
+    size: int
+    num_problems: int
+
+
+def simulate(
+    config: SystemsConfig, like: DataConfig, size: int, seed: int
+) -> TrajectoryDataset:
+    """Simulates systems of a size.
+
+    Args:
+      config: How many, and with how many relations.
+      like: What training systems look like: kind, frames observed, noise.
+      size: Entities per system.
+      seed: Training systems use even seeds, these an odd one for every size.
+
+    Raises:
+      ValueError: If systems of this kind cannot be simulated at other sizes.
+    """
+    if like.system not in SIMULATORS or like.file:
+        raise ValueError(
+            f"system: found {like.file or like.system!r}, expected one of "
+            f"{tuple(SIMULATORS)}"
+        )
+    options: dict[str, Any] = {}
+    if config.mean_degree:
+        share = config.mean_degree / (size - 1)
+        options["probabilities"] = (1.0 - share, share)
+    if like.system == "kuramoto":
+        options["observation"] = like.observation
+    return SIMULATORS[like.system](
+        2 * (1000 * seed + size) + 1,
+        config.num_systems(size),
+        num_nodes=size,
+        num_frames=like.num_observed,
+        observation_noise=like.observation_noise,
+        **options,
+    )
+
+
+def prepare(
+    model: RelationalModel, params: ModelParams, dataset: TrajectoryDataset
+) -> SizedProblems:
+    """Sets up the problems of systems of one size, and runs the proposal head.
+
+    Args:
+      model: The model; nothing in it may couple receivers.
+      params: Its arrays.
+      dataset: Systems of the same size, observed frames.
+
+    Raises:
+      ValueError: If a prior or roll-out couples receivers.
+    """
+    if model.search.couples_receivers:
+        raise ValueError(
+            f"search: found prior {model.search.prior!r} and energy "
+            f"{model.search.energy!r}, expected independent receivers"
+        )
+    size = dataset.max_nodes
+    sizes = [size] * dataset.num_tasks
+    budget = supergraphs.padding_budget(sizes, len(sizes))
+    graph = jax.tree.map(jnp.asarray, supergraphs.build_supergraph(sizes, budget))
+    tasks = jnp.arange(dataset.num_tasks)
+    states = bouncegrad.gather_states(
+        device_states(dataset, params.preprocessing.normalization), tasks, graph
+    )
+    labels = jnp.asarray(dataset.edges)[
+        tasks[graph.node_system][:, None],
+        graph.node_entity[:, None],
+        graph.slot_entities,
+    ]
+    return SizedProblems(
+        model=model,
+        params=params,
+        supergraph=graph,
+        states=states,
+        logits=_head(model, params, graph, states),
+        labels=jnp.where(graph.slot_mask, labels, -1),
+        num_labels=dataset.num_relations,
+        size=size,
+        num_problems=size * dataset.num_tasks,
+    )
+
+
+_head = jax.jit(RelationalModel.edge_logits, static_argnums=0)
+
+
+def chunk(problems: SizedProblems, receivers: np.ndarray) -> Problems:
+    """The problems of some receivers `[C]`, leaves `[C, 1, ...]`, messages computed."""
+    data, candidates, observed = _chunk(
+        problems.model,
+        problems.params,
+        problems.supergraph,
+        problems.states,
+        problems.logits,
+        jnp.asarray(receivers),
+    )
+    return Problems(
+        problems.model,
+        problems.params,
+        data,
+        candidates,
+        problems.supergraph,
+        observed,
+    )
+
+
+def true_modules(problems: SizedProblems, names: np.ndarray) -> np.ndarray:
+    """Modules `[P, D]` of the true graph, module 0 where none has that name.
+
+    Args:
+      problems: The problems.
+      names: `[K]` true relation of every module.
+    """
+    module_of = np.zeros(max(problems.num_labels, int(np.max(names)) + 1), np.int32)
+    module_of[names] = np.arange(len(names))
+    return module_of[np.asarray(problems.labels)[: problems.num_problems]]
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _chunk(model, params, supergraph, states, logits, receivers):
+    found = model.problems(params, supergraph, states, logits, receivers=receivers)
+    return found.data, found.candidates, found.observed
