@@ -7,15 +7,13 @@ import time
 
 STARTED = time.perf_counter()
 
-from absl import app, flags, logging  # noqa: E402
+from absl import app, flags  # noqa: E402
 
+from experiments import launcher  # noqa: E402
 from experiments.relational_inference import config as config_lib  # noqa: E402
 
 _CONFIG = flags.DEFINE_enum(
     "config", "springs", list(config_lib.CONFIGS), "System and preset of all options."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory of the run; an interrupted run in it is resumed."
 )
 _DATA = flags.DEFINE_string(
     "data",
@@ -45,7 +43,6 @@ _NUM_STEPS = flags.DEFINE_integer(
 _PRIOR = flags.DEFINE_enum(
     "prior", "none", ["none", "symmetric"], "Structural prior of the search."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
 _MODEL = flags.DEFINE_string(
     "model", None, "A model.npz to test on the data instead of training one."
 )
@@ -73,34 +70,22 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which process this is, with --coordinator.", lower_bound=0
 )
-_SMOKE = flags.DEFINE_bool(
-    "smoke", False, "Run the whole pipeline in seconds, with meaningless numbers."
+_COMMON = launcher.define_flags(
+    "bouncegrad.learning_rate=1e-3",
+    "experiments/relational_inference/config.py",
 )
-_TENSORBOARD = flags.DEFINE_bool(
-    "tensorboard", False, "Write TensorBoard event files too."
-)
-_SET = flags.DEFINE_multi_string(
-    "set",
-    [],
-    "Any option by its path, for instance --set=bouncegrad.learning_rate=1e-3; "
-    "repeat for several. See experiments/relational_inference/config.py.",
-)
-flags.mark_flag_as_required("workdir")
+_TENSORBOARD = launcher.define_tensorboard()
 
 
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Found extra arguments {argv[1:]}.")
-    if not flags.FLAGS["verbosity"].present:
-        # Orbax tells of every file it writes.
-        logging.set_verbosity(logging.WARNING)
-    try:
+    launcher.check_arguments(argv)
+    with launcher.usage_errors():
         config = config_lib.from_flags(
             _CONFIG.value,
-            smoke_test=_SMOKE.value,
+            smoke_test=_COMMON.smoke.value,
             file=_DATA.value,
-            assignments=_SET.value,
+            assignments=_COMMON.assignments.value,
             values={
                 "data.num_train": _NUM_TRAIN.value,
                 "data.num_test": _NUM_TEST.value,
@@ -109,42 +94,39 @@ def main(argv: list[str]) -> None:
                 "bouncegrad.num_steps": _NUM_STEPS.value,
                 "search.prior": _PRIOR.value,
                 "model": _MODEL.value,
-                "seed": _SEED.value,
+                "seed": _COMMON.seed.value,
             },
         )
         _check_processes()
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
     # Imported late: a wrong flag should not wait for JAX.
     from experiments.relational_inference import report, train
     from modmeta import devices
+    from modmeta.checkpoint import CheckpointMismatchError
     from modmeta.progress import TqdmProgress
+    from modmeta.relational.data import DataError
 
     mesh = None
-    try:
+    with launcher.usage_errors():
         if _COORDINATOR.value:
             devices.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         if _COORDINATOR.value or _NUM_DEVICES.value * _NUM_CHAIN_GROUPS.value > 1:
             mesh = devices.build_mesh(
                 _NUM_DEVICES.value, num_chain_groups=_NUM_CHAIN_GROUPS.value
             )
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
-    summary = train.run(
-        config,
-        _WORKDIR.value,
-        mesh=mesh,
-        progress=TqdmProgress(["loss", "valid_energy", "temperature"]),
-        tensorboard=_TENSORBOARD.value,
-        started=STARTED,
-    )
+    with launcher.refusals(CheckpointMismatchError, DataError):
+        summary = train.run(
+            config,
+            _COMMON.workdir.value,
+            mesh=mesh,
+            progress=TqdmProgress(["loss", "valid_energy", "temperature"]),
+            tensorboard=_TENSORBOARD.value,
+            started=STARTED,
+        )
     if not devices.is_first_process():
         return
-    if summary is None:
-        print("Stopped. The same command goes on from here.")
-        return
-    print(report.format_summary(summary))
-    print(f"\nEdges, figures, model and summary.json are in {_WORKDIR.value}.")
+    launcher.finish(
+        summary, report.format_summary, "Edges, figures, model", _COMMON.workdir.value
+    )
 
 
 def _check_processes() -> None:

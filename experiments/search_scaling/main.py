@@ -7,15 +7,13 @@ import time
 
 STARTED = time.perf_counter()
 
-from absl import app, flags, logging  # noqa: E402
+from absl import app, flags  # noqa: E402
 
+from experiments import launcher  # noqa: E402
 from experiments.search_scaling import config as config_lib  # noqa: E402
 
 _CONFIG = flags.DEFINE_enum(
     "config", "springs", list(config_lib.CONFIGS), "System and preset of all options."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory of the run; an interrupted run in it is resumed."
 )
 _MODEL = flags.DEFINE_string(
     "model",
@@ -35,55 +33,42 @@ _MEAN_DEGREE = flags.DEFINE_float(
     "pair. Default: 2.",
     lower_bound=0.0,
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
-_SMOKE = flags.DEFINE_bool(
-    "smoke", False, "Run the whole pipeline in seconds, with meaningless numbers."
+_COMMON = launcher.define_flags(
+    "measurement.num_chains=4",
+    "experiments/search_scaling/config.py",
 )
-_SET = flags.DEFINE_multi_string(
-    "set",
-    [],
-    "Any option by its path, for instance --set=measurement.num_chains=4; repeat for "
-    "several. See experiments/search_scaling/config.py.",
-)
-flags.mark_flag_as_required("workdir")
 
 
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Found extra arguments {argv[1:]}.")
-    if not flags.FLAGS["verbosity"].present:
-        # Orbax tells of every file it writes.
-        logging.set_verbosity(logging.WARNING)
-    try:
+    launcher.check_arguments(argv)
+    with launcher.usage_errors():
         config = config_lib.from_flags(
             _CONFIG.value,
-            smoke_test=_SMOKE.value,
-            assignments=_SET.value,
+            smoke_test=_COMMON.smoke.value,
+            assignments=_COMMON.assignments.value,
             values={
                 "model": _MODEL.value,
                 "systems.num_problems": _NUM_PROBLEMS.value,
                 "systems.mean_degree": _MEAN_DEGREE.value,
-                "seed": _SEED.value,
-                "training.seed": _SEED.value,
+                "seed": _COMMON.seed.value,
+                "training.seed": _COMMON.seed.value,
             },
         )
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
     from experiments.search_scaling import report, run
+    from modmeta.checkpoint import CheckpointMismatchError
     from modmeta.progress import TqdmProgress
 
-    summary = run.run(
-        config,
-        _WORKDIR.value,
-        progress=TqdmProgress(["loss", "valid_energy", "entities"]),
-        started=STARTED,
+    with launcher.refusals(CheckpointMismatchError):
+        summary = run.run(
+            config,
+            _COMMON.workdir.value,
+            progress=TqdmProgress(["loss", "valid_energy", "entities"]),
+            started=STARTED,
+        )
+    launcher.finish(
+        summary, report.format_summary, "Curves, figures", _COMMON.workdir.value
     )
-    if summary is None:
-        print("Stopped. The same command goes on from here.")
-        return
-    print(report.format_summary(summary))
-    print(f"\nCurves, figures and summary.json are in {_WORKDIR.value}.")
 
 
 if __name__ == "__main__":

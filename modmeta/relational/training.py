@@ -164,7 +164,12 @@ def train(
       The result.
     """
     algorithm = bouncegrad.bouncegrad(model, config)
-    sampler = batching.TaskSampler(train_set.num_nodes, config.batch_size, seed)
+    sampler = batching.TaskSampler(
+        train_set.num_nodes,
+        config.batch_size,
+        seed,
+        model.candidate_edges(train_set),
+    )
     normalization = params.preprocessing.normalization
     task_states = device_states(train_set, normalization)
     followed = {"valid": valid_set}
@@ -173,7 +178,9 @@ def train(
     systems = {
         name: (
             device_states(dataset, normalization),
-            batching.all_batches(dataset.num_nodes, _EVALUATION_BATCH),
+            batching.all_batches(
+                dataset.num_nodes, _EVALUATION_BATCH, model.candidate_edges(dataset)
+            ),
         )
         for name, dataset in followed.items()
     }

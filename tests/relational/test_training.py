@@ -4,6 +4,7 @@ Beside bit-for-bit equality: the parameters that the checkpoints of every evalua
 hold, and the energies that the log holds.
 """
 
+import dataclasses
 import itertools
 
 import chex
@@ -229,3 +230,22 @@ def test_best_parameters_are_those_of_lowest_validation_energy(tmp_path):
 def test_options_out_of_range(options):
     with pytest.raises(ValueError, match="expected num_evaluations >= 1"):
         TrainingConfig(**options)
+
+
+def test_only_candidate_edges_are_searched(tmp_path):
+    """The nearest sender of every receiver: other edges keep their first module."""
+    run = Run(tmp_path)
+    search = dataclasses.replace(run.model.search, num_neighbors=1)
+    run.model = dataclasses.replace(run.model, search=search)
+    state = run.train().state.bouncegrad
+    key = jax.random.split(jax.random.key(1), 3)[0]
+    start = bouncegrad.bouncegrad(run.model, run.config).init(key, run.params, 14, 3)
+    is_changed = np.asarray(
+        state.structures.edge_modules != start.structures.edge_modules
+    )
+    positions = run.train_set.states[..., :2].swapaxes(1, 2)
+    distances = np.square(positions[:, :, None] - positions[:, None]).sum(-1).min(-1)
+    distances += np.where(np.eye(3, dtype=bool), np.inf, 0.0)[None]
+    is_nearest = distances == distances.min(axis=2, keepdims=True)
+    assert is_changed[is_nearest].any()
+    assert not is_changed[~is_nearest].any()

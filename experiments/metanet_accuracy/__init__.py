@@ -1,0 +1,1 @@
+"""Accuracy prediction: how good a network is, read from its weights."""

@@ -1,0 +1,173 @@
+"""Configurations of the accuracy experiment, as frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from experiments import common
+from modmeta.metanet.learning.prediction import PredictionConfig
+from modmeta.metanet.models.gmn import POOLINGS, MetanetConfig
+from modmeta.metanet.zoo.classifiers import ClassifierZooConfig
+from modmeta.metanet.zoo.recipes import Recipe
+
+MODELS = (
+    "gmn",
+    "deep_sets",
+    "weight_convolution",
+    "statistics",
+    "architecture",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """One run of the experiment.
+
+    Attributes:
+      images: File of images that the zoo is trained on, see
+        `modmeta.metanet.zoo.images`; empty for the digits of scikit-learn.
+      zoo: The networks whose accuracy is predicted.
+      models: Members of `MODELS`, in the order of the table; differences are given to
+        the first.
+      metanet: The graph metanetwork. All other models get as many parameters.
+      pooling: See `modmeta.metanet.models.gmn.pool`.
+      bidirectional: Whether the parameter graph holds every edge reversed, too.
+      training: Training of models that read weights.
+      vector_training: Training of models that read a few features of a network.
+      num_train: Networks of the training split that are used; 0 for all.
+      num_resamples: Bootstrap draws behind every interval.
+      seed: Seed of everything random but the zoo, which has its own.
+    """
+
+    images: str = ""
+    zoo: ClassifierZooConfig = ClassifierZooConfig()
+    models: tuple[str, ...] = MODELS
+    metanet: MetanetConfig = MetanetConfig(
+        width=32, num_blocks=3, reverse_messages=True
+    )
+    pooling: str = "mean"
+    bidirectional: bool = False
+    training: PredictionConfig = PredictionConfig()
+    vector_training: PredictionConfig = PredictionConfig(num_steps=3000, batch_size=32)
+    num_train: int = 0
+    num_resamples: int = 1000
+    seed: int = 0
+
+
+def digits() -> ExperimentConfig:
+    """960 networks of 30 shapes on 8x8 digits; a quarter of an hour on two cores."""
+    return ExperimentConfig()
+
+
+def diverse() -> ExperimentConfig:
+    """400 networks per family, on images of a file; hours on two cores.
+
+    Made for CIFAR-10 at 8x8 or Fashion-MNIST at 7x7 pixels, see `prepare_images`.
+    """
+    return ExperimentConfig(
+        zoo=ClassifierZooConfig(
+            widths=(4, 6, 8, 12, 16, 24),
+            num_shapes=16,
+            networks_per_shape=25,
+            num_valid=200,
+            num_test=400,
+            num_train_images=8000,
+            recipe=Recipe(batch_size=50, num_epochs=(1, 8)),
+            chunk_size=25,
+        ),
+        metanet=MetanetConfig(width=48, num_blocks=4, reverse_messages=True),
+        training=PredictionConfig(num_steps=5000, num_evaluations=50),
+    )
+
+
+CONFIGS = {"digits": digits, "diverse": diverse}
+
+
+def smoke(config: ExperimentConfig) -> ExperimentConfig:
+    """The same pipeline in minutes; too few networks to rank models by."""
+    return common.override(
+        config,
+        {
+            "zoo.widths": (8,),
+            "zoo.num_shapes": 1,
+            "zoo.networks_per_shape": 48,
+            "zoo.num_valid": 40,
+            "zoo.num_test": 60,
+            "zoo.num_train_images": 600,
+            "zoo.num_test_images": 500,
+            "zoo.chunk_size": 16,
+            "metanet.width": 16,
+            "metanet.num_blocks": 2,
+            "training.num_steps": 600,
+            "training.learning_rate": 1e-2,
+            "training.num_evaluations": 12,
+            "vector_training.num_steps": 500,
+            "vector_training.num_evaluations": 5,
+            "num_resamples": 200,
+        },
+    )
+
+
+def check(config: ExperimentConfig) -> None:
+    """Checks what concerns several parts, and may not hold while they are replaced.
+
+    Raises:
+      ValueError: If a model or pooling is unknown, or the zoo holds too few networks.
+    """
+    unknown = sorted(set(config.models) - set(MODELS))
+    if unknown or not config.models or len(set(config.models)) < len(config.models):
+        raise ValueError(
+            f"models: found {config.models}, expected some of {', '.join(MODELS)}, "
+            "each once"
+        )
+    num_train = config.zoo.num_train
+    if not 0 <= config.num_train <= num_train:
+        raise ValueError(
+            f"num_train: found {config.num_train}, expected 0 to {num_train}, the "
+            "training networks of the zoo"
+        )
+    if config.pooling not in POOLINGS:
+        raise ValueError(
+            f"pooling: found {config.pooling!r}, expected one of {', '.join(POOLINGS)}"
+        )
+    if config.num_resamples < 1:
+        raise ValueError(
+            f"num_resamples: found {config.num_resamples}, expected at least 1"
+        )
+
+
+def from_flags(
+    name: str,
+    *,
+    smoke_test: bool,
+    file: str | None,
+    assignments: list[str],
+    values: dict[str, Any],
+) -> ExperimentConfig:
+    """Builds the configuration that command-line flags describe.
+
+    Args:
+      name: A key of `CONFIGS`.
+      smoke_test: Whether to shrink the run to minutes.
+      file: Images, None for those of the preset.
+      assignments: "path=value" strings; values in Python or plain text.
+      values: Fields by dotted path; None leaves the preset.
+
+    Raises:
+      ValueError: If an assignment is malformed or names no field, an option is out of
+        range, or the preset needs images and there are none.
+    """
+    config = CONFIGS[name]()
+    if smoke_test:
+        config = smoke(config)
+    config = common.override(
+        config, {path: value for path, value in values.items() if value is not None}
+    )
+    if file:
+        config = common.override(config, {"images": file})
+    config = common.apply_assignments(config, assignments)
+    if name != "digits" and not config.images:
+        raise ValueError(f"data: found no file, expected images for --config={name}")
+    check(config)
+    return config

@@ -1,0 +1,157 @@
+"""The models that are compared: what each of them sees of a network, and learns.
+
+All have about as many parameters as the graph metanetwork.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from experiments.metanet_accuracy.config import ExperimentConfig
+from experiments.metanet_accuracy.networks import Networks, per_group
+from modmeta.metanet.learning.prediction import (
+    GraphPredictor,
+    PredictionConfig,
+    Predictor,
+    VectorPredictor,
+)
+from modmeta.metanet.learning.sources import GraphSource, Source, VectorSource
+from modmeta.metanet.models import baselines
+from modmeta.metanet.models.readouts import InvariantMetanet
+from modmeta.metanet.zoo import families, unflatten
+
+# Sorting compiles slowly and runs once per shape.
+_QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
+
+
+class Contender(NamedTuple):
+    """A model and what it reads.
+
+    Attributes:
+      source: The networks as it sees them.
+      predictor: The model.
+      training: Options of its training.
+      num_parameters: Number of its parameters.
+    """
+
+    source: Source
+    predictor: Predictor
+    training: PredictionConfig
+    num_parameters: int
+
+
+def make_contenders(
+    config: ExperimentConfig, networks: Networks
+) -> dict[str, Contender]:
+    """Builds the models of a configuration, in its order.
+
+    Features are standardised by the training networks.
+    """
+    graph_source = GraphSource(
+        networks.topologies,
+        [group.parameters for group in networks.groups],
+        bidirectional=config.bidirectional,
+    )
+    gmn = InvariantMetanet(config.metanet, 1, config.pooling)
+    target = baselines.count_parameters(gmn, _example(graph_source))
+
+    def matched(
+        source: Source,
+        build: Callable[[int], nn.Module],
+        predictor: Callable[[nn.Module], Predictor],
+        training: PredictionConfig,
+    ) -> Contender:
+        example = _example(source)
+        width = baselines.match_width(build, target, example)
+        module = build(width)
+        return Contender(
+            source,
+            predictor(module),
+            training,
+            baselines.count_parameters(module, example),
+        )
+
+    def vectors(features: Callable) -> VectorSource:
+        return VectorSource(per_group(networks, features), networks.splits["train"])
+
+    makers = {
+        "gmn": lambda: Contender(
+            graph_source, GraphPredictor(gmn), config.training, target
+        ),
+        "deep_sets": lambda: matched(
+            graph_source,
+            lambda width: baselines.deep_sets(width, 1),
+            GraphPredictor,
+            config.training,
+        ),
+        "weight_convolution": lambda: matched(
+            VectorSource(_padded_weights(networks)),
+            lambda width: baselines.WeightConvolution(1, width),
+            VectorPredictor,
+            config.training,
+        ),
+        "statistics": lambda: matched(
+            vectors(_statistics(networks)),
+            lambda width: baselines.StatisticsNetwork(1, width),
+            VectorPredictor,
+            config.vector_training,
+        ),
+        "architecture": lambda: matched(
+            vectors(_architecture),
+            lambda width: baselines.architecture_regressor(width, 1),
+            VectorPredictor,
+            config.vector_training,
+        ),
+    }
+    return {name: makers[name]() for name in config.models}
+
+
+def _example(source: Source) -> Any:
+    rows = np.zeros((1, 1), np.int64)
+    return source.batch(rows[0], source.budget(rows))
+
+
+def _padded_weights(networks: Networks) -> np.ndarray:
+    length = max(topology.num_parameters for topology in networks.topologies)
+    return per_group(
+        networks,
+        lambda group, topology: baselines.pad_weights(group.parameters, length),
+    )
+
+
+def _statistics(networks: Networks) -> Callable:
+    num_tensors = max(len(group.spec.leaves) for group in networks.groups)
+    statistics = jax.jit(
+        jax.vmap(
+            functools.partial(baselines.tensor_statistics, num_tensors=num_tensors)
+        ),
+        compiler_options=_QUICK_COMPILATION,
+    )
+
+    def features(group, topology):
+        del topology
+        return statistics(unflatten(group.spec.leaves, group.parameters))
+
+    return features
+
+
+def _architecture(group, topology) -> np.ndarray:
+    """Family, sizes, normalisation and activation: all that names a shape."""
+    architecture = families.architecture_of(group.spec)
+    features = np.concatenate(
+        [
+            baselines.architecture_features(
+                topology, architecture.family, families.FAMILIES
+            ),
+            [architecture.num_dense_layers],
+            [architecture.normalization == name for name in families.NORMALIZATIONS],
+            [architecture.activation == name for name in families.ACTIVATIONS],
+        ]
+    )
+    return np.tile(features, (len(group.parameters), 1))

@@ -1,0 +1,128 @@
+"""Figures of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modmeta import figure_style as style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MODEL_NAMES = {
+    "gmn": "GMN",
+    "deep_sets": "DeepSets",
+    "weight_convolution": "DMC",
+    "statistics": "StatNN",
+    "architecture": "architecture",
+}
+FAMILY_NAMES = {
+    "cnn_2d": "2-D CNN",
+    "cnn_1d": "1-D CNN",
+    "deep_sets": "DeepSets",
+    "resnet": "ResNet",
+    "vit": "ViT",
+}
+_PANELS_PER_ROW = 3
+
+
+def plot_predictions(
+    accuracies: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    families: np.ndarray,
+    scores: Mapping[str, tuple[float, float]],
+) -> Figure:
+    """Draws predicted against true accuracy, one panel per model.
+
+    Colour and marker tell the families.
+
+    Args:
+      accuracies: `[n]` true accuracies.
+      predictions: `[n]` by model, keys of `MODEL_NAMES`.
+      families: `[n]` family of a network, keys of `FAMILY_NAMES`.
+      scores: R2 and Kendall's tau by model, for the titles.
+    """
+    num_columns = min(_PANELS_PER_ROW, len(predictions))
+    num_rows = math.ceil(len(predictions) / num_columns)
+    figure = style.new_figure(0.6 + 2.6 * num_columns, 0.9 + 2.6 * num_rows)
+    panels = figure.subplots(
+        num_rows, num_columns, sharex=True, sharey=True, squeeze=False
+    ).ravel()
+    names = [name for name in FAMILY_NAMES if name in families]
+    handles = []
+    for axes, (model, predicted) in zip(panels, predictions.items(), strict=False):
+        axes.axline((0, 0), slope=1, color="0.5", linewidth=1.0)
+        handles = [
+            axes.plot(
+                accuracies[families == family],
+                predicted[families == family],
+                linestyle="none",
+                marker=style.MARKERS[index],
+                color=style.COLORS[index],
+                markersize=4,
+                alpha=0.7,
+                label=FAMILY_NAMES[family],
+            )[0]
+            for index, family in enumerate(names)
+        ]
+        r_squared, tau = scores[model]
+        axes.set_title(
+            f"{MODEL_NAMES[model]}\n$R^2$ {r_squared:.3f}, $\\tau$ {tau:.3f}",
+            fontsize=9,
+        )
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_aspect("equal")
+        axes.grid(**style.GRID)
+    for axes in panels[len(predictions) :]:
+        axes.remove()
+    # The panel above an empty place is the last one of its column.
+    for axes in panels[: len(predictions)][-num_columns:]:
+        axes.tick_params(labelbottom=True)
+    figure.supxlabel("accuracy", fontsize=10)
+    figure.supylabel("predicted accuracy", fontsize=10)
+    _legend_above(figure, handles)
+    return figure
+
+
+def plot_learning_curves(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Draws the loss on training and on validation networks as training goes on.
+
+    Against the share of the steps, of which models do not take the same number.
+
+    Args:
+      records: Records of the training log, by model.
+    """
+    figure = style.new_figure(7.8, 3.6)
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    handles = []
+    for axes, (key, title) in zip(
+        panels, (("loss", "training"), ("valid_loss", "validation")), strict=True
+    ):
+        handles = [
+            axes.plot(
+                [record["step"] / rows[-1]["step"] for record in rows],
+                [record[key] for record in rows],
+                label=MODEL_NAMES[model],
+                **style.line_style(index, len(rows)),
+            )[0]
+            for index, (model, rows) in enumerate(records.items())
+        ]
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("share of the training steps")
+        axes.grid(**style.GRID)
+        style.log_if_positive(axes)
+    panels[0].set_ylabel("divergence from the accuracy (nats)")
+    _legend_above(figure, handles)
+    return figure
+
+
+def _legend_above(figure: Figure, handles: list[Any]) -> None:
+    """One row for all panels."""
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=len(handles), frameon=False
+    )

@@ -1,0 +1,89 @@
+"""The networks of a zoo side by side: graphs, accuracies, families, splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.metanet_accuracy.config import ExperimentConfig
+from modmeta.metanet import zoo
+from modmeta.metanet.parameter_graphs.topology import Topology
+from modmeta.metanet.zoo import classifiers, families
+from modmeta.metanet.zoo.images import ImageSet, digits, load_images
+
+SPLITS = ("train", "valid", "test")
+
+
+class Networks(NamedTuple):
+    """All networks of a zoo, n of them, in the order of its groups.
+
+    Attributes:
+      groups: Networks by shape.
+      topologies: One per group.
+      accuracies: `[n]` share of test images that a network tells right.
+      families: `[n]` name of the family of a network.
+      splits: Indices of networks by the name of the split, disjoint.
+    """
+
+    groups: tuple[zoo.NetworkGroup, ...]
+    topologies: tuple[Topology, ...]
+    accuracies: np.ndarray
+    families: np.ndarray
+    splits: dict[str, np.ndarray]
+
+
+def read_images(config: ExperimentConfig) -> ImageSet:
+    """The images of a configuration.
+
+    Raises:
+      ImageError: If the file is not what it should be.
+      ImportError: If the digits are wanted and scikit-learn is not installed.
+    """
+    return load_images(config.images) if config.images else digits()
+
+
+def read_networks(
+    directory: Path, config: ExperimentConfig, image_set: ImageSet
+) -> Networks:
+    """Reads a complete zoo and traces its architectures.
+
+    Raises:
+      ZooError: If the zoo is damaged or of another configuration.
+    """
+    found = zoo.load_zoo(directory, classifiers.zoo_config(config.zoo, image_set))
+    groups = tuple(found.groups.values())
+    counts = [len(group.parameters) for group in groups]
+    offsets = np.cumsum([0, *counts[:-1]])
+    splits = {
+        name: np.concatenate(
+            [
+                offset + group.splits[name]
+                for offset, group in zip(offsets, groups, strict=True)
+            ]
+        )
+        for name in SPLITS
+    }
+    if config.num_train:
+        rng = np.random.default_rng(config.seed)
+        splits["train"] = np.sort(rng.permutation(splits["train"])[: config.num_train])
+    names = [families.architecture_of(group.spec).family for group in groups]
+    accuracies = [group.scores["test_accuracy"] for group in groups]
+    return Networks(
+        groups,
+        tuple(families.topology_of(group.spec) for group in groups),
+        np.concatenate(accuracies).astype(np.float32),
+        np.repeat(names, counts),
+        splits,
+    )
+
+
+def per_group(networks: Networks, feature) -> np.ndarray:
+    """Sets `feature(group, topology)`, `[networks of the group, ...]`, end to end."""
+    parts = [
+        feature(group, topology)
+        for group, topology in zip(networks.groups, networks.topologies, strict=True)
+    ]
+    return np.concatenate([np.asarray(jax.device_get(part)) for part in parts])

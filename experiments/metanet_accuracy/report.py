@@ -1,0 +1,102 @@
+"""What a run leaves behind: predictions, figures, and a table on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import common
+from experiments.metanet_accuracy import figures
+from experiments.metanet_accuracy.networks import Networks
+from modmeta.checkpoint import save_artifact
+from modmeta.files import atomic_write
+
+MODEL_KIND = "modmeta.metanet.learning.prediction"
+
+
+def write_outputs(
+    workdir: Path,
+    networks: Networks,
+    params: Mapping[str, Any],
+    predictions: Mapping[str, np.ndarray],
+    records: Mapping[str, Sequence[Mapping[str, Any]]],
+    scores: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Writes `predictions.npz`, the chosen parameters of every model and the figures.
+
+    Args:
+      workdir: Where to write.
+      networks: The networks.
+      params: Chosen parameters, by model.
+      predictions: Predicted accuracies of the test networks, by model.
+      records: Records of the training log, by model.
+      scores: Scores, by model.
+    """
+    for name, chosen in params.items():
+        save_artifact(
+            workdir / "models" / name / "model.npz",
+            chosen,
+            kind=MODEL_KIND,
+            metadata={"model": name},
+        )
+    rows = networks.splits["test"]
+    with atomic_write(workdir / "predictions.npz") as file:
+        np.savez(
+            file,
+            network=rows,
+            family=networks.families[rows],
+            accuracy=networks.accuracies[rows],
+            **{f"predicted/{name}": values for name, values in predictions.items()},
+        )
+    drawn = {
+        "predictions": figures.plot_predictions(
+            networks.accuracies[rows],
+            predictions,
+            networks.families[rows],
+            {
+                name: (found["r_squared"]["value"], found["kendall_tau"]["value"])
+                for name, found in scores.items()
+            },
+        ),
+        "learning_curves": figures.plot_learning_curves(records),
+    }
+    for name, figure in drawn.items():
+        figure.savefig(workdir / f"{name}.png", dpi=150)
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """The table that a run prints."""
+
+    def interval(found: Mapping[str, Any]) -> str:
+        low, value, high = (float(found[name]) for name in ("low", "value", "high"))
+        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+    rows = [
+        {
+            "model": figures.MODEL_NAMES[name],
+            "R2": interval(found["r_squared"]),
+            "tau": interval(found["kendall_tau"]),
+            "tau in families": interval(found["kendall_tau_within_families"]),
+            "parameters": found["num_parameters"],
+            "seconds": f"{found['train_seconds']:.0f}",
+        }
+        for name, found in summary["models"].items()
+    ]
+    accuracy = summary["zoo"]["accuracy"]
+    return "\n".join(
+        [
+            common.format_table(rows),
+            "",
+            f"{summary['num_train']} training, {summary['num_valid']} validation and "
+            f"{summary['num_test']} test networks of "
+            f"{summary['zoo']['num_shapes']} shapes; accuracy "
+            f"{accuracy['mean']:.3f} +- {accuracy['standard_deviation']:.3f}, from "
+            f"{accuracy['lowest']:.3f} to {accuracy['highest']:.3f}.",
+            "Intervals: 95 %, bootstrap over test networks. "
+            f"Zoo {summary['zoo_seconds']:.0f} s, all "
+            f"{summary['total_seconds']:.0f} s.",
+        ]
+    )

@@ -1,0 +1,328 @@
+"""Supervised training of metanetworks: from networks to a number about each.
+
+What learns is a `Predictor`, a pair of functions over the batches of a
+`modmeta.metanet.learning.sources.Source`. The training below knows neither graphs nor
+accuracies: an objective compares outputs with targets, network by network. Outputs and
+targets are pytrees with one row per network. A task that edits networks differs in the
+three alone: the batches of its source hold the flat parameters `[b, P]` beside the
+graph, the predictor gives new ones `[b, P]`
+(`modmeta.metanet.models.readouts.WeightUpdateMetanet`, with axes swapped), and the
+objective runs the networks with them and compares what comes out with targets
+`[b, ...]`, say images, or compares the weights themselves.
+
+Accuracy prediction follows Lim et al. 2023 (arXiv 2312.04501): binary cross-entropy
+between the sigmoid of the output and the accuracy, Adam, model choice by validation.
+Deviations: the entropy of the accuracy, which no prediction changes, is taken off the
+loss; the learning rate rises, then falls to zero along a cosine; gradients are clipped;
+batches are stratified by the size of the networks.
+
+Letters: n networks, b networks of a batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from modmeta import graphs
+from modmeta import training as loop
+from modmeta.checkpoint import CheckpointStore
+from modmeta.metanet.learning.sources import Source, evaluation_plan, training_plan
+from modmeta.metrics import MetricWriter
+from modmeta.progress import ProgressMeter
+
+# Initial values are drawn once: what the compiler takes to make that fast is lost.
+_QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
+
+
+class Predictor(Protocol):
+    """What learns; hashable, since compiled programs are kept by it."""
+
+    def init(self, rng_key: jax.Array, inputs: Any) -> Any:
+        """Initial parameters; the key is consumed."""
+
+    def apply(self, params: Any, inputs: Any) -> Any:
+        """Outputs with leaves `[b, ...]` for a batch of a source."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphPredictor:
+    """A module that maps graphs `[G]` to `[G, 1]`, as a predictor of `[b]` numbers.
+
+    Attributes:
+      module: For instance `readouts.InvariantMetanet`.
+    """
+
+    module: nn.Module
+
+    def init(self, rng_key: jax.Array, inputs: graphs.GraphsTuple) -> Any:
+        """Initial parameters; the key is consumed."""
+        return self.module.init(rng_key, inputs)
+
+    def apply(self, params: Any, inputs: graphs.GraphsTuple) -> jax.Array:
+        """Outputs `[b]` of all graphs but the last, which is padding."""
+        return self.module.apply(params, inputs)[:-1, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorPredictor:
+    """A module that maps `[b, ...]` to `[b, 1]`, as a predictor of `[b]` numbers.
+
+    Attributes:
+      module: For instance `baselines.StatisticsNetwork`.
+    """
+
+    module: nn.Module
+
+    def init(self, rng_key: jax.Array, inputs: jax.Array) -> Any:
+        """Initial parameters; the key is consumed."""
+        return self.module.init(rng_key, inputs)
+
+    def apply(self, params: Any, inputs: jax.Array) -> jax.Array:
+        """Outputs `[b]`."""
+        return self.module.apply(params, inputs)[..., 0]
+
+
+def accuracy_loss(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """How far the sigmoid of outputs `[b]` is from accuracies `[b]`, in nats `[b]`.
+
+    The Kullback-Leibler divergence, which is the binary cross-entropy less the entropy
+    of the accuracies: the same gradients, and zero for a perfect prediction.
+    """
+    entropy = -jax.scipy.special.xlogy(targets, targets)
+    entropy = entropy - jax.scipy.special.xlog1py(1.0 - targets, -targets)
+    return optax.sigmoid_binary_cross_entropy(outputs, targets) - entropy
+
+
+Objective = Callable[[Any, Any], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionConfig:
+    """Options of the training.
+
+    Attributes:
+      num_steps: Steps of Adam.
+      batch_size: Networks per step; all of the training networks if there are fewer.
+      learning_rate: Its peak; it rises to it over the first twentieth of the steps.
+      gradient_norm: Norm that gradients are clipped to.
+      num_evaluations: How often validation networks are judged; once per step at most.
+    """
+
+    num_steps: int = 1000
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    gradient_norm: float = 1.0
+    num_evaluations: int = 20
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value <= 0:
+                raise ValueError(f"{field.name}: found {value}, expected above 0")
+
+
+class FitState(NamedTuple):
+    """What the training carries and a checkpoint holds.
+
+    Attributes:
+      params: Parameters.
+      optimizer: State of the optimiser.
+      best: Parameters of lowest validation loss.
+    """
+
+    params: Any
+    optimizer: optax.OptState
+    best: loop.Best
+
+
+class FitResult(NamedTuple):
+    """Outcome of `fit`.
+
+    Attributes:
+      params: Parameters of lowest validation loss.
+      valid_loss: That loss.
+      seconds: Time spent on steps and evaluations, over all sittings.
+      is_finished: False if training was asked to stop.
+    """
+
+    params: Any
+    valid_loss: float
+    seconds: float
+    is_finished: bool
+
+
+def _optimizer(config: PredictionConfig) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0,
+        config.learning_rate,
+        max(config.num_steps // 20, 1),
+        max(config.num_steps, 2),
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.gradient_norm), optax.adam(schedule)
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("predictor", "objective", "config"))
+def _step(
+    predictor: Predictor,
+    objective: Objective,
+    config: PredictionConfig,
+    state: FitState,
+    inputs: Any,
+    targets: Any,
+) -> tuple[FitState, jax.Array]:
+    def loss(params):
+        return jnp.mean(objective(predictor.apply(params, inputs), targets))
+
+    value, gradient = jax.value_and_grad(loss)(state.params)
+    updates, optimizer = _optimizer(config).update(gradient, state.optimizer)
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(params=params, optimizer=optimizer), value
+
+
+@functools.partial(jax.jit, static_argnames="predictor")
+def _apply(predictor: Predictor, params: Any, inputs: Any) -> Any:
+    return predictor.apply(params, inputs)
+
+
+def predict(
+    predictor: Predictor,
+    params: Any,
+    source: Source,
+    rows: np.ndarray,
+    *,
+    batch_size: int = 16,
+) -> Any:
+    """Outputs for some networks.
+
+    Args:
+      predictor: What was trained.
+      params: Its parameters.
+      source: The networks.
+      rows: `[k]` indices of networks.
+      batch_size: Networks per batch.
+
+    Returns:
+      Outputs with NumPy leaves `[k, ...]`, in the order of `rows`.
+    """
+    rows = np.asarray(rows)
+    plan, is_first = evaluation_plan(source.sizes[rows], min(batch_size, len(rows)))
+    budget = source.budget(rows[plan])
+    parts = [
+        jax.device_get(_apply(predictor, params, source.batch(rows[indices], budget)))
+        for indices in plan
+    ]
+    order = np.argsort(plan[is_first])
+
+    def gather(*leaves):
+        return np.stack(leaves)[is_first][order]
+
+    return jax.tree.map(gather, *parts)
+
+
+def fit(
+    predictor: Predictor,
+    objective: Objective,
+    source: Source,
+    targets: Any,
+    splits: Mapping[str, np.ndarray],
+    config: PredictionConfig,
+    *,
+    seed: int,
+    store: CheckpointStore | None = None,
+    writer: MetricWriter | None = None,
+    progress: ProgressMeter | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    description: str = "training",
+) -> FitResult:
+    """Trains a predictor and keeps the parameters of lowest validation loss.
+
+    Args:
+      predictor: What learns.
+      objective: `(outputs, targets) -> [b]` losses, one per network.
+      source: The networks.
+      targets: Pytree with leaves `[n, ...]`.
+      splits: Indices of networks; "train" is trained on, "valid" chooses. Other splits
+        are not looked at.
+      config: Options.
+      seed: Seed of initial values and order.
+      store: Checkpoints; the latest one is resumed.
+      writer: Receives `loss` and `valid_loss` at every evaluation.
+      progress: Progress meter.
+      should_stop: Asked between chunks of steps; if true, the state is saved and
+        training returns.
+      description: What the progress meter calls the training.
+
+    Returns:
+      The result.
+
+    Raises:
+      ValueError: If a split is empty, or a network is in both.
+      FloatingPointError: If a loss is not finite.
+    """
+    train_rows, valid_rows = (np.asarray(splits[name]) for name in ("train", "valid"))
+    shared = np.intersect1d(train_rows, valid_rows)
+    if not len(train_rows) or not len(valid_rows) or len(shared):
+        raise ValueError(
+            f"splits: found {len(train_rows)} networks to train, {len(valid_rows)} to "
+            f"choose and {len(shared)} for both, expected some, some and none"
+        )
+    batch_size = min(config.batch_size, len(train_rows))
+    plan = train_rows[
+        training_plan(source.sizes[train_rows], batch_size, config.num_steps, seed)
+    ]
+    budget = source.budget(plan)
+    init = jax.jit(predictor.init, compiler_options=_QUICK_COMPILATION)
+    params = init(jax.random.key(seed), source.batch(plan[0], budget))
+    state = FitState(params, _optimizer(config).init(params), loop.Best.start(params))
+
+    def targets_of(rows: np.ndarray) -> Any:
+        return jax.tree.map(lambda leaf: leaf[rows], targets)
+
+    def take_steps(state: FitState, step: int, count: int):
+        losses = []
+        for rows in plan[step : step + count]:
+            inputs = source.batch(rows, budget)
+            state, loss = _step(
+                predictor, objective, config, state, inputs, targets_of(rows)
+            )
+            losses.append(loss)
+        return state, {"loss": np.mean(jax.device_get(losses))}
+
+    def evaluate(state: FitState, step: int, metrics: Mapping[str, Any]):
+        del step, metrics
+        outputs = predict(
+            predictor, state.params, source, valid_rows, batch_size=batch_size
+        )
+        loss = float(jnp.mean(objective(outputs, targets_of(valid_rows))))
+        state = state._replace(best=state.best.update(state.params, loss))
+        return state, {"valid_loss": loss}, False
+
+    outcome = loop.train(
+        state,
+        take_steps,
+        evaluate,
+        num_steps=config.num_steps,
+        num_evaluations=config.num_evaluations,
+        store=store,
+        writer=writer,
+        progress=progress,
+        should_stop=should_stop,
+        shown=("loss", "valid_loss"),
+        description=description,
+    )
+    best = outcome.state.run.best
+    return FitResult(
+        best.params, float(best.score), outcome.state.seconds, outcome.is_finished
+    )

@@ -1,0 +1,197 @@
+"""Networks as batches of fixed shape, for metanetworks to be trained on.
+
+A `Source` sets some of its networks as one batch: `GraphSource` as a padded graph of
+graphs, `VectorSource` as rows of features. Plans say which networks form which batch;
+they are known before anything is compiled, so that one budget fits a whole training.
+
+Letters: n networks, b networks of a batch, F edges of a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from modmeta import graphs
+from modmeta.metanet.models.features import edge_order, to_graph
+
+if TYPE_CHECKING:
+    from modmeta.metanet.parameter_graphs.topology import Topology
+
+
+class Source(Protocol):
+    """Networks as inputs of a predictor.
+
+    Attributes:
+      sizes: `[n]` what a network takes in a batch, to form batches of like size.
+    """
+
+    sizes: np.ndarray
+
+    def budget(self, batches: np.ndarray) -> Any:
+        """Static sizes that hold all of the batches `[..., b]` of indices."""
+
+    def batch(self, rows: np.ndarray, budget: Any) -> Any:
+        """Sets the networks `[b]` as a pytree whose shapes follow b and the budget."""
+
+
+class _Template(NamedTuple):
+    """The graph of a topology, and where the values of its edges come from."""
+
+    graph: graphs.GraphsTuple
+    parameters: np.ndarray  # [F] index into the flat parameters, -1: constant
+    constants: np.ndarray  # [F]
+
+
+class GraphSource:
+    """Networks of any topologies as padded batches of graphs (NumPy, host).
+
+    Features are made once per topology; a network costs one gather of its values.
+
+    Args:
+      topologies: One per group of networks.
+      parameters: `[networks, M]` flat parameters of every group, in the order of
+        `Topology.flatten`. Networks are numbered through all groups.
+      bidirectional: See `modmeta.metanet.models.features.to_graph`.
+
+    Raises:
+      ValueError: If parameters do not fit their topology.
+    """
+
+    def __init__(
+        self,
+        topologies: Sequence[Topology],
+        parameters: Sequence[np.ndarray],
+        *,
+        bidirectional: bool = False,
+    ):
+        self._templates, self._parameters = [], []
+        for index, (topology, rows) in enumerate(
+            zip(topologies, parameters, strict=True)
+        ):
+            if rows.ndim != 2 or rows.shape[1] != topology.num_parameters:
+                raise ValueError(
+                    f"parameters[{index}]: found shape {rows.shape}, expected "
+                    f"(networks, {topology.num_parameters})"
+                )
+            edges = edge_order(topology, bidirectional=bidirectional)
+            edges = edges % max(topology.num_edges, 1)
+            zeros = np.zeros(topology.num_edges, np.float32)
+            self._templates.append(
+                _Template(
+                    to_graph(topology, zeros, bidirectional=bidirectional),
+                    np.asarray(topology.edge_parameters)[edges],
+                    np.asarray(topology.edge_constants, np.float32)[edges],
+                )
+            )
+            self._parameters.append(np.asarray(rows, np.float32))
+        counts = [len(rows) for rows in parameters]
+        self._groups = np.repeat(np.arange(len(counts)), counts)
+        self._rows = np.concatenate([np.arange(count) for count in counts])
+        num_nodes = [int(item.graph.n_node.sum()) for item in self._templates]
+        num_edges = [int(item.graph.n_edge.sum()) for item in self._templates]
+        self._num_nodes = np.array(num_nodes)[self._groups]
+        self.sizes = np.array(num_edges)[self._groups]
+
+    def graph(self, row: int) -> graphs.GraphsTuple:
+        """The graph of one network."""
+        template = self._templates[self._groups[row]]
+        vector = self._parameters[self._groups[row]][self._rows[row]]
+        values = template.constants
+        if len(vector):
+            values = np.where(
+                template.parameters >= 0, vector[template.parameters], values
+            )
+        edges = template.graph.edges._replace(values=values)
+        return template.graph._replace(edges=edges)
+
+    def budget(self, batches: np.ndarray) -> graphs.GraphBudget:
+        """The smallest budget that holds every batch `[..., b]`."""
+        return graphs.GraphBudget(
+            num_nodes=int(self._num_nodes[batches].sum(-1).max()) + 1,
+            num_edges=int(self.sizes[batches].sum(-1).max()),
+            num_graphs=batches.shape[-1] + 1,
+        )
+
+    def batch(self, rows: np.ndarray, budget: graphs.GraphBudget) -> graphs.GraphsTuple:
+        """The networks `[b]` as one graph of b graphs and a graph of padding."""
+        return graphs.batch_graphs([self.graph(row) for row in rows], budget)
+
+
+class VectorSource:
+    """Features of networks as rows.
+
+    Args:
+      features: `[n, ...]`.
+      standardize_by: Networks whose mean and deviation standardise every feature, or
+        None to leave features as they are. Features that do not vary become zero.
+    """
+
+    def __init__(self, features: np.ndarray, standardize_by: np.ndarray | None = None):
+        features = np.asarray(features, np.float64)
+        if standardize_by is not None:
+            chosen = features[standardize_by]
+            deviation = chosen.std(axis=0)
+            # Rounding leaves a tiny deviation where all values are the same.
+            varies = deviation > 1e-6 * (1.0 + np.abs(chosen).max(axis=0))
+            features = features - chosen.mean(axis=0)
+            features = np.where(varies, features / np.where(varies, deviation, 1), 0)
+        self._features = features.astype(np.float32)
+        self.sizes = np.ones(len(features), np.int64)
+
+    def budget(self, batches: np.ndarray) -> None:
+        """Rows need no padding."""
+
+    def batch(self, rows: np.ndarray, budget: None) -> np.ndarray:
+        """The rows `[b, ...]`."""
+        return self._features[rows]
+
+
+def training_plan(
+    sizes: np.ndarray, batch_size: int, num_steps: int, seed: int
+) -> np.ndarray:
+    """Which networks every step sees, small and large ones in equal shares.
+
+    Networks are sorted by size and cut into one stratum per place of a batch. In every
+    epoch each batch takes one network of every stratum, in random order, and no
+    network twice; where strata differ in length, those left over have their turn in
+    another epoch. Batches are then nearly of one size, and hardly any padding is
+    needed.
+
+    Args:
+      sizes: `[n]`.
+      batch_size: b, at most n.
+      num_steps: Number of batches.
+      seed: Seed of the order.
+
+    Returns:
+      `[num_steps, b]` indices below n.
+    """
+    strata = np.array_split(np.argsort(sizes, kind="stable"), batch_size)
+    per_epoch = len(strata[-1])
+    batches = []
+    for epoch in range(-(-num_steps // per_epoch)):
+        rng = np.random.default_rng([seed, epoch])
+        order = [rng.permutation(stratum)[:per_epoch] for stratum in strata]
+        batches.append(np.stack(order, axis=1))
+    return np.concatenate(batches)[:num_steps]
+
+
+def evaluation_plan(sizes: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
+    """Batches that hold every network, of nearly one size.
+
+    Args:
+      sizes: `[n]`.
+      batch_size: b.
+
+    Returns:
+      `[batches, b]` indices below n, and `[batches, b]` false where an index repeats
+      one only to fill up the batch.
+    """
+    order = np.argsort(sizes, kind="stable")
+    num_batches = -(-len(order) // batch_size)
+    places = np.arange(batch_size) * num_batches + np.arange(num_batches)[:, None]
+    # Sizes rise along a row: what fills up is the smallest network.
+    return order[np.where(places < len(order), places, 0)], places < len(order)

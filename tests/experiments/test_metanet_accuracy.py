@@ -1,0 +1,466 @@
+"""The accuracy experiment, run whole in a size below its smallest preset.
+
+Files and fields, scores computed anew, the chosen models read back, stopped and killed
+runs against an uninterrupted one to the bit, and what is refused: flags, images, zoos.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.special
+
+from experiments import common
+from experiments.metanet_accuracy import config as config_lib
+from experiments.metanet_accuracy import contenders, networks, report, train
+from modmeta.checkpoint import CheckpointStore, load_artifact
+from modmeta.metanet import zoo
+from modmeta.metanet.learning import prediction
+from modmeta.metanet.zoo import classifiers, images
+from modmeta.metrics import read_metrics
+
+QUICK_COMPILATION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+FILES = {
+    "config.json",
+    "summary.json",
+    "predictions.npz",
+    "predictions.png",
+    "learning_curves.png",
+    "models",
+    "zoo",
+}
+CLOCKS = ("zoo_seconds", "total_seconds")
+CHANGES = {
+    "zoo.families": ("cnn_2d", "deep_sets"),
+    "zoo.widths": (4,),
+    "zoo.networks_per_shape": 14,
+    "zoo.num_valid": 4,
+    "zoo.num_test": 10,
+    "zoo.num_train_images": 40,
+    "zoo.num_test_images": 60,
+    "zoo.recipe.num_epochs": (1, 6),
+    "zoo.recipe.batch_size": 10,
+    "zoo.chunk_size": 14,
+    "metanet.width": 8,
+    "metanet.num_blocks": 1,
+    "training.num_steps": 6,
+    "training.num_evaluations": 3,
+    "training.batch_size": 6,
+    "vector_training.num_steps": 6,
+    "vector_training.num_evaluations": 3,
+    "num_resamples": 15,
+}
+
+
+def write_images(path, offset=0.0):
+    """Noisy images of three classes of different brightness."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=110)
+    pixels = rng.normal(size=(110, 4, 4, 1)) + labels[:, None, None, None] + offset
+    images.save_images(
+        path, images.make_image_set({"images": pixels, "labels": labels})
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = write_images(tmp_path_factory.mktemp("images") / "images.npz")
+    preset = config_lib.smoke(config_lib.digits())
+    return common.override(preset, {**CHANGES, "images": path})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, config):
+    """A finished run: its directory and summary."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    return workdir, train.run(config, workdir)
+
+
+@pytest.fixture(scope="module")
+def found(finished):
+    """Its `predictions.npz`."""
+    with np.load(finished[0] / "predictions.npz") as file:
+        return dict(file)
+
+
+def launch(*flags, script=None, module="main"):
+    command = ["-m", f"experiments.metanet_accuracy.{module}"]
+    if script is not None:
+        command = ["-c", script]
+    return subprocess.run(
+        [sys.executable, *command, *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **QUICK_COMPILATION},
+    )
+
+
+def test_files_and_summary(finished, config):
+    workdir, summary = finished
+    assert {path.name for path in workdir.iterdir()} == FILES
+    written = json.loads((workdir / "summary.json").read_text())
+    assert written == common.as_json(summary)
+    assert written["config"] == common.as_json(config)
+    assert [written[f"num_{split}"] for split in networks.SPLITS] == [14, 4, 10]
+    assert tuple(written["models"]) == config_lib.MODELS
+    sizes = [model["num_parameters"] for model in written["models"].values()]
+    assert max(sizes) < 1.5 * min(sizes)
+    for name, model in written["models"].items():
+        records = read_metrics(workdir / "models" / name / "metrics.jsonl")
+        assert [record["step"] for record in records] == [2, 4, 6]
+        assert model["train_seconds"] == records[-1]["seconds"] > 0.0
+        losses = [record["valid_loss"] for record in records]
+        assert model["valid_loss"] == pytest.approx(min(losses))
+    assert 0.0 < written["zoo_seconds"] < written["total_seconds"]
+
+
+def test_zoo_is_described(finished):
+    workdir, summary = finished
+    groups = zoo.load_zoo(workdir / "zoo").groups.values()
+    accuracies = np.concatenate([group.scores["test_accuracy"] for group in groups])
+    described = summary["zoo"]
+    assert described["num_shapes"] == 2 and described["num_diverged"] == 0
+    assert described["accuracy"]["mean"] == pytest.approx(accuracies.mean())
+    assert described["accuracy"]["highest"] == accuracies.max()
+    sets = described["accuracy_by_family"]["deep_sets"]
+    assert sets["standard_deviation"] == pytest.approx(accuracies[14:].std())
+    # Something is there to be told.
+    assert np.ptp(accuracies) > 0.2
+
+
+def test_predictions_are_about_the_test_networks(finished, found, config):
+    workdir, _ = finished
+    spec = zoo.read_spec(workdir / "zoo")
+    np.testing.assert_array_equal(found["network"], spec.splits["test"])
+    groups = zoo.load_zoo(workdir / "zoo").groups.values()
+    accuracies = np.concatenate([group.scores["test_accuracy"] for group in groups])
+    np.testing.assert_array_equal(found["accuracy"], accuracies[found["network"]])
+    expected = np.where(found["network"] < 14, "cnn_2d", "deep_sets")
+    np.testing.assert_array_equal(found["family"], expected)
+
+
+def r_squared(targets, predictions):
+    return 1 - np.sum((targets - predictions) ** 2) / np.sum(
+        (targets - targets.mean()) ** 2
+    )
+
+
+def tau(targets, predictions):
+    """Tau-b, pair by pair."""
+    agreement = target_pairs = prediction_pairs = 0
+    for i, j in itertools.combinations(range(len(targets)), 2):
+        first = np.sign(targets[i] - targets[j])
+        second = np.sign(predictions[i] - predictions[j])
+        agreement += first * second
+        target_pairs += first != 0
+        prediction_pairs += second != 0
+    total = target_pairs * prediction_pairs
+    return agreement / np.sqrt(total) if total else np.nan
+
+
+def resampled(statistic, *arrays):
+    """Ends of the bootstrap interval."""
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(len(arrays[0]), size=len(arrays[0])) for _ in range(15)]
+    values = [statistic(*(array[row] for array in arrays)) for row in rows]
+    return np.quantile([value for value in values if value == value], [0.025, 0.975])
+
+
+def test_scores_computed_anew(finished, found):
+    targets = found["accuracy"].astype(np.float64)
+    first = found["predicted/gmn"]
+    for name, model in finished[1]["models"].items():
+        predicted = found[f"predicted/{name}"].astype(np.float64)
+        assert model["r_squared"]["value"] == pytest.approx(
+            r_squared(targets, predicted)
+        )
+        assert model["kendall_tau"]["value"] == pytest.approx(
+            tau(targets, predicted), nan_ok=True
+        )
+        by_family = []
+        for family, value in model["kendall_tau_by_family"].items():
+            is_member = found["family"] == family
+            by_family.append(tau(targets[is_member], predicted[is_member]))
+            assert value == pytest.approx(by_family[-1], nan_ok=True)
+        defined = [value for value in by_family if value == value]
+        assert model["kendall_tau_within_families"]["value"] == pytest.approx(
+            np.mean(defined) if defined else np.nan, nan_ok=True
+        )
+        low, high = resampled(r_squared, targets, predicted)
+        assert model["r_squared"]["low"] == pytest.approx(low)
+        assert model["r_squared"]["high"] == pytest.approx(high)
+        assert ("r_squared_behind_first" in model) == (name != "gmn")
+        if name != "gmn":
+            behind = model["r_squared_behind_first"]
+            gap = r_squared(targets, first) - r_squared(targets, predicted)
+            assert behind["value"] == pytest.approx(gap, abs=1e-6)
+            low, _ = resampled(
+                lambda t, one, other: r_squared(t, one) - r_squared(t, other),
+                targets,
+                first.astype(np.float64),
+                predicted,
+            )
+            assert behind["low"] == pytest.approx(low, abs=1e-6)
+
+
+def test_chosen_models_predict_what_was_scored(finished, found, config):
+    """From the file of parameters alone, one network at a time."""
+    workdir, summary = finished
+    known = networks.read_networks(
+        workdir / "zoo", config, networks.read_images(config)
+    )
+    for name, contender in contenders.make_contenders(config, known).items():
+        path = workdir / "models" / name / "model.npz"
+        params, metadata = load_artifact(path, kind=report.MODEL_KIND)
+        assert metadata["model"] == name
+        assert summary["models"][name]["num_parameters"] == contender.num_parameters
+        outputs = prediction.predict(
+            contender.predictor,
+            params,
+            contender.source,
+            known.splits["test"],
+            batch_size=1,
+        )
+        np.testing.assert_allclose(
+            scipy.special.expit(outputs), found[f"predicted/{name}"], atol=1e-5
+        )
+        # Not all the same.
+        assert np.ptp(outputs) > 1e-4
+
+
+def test_architecture_sees_no_weights(finished, found):
+    """Networks of one shape get one prediction, from this model alone."""
+    for family in ("cnn_2d", "deep_sets"):
+        is_member = found["family"] == family
+        assert np.ptp(found["predicted/architecture"][is_member]) < 1e-6
+        assert np.ptp(found["predicted/gmn"][is_member]) > 1e-4
+
+
+def test_table_on_the_screen(finished):
+    text = report.format_summary(common.as_json(finished[1]))
+    assert text == report.format_summary(finished[1])
+    for part in (
+        "GMN",
+        "DMC",
+        "tau in families",
+        "14 training, 4 validation and 10 test networks of 2 shapes",
+    ):
+        assert part in text
+
+
+def test_finished_run_is_reported_at_once(finished, config, monkeypatch):
+    workdir, summary = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+    def generate(*_, **__):
+        raise AssertionError("a finished run needs no zoo")
+
+    monkeypatch.setattr(classifiers, "generate_classifier_zoo", generate)
+    assert train.run(config, workdir) == common.as_json(summary)
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    with pytest.raises(FileExistsError, match="a finished run of another conf"):
+        train.run(dataclasses.replace(config, seed=1), workdir)
+
+
+def assert_same_run(found, path, expected, whole):
+    found, expected = common.as_json(found), common.as_json(expected)
+    for summary in (found, expected):
+        for clock in CLOCKS:
+            assert summary.pop(clock) > 0.0
+        for model in summary["models"].values():
+            assert model.pop("train_seconds") > 0.0
+    assert found == expected
+    names = ["predictions.npz"]
+    names += [f"models/{name}/model.npz" for name in config_lib.MODELS]
+    for name in names:
+        with np.load(path / name) as one, np.load(whole / name) as other:
+            assert set(one.files) == set(other.files)
+            for array in one.files:
+                np.testing.assert_array_equal(one[array], other[array])
+
+
+KILLED = """
+import os, signal
+from absl import app
+from experiments.metanet_accuracy import main
+from modmeta.checkpoint import CheckpointStore
+
+save, calls = CheckpointStore.save, []
+
+def save_or_die(store, step, tree):
+    calls.append(step)
+    if len(calls) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(store, step, tree)
+
+CheckpointStore.save = save_or_die
+app.run(main.main)
+"""
+
+
+def test_killed_launcher_goes_on_to_the_same_end(finished, config, tmp_path):
+    """Killed in the second model, between the record of an evaluation and its save."""
+    whole, expected = finished
+    workdir = tmp_path / "run"
+    process = launch(
+        f"--workdir={workdir}",
+        "--smoke",
+        f"--data={config.images}",
+        *(f"--set={path}={value!r}" for path, value in CHANGES.items()),
+        script=KILLED,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
+    steps = {
+        name: [record["step"] for record in read_metrics(path / "metrics.jsonl")]
+        for name in ("gmn", "deep_sets")
+        for path in [workdir / "models" / name]
+    }
+    assert steps == {"gmn": [2, 4, 6], "deep_sets": [2, 4]}
+    assert not (workdir / "summary.json").exists()
+    assert_same_run(train.run(config, workdir), workdir, expected, whole)
+
+
+def test_run_stopped_within_the_zoo_and_within_training(
+    finished, config, tmp_path, monkeypatch
+):
+    """SIGTERM after the first chunk of networks, then after the first checkpoint."""
+    whole, expected = finished
+
+    def signalled(function):
+        def wrapped(*args, **kwargs):
+            result = function(*args, **kwargs)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return result
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classifiers, "flatten", signalled(classifiers.flatten))
+        assert train.run(config, tmp_path) is None
+    assert len(list((tmp_path / "zoo").glob("*.npz"))) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "save", signalled(CheckpointStore.save))
+        assert train.run(config, tmp_path) is None
+    assert not (tmp_path / "summary.json").exists()
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {"gmn"}
+    assert_same_run(train.run(config, tmp_path), tmp_path, expected, whole)
+
+
+def test_zoo_is_shared_by_runs(finished, config, tmp_path):
+    """Fewer training networks and models of the same zoo, which stays as it is."""
+    directory = finished[0] / "zoo"
+    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    other = dataclasses.replace(
+        config, num_train=6, seed=1, models=("statistics", "architecture")
+    )
+    summary = train.run(other, tmp_path / "run", zoo_directory=directory)
+    assert summary["num_train"] == 6 and summary["num_test"] == 10
+    assert tuple(summary["models"]) == ("statistics", "architecture")
+    assert before == {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    assert not (tmp_path / "run" / "zoo").exists()
+
+
+def test_wrong_zoos_and_images_leave_no_directory_behind(finished, config, tmp_path):
+    run, directory = tmp_path / "run", finished[0] / "zoo"
+    changed = common.override(config, {"zoo.seed": 7})
+    with pytest.raises(zoo.ZooError, match="seed: found 0, expected 7"):
+        train.run(changed, run, zoo_directory=directory)
+    shifted = dataclasses.replace(
+        config, images=write_images(tmp_path / "shifted.npz", offset=1.0)
+    )
+    with pytest.raises(zoo.ZooError, match="images: found .*, expected"):
+        train.run(shifted, run, zoo_directory=directory)
+    with pytest.raises(zoo.ZooError, match="zoo.json: found no file, expected a zoo"):
+        train.run(config, run, zoo_directory=tmp_path)
+    missing = dataclasses.replace(config, images=str(tmp_path / "none.npz"))
+    with pytest.raises(images.ImageError, match="none.npz: found no file"):
+        train.run(missing, run)
+    many = common.override(config, {"zoo.num_train_images": 111})
+    with pytest.raises(images.ImageError, match="num_train: found 111, expected 1 to"):
+        train.run(many, run)
+    assert not run.exists()
+
+
+def test_damaged_zoo_is_named(finished, config, tmp_path):
+    directory = tmp_path / "zoo"
+    directory.mkdir()
+    for path in (finished[0] / "zoo").iterdir():
+        (directory / path.name).write_bytes(path.read_bytes())
+    chunk = sorted(directory.glob("deep_sets*.npz"))[0]
+    chunk.write_bytes(chunk.read_bytes()[:-100])
+    with pytest.raises(zoo.ZooError, match=f"{chunk.name}: found a damaged file"):
+        train.run(config, tmp_path / "run", zoo_directory=directory)
+
+
+def flags(name="digits", *, assignments=(), file=None, smoke_test=False, **values):
+    return config_lib.from_flags(
+        name,
+        smoke_test=smoke_test,
+        file=file,
+        assignments=list(assignments),
+        values=values,
+    )
+
+
+def test_flags_and_assignments():
+    assert flags() == config_lib.digits()
+    smoke = flags(smoke_test=True)
+    assert smoke.zoo.families == classifiers.FAMILIES
+    assert flags("diverse", file="some.npz") == common.override(
+        config_lib.diverse(), {"images": "some.npz"}
+    )
+    config = flags(
+        assignments=["zoo.recipe.num_epochs=(2, 3)", "models=('gmn', 'statistics')"],
+        **{"training.num_steps": 50, "num_train": None},
+    )
+    assert config.zoo.recipe.num_epochs == (2, 3)
+    assert config.models == ("gmn", "statistics") and config.training.num_steps == 50
+
+
+@pytest.mark.parametrize(
+    "assignment, message",
+    [
+        ("training.steps=3", "found no field 'training.steps'"),
+        ("training.num_steps=0", "num_steps: found 0, expected above 0"),
+        (
+            "models=('gmn', 'oracle')",
+            "models: found .* expected some of gmn, deep_sets",
+        ),
+        ("models=('gmn', 'gmn')", "models: found .* each once"),
+        ("num_train=661", "num_train: found 661, expected 0 to 660, the training"),
+        ("zoo.num_test=860", "found 100 and 860, expected less than the 960 networks"),
+        ("num_resamples=0", "num_resamples: found 0, expected at least 1"),
+        ("pooling=max", "pooling: found 'max', expected one of mean, layer_mean"),
+        ("zoo.recipe.max_dropout=1.0", "max_dropout: found 1.0, expected 0 to below 1"),
+    ],
+)
+def test_wrong_assignments(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        flags(assignments=[assignment])
+
+
+def test_preset_that_needs_images():
+    with pytest.raises(ValueError, match="data: found no file, expected images for"):
+        flags("diverse")
+
+
+def test_launcher_refuses_what_is_wrong(tmp_path):
+    run = tmp_path / "run"
+    for flag, message in (
+        ("--set=pooling=max", "pooling: found 'max'"),
+        (f"--data={tmp_path / 'none.npz'}", "none.npz: found no file, expected images"),
+    ):
+        process = launch(f"--workdir={run}", flag)
+        assert process.returncode != 0
+        assert message in process.stderr + process.stdout
+        assert "Traceback" not in process.stderr
+        assert not run.exists()

@@ -1,0 +1,273 @@
+"""Supervised training: what it learns, what it must not learn, and that it resumes."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from modmeta.checkpoint import CheckpointStore
+from modmeta.metanet import InvariantMetanet, MetanetConfig, trace
+from modmeta.metanet.learning import prediction, scores, sources
+from modmeta.metanet.models import baselines
+from modmeta.metrics import MetricWriter, read_metrics
+from tests.metanet.small_networks import normal
+
+SPLITS = {
+    "train": np.arange(0, 160),
+    "valid": np.arange(160, 200),
+    "test": np.arange(200, 240),
+}
+CONFIG = prediction.PredictionConfig(
+    num_steps=240, batch_size=40, learning_rate=1e-2, num_evaluations=4
+)
+
+
+class TwoMaps(nn.Module):
+    """1-4-1 without biases."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        hidden = nn.relu(nn.Dense(4, use_bias=False, name="first")(inputs))
+        return nn.Dense(1, use_bias=False, name="second")(hidden)
+
+
+def make_networks(num_networks):
+    """Random networks as graphs, and their weights `[n, in or out, 4]`."""
+    inputs = normal(1, 1)
+    variables = TwoMaps().init(jax.random.key(0), inputs)
+    topology = trace(TwoMaps(), variables, inputs)
+    assert [leaf.name for leaf in topology.leaves] == [
+        "params/first/kernel",
+        "params/second/kernel",
+    ]
+    weights = np.random.default_rng(0).normal(size=(num_networks, 2, 4))
+    rows = weights.reshape(num_networks, 8)
+    return sources.GraphSource([topology], [rows]), weights
+
+
+SOURCE, WEIGHTS = make_networks(240)
+# Sum over hidden units of the weight into it times the weight out of it: invariant to
+# the order of the units, and no function of the set of all weights.
+TARGETS = scipy.special.expit((WEIGHTS[:, 0] * WEIGHTS[:, 1]).sum(-1)).astype("f4")
+METANET = MetanetConfig(width=16, num_blocks=2, reverse_messages=True)
+PREDICTOR = prediction.GraphPredictor(InvariantMetanet(METANET, 1))
+
+
+def fit(predictor=PREDICTOR, targets=TARGETS, config=CONFIG, **options):
+    return prediction.fit(
+        predictor,
+        prediction.accuracy_loss,
+        options.pop("source", SOURCE),
+        targets,
+        options.pop("splits", SPLITS),
+        config,
+        seed=options.pop("seed", 0),
+        **options,
+    )
+
+
+def quality(result, predictor=PREDICTOR):
+    """R2 on test networks."""
+    rows = SPLITS["test"]
+    outputs = prediction.predict(predictor, result.params, SOURCE, rows)
+    print(
+        "Q",
+        scores.r_squared(TARGETS[rows], scipy.special.expit(outputs)),
+        result.valid_loss,
+    )
+    return scores.r_squared(TARGETS[rows], scipy.special.expit(outputs))
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return fit()
+
+
+def test_graph_metanetwork_learns_an_invariant_of_the_weights(learned):
+    assert learned.is_finished
+    assert quality(learned) > 0.8
+
+
+def test_without_steps_or_without_truth_nothing_is_learned(learned):
+    """What a learner that ignores gradients, or targets, would come to."""
+    still = fit(config=dataclasses.replace(CONFIG, learning_rate=1e-9))
+    assert quality(still) < 0.2
+    assert still.valid_loss > 3 * learned.valid_loss
+    shuffled = np.random.default_rng(0).permutation(TARGETS)
+    assert quality(fit(targets=shuffled)) < 0.2
+
+
+def test_set_of_weights_does_not_tell(learned):
+    """Without messages the pairing of weights is invisible: the task needs a graph."""
+    predictor = prediction.GraphPredictor(baselines.deep_sets(16, 1))
+    assert quality(fit(predictor), predictor) < 0.5 < quality(learned)
+
+
+def test_outputs_do_not_depend_on_the_batch_nor_on_the_order(learned):
+    rows = np.array([231, 5, 17, 231, 200, 44, 3])
+    together = prediction.predict(PREDICTOR, learned.params, SOURCE, rows)
+    assert together.shape == (7,)
+    for batch_size in (1, 3):
+        found = prediction.predict(
+            PREDICTOR, learned.params, SOURCE, rows, batch_size=batch_size
+        )
+        np.testing.assert_allclose(found, together, rtol=1e-4, atol=1e-5)
+    assert np.ptp(together) > 0.1
+
+
+def test_outputs_are_gathered_from_any_pytree():
+    """A predictor that says which network it sees; sizes make batches jump."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Echo:
+        def init(self, rng_key, inputs):
+            return jnp.zeros(())
+
+        def apply(self, params, inputs):
+            return {"same": inputs[:, 0], "pair": jnp.stack([inputs, -inputs], axis=1)}
+
+    source = sources.VectorSource(np.arange(30.0)[:, None])
+    source.sizes = np.random.default_rng(0).permutation(30)
+    rows = np.array([7, 7, 29, 0, 13, 2, 21])
+    for batch_size in (2, 3, 16):
+        found = prediction.predict(Echo(), 0.0, source, rows, batch_size=batch_size)
+        np.testing.assert_array_equal(found["same"], rows)
+        np.testing.assert_array_equal(found["pair"][:, :, 0].T, [rows, -rows])
+
+
+def linear_predictor():
+    return prediction.VectorPredictor(nn.Dense(1))
+
+
+def vectors():
+    """Features of which the target is a linear function."""
+    features = np.random.default_rng(1).normal(size=(240, 3))
+    targets = scipy.special.expit(features @ [1.0, -2.0, 0.5] + 0.3)
+    return sources.VectorSource(features), targets.astype(np.float32)
+
+
+def test_logistic_regression_is_recovered():
+    source, targets = vectors()
+    config = dataclasses.replace(CONFIG, num_steps=600, learning_rate=5e-2)
+    result = fit(linear_predictor(), targets, config, source=source)
+    kernel, bias = (result.params["params"][name] for name in ("kernel", "bias"))
+    np.testing.assert_allclose(kernel[:, 0], [1.0, -2.0, 0.5], atol=0.02)
+    np.testing.assert_allclose(bias, [0.3], atol=0.02)
+    assert 0.0 <= result.valid_loss < 1e-4
+
+
+def test_loss_is_the_divergence_of_two_coins():
+    outputs = np.array([-3.0, 0.0, 0.4, 2.0, 50.0], np.float32)
+    targets = np.array([0.0, 0.5, 0.9, 1.0, 0.2], np.float32)
+    found = prediction.accuracy_loss(jnp.asarray(outputs), jnp.asarray(targets))
+    p, q = targets.astype(float), outputs.astype(float)
+    # log(1 + e^x) - p x is the cross-entropy, whatever x.
+    cross = np.logaddexp(0.0, q) - p * q
+    entropy = np.array([0 if x in (0, 1) else -x * np.log(x) for x in p])
+    entropy += np.array([0 if x in (0, 1) else -(1 - x) * np.log(1 - x) for x in p])
+    np.testing.assert_allclose(found, cross - entropy, rtol=1e-5, atol=1e-6)
+    assert found[1] == pytest.approx(0.0, abs=1e-6)
+    gradient = jax.grad(
+        lambda x: prediction.accuracy_loss(x, jnp.asarray(targets)).sum()
+    )
+    np.testing.assert_allclose(
+        gradient(jnp.asarray(outputs)), scipy.special.expit(q) - p, atol=1e-6
+    )
+
+
+def test_best_parameters_are_those_of_lowest_validation_loss():
+    """Training drives the output up; validation wants what is passed on the way."""
+    source = sources.VectorSource(np.ones((4, 1)))
+    targets = np.array([1.0, 1.0, 0.6, 0.6], np.float32)
+    splits = {"train": np.array([0, 1]), "valid": np.array([2, 3])}
+    config = prediction.PredictionConfig(
+        num_steps=100, learning_rate=0.1, num_evaluations=20
+    )
+    result = fit(linear_predictor(), targets, config, source=source, splits=splits)
+    (output,) = prediction.predict(linear_predictor(), result.params, source, [2])
+    assert 0.5 < scipy.special.expit(output) < 0.75
+    loss = prediction.accuracy_loss(jnp.asarray([output]), jnp.asarray([0.6]))[0]
+    assert result.valid_loss == pytest.approx(float(loss), abs=1e-6)
+
+
+SHORT = dataclasses.replace(CONFIG, num_steps=12, num_evaluations=3)
+
+
+def test_stopped_fit_goes_on_to_the_same_end(tmp_path):
+    source, targets = vectors()
+
+    def run(directory, **options):
+        with (
+            CheckpointStore(tmp_path / directory) as store,
+            MetricWriter(
+                tmp_path / f"{directory}.jsonl", resume_step=store.latest_step
+            ) as writer,
+        ):
+            return fit(
+                linear_predictor(),
+                targets,
+                SHORT,
+                source=source,
+                store=store,
+                writer=writer,
+                **options,
+            )
+
+    whole = run("whole")
+    asked = []
+
+    def should_stop():
+        asked.append(None)
+        return len(asked) > 2
+
+    assert not run("parts", should_stop=should_stop).is_finished
+    steps = [record["step"] for record in read_metrics(tmp_path / "parts.jsonl")]
+    assert steps == [4, 8]
+    parts = run("parts")
+    assert parts.is_finished
+    jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
+    assert parts.valid_loss == whole.valid_loss
+    logs = [read_metrics(tmp_path / f"{name}.jsonl") for name in ("parts", "whole")]
+    for record in (*logs[0], *logs[1]):
+        assert record.pop("seconds") > 0.0
+    assert logs[0] == logs[1] and len(logs[0]) == 3
+    other = fit(linear_predictor(), targets, SHORT, source=source, seed=1)
+    assert (other.params["params"]["kernel"] != whole.params["params"]["kernel"]).any()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"train": []}, "splits: found 0 networks to train, 40 to choose and 0 for"),
+        ({"valid": []}, "found 160 networks to train, 0 to choose"),
+        ({"valid": [3, 159, 160]}, "3 to choose and 2 for both, expected some, some"),
+    ],
+)
+def test_wrong_splits(changes, message):
+    splits = {**SPLITS, **{name: np.array(rows, int) for name, rows in changes.items()}}
+    with pytest.raises(ValueError, match=message):
+        fit(splits=splits)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"num_steps": 0}, "num_steps: found 0, expected above 0"),
+        ({"learning_rate": 0.0}, "learning_rate: found 0.0, expected above 0"),
+        ({"gradient_norm": -1.0}, "gradient_norm: found -1.0, expected above 0"),
+        ({"num_evaluations": 0}, "num_evaluations: found 0, expected above 0"),
+    ],
+)
+def test_wrong_options(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **changes)
+
+
+def test_loss_that_is_not_finite_ends_the_training():
+    source, targets = vectors()
+    with pytest.raises(FloatingPointError, match="training loss: found nan"):
+        fit(linear_predictor(), np.full_like(targets, np.nan), SHORT, source=source)
