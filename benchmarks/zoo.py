@@ -29,7 +29,7 @@ from modmeta.metanet import zoo
 from modmeta.metanet.input_networks import architectures
 from modmeta.metanet.zoo import sine
 
-_NETWORKS = flags.DEFINE_integer("networks", 32, "Networks at once.", lower_bound=1)
+_NETWORKS = flags.DEFINE_integer("networks", 128, "Networks at once.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 50, "Training steps.", lower_bound=1)
 _POINTS = flags.DEFINE_integer("points", 128, "Points on a wave.", lower_bound=1)
 _CHANNELS = flags.DEFINE_integer("channels", 8, "Of the classifier.", lower_bound=1)

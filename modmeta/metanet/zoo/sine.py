@@ -91,8 +91,13 @@ class SineConfig:
         return self.num_train + self.num_valid + self.num_test
 
 
-def network(config: SineConfig) -> fields.SIREN:
-    """The Flax module whose parameters the zoo holds; maps `[..., 1]` to `[..., 1]`."""
+def network(config: SineConfig, *, use_polynomial: bool = False) -> fields.SIREN:
+    """The Flax module whose parameters the zoo holds; maps `[..., 1]` to `[..., 1]`.
+
+    Args:
+      config: The zoo.
+      use_polynomial: See `fields.SIREN`.
+    """
     return fields.SIREN(
         hidden_sizes=config.hidden_sizes,
         first_omega=config.omega,
@@ -100,6 +105,7 @@ def network(config: SineConfig) -> fields.SIREN:
         output_offset=0.5,
         zero_biases=True,
         wide_first_layer=False,
+        use_polynomial=use_polynomial,
     )
 
 
@@ -111,7 +117,7 @@ def points(config: SineConfig) -> np.ndarray:
 @functools.lru_cache(maxsize=8)
 def sine_task(config: SineConfig) -> ZooTask:
     """How the networks are trained; settings are `amplitude` a and `frequency` b."""
-    module = network(config)
+    module = network(config, use_polynomial=True)
     inputs = jnp.asarray(points(config), jnp.float32)
 
     def draw(key):
