@@ -73,7 +73,9 @@ def diverse() -> ExperimentConfig:
             num_valid=200,
             num_test=400,
             num_train_images=8000,
-            recipe=Recipe(batch_size=50, num_epochs=(1, 8)),
+            recipe=Recipe(
+                batch_size=50, num_epochs=(1, 8), learning_rates=(1e-3, 5e-2)
+            ),
             chunk_size=25,
         ),
         metanet=MetanetConfig(width=48, num_blocks=4, reverse_messages=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
 
     def interval(found: Mapping[str, Any]) -> str:
         low, value, high = (float(found[name]) for name in ("low", "value", "high"))
+        if math.isnan(value):
+            return "-"
         return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
     rows = [
