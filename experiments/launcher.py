@@ -97,7 +97,13 @@ def refusals(*errors: type[Exception]) -> Iterator[None]:
     """Turns errors that a user's files caused into one message and exit status 1."""
     try:
         yield
-    except (FileExistsError, ImportError, MemoryError, *errors) as error:
+    except (
+        FileExistsError,
+        FileNotFoundError,
+        ImportError,
+        MemoryError,
+        *errors,
+    ) as error:
         raise SystemExit(f"FATAL: {error}") from error
 
 

@@ -384,6 +384,7 @@ def test_wrong_assignments(assignment, message):
         ("--num_devices=99", "num_devices: found 99, expected 1 to"),
         ("--coordinator=localhost:1", "model: found none, expected a trained one for"),
         ("--num_processes=2", "coordinator: found none, expected one for several"),
+        ("--data=nowhere.npz", "FATAL: nowhere.npz: no such file or folder"),
     ],
 )
 def test_launcher_refuses_a_wrong_value(tmp_path, flag, message):
