@@ -65,6 +65,23 @@ def define_flags(
     return common
 
 
+def integers(holder: flags.FlagHolder) -> tuple[int, ...] | None:
+    """The numbers of a list flag, None if it is absent.
+
+    Raises:
+      ValueError: If something else is in the list.
+    """
+    if holder.value is None:
+        return None
+    try:
+        return tuple(int(word) for word in holder.value)
+    except ValueError:
+        raise ValueError(
+            f"{holder.name}: found {','.join(holder.value)!r}, expected whole numbers "
+            "between commas"
+        ) from None
+
+
 def define_tensorboard() -> flags.FlagHolder:
     """Defines `--tensorboard`."""
     return flags.DEFINE_bool("tensorboard", False, "Write TensorBoard event files too.")

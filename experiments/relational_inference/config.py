@@ -26,7 +26,11 @@ class DataConfig:
       num_train: Systems that training may see, validation included; 0 with `file`
         for four fifths of them.
       num_test: Unseen systems that are scored; ignored with `file`.
-      num_nodes: Entities per simulated system.
+      num_nodes: Entities per simulated system; of several sizes, every one has an
+        equal share of the systems.
+      mean_degree: Expected number of relations that end at an entity of a simulated
+        system, whatever its size; 0 for one between every second pair. Charges have
+        none: there, every pair is related.
       observation: Features of simulated oscillators, see `simulate_kuramoto`.
       num_observed: Frames that infer the structure; 0 with `file` for all but
         `num_predicted`.
@@ -40,11 +44,33 @@ class DataConfig:
     file: str = ""
     num_train: int = 500
     num_test: int = 1000
-    num_nodes: int = 5
+    num_nodes: tuple[int, ...] = (5,)
+    mean_degree: float = 0.0
     observation: str = "state"
     num_observed: int = 49
     num_predicted: int = 20
     observation_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the sizes of simulated systems."""
+        if not self.num_nodes or min(self.num_nodes) < 2:
+            raise ValueError(
+                f"num_nodes: found {self.num_nodes}, expected numbers from 2 on"
+            )
+        if len(set(self.num_nodes)) < len(self.num_nodes):
+            raise ValueError(
+                f"num_nodes: found {self.num_nodes}, expected every size once"
+            )
+        if not 0.0 <= self.mean_degree <= min(self.num_nodes) - 1:
+            raise ValueError(
+                f"mean_degree: found {self.mean_degree}, expected 0 to "
+                f"{min(self.num_nodes) - 1}, the neighbours in the smallest system"
+            )
+        if self.mean_degree and self.system == "charged":
+            raise ValueError(
+                f"mean_degree: found {self.mean_degree} with charges, expected 0: "
+                "every pair is related"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

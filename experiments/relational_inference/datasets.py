@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,14 @@ from experiments.relational_inference.config import DataConfig
 from modmeta.relational import data
 from modmeta.relational.data import TrajectoryDataset
 
+SIMULATORS: dict[str, Callable[..., TrajectoryDataset]] = {
+    "springs": data.simulate_springs,
+    "charged": data.simulate_charged,
+    "kuramoto": data.simulate_kuramoto,
+}
 _MIN_SYSTEMS_TO_SPLIT = 20
+# Systems of another size get seeds of their own.
+_SEEDS_PER_SIZE = 2**24
 
 
 class Datasets(NamedTuple):
@@ -51,27 +58,48 @@ def make_datasets(config: DataConfig, seed: int) -> Datasets:
     """
     if config.file:
         return _split_file(data.load(config.file), config, seed)
-    simulate: Callable[..., TrajectoryDataset] = {
-        "springs": data.simulate_springs,
-        "charged": data.simulate_charged,
-        "kuramoto": data.simulate_kuramoto,
-    }[config.system]
-    options = {
-        "num_nodes": config.num_nodes,
+    num_observed = config.num_observed
+    num_frames = num_observed + config.num_predicted
+    train = simulate(config, 2 * seed, config.num_train, num_observed)
+    test = simulate(config, 2 * seed + 1, config.num_test, num_frames)
+    return Datasets(train, test, None, num_observed, True)
+
+
+def simulate(
+    config: DataConfig, seed: int, num_tasks: int, num_frames: int
+) -> TrajectoryDataset:
+    """Simulates systems, of all sizes in turn.
+
+    Args:
+      config: What the systems look like.
+      seed: Seed, that of the simulator for the smallest size.
+      num_tasks: Number of systems.
+      num_frames: Frames of each.
+    """
+    sizes = sorted(config.num_nodes)
+    options: dict[str, Any] = {
+        "num_frames": num_frames,
         "observation_noise": config.observation_noise,
     }
     if config.system == "kuramoto":
         options["observation"] = config.observation
-    train = simulate(
-        2 * seed, config.num_train, num_frames=config.num_observed, **options
-    )
-    test = simulate(
-        2 * seed + 1,
-        config.num_test,
-        num_frames=config.num_observed + config.num_predicted,
-        **options,
-    )
-    return Datasets(train, test, None, config.num_observed, True)
+    simulated, places = [], []
+    for index, size in enumerate(sizes):
+        tasks = np.arange(index, num_tasks, len(sizes))
+        if not len(tasks):
+            break
+        if config.mean_degree:
+            share = config.mean_degree / (size - 1)
+            options["probabilities"] = (1.0 - share, share)
+        simulated.append(
+            SIMULATORS[config.system](
+                seed + index * _SEEDS_PER_SIZE, len(tasks), num_nodes=size, **options
+            )
+        )
+        places.append(tasks)
+    if len(simulated) == 1:
+        return simulated[0]
+    return data.concatenate(simulated).take(np.argsort(np.concatenate(places)))
 
 
 def _split_file(dataset: TrajectoryDataset, config: DataConfig, seed: int) -> Datasets:

@@ -31,8 +31,18 @@ _NUM_TRAIN = flags.DEFINE_integer(
 _NUM_TEST = flags.DEFINE_integer(
     "num_test", None, "Simulated test systems. Default: 1000.", lower_bound=1
 )
-_NUM_NODES = flags.DEFINE_integer(
-    "num_nodes", None, "Entities per simulated system. Default: 5.", lower_bound=2
+_NUM_NODES = flags.DEFINE_list(
+    "num_nodes",
+    None,
+    "Entities per simulated system; several sizes, as in 5,10, share the systems. "
+    "Default: 5.",
+)
+_MEAN_DEGREE = flags.DEFINE_float(
+    "mean_degree",
+    None,
+    "Expected relations per entity of springs and oscillators, whatever the size; 0 "
+    "for one between every second pair. Default: 0.",
+    lower_bound=0.0,
 )
 _NUM_RELATIONS = flags.DEFINE_integer(
     "num_relations", None, "Relations to tell apart. Default: 2.", lower_bound=2
@@ -89,7 +99,8 @@ def main(argv: list[str]) -> None:
             values={
                 "data.num_train": _NUM_TRAIN.value,
                 "data.num_test": _NUM_TEST.value,
-                "data.num_nodes": _NUM_NODES.value,
+                "data.num_nodes": launcher.integers(_NUM_NODES),
+                "data.mean_degree": _MEAN_DEGREE.value,
                 "modules.num_relations": _NUM_RELATIONS.value,
                 "bouncegrad.num_steps": _NUM_STEPS.value,
                 "search.prior": _PRIOR.value,

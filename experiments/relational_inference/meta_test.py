@@ -97,6 +97,8 @@ def meta_test(
             observed.edges, cold.edges
         )
         summary["edge_accuracy"] = scores["edge_accuracy"]
+        if len(np.unique(observed.num_nodes)) > 1:
+            summary["edge_accuracy_by_size"] = _accuracy_by_size(cold, observed, names)
         if warm is not None:
             summary["edge_accuracy_warm"] = evaluation.label_scores(
                 warm, observed, model.num_relations
@@ -156,6 +158,19 @@ def meta_test(
 
     curves, proposals = _search_curves(keys[3], config, model, params, observed, mesh)
     return MetaTest(summary, cold, predictions, errors, truth, names, curves, proposals)
+
+
+def _accuracy_by_size(
+    found: evaluation.Inference, dataset: TrajectoryDataset, names: np.ndarray
+) -> dict[str, float]:
+    """Edge accuracy by the number of entities, one naming of the modules for all."""
+    by_size = {}
+    for size in np.unique(dataset.num_nodes):
+        rows = dataset.num_nodes == size
+        by_size[str(size)] = matching.edge_accuracy(
+            found.edges[rows], dataset.edges[rows], names
+        )
+    return by_size
 
 
 def _calibration(

@@ -17,13 +17,10 @@ class SystemsConfig:
     Attributes:
       sizes: Entities per system, ascending.
       num_problems: Receivers searched per size, rounded up to whole systems.
-      mean_degree: Expected number of true relations that end at an entity, whatever
-        the size; 0 for one between every second pair.
     """
 
     sizes: tuple[int, ...] = (5, 10, 20, 50, 100)
     num_problems: int = 100
-    mean_degree: float = 2.0
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -35,11 +32,6 @@ class SystemsConfig:
         if self.num_problems < 1:
             raise ValueError(
                 f"num_problems: found {self.num_problems}, expected at least 1"
-            )
-        if not 0.0 <= self.mean_degree <= self.sizes[0] - 1:
-            raise ValueError(
-                f"mean_degree: found {self.mean_degree}, expected 0 to "
-                f"{self.sizes[0] - 1}, the neighbours in the smallest system"
             )
 
     def num_systems(self, size: int) -> int:
@@ -144,26 +136,34 @@ class ExperimentConfig:
     seed: int = 0
 
 
-def _training(preset: relational_config.ExperimentConfig):
-    """Training for systems of other sizes.
+def springs() -> ExperimentConfig:
+    """Springs, two per entity at every size.
 
     What "no relation" sends must be nothing, not a constant that training on one size
     makes up for: in larger systems there is more of it.
     """
-    return common.override(preset, {"modules.null_relation": True})
+    training = common.override(
+        relational_config.springs(),
+        {"modules.null_relation": True, "data.mean_degree": 2.0},
+    )
+    return ExperimentConfig(training=training)
 
 
-def springs() -> ExperimentConfig:
-    """Springs, two per entity at every size."""
-    return ExperimentConfig(training=_training(relational_config.springs()))
+def charged() -> ExperimentConfig:
+    """Charges, which attract or repel all others at every size."""
+    return ExperimentConfig(training=relational_config.charged())
 
 
 def kuramoto() -> ExperimentConfig:
-    """Phase oscillators, two couplings per entity at every size."""
-    return ExperimentConfig(training=_training(relational_config.kuramoto()))
+    """Phase oscillators, two couplings per entity at every size; as for springs."""
+    training = common.override(
+        relational_config.kuramoto(),
+        {"modules.null_relation": True, "data.mean_degree": 2.0},
+    )
+    return ExperimentConfig(training=training)
 
 
-CONFIGS = {"springs": springs, "kuramoto": kuramoto}
+CONFIGS = {"springs": springs, "charged": charged, "kuramoto": kuramoto}
 
 
 def smoke(config: ExperimentConfig) -> ExperimentConfig:

@@ -30,7 +30,7 @@ _MEAN_DEGREE = flags.DEFINE_float(
     "mean_degree",
     None,
     "Expected relations per entity at every size; 0 for one between every second "
-    "pair. Default: 2.",
+    "pair. Default: 2; charges have none.",
     lower_bound=0.0,
 )
 _COMMON = launcher.define_flags(
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
             values={
                 "model": _MODEL.value,
                 "systems.num_problems": _NUM_PROBLEMS.value,
-                "systems.mean_degree": _MEAN_DEGREE.value,
+                "training.data.mean_degree": _MEAN_DEGREE.value,
                 "seed": _COMMON.seed.value,
                 "training.seed": _COMMON.seed.value,
             },

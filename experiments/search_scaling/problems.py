@@ -6,25 +6,24 @@ for every node but the padding, D = n - 1 candidate edges of a receiver.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.relational_inference import datasets
 from experiments.relational_inference.config import DataConfig
 from experiments.search_scaling.config import SystemsConfig
 from modmeta import supergraphs
-from modmeta.relational import bouncegrad, data
+from modmeta.relational import bouncegrad
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.model import ModelParams, RelationalModel
 from modmeta.relational.problems import Problems
 from modmeta.relational.training import device_states
 from modmeta.supergraphs import SuperGraph
-
-SIMULATORS = {"springs": data.simulate_springs, "kuramoto": data.simulate_kuramoto}
-
 
 class SizedProblems(NamedTuple):
     """All problems of one size.
@@ -58,32 +57,24 @@ def simulate(
     """Simulates systems of a size.
 
     Args:
-      config: How many, and with how many relations.
-      like: What training systems look like: kind, frames observed, noise.
+      config: How many.
+      like: What training systems look like.
       size: Entities per system.
       seed: Training systems use even seeds, these an odd one for every size.
 
     Raises:
-      ValueError: If systems of this kind cannot be simulated at other sizes.
+      ValueError: If the systems come from a file, or the size is too small.
     """
-    if like.system not in SIMULATORS or like.file:
+    if like.file:
         raise ValueError(
-            f"system: found {like.file or like.system!r}, expected one of "
-            f"{tuple(SIMULATORS)}"
+            f"file: found {like.file}, expected none: systems of other sizes are "
+            "simulated"
         )
-    options: dict[str, Any] = {}
-    if config.mean_degree:
-        share = config.mean_degree / (size - 1)
-        options["probabilities"] = (1.0 - share, share)
-    if like.system == "kuramoto":
-        options["observation"] = like.observation
-    return SIMULATORS[like.system](
+    return datasets.simulate(
+        dataclasses.replace(like, num_nodes=(size,)),
         2 * (1000 * seed + size) + 1,
         config.num_systems(size),
-        num_nodes=size,
-        num_frames=like.num_observed,
-        observation_noise=like.observation_noise,
-        **options,
+        like.num_observed,
     )
 
 

@@ -42,7 +42,7 @@ FILES = {
 SHRINK = {
     "data.num_train": 32,
     "data.num_test": 16,
-    "data.num_nodes": 3,
+    "data.num_nodes": (2, 3),
     "data.num_observed": 20,
     "inference.num_steps": 8,
 }
@@ -91,7 +91,11 @@ def test_files_and_summary(finished):
     for name in ("mse", "mse_true_graph", "mse_constant_velocity", "mse_static"):
         assert set(written[name]) == {"1", "10", "20"}
         assert all(np.isfinite(value) and value > 0 for value in written[name].values())
-    # Three receivers, eight proposals, two chains.
+    by_size = written["edge_accuracy_by_size"]
+    # A pair has two edges, a triple six.
+    mean = (2 * by_size["2"] + 6 * by_size["3"]) / 8
+    assert mean == pytest.approx(written["edge_accuracy"])
+    # Three receivers of the larger systems, eight proposals, two chains.
     assert written["num_proposals"] == 3 * 8 * 2
     assert 0.0 < written["train_seconds"] < written["total_seconds"]
     model, params = artifacts.load_model(workdir / "model.npz")
@@ -100,6 +104,42 @@ def test_files_and_summary(finished):
     assert written["num_steps"] == config.bouncegrad.num_steps
     steps = [record["step"] for record in read_metrics(workdir / "metrics.jsonl")]
     assert steps == [10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("system", ["springs", "kuramoto"])
+def test_systems_of_several_sizes(system):
+    config = config_lib.DataConfig(
+        system=system, num_nodes=(9, 4), mean_degree=2.0, num_observed=4
+    )
+    mixed = datasets.simulate(config, 6, 401, 4)
+    # Every size in turn, the smaller one first.
+    np.testing.assert_array_equal(mixed.num_nodes, [4, 9] * 200 + [4])
+    for size in (4, 9):
+        edges = mixed.edges[mixed.num_nodes == size][:, :size, :size]
+        degrees = (edges == 1).sum() / (len(edges) * size)
+        # At most 1,800 nodes of variance below 2: five standard deviations.
+        assert abs(degrees - 2.0) < 0.25
+    alone = datasets.simulate(dataclasses.replace(config, num_nodes=(4,)), 6, 201, 4)
+    np.testing.assert_array_equal(mixed.states[::2, :, :4], alone.states)
+    again = datasets.simulate(config, 6, 401, 4)
+    np.testing.assert_array_equal(again.states, mixed.states)
+    # The larger systems are not the smaller ones with more entities.
+    assert not np.isclose(mixed.states[1::2, 0, :4], mixed.states[:-1:2, 0, :4]).any()
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"num_nodes": ()}, r"num_nodes: found \(\), expected numbers from 2 on"),
+        ({"num_nodes": (5, 1)}, r"num_nodes: found \(5, 1\), expected numbers from 2"),
+        ({"num_nodes": (5, 5)}, "expected every size once"),
+        ({"mean_degree": 4.5}, "mean_degree: found 4.5, expected 0 to 4"),
+        ({"mean_degree": 1.0, "system": "charged"}, "mean_degree: found 1.0 with ch"),
+    ],
+)
+def test_impossible_sizes(values, message):
+    with pytest.raises(ValueError, match=message):
+        config_lib.DataConfig(**values)
 
 
 def test_exported_edges(finished):
@@ -381,6 +421,8 @@ def test_wrong_assignments(assignment, message):
             "--set=bouncegrad.num_steps=many",
             "found 'many' for 'bouncegrad.num_steps'",
         ),
+        ("--num_nodes=5,ten", "num_nodes: found '5,ten', expected whole numbers"),
+        ("--num_nodes=1", "num_nodes: found (1,), expected numbers from 2 on"),
         ("--num_devices=99", "num_devices: found 99, expected 1 to"),
         ("--coordinator=localhost:1", "model: found none, expected a trained one for"),
         ("--num_processes=2", "coordinator: found none, expected one for several"),
@@ -405,6 +447,7 @@ def test_help_lists_every_flag():
         "num_train",
         "num_test",
         "num_nodes",
+        "mean_degree",
         "num_relations",
         "num_steps",
         "prior",

@@ -30,7 +30,7 @@ VALUES = {
     "training.data.num_observed": 5,
     "systems.sizes": (3, 4),
     "systems.num_problems": 5,
-    "systems.mean_degree": 1.0,
+    "training.data.mean_degree": 1.0,
     "measurement.searches": SEARCHES,
     "measurement.proposals_per_edge": 4,
     "measurement.min_proposals": 10,
@@ -419,7 +419,7 @@ def test_training_comes_first(finished, monkeypatch, model_path, tmp_path):
     [
         ({"systems.sizes": (5, 4)}, r"sizes: found \(5, 4\), expected ascending"),
         ({"systems.sizes": ()}, r"sizes: found \(\), expected ascending"),
-        ({"systems.mean_degree": 5.0}, "mean_degree: found 5.0, expected 0 to 4"),
+        ({"training.data.mean_degree": 5.0}, "mean_degree: found 5.0, expected 0 to 4"),
         ({"systems.num_problems": 0}, "num_problems: found 0, expected at least 1"),
         ({"measurement.searches": ("best",)}, "searches: found 'best', expected some"),
         ({"measurement.num_chains": 0}, "num_chains: found 0, expected at least 1"),
@@ -441,7 +441,8 @@ def test_models_and_systems_that_do_not_fit(finished, model_path, tmp_path):
     for values, error, message in (
         ({"training.data.num_observed": 6}, ValueError, "another number of frames"),
         ({"training.data.system": "kuramoto"}, ValueError, "trained on FeatureSpec"),
-        ({"training.data.system": "charged"}, ValueError, "system: found 'charged'"),
+        ({"training.data.system": "charged"}, ValueError, "mean_degree: found 1.0"),
+        ({"training.data.file": "own.npz"}, ValueError, "file: found own.npz"),
         ({"model": str(tmp_path / "no.npz")}, FileNotFoundError, "no.npz"),
     ):
         with pytest.raises(error, match=message):
