@@ -25,6 +25,7 @@ from modmeta.relational.problems import Problems
 from modmeta.relational.training import device_states
 from modmeta.supergraphs import SuperGraph
 
+
 class SizedProblems(NamedTuple):
     """All problems of one size.
 

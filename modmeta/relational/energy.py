@@ -82,9 +82,9 @@ def build_cache(
     messages = bank.projected_messages(
         params, preprocessing, states[supergraph.slot_senders[rows]], own[:, None]
     )
-    messages = messages * supergraph.slot_mask[rows][None, None, :, :, None, None]
+    is_real = supergraph.slot_mask[rows][:, :, None, None, None, None]
     return MessageCache(
-        messages=jnp.transpose(messages, (2, 3, 1, 0, 4, 5)),
+        messages=jnp.where(is_real, messages, 0.0),
         embedded=jnp.moveaxis(bank.embed(params, own), 0, 1),
         targets=encode_targets(preprocessing, bank.layout, own, next_states[rows]),
         node_mask=supergraph.node_mask[rows],

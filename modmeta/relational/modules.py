@@ -98,11 +98,11 @@ class NodeModule(nn.Module):
 
     def setup(self) -> None:
         """Creates the layers."""
-        self.message_layer = nn.Dense(self.sizes[0], use_bias=False)
-        self.state_layer = nn.Dense(self.sizes[0])
-        self.hidden_layers = [nn.Dense(size) for size in self.sizes[1:]]
+        self.message_layer = networks.Dense(self.sizes[0], use_bias=False)
+        self.state_layer = networks.Dense(self.sizes[0])
+        self.hidden_layers = [networks.Dense(size) for size in self.sizes[1:]]
         # Small first outputs: training starts from the baseline prediction.
-        self.output_layer = nn.Dense(
+        self.output_layer = networks.Dense(
             self.output_size,
             kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"),
         )
@@ -214,43 +214,46 @@ class ModuleBank:
         Args:
           params: Parameters of the bank.
           preprocessing: Fitted constants.
-          senders: `[..., F]` normalised states at the senders.
-          receivers: `[..., F]` at the receivers; the leading axes broadcast.
+          senders: `[..., T, F]` normalised states at the senders.
+          receivers: `[..., T, F]` at the receivers; the leading axes broadcast.
 
         Returns:
-          `[M, K, ..., H]`: messages times the first layer of every node module, which
-          is linear and without bias, so that sums may be taken afterwards. Zeros for
-          edge module 0 if it is the null module.
+          `[..., K, M, T, H]`: messages times the first layer of every node module,
+          which is linear and without bias, so that sums may be taken afterwards.
+          Zeros for edge module 0 if it is the null module.
         """
         inputs = preprocessing_lib.edge_inputs(
             self.config.geometry, preprocessing, self.layout, senders, receivers
         )
-        edge = params.edge
+        first = params.node["message_layer"]["kernel"]
+        num_node_modules, _, num_hidden = first.shape
+        first = jnp.moveaxis(first, 0, 1).reshape(first.shape[1], -1)
+        hidden_module = networks.MLP(
+            self.config.edge_sizes, self.config.activation, activate_output=True
+        )
+
+        def project(edge):
+            """Messages of one edge module, `[..., M, T, H]`."""
+            if self.config.activate_messages:
+                messages = self.edge_module.apply({"params": edge}, inputs)
+                projected = networks.row_product(messages, first)
+            else:
+                # Two linear layers in a row: multiplied once, not at every message.
+                edge = dict(edge)
+                last = edge.pop(f"layer_{len(self.config.edge_sizes)}")
+                hidden = hidden_module.apply({"params": edge}, inputs)
+                projected = networks.row_product(hidden, last["kernel"] @ first)
+                bias = last["bias"] @ first
+                projected = projected + jnp.broadcast_to(bias, projected.shape)
+            shape = (*projected.shape[:-1], num_node_modules, num_hidden)
+            return jnp.moveaxis(projected.reshape(shape), -2, -3)
+
+        # Unrolled: in one product of all modules XLA transposes all messages twice.
+        modules = range(int(self.config.null_relation), self.config.num_relations)
+        projected = [project(networks.copy_of(params.edge, k)) for k in modules]
         if self.config.null_relation:
-            edge = jax.tree.map(lambda leaf: leaf[1:], edge)
-        projection = params.node["message_layer"]["kernel"]
-        if self.config.activate_messages:
-            messages = networks.apply_bank(self.edge_module, edge, inputs)
-        else:
-            # Two linear layers in a row: multiply them once, not for every message.
-            edge = dict(edge)
-            last = edge.pop(f"layer_{len(self.config.edge_sizes)}")
-            hidden_module = networks.MLP(
-                self.config.edge_sizes, self.config.activation, activate_output=True
-            )
-            messages = networks.apply_bank(hidden_module, edge, inputs)
-            bias = jnp.einsum("ko,moh->mkh", last["bias"], projection)
-            projection = jnp.einsum("kio,moh->mkih", last["kernel"], projection)
-        if self.config.activate_messages:
-            projected = jnp.einsum("k...i,mih->mk...h", messages, projection)
-        else:
-            axes = tuple(range(2, messages.ndim))
-            projected = jnp.einsum("k...i,mkih->mk...h", messages, projection)
-            projected = projected + jnp.expand_dims(bias, axes)
-        if self.config.null_relation:
-            nothing = jnp.zeros_like(projected[:, :1])
-            projected = jnp.concatenate([nothing, projected], axis=1)
-        return projected
+            projected.insert(0, jnp.zeros_like(projected[0]))
+        return jnp.stack(projected, axis=-4)
 
     def embed(self, params: ModuleParams, states: jax.Array) -> jax.Array:
         """Embeds own states `[..., F]` to `[M, ..., H]`."""
@@ -321,16 +324,31 @@ class ModuleBank:
         Returns:
           `[N, ..., outputs]`.
         """
-        messages = self.projected_messages(
-            params, preprocessing, states[slot_senders], states[:, None]
+        inputs = preprocessing_lib.edge_inputs(
+            self.config.geometry,
+            preprocessing,
+            self.layout,
+            states[slot_senders],
+            states[:, None],
         )
-        weights = jax.nn.one_hot(structure.edge_modules, messages.shape[1], axis=0)
-        weights = weights * slot_mask[None]
-        weights = weights.reshape(1, *weights.shape, *(1,) * (messages.ndim - 4))
-        summed = jnp.sum(weights * messages, axis=(1, 3))
-        hidden = summed + self.embed(params, states)
-        outputs = self.update(params, hidden)
-        return select_module(outputs, structure.node_modules)
+        modules, is_heard = structure.edge_modules, slot_mask
+        edge = params.edge
+        if self.config.null_relation:
+            edge = jax.tree.map(lambda leaf: leaf[1:], edge)
+            is_heard = is_heard & (modules > 0)
+            modules = jnp.maximum(modules - 1, 0)
+        messages = networks.apply_chosen(
+            self.edge_module,
+            edge,
+            modules.reshape(-1),
+            inputs.reshape(-1, *inputs.shape[2:]),
+        )
+        messages = messages.reshape(*slot_mask.shape, *messages.shape[1:])
+        is_heard = is_heard.reshape(*slot_mask.shape, *(1,) * (messages.ndim - 2))
+        summed = jnp.sum(jnp.where(is_heard, messages, 0.0), axis=1)
+        return networks.apply_chosen(
+            self.node_module, params.node, structure.node_modules, summed, states
+        )
 
     def step(
         self,

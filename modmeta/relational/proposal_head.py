@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from modmeta.networks import MLP
+from modmeta.networks import MLP, Dense
 from modmeta.supergraphs import SuperGraph
 
 ENCODERS = ("mlp", "cnn", "denoiser", "mlp+denoiser", "cnn+denoiser", "none")
@@ -86,7 +86,7 @@ class TimeConvolution(nn.Module):
             sequences[..., start : start + length, :]
             for start in range(self.kernel_size)
         ]
-        return nn.Dense(self.width, name=name)(jnp.concatenate(windows, axis=-1))
+        return Dense(self.width, name=name)(jnp.concatenate(windows, axis=-1))
 
     @nn.compact
     def __call__(self, sequences: jax.Array) -> jax.Array:
@@ -107,8 +107,8 @@ class TimeConvolution(nn.Module):
         )
         hidden = nn.LayerNorm(name="norm")(jnp.max(hidden, axis=-2))
         hidden = nn.relu(self._convolve(hidden, "convolution_1"))
-        weights = nn.softmax(nn.Dense(1, name="attention")(hidden), axis=-2)
-        return jnp.sum(weights * nn.Dense(self.width, name="values")(hidden), axis=-2)
+        weights = nn.softmax(Dense(1, name="attention")(hidden), axis=-2)
+        return jnp.sum(weights * Dense(self.width, name="values")(hidden), axis=-2)
 
 
 class StateEncoder(nn.Module):
@@ -223,7 +223,7 @@ class ProposalHead(nn.Module):
                 )
             else:
                 continue
-            logits = logits + nn.Dense(
+            logits = logits + Dense(
                 self.num_relations,
                 kernel_init=nn.initializers.zeros,
                 name=f"{kind}_logits",

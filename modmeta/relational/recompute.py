@@ -170,7 +170,7 @@ def _energies(
             params, preprocessing, frames.states[slots.senders], own[None]
         )
         weights = weights * slots.slot_mask[:, None]
-        summed = jnp.einsum("dk,mkdth->mth", weights, messages)
+        summed = jnp.einsum("dk,dkmth->mth", weights, messages)
         outputs = bank.update(params, summed + bank.embed(params, own))[module]
         energies = bank.frame_energies(params, outputs, frames.targets[slots.nodes])
         return jnp.where(slots.node_mask, jnp.sum(energies), 0.0)

@@ -22,7 +22,7 @@ import numpy as np
 
 from modmeta.metanet.models.gmn import MetanetConfig
 from modmeta.metanet.models.readouts import InvariantMetanet
-from modmeta.networks import MLP
+from modmeta.networks import MLP, Dense
 
 if TYPE_CHECKING:
     from modmeta.metanet.parameter_graphs.topology import Topology
@@ -152,7 +152,7 @@ class WeightConvolution(nn.Module):
             if hidden.shape[-2] > 1:
                 even = hidden.shape[-2] // 2 * 2
                 hidden = jnp.maximum(hidden[..., 0:even:2, :], hidden[..., 1:even:2, :])
-        hidden = nn.relu(nn.Dense(self.width, name="set")(hidden))
+        hidden = nn.relu(Dense(self.width, name="set")(hidden))
         hidden = jnp.mean(hidden, axis=-2)
         return MLP((self.width, self.num_outputs), name="output")(hidden)
 
@@ -163,7 +163,7 @@ class WeightConvolution(nn.Module):
         padded = jnp.pad(values, padding)
         length = values.shape[-2]
         patches = [padded[..., k : k + length, :] for k in range(self.kernel_size)]
-        return nn.Dense(channels, name=name)(jnp.concatenate(patches, axis=-1))
+        return Dense(channels, name=name)(jnp.concatenate(patches, axis=-1))
 
 
 def tensor_statistics(variables: Any, num_tensors: int) -> jax.Array:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta import graphs
+from modmeta.networks import Dense
 
 if TYPE_CHECKING:
     from modmeta.metanet.parameter_graphs.topology import Topology
@@ -213,7 +214,7 @@ class ScalarEncoder(nn.Module):
         """Maps `[..., numbers]` to `[..., width]`."""
         if self.encoding == "sine":
             phases = nn.initializers.uniform(2 * np.pi)
-            return jnp.sin(nn.Dense(self.width, bias_init=phases)(numbers))
+            return jnp.sin(Dense(self.width, bias_init=phases)(numbers))
         shape = (numbers.shape[-1], self.width // 2)
         # The same frequencies in every model: they are part of the architecture.
         frequencies = FOURIER_SCALE * jax.random.normal(jax.random.key(0), shape)
@@ -250,7 +251,7 @@ class NodeEncoder(nn.Module):
             jnp.arcsinh(nodes.attributes),
             jnp.arcsinh(nodes.attributes / SMALL_ATTRIBUTE) / 10,
         ]
-        return nn.Dense(self.width, name="output")(jnp.concatenate(parts, axis=-1))
+        return Dense(self.width, name="output")(jnp.concatenate(parts, axis=-1))
 
 
 class EdgeEncoder(nn.Module):
@@ -281,15 +282,13 @@ class EdgeEncoder(nn.Module):
         if self.direction_flag:
             parts.append(edges.is_reversed[:, None].astype(jnp.float32))
         # Once per topology; only what depends on the values is done per network.
-        fixed = nn.Dense(self.width, name="output_fixed")(
-            jnp.concatenate(parts, axis=-1)
-        )
+        fixed = Dense(self.width, name="output_fixed")(jnp.concatenate(parts, axis=-1))
         values = jnp.asarray(edges.values)
         if self.rescale_by_fan_in:
             values = values * match_batch(edges.fan_ins, values)
         values = values[..., None]
         encoded = ScalarEncoder(half, self.encoding, name="values")(values)
-        varying = nn.Dense(self.width, use_bias=False, name="output_values")(
+        varying = Dense(self.width, use_bias=False, name="output_values")(
             jnp.concatenate([values, encoded], axis=-1)
         )
         return varying + match_batch(fixed, varying)

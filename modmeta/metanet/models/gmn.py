@@ -27,7 +27,7 @@ from modmeta.metanet.models.features import (
     NodeEncoder,
     match_batch,
 )
-from modmeta.networks import ACTIVATIONS, get_activation
+from modmeta.networks import ACTIVATIONS, Dense, get_activation
 
 AGGREGATIONS = ("sum", "mean", "typed_mean")
 POOLINGS = ("mean", "layer_mean")
@@ -194,7 +194,7 @@ class MetanetBlock(nn.Module):
         activation = get_activation(config.activation)
 
         def linear(name, size=width, use_bias=False):
-            return nn.Dense(size, use_bias=use_bias, name=name)
+            return Dense(size, use_bias=use_bias, name=name)
 
         nodes = nn.LayerNorm(name="node_norm")(embeddings.nodes)
         edges = nn.LayerNorm(name="edge_norm")(embeddings.edges)
@@ -311,7 +311,7 @@ class GraphMetanet(nn.Module):
 
         def finish(name, values):
             values = nn.LayerNorm(name=f"{name}_norm")(values)
-            return nn.Dense(config.width, name=f"{name}_output")(values)
+            return Dense(config.width, name=f"{name}_output")(values)
 
         return Embeddings(
             nodes=finish("node", embeddings.nodes) if config.outputs_nodes else None,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from modmeta.metanet.models.features import ScalarEncoder
-from modmeta.networks import MLP
+from modmeta.networks import MLP, Dense
 
 
 class MLPWeights(NamedTuple):
@@ -91,7 +91,7 @@ class NeuronPermutationLinear(nn.Module):
         totals = _totals(weights)
 
         def linear(name, parts, use_bias=False):
-            dense = nn.Dense(self.num_channels, use_bias=use_bias, name=name)
+            dense = Dense(self.num_channels, use_bias=use_bias, name=name)
             return dense(jnp.concatenate(parts, axis=-1))
 
         # Everything that belongs to a single unit: as a receiver and as a sender.
@@ -217,9 +217,9 @@ class NeuralGraphNetwork(nn.Module):
             return values + _broadcast(table, values.shape)
 
         kernel_encoder = ScalarEncoder(self.width, name="kernel_encoder")
-        kernel_output = nn.Dense(self.width, name="kernel_output")
+        kernel_output = Dense(self.width, name="kernel_output")
         bias_encoder = ScalarEncoder(self.width, name="bias_encoder")
-        bias_output = nn.Dense(self.width, name="bias_output")
+        bias_output = Dense(self.width, name="bias_output")
         edges = [
             embed(f"edge_layer_{layer}", kernel_output(kernel_encoder(kernel)), (1,))
             for layer, kernel in enumerate(weights.kernels)
@@ -236,7 +236,7 @@ class NeuralGraphNetwork(nn.Module):
 
     def _block(self, nodes, edges, name):
         def linear(part, use_bias=False):
-            return nn.Dense(self.width, use_bias=use_bias, name=f"{name}_{part}")
+            return Dense(self.width, use_bias=use_bias, name=f"{name}_{part}")
 
         sender, receiver = linear("sender"), linear("receiver")
         edge, edge_output = linear("edge", True), linear("edge_output", True)

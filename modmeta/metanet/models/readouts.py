@@ -28,7 +28,7 @@ from modmeta.metanet.models.gmn import (
     pool,
     scale_rows,
 )
-from modmeta.networks import MLP
+from modmeta.networks import MLP, Dense
 
 if TYPE_CHECKING:
     from modmeta.metanet.parameter_graphs.topology import Topology
@@ -79,7 +79,7 @@ class GraphReadout(nn.Module):
         is_real = jnp.asarray(graph.globals.is_real)
 
         def summary(name, values, owners, weights):
-            values = nn.relu(nn.Dense(self.width, name=name)(values))
+            values = nn.relu(Dense(self.width, name=name)(values))
             return pool(values, owners, is_real.shape[0], weights, self.pooling)
 
         weights = jnp.asarray(graph.edges.group_weights)
@@ -202,7 +202,7 @@ class EdgeUpdate(nn.Module):
         steps = self.param(
             "steps", nn.initializers.constant(self.initial_step), (self.num_layers,)
         )
-        changes = nn.Dense(self.num_heads, name="changes")(embeddings.edges)
+        changes = Dense(self.num_heads, name="changes")(embeddings.edges)
         layers = jnp.asarray(graph.edges.layers)[:, 0].astype(jnp.int32)
         steps = steps[jnp.clip(layers, 0, self.num_layers - 1)]
         return jnp.moveaxis(scale_rows(changes, steps), -1, 0)
