@@ -12,13 +12,13 @@ entities, in chunks of receivers, and limited neighbours of 1,000.
 
 import resource
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import timing
 from experiments import common
 from modmeta.relational import api, batching, bouncegrad, data, memory
 from modmeta.relational.inference import InferenceConfig
@@ -39,23 +39,8 @@ _NEIGHBORS = flags.DEFINE_integer(
 _FRAMES = flags.DEFINE_integer("frames", 49, "Observed frames.", lower_bound=3)
 _WIDTH = flags.DEFINE_integer("width", 64, "Hidden width.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 128, "Proposals per receiver.", lower_bound=1)
-_REPEATS = flags.DEFINE_integer(
-    "repeats", 3, "Timings of each, of which the fastest counts.", lower_bound=1
-)
-
 _CLUSTER = 100
 _SPACING = 10.0  # a few times the extent of a cluster
-
-
-def fastest(function: Callable, *arguments):
-    """Result and fastest time of several calls, after one that compiles."""
-    result = jax.block_until_ready(function(*arguments))
-    timings = []
-    for _ in range(_REPEATS.value):
-        started = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        timings.append(time.perf_counter() - started)
-    return result, min(timings)
 
 
 def peak_gibibytes() -> float:
@@ -119,8 +104,8 @@ def measure(num_nodes: int, num_neighbors: int) -> dict[str, object]:
         state = problems.init(structure)
         return problems.anneal(key, state, temperatures, learned=False)[0].energy
 
-    prepared, cache_seconds = fastest(prepare, params, graph, states, logits)
-    _, search_seconds = fastest(
+    prepared, cache_seconds = timing.fastest(prepare, params, graph, states, logits)
+    _, search_seconds = timing.fastest(
         anneal, jax.random.key(2), params, graph, *prepared, structure
     )
     num_proposals = num_nodes * _STEPS.value

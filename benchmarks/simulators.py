@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
+from benchmarks import timing
 from modmeta.relational import data
 
 _NODES = flags.DEFINE_integer("nodes", 5, "Nodes per system.", lower_bound=1)
@@ -23,9 +24,6 @@ _TASKS = flags.DEFINE_integer(
 )
 _LOOP_TASKS = flags.DEFINE_integer(
     "loop_tasks", 5, "Trajectories per timing of a NumPy loop.", lower_bound=1
-)
-_REPEATS = flags.DEFINE_integer(
-    "repeats", 3, "Timings of each, of which the fastest counts.", lower_bound=1
 )
 
 
@@ -108,16 +106,6 @@ def phase_task(rng: np.random.Generator, num_nodes: int, num_frames: int) -> Non
     phase_loop(phase, rng.uniform(1.0, 10.0, num_nodes), couplings, num_frames)
 
 
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Returns the shortest of several timings."""
-    timings = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        timings.append(time.perf_counter() - start)
-    return min(timings)
-
-
 def main(argv: list[str]) -> None:
     """Prints one row per simulator."""
     if len(argv) > 1:
@@ -147,9 +135,11 @@ def main(argv: list[str]) -> None:
             for _ in range(_LOOP_TASKS.value):
                 loop_task(rng)
 
-        first = seconds(run, 1)
-        fast = _TASKS.value / seconds(run, _REPEATS.value)
-        slow = _LOOP_TASKS.value / seconds(run_loop, _REPEATS.value)
+        started = time.perf_counter()
+        run()
+        first = time.perf_counter() - started
+        fast = _TASKS.value / timing.seconds_of(run)
+        slow = _LOOP_TASKS.value / timing.seconds_of(run_loop)
         print(
             f"| {name} | {fast:,.0f} | {slow:.2f} | {fast / slow:,.0f} | {first:.1f} |",
             flush=True,

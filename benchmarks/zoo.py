@@ -11,7 +11,6 @@ arithmetic (twice the multiply-adds of the linear maps, three passes) against wh
 large matrix product reaches on the same machine. Compilation is not timed.
 """
 
-import time
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -21,6 +20,7 @@ import numpy as np
 import optax
 from absl import app, flags
 
+from benchmarks import timing
 from experiments import common
 from experiments.metanet_sine import config as config_lib
 from experiments.metanet_sine import train
@@ -38,23 +38,7 @@ _BATCH = flags.DEFINE_integer(
 )
 _WIDTH = flags.DEFINE_integer("width", 16, "Of the metanetwork.", lower_bound=2)
 _BLOCKS = flags.DEFINE_integer("blocks", 3, "Of the metanetwork.", lower_bound=1)
-_REPEATS = flags.DEFINE_integer(
-    "repeats", 3, "Timings of each, of which the fastest counts.", lower_bound=1
-)
-
 _IMAGES, _SIDE, _CLASSES, _MINIBATCH = 512, 8, 10, 32
-_LARGE_MATRIX = 2048
-
-
-def seconds_of(function: Callable, *arguments) -> float:
-    """Fastest of several timed calls, after one that compiles."""
-    jax.block_until_ready(function(*arguments))
-    timings = []
-    for _ in range(_REPEATS.value):
-        started = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        timings.append(time.perf_counter() - started)
-    return min(timings)
 
 
 def classifier_task() -> zoo.ZooTask:
@@ -178,7 +162,7 @@ def training_rows() -> list[dict]:
             ("a call per network", alone),
             ("one call", together),
         ):
-            rates[way] = len(indices) / seconds_of(function)
+            rates[way] = len(indices) / timing.seconds_of(function)
             rows.append(
                 {
                     "networks": name,
@@ -221,7 +205,7 @@ def step_rows() -> list[dict]:
     rows = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     learner = train.build_learner(config, group.leaves, rows)
     state = learner.init(jax.random.key(0))
-    seconds = seconds_of(
+    seconds = timing.seconds_of(
         learner.take_steps,
         state,
         jax.random.key(1),
@@ -230,8 +214,7 @@ def step_rows() -> list[dict]:
         jnp.int32(0),
     )
     gigaflops = 6 * multiply_adds(learner, _BATCH.value) / 1e9
-    matrix = jnp.ones((_LARGE_MATRIX, _LARGE_MATRIX))
-    peak = 2 * _LARGE_MATRIX**3 / 1e9 / seconds_of(jax.jit(jnp.matmul), matrix, matrix)
+    peak = timing.peak_rate() / 1e9
     return [
         {"what": "contrastive step, ms", "value": 1e3 * seconds},
         {"what": "its linear maps, GFLOP", "value": gigaflops},
