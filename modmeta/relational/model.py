@@ -41,7 +41,7 @@ class SearchConfig:
       prior_weight: Nats per pair of edges that disagree, for "symmetric".
       flip_weight: Share of moves that flip one edge.
       redraw_weight: Share of moves that redraw all incoming edges of a node.
-      uniform_fraction: Weight of the uniform distribution in learned proposals.
+      uniform_fraction: Share of the moves that ignore the learned probabilities.
       hastings: Whether asymmetric proposals are corrected for.
       messages: For the one-step energy. "cache": the messages of all modules on all
         edges are kept. "recompute": those that a proposal needs are computed at every

@@ -25,7 +25,8 @@ def build_kernel(propose: base.ProposalFunction, *, hastings: bool = True):
     Returns:
       `kernel(rng_key, state, energy, candidates, temperature) -> (state, info)`. The
       key is consumed. A proposal of non-finite energy is never accepted. The best
-      structure so far is kept apart from the Metropolis state.
+      structure that was proposed so far, accepted or not, is kept apart from the
+      Metropolis state.
     """
 
     def kernel(
@@ -62,6 +63,7 @@ def build_kernel(propose: base.ProposalFunction, *, hastings: bool = True):
         new_state = evaluation.advance(
             state,
             chosen,
+            best=proposed,
             num_proposals=1,
             num_node_updates=receivers.shape[0],
         )

@@ -3,10 +3,10 @@
 Every builder returns a `ProposalFunction` with the exact log-ratio of its move, so
 that any of them, and any `mixture` of them, samples the same distribution.
 
-`uniform_fraction` u blends the learned probabilities p of an edge as
-(1 - u) p + u / K: u = 1 is the uniform move, and any u > 0 keeps every structure
-reachable whatever the learned probabilities are (Alet et al. 2019, section 4, use
-u = 0).
+A move ignores the learned probabilities with probability u = `uniform_fraction`, as a
+whole: had every edge its share of chance, all the edges of a large system would hardly
+ever be drawn right at once. Any u > 0 keeps every structure reachable whatever the
+learned probabilities are (Alet et al. 2019, section 4, use u = 0).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from modmeta.search import base
 def edge_log_probabilities(
     candidates: base.Candidates, uniform_fraction: float
 ) -> jax.Array:
-    """Blended log-probabilities of the modules of every edge, `[R, D, K]`."""
+    """Log of (1 - u) p + u / K for the learned probabilities p, `[R, D, K]`."""
     num_modules = candidates.edge_logits.shape[-1]
     if uniform_fraction == 1.0:
         return jnp.full_like(candidates.edge_logits, -jnp.log(float(num_modules)))
@@ -33,6 +33,21 @@ def edge_log_probabilities(
         jnp.log1p(-uniform_fraction) + log_probabilities,
         jnp.log(uniform_fraction / num_modules),
     )
+
+
+def _drawn_log_probabilities(
+    rng_key: jax.Array, candidates: base.Candidates, uniform_fraction: float
+) -> jax.Array:
+    """Log-probabilities `[R, D, K]` that a move follows: learned ones, or uniform.
+
+    Which ones does not depend on the structure, so that each kind keeps its own
+    log-ratio: see `mixture`.
+    """
+    learned, uniform = (edge_log_probabilities(candidates, u) for u in (0.0, 1.0))
+    if uniform_fraction in (0.0, 1.0):
+        return uniform if uniform_fraction else learned
+    is_uniform = jax.random.bernoulli(rng_key, uniform_fraction)
+    return jnp.where(is_uniform, uniform, learned)
 
 
 def uniform_index(rng_key: jax.Array, mask: jax.Array) -> jax.Array:
@@ -51,12 +66,15 @@ def flip_edge(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
     present ones, normalised over all edges (the edge flip of the reference).
 
     Args:
-      uniform_fraction: Weight of the uniform distribution; 1 ignores the logits.
+      uniform_fraction: Share of the moves that ignore the logits.
     """
 
     def propose(rng_key, structure, candidates):
-        num_receivers, num_slots, num_modules = candidates.edge_logits.shape
-        log_probabilities = edge_log_probabilities(candidates, uniform_fraction)
+        num_modules = candidates.edge_logits.shape[-1]
+        key_kind, key_pick = jax.random.split(rng_key)
+        log_probabilities = _drawn_log_probabilities(
+            key_kind, candidates, uniform_fraction
+        )
 
         def flip_weights(edge_modules):
             present = jax.nn.one_hot(edge_modules, num_modules, dtype=bool)
@@ -64,7 +82,7 @@ def flip_edge(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
             return jnp.where(allowed, log_probabilities, -jnp.inf)
 
         forward = flip_weights(structure.edge_modules)
-        pick = jax.random.categorical(rng_key, forward.reshape(-1))
+        pick = jax.random.categorical(key_pick, forward.reshape(-1))
         receiver, slot, module = jnp.unravel_index(pick, forward.shape)
         before = structure.edge_modules[receiver, slot]
         has_edges = jnp.any(candidates.slot_mask)
@@ -90,12 +108,14 @@ def redraw_node(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
     equal the present structure, as in the reference.
 
     Args:
-      uniform_fraction: Weight of the uniform distribution; 1 ignores the logits.
+      uniform_fraction: Share of the moves that ignore the logits.
     """
 
     def propose(rng_key, structure, candidates):
-        key_node, key_modules = jax.random.split(rng_key)
-        log_probabilities = edge_log_probabilities(candidates, uniform_fraction)
+        key_kind, key_node, key_modules = jax.random.split(rng_key, 3)
+        log_probabilities = _drawn_log_probabilities(
+            key_kind, candidates, uniform_fraction
+        )
         receiver = uniform_index(key_node, jnp.any(candidates.slot_mask, axis=-1))
         mask = candidates.slot_mask[receiver]
         drawn = jax.random.categorical(key_modules, log_probabilities[receiver])
@@ -122,13 +142,15 @@ def flip_pair(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
     `candidates.reverse_slots` and `candidates.sender_receivers`.
 
     Args:
-      uniform_fraction: Weight of the uniform distribution; 1 ignores the logits.
+      uniform_fraction: Share of the moves that ignore the logits.
     """
 
     def propose(rng_key, structure, candidates):
         num_slots = candidates.slot_mask.shape[1]
-        key_edge, key_module = jax.random.split(rng_key)
-        log_probabilities = edge_log_probabilities(candidates, uniform_fraction)
+        key_kind, key_edge, key_module = jax.random.split(rng_key, 3)
+        log_probabilities = _drawn_log_probabilities(
+            key_kind, candidates, uniform_fraction
+        )
         has_reverse = candidates.slot_mask & (candidates.reverse_slots < num_slots)
         pick = uniform_index(key_edge, has_reverse.reshape(-1))
         receiver, slot = jnp.unravel_index(pick, has_reverse.shape)

@@ -88,7 +88,12 @@ def parallel_tempering(
 
         keys = jax.random.split(key_moves, num_chains)
         chains, infos = jax.vmap(move)(keys, before, temperatures)
-        best = evaluation.lowest(evaluation.present(chains))
+        # What was proposed and rejected counts too; no local energies are kept of it.
+        best = evaluation.lowest(
+            evaluation.Evaluated(
+                chains.best_structure, chains.local_energies, chains.best_energy
+            )
+        )
         source, accepted = _exchange(
             key_exchange, chains.energy, temperatures, state.memory.step % 2
         )

@@ -2,7 +2,8 @@
 
 `forward[s, t]` is the probability of proposing structure t at s, computed from the
 definition of a move. Draws must have these frequencies, and the log-ratio that a move
-returns must be log(forward[t, s] / forward[s, t]). Keys are fixed; every chi-square
+returns must be log(forward[t, s] / forward[s, t]), of the learned or the uniform kind
+where it can be of either. Keys are fixed; every chi-square
 test below fails by chance with probability 1e-6, all of them together with less than
 1e-3.
 """
@@ -28,10 +29,11 @@ MOVES = {
 }
 
 
-def module_probabilities(problem, uniform_fraction):
+def module_probabilities(problem, is_uniform):
+    if is_uniform:
+        return np.full(problem.candidates.edge_logits.shape, 1 / problem.num_modules)
     logits = np.asarray(problem.candidates.edge_logits, np.float64)
-    learned = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    return (1 - uniform_fraction) * learned + uniform_fraction / problem.num_modules
+    return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
 
 
 def flip_edge_probabilities(problem, structure, table):
@@ -88,15 +90,35 @@ def tiny_problem(name):
 
 
 @functools.cache
-def transition_matrix(problem_name, move, uniform_fraction):
+def transition_matrix(problem_name, move, is_uniform):
     problem = tiny_problem(problem_name)
-    table = module_probabilities(problem, uniform_fraction)
+    table = module_probabilities(problem, is_uniform)
     forward = np.zeros((len(problem.structures),) * 2)
     for start, structure in enumerate(problem.structures):
         for proposed, probability in PROBABILITIES[move](problem, structure, table):
             forward[start, problem.index(proposed)] += probability
     np.testing.assert_allclose(forward.sum(axis=1), 1.0)
     return forward
+
+
+def kinds(problem_name, move, uniform_fraction):
+    """Transition matrices of the kinds of a move, and their shares."""
+    shares = {False: 1.0 - uniform_fraction, True: uniform_fraction}
+    return [
+        (transition_matrix(problem_name, move, is_uniform), share)
+        for is_uniform, share in shares.items()
+        if share > 0
+    ]
+
+
+def assert_log_ratio_of_one(matrices, source, target, log_ratio):
+    """The log-ratio is that of one of the moves that can make the step."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.stack(
+            [np.log(m[target, source]) - np.log(m[source, target]) for m in matrices]
+        )
+    distance = np.abs(ratios - np.asarray(log_ratio))
+    assert np.nanmin(distance, axis=0).max() < 2e-5
 
 
 def draw(propose, problem, starts, num_draws=NUM_DRAWS, node_modules=None, seed=0):
@@ -138,7 +160,8 @@ def random_starts(problem, seed=0):
 @pytest.mark.parametrize("move", MOVES)
 def test_move_has_the_claimed_probabilities(problem_name, uniform_fraction, move):
     problem = tiny_problem(problem_name)
-    forward = transition_matrix(problem_name, move, uniform_fraction)
+    matrices, shares = zip(*kinds(problem_name, move, uniform_fraction), strict=True)
+    forward = sum(w * m for w, m in zip(shares, matrices, strict=True))
     propose = MOVES[move](uniform_fraction=uniform_fraction)
     starts = random_starts(problem)
     before, proposal = draw(propose, problem, problem.structures[starts])
@@ -147,11 +170,7 @@ def test_move_has_the_claimed_probabilities(problem_name, uniform_fraction, move
     assert_masked_slots_kept(problem, before, proposal)
     source = np.repeat(starts, NUM_DRAWS)
     target = problem.index(proposal.structure.edge_modules)
-    np.testing.assert_allclose(
-        proposal.log_ratio,
-        np.log(forward[target, source]) - np.log(forward[source, target]),
-        atol=2e-5,
-    )
+    assert_log_ratio_of_one(matrices, source, target, proposal.log_ratio)
     for start in starts:
         visits = np.bincount(target[source == start], minlength=len(forward))
         assert chi_square_p_value(visits, forward[start]) > FALSE_ALARM
@@ -160,8 +179,12 @@ def test_move_has_the_claimed_probabilities(problem_name, uniform_fraction, move
 def test_mixture_has_the_weighted_probabilities():
     problem = tiny_problem("ragged")
     names, weights, fraction = list(MOVES), np.array([1.0, 2.0, 3.0]), 0.3
-    matrices = [transition_matrix("ragged", name, fraction) for name in names]
-    forward = sum(w * m for w, m in zip(weights / 6.0, matrices, strict=True))
+    weighted = [
+        (matrix, weight / 6.0 * share)
+        for name, weight in zip(names, weights, strict=True)
+        for matrix, share in kinds("ragged", name, fraction)
+    ]
+    forward = sum(share * matrix for matrix, share in weighted)
     moves = [MOVES[name](uniform_fraction=fraction) for name in names]
     propose = proposals.mixture(moves, weights.tolist())
     starts = random_starts(problem, seed=1)
@@ -175,13 +198,8 @@ def test_mixture_has_the_weighted_probabilities():
     for start in starts:
         visits = np.bincount(target[source == start], minlength=len(forward))
         assert chi_square_p_value(visits, forward[start]) > FALSE_ALARM
-    # The log-ratio is that of one of the moves that can make this step.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.stack(
-            [np.log(m[target, source]) - np.log(m[source, target]) for m in matrices]
-        )
-    distance = np.abs(ratios - np.asarray(proposal.log_ratio))
-    assert np.nanmin(distance, axis=0).max() < 2e-5
+    matrices = [matrix for matrix, _ in weighted]
+    assert_log_ratio_of_one(matrices, source, target, proposal.log_ratio)
 
 
 def test_mixture_of_weight_zero_and_one():
