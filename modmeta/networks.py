@@ -64,12 +64,15 @@ class MLP(nn.Module):
       activation: Name of the activation, see `ACTIVATIONS`.
       activate_output: Whether the activation follows the last layer too.
       layer_norm: Whether LayerNorm follows every hidden activation.
+      output_scale: Standard deviation of the last layer's outputs at the start, for
+        inputs of unit variance.
     """
 
     sizes: Sequence[int]
     activation: str = "relu"
     activate_output: bool = False
     layer_norm: bool = False
+    output_scale: float = 1.0
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -77,8 +80,12 @@ class MLP(nn.Module):
         activation = get_activation(self.activation)
         hidden = inputs
         for index, size in enumerate(self.sizes):
-            hidden = Dense(size, name=f"layer_{index}")(hidden)
             is_output = index == len(self.sizes) - 1
+            variance = self.output_scale**2 if is_output else 1.0
+            kernel_init = nn.initializers.variance_scaling(
+                variance, "fan_in", "truncated_normal"
+            )
+            hidden = Dense(size, kernel_init=kernel_init, name=f"layer_{index}")(hidden)
             if not is_output or self.activate_output:
                 hidden = activation(hidden)
             if not is_output and self.layer_norm:

@@ -55,33 +55,54 @@ class Reference:
             ]
         )
 
-    def message(self, module, sender, receiver):
-        if self.config.null_relation and module == 0:
-            return np.zeros(self.config.message_size)
-        hidden = self.edge_input(sender, receiver)
-        num_layers = len(self.config.edge_sizes) + 1
-        for index in range(num_layers):
-            layer = self.params.edge[f"layer_{index}"]
+    def layers(self, params, module, hidden, is_activated):
+        """Layers in order; the last one is followed by an activation or not."""
+        for index in range(len(params)):
+            layer = params[f"layer_{index}"]
             hidden = hidden @ layer["kernel"][module] + layer["bias"][module]
-            if index < num_layers - 1 or self.config.activate_messages:
+            if index < len(params) - 1 or is_activated:
                 hidden = self.activation(hidden)
         return hidden
 
+    def contribution(self, output):
+        """A change and its variance, which add up."""
+        size = len(self.layout.predicted)
+        deviation = np.exp(5.0 * np.tanh(output[size:] / 5.0))
+        return np.concatenate([output[:size], deviation**2])
+
+    def message(self, module, sender, receiver):
+        message = self.layers(
+            self.params.edge,
+            module,
+            self.edge_input(sender, receiver),
+            self.config.activate_messages,
+        )
+        if self.config.node_update == "additive":
+            message = self.contribution(message)
+        return np.zeros_like(message) if self.is_null(module) else message
+
+    def is_null(self, module):
+        return self.config.null_relation and module == 0
+
     def node_output(self, module, messages, state):
         node = self.params.node
-        hidden = messages @ node["message_layer"]["kernel"][module]
-        hidden = hidden + state @ node["state_layer"]["kernel"][module]
-        hidden = self.activation(hidden + node["state_layer"]["bias"][module])
-        for index in range(len(self.config.node_sizes) - 1):
-            layer = node[f"hidden_layers_{index}"]
-            hidden = hidden @ layer["kernel"][module] + layer["bias"][module]
-            hidden = self.activation(hidden)
-        layer = node["output_layer"]
-        return hidden @ layer["kernel"][module] + layer["bias"][module]
+        if self.config.node_update == "additive":
+            own = self.layers(node, module, state, False)
+            return messages + self.contribution(own)
+        heard = messages @ node["message_layer"]["kernel"][module]
+        own = state @ node["state_layer"]["kernel"][module]
+        hidden = self.activation(heard + own + node["state_layer"]["bias"][module])
+        rest = {
+            f"layer_{index}": node[f"hidden_layers_{index}"]
+            for index in range(len(self.config.node_sizes) - 1)
+        }
+        hidden = self.layers(rest, module, hidden, True)
+        last = node["output_layer"]
+        return hidden @ last["kernel"][module] + last["bias"][module]
 
     def prediction(self, states, edges, node_modules, receiver):
         """Mean and log-scale of one node's target, from all states at one frame."""
-        total = np.zeros(self.config.message_size)
+        total = 0.0 * self.message(0, states[receiver], states[receiver])
         for sender in range(len(states)):
             if sender != receiver:
                 total = total + self.message(
@@ -90,19 +111,27 @@ class Reference:
         output = self.node_output(node_modules[receiver], total, states[receiver])
         size = len(self.layout.predicted)
         log_scale = self.params.log_scale.copy()
-        if len(output) > size:
-            log_scale = log_scale + 5.0 * np.tanh(output[size:] / 5.0)
-        return output[:size], np.maximum(log_scale, -9.0)
+        mean, spread = output[:size], output[size:]
+        if self.config.node_update == "additive":
+            mean = self.compressed(mean)
+            spread = np.log(spread) / 2.0
+        else:
+            spread = 5.0 * np.tanh(spread / 5.0)
+        if len(spread):
+            log_scale = log_scale + spread
+        return mean, np.maximum(log_scale, -9.0)
+
+    def compressed(self, change):
+        if self.layout.compress:
+            return np.sign(change) * np.log(1.0 + np.abs(change))
+        return change
 
     def baseline(self, state):
         return state @ self.preprocessing.step_matrix + self.preprocessing.step_offset
 
     def target(self, state, following):
         change = (following - self.baseline(state))[list(self.layout.predicted)]
-        change = change / self.preprocessing.target_scale
-        if self.layout.compress:
-            change = np.sign(change) * np.log(1.0 + np.abs(change))
-        return change
+        return self.compressed(change / self.preprocessing.target_scale)
 
     def next_state(self, state, mean):
         following = self.baseline(state)

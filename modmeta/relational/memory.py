@@ -77,7 +77,7 @@ def predict_bytes(
     elif receiver_chunk:
         rows = min(receiver_chunk, rows)
     num_inputs = num_frames - 1
-    width = bank.num_node_modules * bank.node_sizes[0]
+    width = bank.num_node_modules * model.bank.num_projected
     widest = max(width, bank.message_size, *bank.edge_sizes)
     per_receiver = _FLOAT_BYTES * slots * num_inputs
     # Inputs, outputs and a transposed copy of the widest layer, for every module.

@@ -1,7 +1,8 @@
 """The bank of edge and node modules, and the network that a structure composes.
 
 Letters: N nodes, D slots for incoming edges of a node, K edge modules, M node modules,
-T frames, F features, Y predicted features, H hidden units that messages enter.
+T frames, F features, Y predicted features, H size of a message as it enters a node
+module.
 """
 
 from __future__ import annotations
@@ -19,10 +20,17 @@ from modmeta.relational import preprocessing as preprocessing_lib
 from modmeta.relational.preprocessing import FeatureLayout, Preprocessing
 from modmeta.search import Structure
 
+NODE_UPDATES = ("additive", "mlp")
 LIKELIHOODS = ("gaussian", "squared_error")
 SCALES = ("state", "feature")
 _LOG_SCALE_RANGE = 5.0
 _MIN_LOG_SCALE = -9.0
+# Small: training starts from the baseline prediction.
+_FIRST_OUTPUTS = 0.1
+
+
+def _bounded(log_scale: jax.Array) -> jax.Array:
+    return _LOG_SCALE_RANGE * jnp.tanh(log_scale / _LOG_SCALE_RANGE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +42,12 @@ class ModuleConfig:
       num_node_modules: Number of node modules M.
       null_relation: Whether edge module 0 sends no message ("no relation").
       edge_sizes: Hidden layers of an edge module.
-      message_size: Size of a message.
-      node_sizes: Hidden layers of a node module; messages enter the first.
+      message_size: Size of a message; one of "additive" has that of the outputs.
+      node_sizes: Hidden layers of a node module.
+      node_update: "additive": a message is what an edge adds to the change of its
+        receiver and to the variance of that, the node module says what the own state
+        adds, and no message changes what another one means, however many there are.
+        "mlp": messages are summed into the first layer of the node module (the paper).
       activation: See `modmeta.networks.ACTIVATIONS`.
       activate_messages: Whether the activation is applied to messages (the paper).
       geometry: Inputs of the edge modules, see `preprocessing.resolve_geometry`.
@@ -52,6 +64,7 @@ class ModuleConfig:
     edge_sizes: tuple[int, ...] = (64, 64)
     message_size: int = 64
     node_sizes: tuple[int, ...] = (64, 64)
+    node_update: str = "additive"
     activation: str = "relu"
     activate_messages: bool = False
     geometry: str = "auto"
@@ -71,6 +84,16 @@ class ModuleConfig:
         for field in ("edge_sizes", "node_sizes"):
             if not getattr(self, field):
                 raise ValueError(f"{field}: found no layer, expected at least one")
+        if self.node_update not in NODE_UPDATES:
+            raise ValueError(
+                f"node_update: found {self.node_update!r}, expected one of "
+                f"{NODE_UPDATES}"
+            )
+        if self.activate_messages and self.node_update == "additive":
+            raise ValueError(
+                "activate_messages: found True with node_update 'additive', expected "
+                "False: messages are changes of the receiver, of either sign"
+            )
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(
                 f"likelihood: found {self.likelihood!r}, expected one of {LIKELIHOODS}"
@@ -101,10 +124,11 @@ class NodeModule(nn.Module):
         self.message_layer = networks.Dense(self.sizes[0], use_bias=False)
         self.state_layer = networks.Dense(self.sizes[0])
         self.hidden_layers = [networks.Dense(size) for size in self.sizes[1:]]
-        # Small first outputs: training starts from the baseline prediction.
         self.output_layer = networks.Dense(
             self.output_size,
-            kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"),
+            kernel_init=nn.initializers.variance_scaling(
+                _FIRST_OUTPUTS**2, "fan_in", "normal"
+            ),
         )
 
     def embed(self, states: jax.Array) -> jax.Array:
@@ -159,8 +183,33 @@ class ModuleBank:
         object.__setattr__(self, "config", resolved)
 
     @property
+    def is_additive(self) -> bool:
+        """Whether messages are changes of the receiver."""
+        return self.config.node_update == "additive"
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of a node module: a change, and how far it is known."""
+        num_predicted = len(self.layout.predicted)
+        has_scales = (
+            self.config.likelihood == "gaussian" and self.config.scale == "state"
+        )
+        return 2 * num_predicted if has_scales else num_predicted
+
+    @property
+    def num_projected(self) -> int:
+        """Size H of a message as it enters a node module."""
+        return self.num_outputs if self.is_additive else self.config.node_sizes[0]
+
+    @property
     def edge_module(self) -> networks.MLP:
         """The architecture of an edge module."""
+        if self.is_additive:
+            return networks.MLP(
+                (*self.config.edge_sizes, self.num_outputs),
+                activation=self.config.activation,
+                output_scale=_FIRST_OUTPUTS,
+            )
         return networks.MLP(
             (*self.config.edge_sizes, self.config.message_size),
             activation=self.config.activation,
@@ -168,17 +217,23 @@ class ModuleBank:
         )
 
     @property
-    def node_module(self) -> NodeModule:
+    def node_module(self) -> NodeModule | networks.MLP:
         """The architecture of a node module."""
-        num_predicted = len(self.layout.predicted)
-        has_scales = (
-            self.config.likelihood == "gaussian" and self.config.scale == "state"
-        )
+        if self.is_additive:
+            return networks.MLP(
+                (*self.config.node_sizes, self.num_outputs),
+                activation=self.config.activation,
+                output_scale=_FIRST_OUTPUTS,
+            )
         return NodeModule(
-            self.config.node_sizes,
-            2 * num_predicted if has_scales else num_predicted,
-            self.config.activation,
+            self.config.node_sizes, self.num_outputs, self.config.activation
         )
+
+    def _contribution(self, outputs: jax.Array) -> jax.Array:
+        """Outputs `[..., outputs]` as terms of a sum: changes, and their variances."""
+        num_predicted = len(self.layout.predicted)
+        change, log_scale = outputs[..., :num_predicted], outputs[..., num_predicted:]
+        return jnp.concatenate([change, jnp.exp(2.0 * _bounded(log_scale))], axis=-1)
 
     def init(self, rng_key: jax.Array, preprocessing: Preprocessing) -> ModuleParams:
         """Draws parameters; consumes the key."""
@@ -188,6 +243,7 @@ class ModuleBank:
             self.config.geometry, preprocessing, self.layout, state, state
         )
         message = jnp.zeros((self.config.message_size,))
+        node_inputs = (state,) if self.is_additive else (message, state)
         return ModuleParams(
             edge=networks.init_bank(
                 self.edge_module, key_edge, self.config.num_relations, inputs
@@ -196,8 +252,7 @@ class ModuleBank:
                 self.node_module,
                 key_node,
                 self.config.num_node_modules,
-                message,
-                state,
+                *node_inputs,
             ),
             log_scale=jnp.zeros((len(self.layout.predicted),)),
         )
@@ -218,51 +273,66 @@ class ModuleBank:
           receivers: `[..., T, F]` at the receivers; the leading axes broadcast.
 
         Returns:
-          `[..., K, M, T, H]`: messages times the first layer of every node module,
-          which is linear and without bias, so that sums may be taken afterwards.
-          Zeros for edge module 0 if it is the null module.
+          `[..., K, M, T, H]`, of which sums may be taken: messages times the first
+          layer of every node module, which is linear and without bias, or what they
+          add to the outputs. Zeros for edge module 0 if it is the null module.
         """
         inputs = preprocessing_lib.edge_inputs(
             self.config.geometry, preprocessing, self.layout, senders, receivers
         )
+        project = self._addition if self.is_additive else self._projection
+        # Unrolled: in one product of all modules XLA transposes all messages twice.
+        modules = range(int(self.config.null_relation), self.config.num_relations)
+        projected = [
+            project(params, networks.copy_of(params.edge, k), inputs) for k in modules
+        ]
+        if self.config.null_relation:
+            projected.insert(0, jnp.zeros_like(projected[0]))
+        return jnp.stack(projected, axis=-4)
+
+    def _addition(self, params: ModuleParams, edge: Any, inputs: jax.Array):
+        """What the messages of one edge module add, `[..., M, T, H]`."""
+        del params
+        messages = self._contribution(self.edge_module.apply({"params": edge}, inputs))
+        shape = list(messages.shape)
+        shape.insert(-2, self.config.num_node_modules)
+        return jnp.broadcast_to(jnp.expand_dims(messages, -3), shape)
+
+    def _projection(self, params: ModuleParams, edge: Any, inputs: jax.Array):
+        """Messages of one edge module in the first layers, `[..., M, T, H]`."""
         first = params.node["message_layer"]["kernel"]
         num_node_modules, _, num_hidden = first.shape
         first = jnp.moveaxis(first, 0, 1).reshape(first.shape[1], -1)
         hidden_module = networks.MLP(
             self.config.edge_sizes, self.config.activation, activate_output=True
         )
-
-        def project(edge):
-            """Messages of one edge module, `[..., M, T, H]`."""
-            if self.config.activate_messages:
-                messages = self.edge_module.apply({"params": edge}, inputs)
-                projected = networks.row_product(messages, first)
-            else:
-                # Two linear layers in a row: multiplied once, not at every message.
-                edge = dict(edge)
-                last = edge.pop(f"layer_{len(self.config.edge_sizes)}")
-                hidden = hidden_module.apply({"params": edge}, inputs)
-                projected = networks.row_product(hidden, last["kernel"] @ first)
-                bias = last["bias"] @ first
-                projected = projected + jnp.broadcast_to(bias, projected.shape)
-            shape = (*projected.shape[:-1], num_node_modules, num_hidden)
-            return jnp.moveaxis(projected.reshape(shape), -2, -3)
-
-        # Unrolled: in one product of all modules XLA transposes all messages twice.
-        modules = range(int(self.config.null_relation), self.config.num_relations)
-        projected = [project(networks.copy_of(params.edge, k)) for k in modules]
-        if self.config.null_relation:
-            projected.insert(0, jnp.zeros_like(projected[0]))
-        return jnp.stack(projected, axis=-4)
+        if self.config.activate_messages:
+            messages = self.edge_module.apply({"params": edge}, inputs)
+            projected = networks.row_product(messages, first)
+        else:
+            # Two linear layers in a row: multiplied once, not at every message.
+            edge = dict(edge)
+            last = edge.pop(f"layer_{len(self.config.edge_sizes)}")
+            hidden = hidden_module.apply({"params": edge}, inputs)
+            projected = networks.row_product(hidden, last["kernel"] @ first)
+            bias = last["bias"] @ first
+            projected = projected + jnp.broadcast_to(bias, projected.shape)
+        shape = (*projected.shape[:-1], num_node_modules, num_hidden)
+        return jnp.moveaxis(projected.reshape(shape), -2, -3)
 
     def embed(self, params: ModuleParams, states: jax.Array) -> jax.Array:
-        """Embeds own states `[..., F]` to `[M, ..., H]`."""
+        """Embeds own states `[..., F]` to `[M, ..., H]`, to be added to messages."""
+        if self.is_additive:
+            outputs = networks.apply_bank(self.node_module, params.node, states)
+            return self._contribution(outputs)
         return networks.apply_bank(
             self.node_module, params.node, states, method="embed"
         )
 
     def update(self, params: ModuleParams, hidden: jax.Array) -> jax.Array:
-        """Node updates `[M, ..., H]` to outputs `[M, ..., outputs]`."""
+        """Messages plus own states `[M, ..., H]` to outputs `[M, ..., outputs]`."""
+        if self.is_additive:
+            return hidden
         module = self.node_module
         return jax.vmap(lambda p, h: module.apply({"params": p}, h, method="update"))(
             params.node, hidden
@@ -273,13 +343,16 @@ class ModuleBank:
     ) -> tuple[jax.Array, jax.Array]:
         """Splits outputs `[..., outputs]` into mean and log-scale, each `[..., Y]`."""
         num_predicted = len(self.layout.predicted)
-        mean = outputs[..., :num_predicted]
+        mean, spread = outputs[..., :num_predicted], outputs[..., num_predicted:]
         log_scale = jnp.broadcast_to(params.log_scale, mean.shape)
-        if outputs.shape[-1] > num_predicted:
-            local = outputs[..., num_predicted:] / _LOG_SCALE_RANGE
-            log_scale = log_scale + _LOG_SCALE_RANGE * jnp.tanh(local)
-        log_scale = jnp.maximum(log_scale, _MIN_LOG_SCALE)
-        return mean, log_scale
+        if self.is_additive and self.layout.compress:
+            # Messages add up before the change is compressed, as forces do.
+            mean = preprocessing_lib.compressed(mean)
+        if spread.shape[-1]:
+            log_scale = log_scale + (
+                0.5 * jnp.log(spread) if self.is_additive else _bounded(spread)
+            )
+        return mean, jnp.maximum(log_scale, _MIN_LOG_SCALE)
 
     def frame_energies(
         self, params: ModuleParams, outputs: jax.Array, targets: jax.Array
@@ -345,6 +418,12 @@ class ModuleBank:
         )
         messages = messages.reshape(*slot_mask.shape, *messages.shape[1:])
         is_heard = is_heard.reshape(*slot_mask.shape, *(1,) * (messages.ndim - 2))
+        if self.is_additive:
+            own = networks.apply_chosen(
+                self.node_module, params.node, structure.node_modules, states
+            )
+            messages, own = self._contribution(messages), self._contribution(own)
+            return own + jnp.sum(jnp.where(is_heard, messages, 0.0), axis=1)
         summed = jnp.sum(jnp.where(is_heard, messages, 0.0), axis=1)
         return networks.apply_chosen(
             self.node_module, params.node, structure.node_modules, summed, states

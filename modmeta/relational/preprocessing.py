@@ -158,6 +158,11 @@ def _baseline(preprocessing: Preprocessing, states: jax.Array) -> jax.Array:
     return states @ preprocessing.step_matrix + offset
 
 
+def compressed(values: jax.Array) -> jax.Array:
+    """Logarithm of large changes, small ones as they are: sign(x) log(1 + |x|)."""
+    return jnp.sign(values) * jnp.log1p(jnp.abs(values))
+
+
 def encode_targets(
     preprocessing: Preprocessing,
     layout: FeatureLayout,
@@ -178,9 +183,7 @@ def encode_targets(
     residual = next_states - _baseline(preprocessing, states)
     residual = residual[..., np.array(layout.predicted)]
     scaled = residual / _aligned(preprocessing.target_scale, residual)
-    if layout.compress:
-        scaled = jnp.sign(scaled) * jnp.log1p(jnp.abs(scaled))
-    return scaled
+    return compressed(scaled) if layout.compress else scaled
 
 
 def decode_targets(

@@ -29,6 +29,7 @@ VARIANTS = {
     "default": {},
     "published": {
         "geometry": "raw",
+        "node_update": "mlp",
         "activation": "relu",
         "activate_messages": True,
         "likelihood": "squared_error",
@@ -41,13 +42,16 @@ VARIANTS = {
         "null_relation": True,
         "edge_sizes": (4,),
         "node_sizes": (5,),
+        "node_update": "mlp",
     },
     "activated": {
         "scale": "feature",
         "num_node_modules": 2,
         "null_relation": True,
+        "node_update": "mlp",
         "activate_messages": True,
     },
+    "sum": {"scale": "feature", "num_node_modules": 2, "null_relation": True},
 }
 
 
@@ -331,7 +335,7 @@ def test_order_of_slots_does_not_matter(energies):
 
 
 @pytest.mark.parametrize("energies", [cached, uncached])
-@pytest.mark.parametrize("variant", ["rich", "activated"])
+@pytest.mark.parametrize("variant", ["rich", "activated", "sum"])
 def test_null_relation_sends_nothing(variant, energies):
     given = setting(variant)
     batch = Batch(SIZES, nodes=2)
@@ -345,15 +349,20 @@ def test_null_relation_sends_nothing(variant, energies):
     assert changed.tolist() == [False] * 5 + [True, False, True, False]
 
 
-def test_gaussian_energies_are_negative_log_densities():
-    given = setting("default")
+@pytest.mark.parametrize("variant", ["rich", "default"])
+def test_gaussian_energies_are_negative_log_densities(variant):
+    given = setting(variant)
     bank, modules = given.model.bank, given.params.modules
     rng = np.random.default_rng(0)
-    outputs = 3.0 * rng.normal(size=(50, 8))
+    mean, log_scale = 3.0 * rng.normal(size=(2, 50, 4))
     targets = rng.normal(size=(50, 4))
+    outputs = np.concatenate([mean, log_scale], axis=1)
+    log_scale = 5.0 * np.tanh(log_scale / 5.0)
+    if variant == "default":  # outputs are uncompressed changes and variances
+        outputs[:, 4:] = np.exp(2.0 * log_scale)
+        mean = np.sign(mean) * np.log(1.0 + np.abs(mean))
     found = bank.frame_energies(modules, jnp.float32(outputs), jnp.float32(targets))
-    log_scale = np.asarray(modules.log_scale) + 5.0 * np.tanh(outputs[:, 4:] / 5.0)
-    density = scipy.stats.norm(outputs[:, :4], np.exp(log_scale))
+    density = scipy.stats.norm(mean, np.exp(np.asarray(modules.log_scale) + log_scale))
     np.testing.assert_allclose(
         found, -density.logpdf(targets).sum(axis=1), rtol=1e-4, atol=1e-4
     )
@@ -577,4 +586,6 @@ def test_cache_of_some_receivers_holds_their_rows():
         receivers,
     )
     for rows, row in zip(some, everything, strict=True):
-        np.testing.assert_allclose(rows, np.asarray(row)[receivers], atol=1e-5)
+        np.testing.assert_allclose(
+            rows, np.asarray(row)[receivers], rtol=1e-5, atol=1e-5
+        )

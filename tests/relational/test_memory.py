@@ -20,12 +20,13 @@ pytestmark = pytest.mark.usefixtures("full_compilation")
 CONFIG = InferenceConfig(num_steps=4, num_chains=3, num_samples=0)
 
 
-def wide_model(**search):
+def wide_model(node_update="mlp", **search):
     return small_model(
         search=SearchConfig(**search),
         edge_sizes=(32, 32),
         message_size=32,
         node_sizes=(32, 32),
+        node_update=node_update,
         activation="relu",
     )
 
@@ -42,7 +43,12 @@ def arguments(model, num_nodes, *, num_systems=1, frames=10, config=CONFIG):
 
 @pytest.mark.parametrize(
     "search, chunk",
-    [({}, 0), ({}, 5), ({"prior": "symmetric", "messages": "recompute"}, 0)],
+    [
+        ({}, 0),
+        ({"node_update": "additive"}, 0),
+        ({}, 5),
+        ({"prior": "symmetric", "messages": "recompute"}, 0),
+    ],
 )
 def test_prediction_is_near_what_the_compiler_assigns(search, chunk):
     model = wide_model(**search)

@@ -139,7 +139,7 @@ def test_finished_run_does_no_further_step(uninterrupted):
 def test_diverging_run_keeps_its_last_checkpoint(tmp_path):
     Run(tmp_path).train(stop_after=4)
     before = Run(tmp_path).checkpoint(8)
-    broken = Run(tmp_path, learning_rate=1e30)
+    broken = Run(tmp_path, learning_rate=float("inf"))
     with pytest.raises(
         FloatingPointError, match="training .*: found (nan|inf) between steps 8 and"
     ):
