@@ -45,6 +45,7 @@ def measure(num_systems: int, peak: float) -> dict[str, float]:
             message_size=_WIDTH,
             node_sizes=(_WIDTH, _WIDTH, _WIDTH),
             activate_messages=True,
+            node_update="mlp",
             geometry="raw",
             likelihood="squared_error",
         ),

@@ -106,11 +106,11 @@ class ExperimentConfig:
 
 
 def springs() -> ExperimentConfig:
-    """Five bodies, springs between half of the pairs; minutes on two CPU cores."""
+    """Five bodies, springs between half of the pairs; a minute on two CPU cores."""
     return ExperimentConfig(
         data=DataConfig(system="springs", num_train=500),
-        bouncegrad=BounceGradConfig(num_steps=1200),
-        training=TrainingConfig(num_evaluations=12),
+        bouncegrad=BounceGradConfig(num_steps=800),
+        training=TrainingConfig(num_evaluations=8),
     )
 
 

@@ -74,7 +74,8 @@ def load_model(path: str | os.PathLike[str]) -> tuple[RelationalModel, ModelPara
         tuple(layout["predicted"]),
         layout["compress"],
     )
-    options = metadata["modules"]
+    # Files from before there was a choice hold what the paper has.
+    options = {"node_update": "mlp", **metadata["modules"]}
     for name in ("edge_sizes", "node_sizes"):
         options[name] = tuple(options[name])
     model = RelationalModel(

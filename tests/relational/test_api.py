@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from modmeta.checkpoint import load_artifact, save_artifact
 from modmeta.relational import api, artifacts, data, infer_relations
 from modmeta.relational.bouncegrad import BounceGradConfig
 from modmeta.relational.data import DataError, FeatureSpec
@@ -217,6 +218,19 @@ def test_every_kind_of_model_survives_its_file(tmp_path, changes):
     assert loaded == model
     assert jax.tree.structure(arrays) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, arrays, params)
+
+
+def test_a_file_from_before_additive_updates_is_read(tmp_path):
+    dataset = api.as_dataset(random_walks())
+    modules = ModuleConfig(node_update="mlp")
+    model, params = api.build_model(dataset, jax.random.key(0), modules=modules)
+    artifacts.save_model(tmp_path / "new.npz", model, params)
+    arrays, metadata = load_artifact(tmp_path / "new.npz", kind=artifacts.MODEL_KIND)
+    del metadata["modules"]["node_update"]
+    save_artifact(
+        tmp_path / "old.npz", arrays, kind=artifacts.MODEL_KIND, metadata=metadata
+    )
+    assert artifacts.load_model(tmp_path / "old.npz")[0] == model
 
 
 def with_nan():
