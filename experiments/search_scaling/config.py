@@ -137,14 +137,25 @@ class ExperimentConfig:
 
 
 def springs() -> ExperimentConfig:
-    """Springs, two per entity at every size.
+    """Springs, two per entity at every size; training sees 5 and 10 entities.
 
-    What "no relation" sends must be nothing, not a constant that training on one size
-    makes up for: in larger systems there is more of it.
+    A proposal head that has seen one size knows little of others. And what "no
+    relation" sends must be nothing, not a constant that training on one size makes up
+    for: in larger systems there is more of it.
     """
     training = common.override(
         relational_config.springs(),
-        {"modules.null_relation": True, "data.mean_degree": 2.0},
+        {
+            "data.num_nodes": (5, 10),
+            "data.mean_degree": 2.0,
+            "data.num_train": 3000,
+            "data.num_test": 100,
+            "modules.null_relation": True,
+            "bouncegrad.num_steps": 1500,
+            "bouncegrad.search_steps": 16,
+            "training.num_evaluations": 6,
+            "training.search_steps": 64,
+        },
     )
     return ExperimentConfig(training=training)
 
@@ -155,7 +166,7 @@ def charged() -> ExperimentConfig:
 
 
 def kuramoto() -> ExperimentConfig:
-    """Phase oscillators, two couplings per entity at every size; as for springs."""
+    """Phase oscillators, two couplings per entity at every size."""
     training = common.override(
         relational_config.kuramoto(),
         {"modules.null_relation": True, "data.mean_degree": 2.0},
