@@ -20,7 +20,7 @@ from modmeta.relational import preprocessing as preprocessing_lib
 from modmeta.relational.preprocessing import FeatureLayout, Preprocessing
 from modmeta.search import Structure
 
-NODE_UPDATES = ("additive", "mlp")
+NODE_UPDATES = ("auto", "additive", "mlp")
 LIKELIHOODS = ("gaussian", "squared_error")
 SCALES = ("state", "feature")
 _LOG_SCALE_RANGE = 5.0
@@ -48,6 +48,7 @@ class ModuleConfig:
         receiver and to the variance of that, the node module says what the own state
         adds, and no message changes what another one means, however many there are.
         "mlp": messages are summed into the first layer of the node module (the paper).
+        "auto": additive where edge modules see relative geometry, as forces add up.
       activation: See `modmeta.networks.ACTIVATIONS`.
       activate_messages: Whether the activation is applied to messages (the paper).
       geometry: Inputs of the edge modules, see `preprocessing.resolve_geometry`.
@@ -64,7 +65,7 @@ class ModuleConfig:
     edge_sizes: tuple[int, ...] = (64, 64)
     message_size: int = 64
     node_sizes: tuple[int, ...] = (64, 64)
-    node_update: str = "additive"
+    node_update: str = "auto"
     activation: str = "relu"
     activate_messages: bool = False
     geometry: str = "auto"
@@ -167,7 +168,7 @@ class ModuleBank:
     """The bank's pure functions; holds no arrays.
 
     Attributes:
-      config: Sizes and options, geometry resolved.
+      config: Sizes and options, geometry and node update resolved.
       layout: Static facts about the features.
     """
 
@@ -175,11 +176,17 @@ class ModuleBank:
     layout: FeatureLayout
 
     def __post_init__(self) -> None:
-        """Resolves the geometry against the features."""
+        """Resolves the geometry against the features, and what follows from it."""
         geometry = preprocessing_lib.resolve_geometry(
             self.config.geometry, self.layout.spec
         )
-        resolved = dataclasses.replace(self.config, geometry=geometry)
+        node_update = self.config.node_update
+        if node_update == "auto":
+            has_forces = geometry == "relative" and not self.config.activate_messages
+            node_update = "additive" if has_forces else "mlp"
+        resolved = dataclasses.replace(
+            self.config, geometry=geometry, node_update=node_update
+        )
         object.__setattr__(self, "config", resolved)
 
     @property

@@ -589,3 +589,22 @@ def test_cache_of_some_receivers_holds_their_rows():
         np.testing.assert_allclose(
             rows, np.asarray(row)[receivers], rtol=1e-5, atol=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({}, "additive"),
+        ({"geometry": "raw"}, "mlp"),
+        ({"activate_messages": True}, "mlp"),
+        ({"geometry": "raw", "node_update": "additive"}, "additive"),
+        ({"node_update": "mlp"}, "mlp"),
+    ],
+)
+def test_messages_are_changes_where_geometry_is_known(options, expected):
+    assert small_model(**options).bank.config.node_update == expected
+
+
+def test_changes_of_either_sign_are_not_activated():
+    with pytest.raises(ValueError, match="activate_messages: found True with node_up"):
+        small_model(node_update="additive", activate_messages=True)
