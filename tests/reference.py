@@ -109,6 +109,10 @@ class Reference:
                     edges[receiver, sender], states[sender], states[receiver]
                 )
         output = self.node_output(node_modules[receiver], total, states[receiver])
+        return self.split(output)
+
+    def split(self, output):
+        """Outputs of a node as mean and log-scale of its target."""
         size = len(self.layout.predicted)
         log_scale = self.params.log_scale.copy()
         mean, spread = output[:size], output[size:]

@@ -384,7 +384,7 @@ def test_flags_and_assignments():
     back = common.override(
         config,
         {
-            "bouncegrad.num_steps": 1200,
+            "bouncegrad.num_steps": 800,
             "bouncegrad.learning_rate": 2e-3,
             "modules.edge_sizes": (64, 64),
             "proposal.encoder": "mlp",

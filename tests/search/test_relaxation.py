@@ -64,23 +64,19 @@ class Setting:
         for frame in range(states.shape[1] - 1):
             now, following = states[:, frame], states[:, frame + 1]
             for receiver in nodes:
-                total = np.zeros(self.model.bank.config.message_size)
+                total = 0.0
                 for sender in nodes:
                     for module in range(3):
                         if sender != receiver:
                             message = reference.message(
                                 module, now[sender], now[receiver]
                             )
-                            total += edge_weights[receiver, sender, module] * message
+                            weight = edge_weights[receiver, sender, module]
+                            total = total + weight * message
                 module = self.batch.node_modules[system][receiver]
                 output = reference.node_output(module, total, now[receiver])
-                size = len(reference.layout.predicted)
-                log_scale = reference.params.log_scale + 5.0 * np.tanh(
-                    output[size:] / 5.0
-                )
                 energy += reference.frame_energy(
-                    output[:size],
-                    np.maximum(log_scale, -9.0),
+                    *reference.split(output),
                     reference.target(now[receiver], following[receiver]),
                 )
         for receiver in nodes:
