@@ -3,7 +3,7 @@
     python -m benchmarks.module_banks
 
 Edges whose modules are drawn at random, several frames each, as in a training step:
-- chosen: `networks.apply_chosen`, edges sorted into tiles of one module each,
+- apply_chosen: the default, edges sorted into tiles of one module each,
 - stacked: all modules on all edges as one batched product, then a selection,
 - masked: the same on inputs that are zero where a module was not chosen,
 - ragged: edges sorted by module, `jax.lax.ragged_dot`,
@@ -25,15 +25,10 @@ from modmeta import networks
 _EDGES = flags.DEFINE_integer("edges", 2880, "Edges of a batch.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", 16, "Frames of an edge.", lower_bound=1)
 _WIDTH = flags.DEFINE_integer("width", 64, "Width of the modules.", lower_bound=1)
-_MODULES = flags.DEFINE_list("modules", ["2", "4", "8"], "Modules of the banks.")
+_MODULES = flags.DEFINE_multi_integer("modules", [2, 4, 8], "Modules of the banks.")
 
 _NUM_INPUTS = 8
 _CALLS = 10
-
-
-def chosen(module, params, copies, inputs):
-    """`networks.apply_chosen`."""
-    return networks.apply_chosen(module, params, copies, inputs)
 
 
 def stacked(module, params, copies, inputs):
@@ -77,7 +72,7 @@ def gathered(module, params, copies, inputs):
     )
 
 
-WAYS = (stacked, masked, ragged, gathered, chosen)
+WAYS = (stacked, masked, ragged, gathered, networks.apply_chosen)
 
 
 def forward_calls(way: Callable, module, copies) -> Callable:
@@ -137,7 +132,7 @@ def measure(num_modules: int) -> list[dict]:
 def main(argv: list[str]) -> None:
     """Prints the table; ratios are speeds relative to the stacked product."""
     del argv
-    rows = [row for number in _MODULES.value for row in measure(int(number))]
+    rows = [row for number in _MODULES.value for row in measure(number)]
     print(common.format_table(rows, float_format=".3g"))
     print(f"\n{_EDGES.value} edges, {_FRAMES.value} frames, width {_WIDTH.value}")
 

@@ -16,15 +16,14 @@ from absl import app, flags
 
 from benchmarks import timing
 from experiments import common
-from modmeta import supergraphs
-from modmeta.relational import api, bouncegrad, data
+from modmeta.relational import api, batching, bouncegrad, data
 from modmeta.relational.model import SearchConfig, random_structure
 from modmeta.relational.modules import ModuleConfig
 from modmeta.relational.proposal_head import ProposalConfig
 from modmeta.relational.training import device_states
 
-_SYSTEMS = flags.DEFINE_list(
-    "systems", ["4", "16", "32"], "Systems of a batch, one row of the table each."
+_SYSTEMS = flags.DEFINE_multi_integer(
+    "systems", [4, 16, 32], "Systems of a batch, one row of the table each."
 )
 _CHAINS = flags.DEFINE_integer("chains", 4, "Chains per problem.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 64, "Proposals per chain.", lower_bound=1)
@@ -51,12 +50,9 @@ def measure(num_systems: int, peak: float) -> dict[str, float]:
         ),
         search=SearchConfig(flip_weight=0.0, redraw_weight=1.0),
         proposal=ProposalConfig(encoder="none"),
-        batch_size=num_systems,
     )
-    sizes = [_NODES] * num_systems
-    budget = supergraphs.padding_budget(sizes, num_systems)
-    graph = jax.tree.map(jnp.asarray, supergraphs.build_supergraph(sizes, budget))
-    tasks = jnp.arange(num_systems)
+    batches = batching.all_batches([_NODES] * num_systems, num_systems)
+    tasks, graph = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)
     states = bouncegrad.gather_states(
         device_states(dataset, params.preprocessing.normalization), tasks, graph
     )
@@ -102,7 +98,7 @@ def main(argv: list[str]) -> None:
     """Prints the table."""
     del argv
     peak = timing.peak_rate()
-    rows = [measure(int(systems), peak) for systems in _SYSTEMS.value]
+    rows = [measure(systems, peak) for systems in _SYSTEMS.value]
     print(common.format_table(rows, float_format=".4g"))
     print(
         f"\n{_CHAINS.value} chains, {_STEPS.value} proposals each; peak: "

@@ -18,9 +18,8 @@ from absl import app, flags
 
 from benchmarks import timing
 from experiments import common
-from modmeta import supergraphs
-from modmeta.relational import api, bouncegrad, data
-from modmeta.relational.bouncegrad import BounceGradConfig, TaskBatch
+from modmeta.relational import api, batching, bouncegrad, data
+from modmeta.relational.bouncegrad import BounceGradConfig
 from modmeta.relational.model import random_structure
 from modmeta.relational.modules import ModuleConfig
 from modmeta.relational.training import device_states
@@ -48,11 +47,10 @@ def main(argv: list[str]) -> None:
         ),
         batch_size=num_systems,
     )
-    sizes = [num_nodes] * num_systems
-    budget = supergraphs.padding_budget(sizes, num_systems)
-    graph = jax.tree.map(jnp.asarray, supergraphs.build_supergraph(sizes, budget))
+    batches = batching.all_batches([num_nodes] * num_systems, num_systems)
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)
+    tasks, graph = batch
     task_states = device_states(dataset, params.preprocessing.normalization)
-    tasks = jnp.arange(num_systems)
     states = bouncegrad.gather_states(task_states, tasks, graph)
     logits = model.edge_logits(params, graph, states)
     structure = random_structure(jax.random.key(1), model, graph)
@@ -138,9 +136,7 @@ def main(argv: list[str]) -> None:
 
             return jax.lax.scan(body, state, None, length=_TRAINING_STEPS)[0]
 
-        seconds = timing.seconds_of(
-            take_steps, state, task_states, TaskBatch(tasks, graph)
-        )
+        seconds = timing.seconds_of(take_steps, state, task_states, batch)
         rows.append({"BounceGrad": name, "ms": 1e3 * seconds / _TRAINING_STEPS})
     fastest = rows[0]["ms"]
     for row in rows:

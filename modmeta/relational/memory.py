@@ -78,7 +78,7 @@ def predict_bytes(
         rows = min(receiver_chunk, rows)
     num_inputs = num_frames - 1
     width = bank.num_node_modules * model.bank.num_projected
-    widest = max(width, bank.message_size, *bank.edge_sizes)
+    widest = max(width, *model.bank.edge_module.sizes)
     per_receiver = _FLOAT_BYTES * slots * num_inputs
     # Inputs, outputs and a transposed copy of the widest layer, for every module.
     per_receiver_built = 3 * bank.num_relations * per_receiver * widest

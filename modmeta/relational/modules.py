@@ -426,15 +426,13 @@ class ModuleBank:
         messages = messages.reshape(*slot_mask.shape, *messages.shape[1:])
         is_heard = is_heard.reshape(*slot_mask.shape, *(1,) * (messages.ndim - 2))
         if self.is_additive:
-            own = networks.apply_chosen(
-                self.node_module, params.node, structure.node_modules, states
-            )
-            messages, own = self._contribution(messages), self._contribution(own)
-            return own + jnp.sum(jnp.where(is_heard, messages, 0.0), axis=1)
+            messages = self._contribution(messages)
         summed = jnp.sum(jnp.where(is_heard, messages, 0.0), axis=1)
-        return networks.apply_chosen(
-            self.node_module, params.node, structure.node_modules, summed, states
+        node_inputs = (states,) if self.is_additive else (summed, states)
+        outputs = networks.apply_chosen(
+            self.node_module, params.node, structure.node_modules, *node_inputs
         )
+        return summed + self._contribution(outputs) if self.is_additive else outputs
 
     def step(
         self,

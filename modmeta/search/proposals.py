@@ -43,9 +43,9 @@ def _drawn_log_probabilities(
     Which ones does not depend on the structure, so that each kind keeps its own
     log-ratio: see `mixture`.
     """
-    learned, uniform = (edge_log_probabilities(candidates, u) for u in (0.0, 1.0))
     if uniform_fraction in (0.0, 1.0):
-        return uniform if uniform_fraction else learned
+        return edge_log_probabilities(candidates, uniform_fraction)
+    learned, uniform = (edge_log_probabilities(candidates, u) for u in (0.0, 1.0))
     is_uniform = jax.random.bernoulli(rng_key, uniform_fraction)
     return jnp.where(is_uniform, uniform, learned)
 
