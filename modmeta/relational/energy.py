@@ -4,8 +4,9 @@ With observed frames as input, the likelihood of a structure is a sum over recei
 and a receiver's term needs the sum of its incoming messages alone. The messages of all
 K modules on all edges do not depend on the structure, so they are computed once per
 parameter value, as they enter the node module (`ModuleBank.projected_messages`), and
-kept; a proposal then costs the node updates of the receivers it touches. Where they do not fit, the
-cache holds a chunk of the receivers, or there is none: `modmeta.relational.recompute`.
+kept; a proposal then costs the node updates of the receivers it touches. Where they do
+not fit, the cache holds a chunk of the receivers, or there is none:
+`modmeta.relational.recompute`.
 
 Letters: N nodes of the super-graph, D slots, K edge modules, M node modules, T frames
 that are predicted, F features, Y predicted features, H size of a message as it enters
