@@ -65,7 +65,9 @@ def measure(num_systems: int, peak: float) -> dict[str, float]:
         temperatures = jnp.ones((problems.mask.shape[0], num_steps))
 
         def chain(key):
-            return problems.anneal(key, problems.init(structure), temperatures)[0]
+            return problems.run(
+                key, problems.init(structure), model.algorithm(), temperatures
+            )[0]
 
         return jax.vmap(chain)(keys).best_energy
 

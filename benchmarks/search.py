@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
             problems = changed.problems(params, graph, states, logits)
             temperatures = jnp.ones((problems.mask.shape[0], num_steps))
             state = problems.init(structure)
-            return problems.anneal(key, state, temperatures)[0].energy
+            return problems.run(key, state, changed.algorithm(), temperatures)[0].energy
 
         return anneal
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
-from modmeta.relational import api, evaluation, inference, matching, neighbors
+from modmeta.relational import api, evaluation, matching, neighbors
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.normalization import normalize
 from modmeta.relational.model import ModelParams, RelationalModel
@@ -77,11 +77,10 @@ def meta_test(
             start=warm,
             mesh=mesh,
         )
-    num_nodes = int(observed.num_nodes.max())
     scored_frames = observed.num_nodes.sum() * (observed.num_frames - 1)
     summary: dict[str, Any] = {
         "test_energy": float(cold.energies.sum() / scored_frames),
-        "num_proposals": inference.num_proposals(model, config.inference, num_nodes),
+        "num_proposals": float(cold.num_proposals.mean()),
     }
     if warm is not None:
         summary["test_energy_warm"] = float(warm.energies.sum() / scored_frames)
@@ -193,11 +192,13 @@ def _symmetric_search(
     if config.inference.receiver_chunk:
         # The prior couples the receivers: they cannot be searched chunk by chunk.
         search = dataclasses.replace(search, messages="recompute")
-    # Near the answer already: what is left are pairs of edges that disagree.
+    # Near the answer already: what is left are pairs of edges that disagree. A step
+    # is one of a system here, and some searches visit one receiver in each.
+    num_steps = max(config.inference.num_steps, int(observed.num_nodes.max()))
     options = dataclasses.replace(
         config.inference,
         num_chains=1,
-        num_steps=3 * config.inference.num_steps,
+        num_steps=3 * num_steps,
         initial_temperature=50.0,
         num_samples=0,
     )
@@ -220,13 +221,13 @@ def _search_curves(
     kinds = {"uniform": False, "learned": True}
     if model.proposal.encoder == "none":
         kinds.pop("learned")
-    curves = {}
+    curves, num_proposals = {}, 0.0
     for name, learned in kinds.items():
         options = dataclasses.replace(
             config.inference, learned=learned, num_chains=1, num_samples=0
         )
         found = api.infer_dataset(rng_key, model, params, subset, options, mesh=mesh)
         curves[name] = found.best_energies
-    one_chain = dataclasses.replace(config.inference, num_chains=1, num_steps=1)
-    per_step = inference.num_proposals(model, one_chain, int(subset.num_nodes.max()))
-    return curves, per_step * np.arange(1, config.inference.num_steps + 1)
+        num_proposals = found.num_proposals.mean()
+    num_steps = config.inference.num_steps
+    return curves, num_proposals * np.arange(1, num_steps + 1) / num_steps

@@ -9,7 +9,6 @@ recorded numbers of proposals, K edge modules, L true relations.
 from __future__ import annotations
 
 import functools
-import inspect
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from modmeta import search
 from modmeta.relational import memory
 from modmeta.relational.model import RelationalModel
 from modmeta.relational.problems import Problems
-from modmeta.search import enumeration, proposals
+from modmeta.search import enumeration
 
 UNIFORM, LEARNED, OWN = "uniform", "learned", "own moves"
 _TEMPERATURE_DRAWS = 8
@@ -53,33 +52,10 @@ class Curves(NamedTuple):
 
 def kinds_of(name: str, model: RelationalModel) -> tuple[str, ...]:
     """The kinds of proposals that a search can be run with."""
-    options = inspect.signature(search.SEARCHES[name]).parameters
+    options = search.options_of(name)
     if "propose" not in options and "uniform_fraction" not in options:
         return (OWN,)
     return (UNIFORM,) if model.proposal.encoder == "none" else (UNIFORM, LEARNED)
-
-
-def build_algorithm(name: str, model: RelationalModel) -> search.SearchAlgorithm:
-    """A registered search with the moves of a model's configuration."""
-    config = model.search
-    num_node_modules = model.bank.config.num_node_modules
-    fraction = config.uniform_fraction
-    moves = [
-        (proposals.flip_edge(uniform_fraction=fraction), config.flip_weight),
-        (proposals.redraw_node(uniform_fraction=fraction), config.redraw_weight),
-    ]
-    if num_node_modules > 1:
-        move = proposals.redraw_node_module(num_node_modules=num_node_modules)
-        moves.append((move, 0.25 * sum(weight for _, weight in moves)))
-    options = {
-        "propose": proposals.mixture(*zip(*moves, strict=True)),
-        "uniform_fraction": fraction,
-        "num_node_modules": num_node_modules,
-        "hastings": config.hastings,
-    }
-    taken = inspect.signature(search.SEARCHES[name]).parameters
-    options = {key: value for key, value in options.items() if key in taken}
-    return search.build_search(name, **options, **_OPTIONS.get(name, {}))
 
 
 def recorded_proposals(budget: int, num_points: int) -> np.ndarray:
@@ -121,6 +97,7 @@ def run(
         problems.model,
         memory.budget_of(problems.supergraph),
         problems.states.shape[1],
+        algorithm=name,
         num_chains=config.num_chains,
         receiver_chunk=min(config.chunk_size, problems.num_problems),
     )
@@ -188,7 +165,7 @@ def _search(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Energies, confusions and proposals made, see `Curves`, of one chunk."""
     data, candidates, observed = prepared
-    algorithm = build_algorithm(name, model)
+    algorithm = model.algorithm(name, **_OPTIONS.get(name, {}))
     problems = Problems(model, params, data, candidates, None, observed)
 
     def start(rng_key, data, candidates):

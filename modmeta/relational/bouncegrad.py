@@ -386,9 +386,10 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             jax.nn.one_hot(structure.edge_modules, model.num_relations),
         )
         problems = model.problems(params, supergraph, states, logits, search_frames)
-        chains, infos = problems.anneal(
+        chains, infos = problems.run(
             key_search,
             problems.init(structure),
+            model.algorithm(),
             jnp.full((problems.mask.shape[0], config.search_steps), temperature),
             transform=lambda _, info: info,
         )

@@ -26,15 +26,18 @@ class InferenceConfig:
     """How structures are inferred.
 
     Attributes:
-      num_steps: Proposals per chain and problem: per receiver, or per system where a
-        prior or a roll-out couples receivers.
+      algorithm: One of `modmeta.search.SEARCHES`. "integer_least_squares" finds in
+        tens of steps, at any number of entities, what annealing does in small systems
+        alone, where messages add up.
+      num_steps: Steps per chain and problem: per receiver, or per system where a
+        prior or a roll-out couples receivers. A step of annealing is one proposal.
       num_chains: Chains per problem; the best structure of all counts.
       initial_temperature: Nats, at the first proposal; 0 takes, for every problem,
         the standard deviation of the energy over a few random structures, at which
         nearly every move is accepted.
       final_temperature: Nats, at the last.
-      num_samples: Further proposals per chain at temperature 1, over which edge
-        probabilities are averaged; 0 for none.
+      num_samples: Further proposals per chain, of annealing at temperature 1, over
+        which edge probabilities are averaged; 0 for none.
       learned: Whether proposals follow the proposal head.
       receiver_chunk: Receivers whose messages are held at once; the search of a chunk
         ends before that of the next begins, with the same result. 0 for all at once.
@@ -42,6 +45,7 @@ class InferenceConfig:
       batch_size: Systems whose messages are held at once, on every device.
     """
 
+    algorithm: str = "simulated_annealing"
     num_steps: int = 128
     num_chains: int = 2
     initial_temperature: float = 0.0
@@ -53,6 +57,7 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        search.options_of(self.algorithm)
         if self.batch_size < 1:
             raise ValueError(
                 f"batch_size: found {self.batch_size}, expected at least 1"
@@ -85,12 +90,14 @@ class Found(NamedTuple):
     Attributes:
       structure: Best structures, leaves `[N, ...]`.
       energies: `[P]` their energies.
+      num_proposals: `[P]` int32, of all chains, samples excluded.
       shares: `[N, D, K]` of the samples.
       best_energies: `[P, num_steps]` of the first chain.
     """
 
     structure: search.Structure
     energies: jax.Array
+    num_proposals: jax.Array
     shares: jax.Array
     best_energies: jax.Array
 
@@ -157,26 +164,26 @@ def search_all(
       mesh: Devices that share the chains; None for one.
     """
     temperatures = _temperatures(problems, draws.random, config)
+    algorithm = problems.model.algorithm(config.algorithm, learned=config.learned)
+    sampler = problems.model.algorithm(learned=config.learned)
 
     def one_chain(start, key_search, key_sample):
-        state, trace = problems.anneal(
+        state, trace = problems.run(
             key_search,
-            problems.init(start),
+            problems.init(start, algorithm),
+            algorithm,
             temperatures,
-            learned=config.learned,
             transform=lambda state, _: state.best_energy,
         )
-        best = (state.best_structure, state.best_energy)
+        best = (state.best_structure, state.best_energy, state.num_proposals)
         # Samples start at the best structure: the chain is then near its mode.
         warm = problems.init(problems.join(state.best_structure))
         shares = jnp.zeros_like(problems.candidates.edge_logits)
         if config.num_samples:
-            shares = problems.sample(
-                key_sample, warm, config.num_samples, learned=config.learned
-            )
+            shares = problems.sample(key_sample, warm, sampler, config.num_samples)
         return best, trace, shares
 
-    (structures, energies), traces, shares = devices.spread(
+    (structures, energies, num_proposals), traces, shares = devices.spread(
         lambda chains: jax.vmap(one_chain)(*chains),
         (draws.start, draws.search_keys, draws.sample_keys),
         devices.CHAINS,
@@ -190,6 +197,7 @@ def search_all(
     return Found(
         structure=problems.join(structure),
         energies=jnp.min(energies, axis=0),
+        num_proposals=jnp.sum(num_proposals, axis=0),
         shares=problems.join(_mean_shares(shares, config.num_samples)),
         best_energies=traces[0],
     )

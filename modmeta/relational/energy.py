@@ -151,6 +151,33 @@ def relaxed_energies(
     return jnp.where(cache.node_mask, jnp.sum(energies, axis=-1), 0.0)
 
 
+def cached_residuals(
+    bank: ModuleBank,
+    params: ModuleParams,
+    cache: MessageCache,
+    edge_weights: jax.Array,
+    node_module: jax.Array,
+    receiver: jax.Array,
+) -> jax.Array:
+    """Residuals of one receiver under soft assignments, see `ModuleBank.residuals`.
+
+    Args:
+      bank: The bank.
+      params: Its parameters, those of the cache.
+      cache: Messages of the problem.
+      edge_weights: `[D, K]`.
+      node_module: `()`.
+      receiver: `()`.
+
+    Returns:
+      `[T * Y]`, zero at a padded receiver.
+    """
+    hidden = jnp.einsum("dk,dkmth->mth", edge_weights, cache.messages[receiver])
+    outputs = bank.update(params, hidden + cache.embedded[receiver])[node_module]
+    residuals = bank.residuals(params, outputs, cache.targets[receiver])
+    return jnp.where(cache.node_mask[receiver], residuals, 0.0).reshape(-1)
+
+
 def assignment_energies(
     bank: ModuleBank,
     params: ModuleParams,

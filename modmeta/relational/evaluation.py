@@ -37,7 +37,8 @@ class Inference(NamedTuple):
       proposal_edges: `[tasks, nodes, nodes]` most likely relation under the proposal
         head, -1 where there is no edge.
       energies: `[tasks]` nats.
-      best_energies: `[tasks, proposals per problem]` lowest energy so far.
+      num_proposals: `[tasks]` structures evaluated in the search.
+      best_energies: `[tasks, steps]` lowest energy so far.
     """
 
     edges: np.ndarray
@@ -45,6 +46,7 @@ class Inference(NamedTuple):
     probabilities: np.ndarray
     proposal_edges: np.ndarray
     energies: np.ndarray
+    num_proposals: np.ndarray
     best_energies: np.ndarray
 
     @property
@@ -67,6 +69,7 @@ def to_host(found: InferredStructures, node_mask: np.ndarray) -> Inference:
             is_edge, np.argmax(found.proposal_logits, axis=-1), NO_EDGE
         ).astype(np.int32),
         energies=found.energies,
+        num_proposals=found.num_proposals,
         best_energies=found.best_energies,
     )
 
@@ -82,6 +85,7 @@ def structures_to_host(structures: TaskStructures, node_mask: np.ndarray) -> Inf
         probabilities=nothing,
         proposal_edges=np.full_like(edges, NO_EDGE),
         energies=np.full(num_tasks, np.nan),
+        num_proposals=np.zeros(num_tasks, np.int32),
         best_energies=np.full((num_tasks, 0), np.nan),
     )
 

@@ -30,16 +30,19 @@ class InferredStructures(NamedTuple):
     Attributes:
       structures: Structures of lowest energy.
       energies: `[tasks]` their energies, prior included, in nats.
+      num_proposals: `[tasks]` int32, structures evaluated in the search of a task,
+        samples excluded; with independent receivers, summed over these.
       probabilities: `[tasks, nodes, nodes, K]` share of samples in which a module sat
         on an edge; zeros where there is no edge, or without samples.
       proposal_logits: `[tasks, nodes, nodes, K]` of the proposal head; zeros where
         there is no edge.
       best_energies: `[tasks, num_steps]` lowest energy of the first chain after every
-        proposal, summed over the receivers of a system.
+        step, summed over the receivers of a system.
     """
 
     structures: TaskStructures
     energies: jax.Array
+    num_proposals: jax.Array
     probabilities: jax.Array
     proposal_logits: jax.Array
     best_energies: jax.Array
@@ -86,6 +89,7 @@ def infer(
         model,
         memory.budget_of(batches.supergraph),
         states.shape[2],
+        algorithm=config.algorithm,
         num_chains=-(-config.num_chains // num_groups),
         receiver_chunk=config.receiver_chunk,
     )
@@ -154,6 +158,7 @@ def _infer(
     return InferredStructures(
         structures=structures,
         energies=to_tasks(found["energies"]),
+        num_proposals=to_tasks(found["num_proposals"]),
         probabilities=to_edges(found["probabilities"]),
         proposal_logits=to_edges(found["logits"]),
         best_energies=to_tasks(found["best_energies"]),
@@ -226,11 +231,13 @@ def _infer_batch(
         mask = graph.system_mask.reshape(
             num_systems, max_nodes, *(1,) * (values.ndim - 1)
         )
-        return jnp.sum(jnp.where(mask, values[graph.system_nodes], 0.0), axis=1)
+        values = values[graph.system_nodes]
+        return jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)), axis=1)
 
     return {
         "structure": found.structure,
         "energies": per_system(found.energies),
+        "num_proposals": per_system(found.num_proposals),
         "probabilities": jnp.where(graph.slot_mask[..., None], found.shares, 0.0),
         "logits": jnp.where(graph.slot_mask[..., None], logits, 0.0),
         "best_energies": per_system(found.best_energies),
@@ -249,11 +256,3 @@ def _map_chunks(
         lambda leaf: leaf.reshape(num_chunks * chunk, *leaf.shape[2:])[:num_nodes],
         found,
     )
-
-
-def num_proposals(
-    model: RelationalModel, config: InferenceConfig, num_nodes: int
-) -> int:
-    """Proposals that `infer` spends on the search of one system, samples excluded."""
-    problems = 1 if model.search.couples_receivers else num_nodes
-    return problems * config.num_steps * config.num_chains

@@ -8,7 +8,7 @@ shapes; factors were fitted to the buffers that XLA assigns on CPU. Letters as i
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -56,6 +56,7 @@ def predict_bytes(
     budget: PaddingBudget,
     num_frames: int,
     *,
+    algorithm: str = "simulated_annealing",
     num_chains: int = 1,
     receiver_chunk: int = 0,
 ) -> MemoryNeed:
@@ -65,6 +66,7 @@ def predict_bytes(
       model: The model.
       budget: Static sizes of the batch.
       num_frames: Observed frames.
+      algorithm: The search, see `modmeta.search.SEARCHES`.
       num_chains: Chains per problem.
       receiver_chunk: Receivers at once, where they are independent; 0 for all.
     """
@@ -95,11 +97,30 @@ def predict_bytes(
         # Roll-outs start at every `horizon`-th frame.
         segments = -(-num_inputs // options.horizon)
         searched = rows * num_chains * per_receiver_built * segments // num_inputs
+    if algorithm == "integer_least_squares":
+        problems = budget.num_systems if is_coupled else rows
+        one_receiver = _decoding_bytes(model, slots, num_inputs)
+        searched += problems * num_chains * one_receiver
     return MemoryNeed(
         head=_head_bytes(model, budget.num_nodes * slots, num_frames),
         messages=messages,
         search=searched,
     )
+
+
+def _decoding_bytes(model: RelationalModel, num_slots: int, num_inputs: int) -> int:
+    """Derivatives of a receiver's residuals by its edges, and their factors."""
+    bank = model.bank
+    num_residuals = num_inputs * len(bank.layout.predicted)
+    num_weights = num_slots * bank.config.num_relations
+    widest = bank.num_projected
+    if not bank.is_additive:
+        # Before and after a layer of the node module, and after its activation.
+        widest = 3 * max(bank.config.node_sizes)
+    derivatives = num_weights * num_inputs * bank.config.num_node_modules * widest
+    num_free = num_slots * (bank.config.num_relations - 1)
+    factors = 3 * (num_residuals + num_weights) * num_free
+    return _FLOAT_BYTES * (derivatives + num_weights * num_residuals + factors)
 
 
 def _head_bytes(model: RelationalModel, num_slots: int, num_frames: int) -> int:
@@ -133,6 +154,7 @@ def check(
     budget: PaddingBudget,
     num_frames: int,
     *,
+    algorithm: str = "simulated_annealing",
     num_chains: int = 1,
     receiver_chunk: int = 0,
 ) -> None:
@@ -148,12 +170,9 @@ def check(
     if available is None:
         return
     usable = int(_USABLE * available)
+    options = {"algorithm": algorithm, "num_chains": num_chains}
     need = predict_bytes(
-        model,
-        budget,
-        num_frames,
-        num_chains=num_chains,
-        receiver_chunk=receiver_chunk,
+        model, budget, num_frames, **options, receiver_chunk=receiver_chunk
     )
     if need.total <= usable:
         return
@@ -165,7 +184,7 @@ def check(
         f"{need.total / _GIBIBYTE:.3g} GiB ({stages}) for {budget.num_systems} systems "
         f"per batch, {budget.num_nodes - 1} nodes in all, up to {budget.max_degree} "
         f"incoming edges each, {num_frames} frames and {num_chains} chains; "
-        f"{_advice(model, budget, num_frames, num_chains, usable)}"
+        f"{_advice(model, budget, num_frames, options, usable)}"
     )
 
 
@@ -173,13 +192,11 @@ def _advice(
     model: RelationalModel,
     budget: PaddingBudget,
     num_frames: int,
-    num_chains: int,
+    options: dict[str, Any],
     usable: int,
 ) -> str:
     advice = []
-    one = predict_bytes(
-        model, budget, num_frames, num_chains=num_chains, receiver_chunk=1
-    )
+    one = predict_bytes(model, budget, num_frames, **options, receiver_chunk=1)
     if not model.search.couples_receivers:
         chunk = usable // max(one.messages, one.search)
         if chunk:

@@ -218,15 +218,27 @@ class RelationalModel:
             supergraph,
         )
 
-    def algorithm(self, *, learned: bool = True) -> search.SearchAlgorithm:
-        """The annealing search with the moves of the configuration.
+    def algorithm(
+        self,
+        name: str = "simulated_annealing",
+        *,
+        learned: bool = True,
+        **options: Any,
+    ) -> search.SearchAlgorithm:
+        """A registered search with the moves of the configuration.
 
         Args:
+          name: One of `modmeta.search.SEARCHES`.
           learned: Whether proposals follow the proposal head; uniform otherwise.
+          **options: Arguments of its builder, in place of those of the configuration.
+
+        Raises:
+          ValueError: If there is no such search or option.
         """
         config = self.search
         is_uniform = not learned or self.proposal.encoder == "none"
         fraction = 1.0 if is_uniform else config.uniform_fraction
+        num_node_modules = self.bank.config.num_node_modules
         moves = [
             proposals.flip_edge(uniform_fraction=fraction),
             proposals.redraw_node(uniform_fraction=fraction),
@@ -235,16 +247,21 @@ class RelationalModel:
         if config.prior == "symmetric":
             moves.append(proposals.flip_pair(uniform_fraction=fraction))
             weights.append(max(sum(weights), 1.0))
-        num_node_modules = self.bank.config.num_node_modules
         if num_node_modules > 1:
             moves.append(
                 proposals.redraw_node_module(num_node_modules=num_node_modules)
             )
             weights.append(0.25 * sum(weights))
         chosen = [(m, w) for m, w in zip(moves, weights, strict=True) if w > 0]
-        return search.simulated_annealing(
-            proposals.mixture(*zip(*chosen, strict=True)), hastings=config.hastings
-        )
+        configured = {
+            "propose": proposals.mixture(*zip(*chosen, strict=True)),
+            "hastings": config.hastings,
+            "uniform_fraction": fraction,
+            "num_node_modules": num_node_modules,
+        }
+        taken = search.options_of(name)
+        options = {k: v for k, v in configured.items() if k in taken} | options
+        return search.build_search(name, **options)
 
     def problems(
         self,

@@ -382,6 +382,33 @@ class ModuleBank:
         constant = 0.5 * np.log(2.0 * np.pi).astype(np.float32)
         return jnp.sum(0.5 * jnp.square(standardized) + log_scale + constant, axis=-1)
 
+    def residuals(
+        self, params: ModuleParams, outputs: jax.Array, targets: jax.Array
+    ) -> jax.Array:
+        """Errors in units of their scale: what `frame_energies` squares and halves.
+
+        Scales are constants to derivatives. Where messages add up, so are the errors
+        linear in them: large ones are compressed by the slope at the target, which
+        agrees with `frame_energies` to first order in the error.
+
+        Args:
+          params: Parameters of the bank.
+          outputs: `[..., outputs]` of a node module.
+          targets: `[..., Y]` encoded targets; the leading axes broadcast.
+
+        Returns:
+          `[..., Y]`.
+        """
+        mean, log_scale = self.predict(params, outputs)
+        errors = mean - targets
+        if self.is_additive and self.layout.compress:
+            change = preprocessing_lib.expanded(targets)
+            errors = outputs[..., : mean.shape[-1]] - change
+            errors = errors / (1.0 + jnp.abs(change))
+        if self.config.likelihood == "squared_error":
+            return np.sqrt(2.0).astype(np.float32) * errors
+        return errors * jnp.exp(-jax.lax.stop_gradient(log_scale))
+
     def outputs(
         self,
         params: ModuleParams,

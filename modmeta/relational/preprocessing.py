@@ -163,6 +163,11 @@ def compressed(values: jax.Array) -> jax.Array:
     return jnp.sign(values) * jnp.log1p(jnp.abs(values))
 
 
+def expanded(values: jax.Array) -> jax.Array:
+    """Inverts `compressed`."""
+    return jnp.sign(values) * jnp.expm1(jnp.abs(values))
+
+
 def encode_targets(
     preprocessing: Preprocessing,
     layout: FeatureLayout,
@@ -199,8 +204,7 @@ def decode_targets(
     """
     if layout.compress:
         limit = _aligned(preprocessing.target_limit, targets)
-        bounded = jnp.clip(targets, -limit, limit)
-        targets = jnp.sign(bounded) * jnp.expm1(jnp.abs(bounded))
+        targets = expanded(jnp.clip(targets, -limit, limit))
     residual = targets * _aligned(preprocessing.target_scale, targets)
     baseline = _baseline(preprocessing, states)
     return baseline.at[..., np.array(layout.predicted)].add(residual)

@@ -56,11 +56,13 @@ class Problems:
                 given = (model.bank, params.modules, data)
                 evaluate = energy_lib.cached_energies
                 evaluate_relaxed = energy_lib.relaxed_energies
+                evaluate_residuals = energy_lib.cached_residuals
             else:
                 constants = (params.preprocessing, self.observed)
                 given = (model.bank, params.modules, *constants, data)
                 evaluate = recompute.recomputed_energies
                 evaluate_relaxed = recompute.relaxed_energies
+                evaluate_residuals = recompute.residuals
 
             def local(structure, receivers):
                 return evaluate(*given, structure, receivers)
@@ -69,7 +71,10 @@ class Problems:
                 energies = evaluate_relaxed(*given, edge_weights, node_modules)
                 return jnp.sum(energies) + relaxed_prior(edge_weights)
 
-            return search.Energy(local, prior, relaxed=relaxed)
+            def residuals(edge_weights, node_module, receiver):
+                return evaluate_residuals(*given, edge_weights, node_module, receiver)
+
+            return search.Energy(local, prior, relaxed=relaxed, residuals=residuals)
 
         def every(structure, receivers):
             return energy_lib.rollout_energies(
@@ -112,41 +117,50 @@ class Problems:
             return rng_key
         return jax.random.split(rng_key, self.mask.shape[0])
 
-    def init(self, structure: search.Structure) -> search.SearchState:
-        """Starts one chain per problem from structures with leaves `[N, ...]`."""
+    def init(
+        self,
+        structure: search.Structure,
+        algorithm: search.SearchAlgorithm | None = None,
+    ) -> search.SearchState:
+        """Starts one chain per problem from structures with leaves `[N, ...]`.
+
+        Args:
+          structure: Where to start.
+          algorithm: The search; None for those without a memory.
+        """
+        begin = search.init if algorithm is None else algorithm.init
 
         def start(data, candidates, structure):
-            return search.init(structure, self.energy(data, candidates))
+            return begin(structure, self.energy(data, candidates), candidates)
 
         return jax.vmap(start)(self.data, self.candidates, self.split(structure))
 
-    def anneal(
+    def run(
         self,
         rng_key: jax.Array,
         state: search.SearchState,
+        algorithm: search.SearchAlgorithm,
         temperatures: jax.Array,
         *,
-        learned: bool = True,
         transform: Callable | None = None,
     ) -> tuple[search.SearchState, Any]:
-        """Anneals every problem, one proposal per temperature.
+        """Searches every problem, one step per temperature.
 
         Args:
           rng_key: Consumed; one for all problems, or `[P]`, see `keys`.
           state: Chains, leaves `[P, ...]`.
+          algorithm: The search.
           temperatures: `[P, num_steps]` nats.
-          learned: Whether proposals follow the proposal head.
           transform: See `modmeta.search.run_search`.
 
         Returns:
           State and trace, leaves `[P, ...]` and `[P, num_steps, ...]`.
         """
-        algorithm = self.model.algorithm(learned=learned)
         num_steps = temperatures.shape[1]
         # One more, never used: an array without entries cannot be indexed.
         temperatures = jnp.pad(temperatures, ((0, 0), (0, 1)))
 
-        def run(key, state, data, candidates, temperatures):
+        def run_one(key, state, data, candidates, temperatures):
             return search.run_search(
                 key,
                 state,
@@ -158,7 +172,7 @@ class Problems:
                 transform,
             )
 
-        return jax.vmap(run)(
+        return jax.vmap(run_one)(
             self.keys(rng_key), state, self.data, self.candidates, temperatures
         )
 
@@ -166,21 +180,19 @@ class Problems:
         self,
         rng_key: jax.Array,
         state: search.SearchState,
+        algorithm: search.SearchAlgorithm,
         num_steps: int,
-        *,
-        learned: bool = True,
     ) -> jax.Array:
         """Shares of the modules on every edge at temperature 1, `[P, R, D, K]`.
 
         Args:
           rng_key: Consumed; one for all problems, or `[P]`, see `keys`.
           state: Chains, leaves `[P, ...]`.
+          algorithm: A search that samples.
           num_steps: Steps to average over.
-          learned: Whether proposals follow the proposal head.
         """
-        algorithm = self.model.algorithm(learned=learned)
 
-        def run(key, state, data, candidates):
+        def run_one(key, state, data, candidates):
             return search.sample_marginals(
                 key,
                 state,
@@ -190,4 +202,4 @@ class Problems:
                 num_steps,
             )
 
-        return jax.vmap(run)(self.keys(rng_key), state, self.data, self.candidates)
+        return jax.vmap(run_one)(self.keys(rng_key), state, self.data, self.candidates)

@@ -147,6 +147,58 @@ def relaxed_energies(
     )
 
 
+def residuals(
+    bank: ModuleBank,
+    params: ModuleParams,
+    preprocessing: Preprocessing,
+    frames: ObservedFrames,
+    slots: ReceiverSlots,
+    edge_weights: jax.Array,
+    node_module: jax.Array,
+    receiver: jax.Array,
+) -> jax.Array:
+    """`energy.cached_residuals` without the cache.
+
+    Args:
+      bank: The bank.
+      params: Its parameters.
+      preprocessing: Fitted constants.
+      frames: Frames of all nodes.
+      slots: The R receivers of the problem.
+      edge_weights: `[D, K]`.
+      node_module: `()`.
+      receiver: `()`.
+
+    Returns:
+      `[T * Y]`, zero at a padded receiver.
+    """
+    slots = jax.tree.map(lambda leaf: leaf[receiver], slots)
+    outputs = _outputs(
+        bank, params, preprocessing, frames, slots, edge_weights, node_module
+    )
+    found = bank.residuals(params, outputs, frames.targets[slots.nodes])
+    return jnp.where(slots.node_mask, found, 0.0).reshape(-1)
+
+
+def _outputs(
+    bank: ModuleBank,
+    params: ModuleParams,
+    preprocessing: Preprocessing,
+    frames: ObservedFrames,
+    slots: ReceiverSlots,
+    edge_weights: jax.Array,
+    node_module: jax.Array,
+) -> jax.Array:
+    """Outputs `[T, outputs]` of a receiver with slots `[D]` and weights `[D, K]`."""
+    own = frames.states[slots.nodes]
+    messages = bank.projected_messages(
+        params, preprocessing, frames.states[slots.senders], own[None]
+    )
+    weights = edge_weights * slots.slot_mask[:, None]
+    summed = jnp.einsum("dk,dkmth->mth", weights, messages)
+    return bank.update(params, summed + bank.embed(params, own))[node_module]
+
+
 def _energies(
     bank: ModuleBank,
     params: ModuleParams,
@@ -165,13 +217,7 @@ def _energies(
     @jax.checkpoint
     def one_receiver(item):
         slots, weights, module = item
-        own = frames.states[slots.nodes]
-        messages = bank.projected_messages(
-            params, preprocessing, frames.states[slots.senders], own[None]
-        )
-        weights = weights * slots.slot_mask[:, None]
-        summed = jnp.einsum("dk,dkmth->mth", weights, messages)
-        outputs = bank.update(params, summed + bank.embed(params, own))[module]
+        outputs = _outputs(bank, params, preprocessing, frames, slots, weights, module)
         energies = bank.frame_energies(params, outputs, frames.targets[slots.nodes])
         return jnp.where(slots.node_mask, jnp.sum(energies), 0.0)
 

@@ -14,6 +14,7 @@ from modmeta.search.base import init as init
 from modmeta.search.base import no_prior as no_prior
 from modmeta.search.registry import SEARCHES as SEARCHES
 from modmeta.search.registry import build_search as build_search
+from modmeta.search.registry import options_of as options_of
 from modmeta.search.run import run_search as run_search
 from modmeta.search.run import sample_marginals as sample_marginals
 
@@ -31,6 +32,7 @@ __all__ = [
     "build_search",
     "init",
     "no_prior",
+    "options_of",
     "run_search",
     "sample_marginals",
     "simulated_annealing",

@@ -46,12 +46,17 @@ class Energy(NamedTuple):
       relaxed: `(edge_weights [R, D, K], node_modules [R]) -> ()`, energy and prior of
         soft assignments, differentiable, equal to the energy where the weights are
         one-hot. None where there is no relaxation.
+      residuals: `(edge_weights [D, K], node_module (), receiver ()) -> [P]`, what is
+        squared in the term of one receiver under soft assignments of its edges: half
+        of the sum of squares stands for the energy, differentiable, the closer to
+        linear the better. None where there is no such form.
     """
 
     local: Callable[[Structure, jax.Array], jax.Array]
     prior: Callable[[Structure], jax.Array] = no_prior
     is_local: bool = True
     relaxed: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    residuals: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
 class Candidates(NamedTuple):

@@ -146,3 +146,22 @@ def deterministic_info(
         is_accepted=is_accepted,
         is_worsening=proposed.energy > state.energy,
     )
+
+
+def drawn_info(
+    state: base.SearchState, new_state: base.SearchState, temperature: jax.Array
+) -> base.SearchInfo:
+    """Diagnostics of a step that draws from Boltzmann weights and rejects nothing.
+
+    Seen as a proposal, such a draw is always accepted: its Hastings correction cancels
+    the change of energy.
+    """
+    change = (new_state.energy - state.energy) / temperature
+    is_finite = jnp.isfinite(new_state.energy)
+    return base.SearchInfo(
+        proposed_energy=new_state.energy,
+        log_ratio=jnp.where(jnp.isfinite(change), change, 0.0),
+        acceptance_probability=is_finite.astype(new_state.energy.dtype),
+        is_accepted=is_finite,
+        is_worsening=new_state.energy > state.energy,
+    )

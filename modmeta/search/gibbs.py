@@ -121,17 +121,6 @@ def gibbs_sampling(
 
         keys = jax.random.split(key_draw, blocks.shape[0])
         new_state, _ = jax.lax.scan(body, state, (keys, blocks))
-        # Seen as a proposal, a heat bath is always accepted: its Hastings correction
-        # cancels the change of energy.
-        change = (new_state.energy - state.energy) / temperature
-        is_finite = jnp.isfinite(new_state.energy)
-        info = base.SearchInfo(
-            proposed_energy=new_state.energy,
-            log_ratio=jnp.where(jnp.isfinite(change), change, 0.0),
-            acceptance_probability=is_finite.astype(new_state.energy.dtype),
-            is_accepted=is_finite,
-            is_worsening=new_state.energy > state.energy,
-        )
-        return new_state, info
+        return new_state, evaluation.drawn_info(state, new_state, temperature)
 
     return base.SearchAlgorithm(base.init, step)

@@ -17,6 +17,7 @@ it touches, which is what makes a proposal cheap here.
 | reinforce | no | itself | |
 | straight_through | no | itself | `energy.relaxed` |
 | mean_field | no | itself | |
+| integer_least_squares | no | itself | `energy.residuals` |
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from modmeta.search.enumeration import exhaustive_search
 from modmeta.search.genetic import genetic_algorithm
 from modmeta.search.gibbs import gibbs_sampling
 from modmeta.search.greedy import greedy_descent
+from modmeta.search.least_squares import integer_least_squares
 from modmeta.search.mean_field import mean_field_descent
 from modmeta.search.reinforce import policy_search
 from modmeta.search.relaxation import straight_through
@@ -46,7 +48,19 @@ SEARCHES: dict[str, Callable[..., base.SearchAlgorithm]] = {
     "reinforce": policy_search,
     "straight_through": straight_through,
     "mean_field": mean_field_descent,
+    "integer_least_squares": integer_least_squares,
 }
+
+
+def options_of(name: str) -> dict[str, inspect.Parameter]:
+    """The arguments of a search's builder.
+
+    Raises:
+      ValueError: If there is no such search.
+    """
+    if name not in SEARCHES:
+        raise ValueError(f"search: found {name!r}, expected one of {tuple(SEARCHES)}")
+    return dict(inspect.signature(SEARCHES[name]).parameters)
 
 
 def build_search(name: str, **options: Any) -> base.SearchAlgorithm:
@@ -60,15 +74,13 @@ def build_search(name: str, **options: Any) -> base.SearchAlgorithm:
     Raises:
       ValueError: If there is no such search, it has no such option, or lacks one.
     """
-    if name not in SEARCHES:
-        raise ValueError(f"search: found {name!r}, expected one of {tuple(SEARCHES)}")
-    signature = inspect.signature(SEARCHES[name])
+    parameters = options_of(name)
     try:
-        signature.bind(**options)
+        inspect.signature(SEARCHES[name]).bind(**options)
     except TypeError as error:
         expected = {
             option: "required" if parameter.default is parameter.empty else "optional"
-            for option, parameter in signature.parameters.items()
+            for option, parameter in parameters.items()
         }
         raise ValueError(
             f"options of {name}: found {sorted(options)}, expected {expected}"

@@ -95,8 +95,8 @@ def test_files_and_summary(finished):
     # A pair has two edges, a triple six.
     mean = (2 * by_size["2"] + 6 * by_size["3"]) / 8
     assert mean == pytest.approx(written["edge_accuracy"])
-    # Three receivers of the larger systems, eight proposals, two chains.
-    assert written["num_proposals"] == 3 * 8 * 2
+    # Two or three receivers, eight proposals, two chains.
+    assert written["num_proposals"] == 2.5 * 8 * 2
     assert 0.0 < written["train_seconds"] < written["total_seconds"]
     model, params = artifacts.load_model(workdir / "model.npz")
     sizes = [leaf.size for leaf in jax.tree.leaves(params.modules)]

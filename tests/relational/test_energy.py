@@ -194,6 +194,116 @@ def test_assignment_energies_and_weights_equal_the_reference(variant):
     np.testing.assert_array_equal(energies[row:], 0.0)
 
 
+def residuals_by_hand(given, system, receiver, weights, fixed):
+    """Of one receiver, `[T * Y]`, with the scales that belong to weights `fixed`."""
+    reference, states = given.reference, np.asarray(given.batch.states[system], float)
+    is_additive = reference.config.node_update == "additive"
+    others = [node for node in range(len(states)) if node != receiver]
+    module = given.batch.node_modules[system][receiver]
+
+    def output(weights, now):
+        total = 0.0 * reference.message(0, now[receiver], now[receiver])
+        for sender, row in zip(others, weights, strict=False):
+            for edge_module, weight in enumerate(row):
+                message = reference.message(edge_module, now[sender], now[receiver])
+                total = total + weight * message
+        return reference.node_output(module, total, now[receiver])
+
+    def expanded(values):
+        return np.sign(values) * (np.exp(np.abs(values)) - 1.0)
+
+    found = []
+    for frame in range(states.shape[1] - 1):
+        now, following = states[:, frame], states[:, frame + 1]
+        target = reference.target(now[receiver], following[receiver])
+        mean, _ = reference.split(output(weights, now))
+        _, log_scale = reference.split(output(fixed, now))
+        error = mean - target
+        if is_additive and reference.layout.compress:
+            error = expanded(mean) - expanded(target)
+            error = error / (1.0 + np.abs(expanded(target)))
+        if reference.config.likelihood == "squared_error":
+            found.append(np.sqrt(2.0) * error)
+        else:
+            found.append(error / np.exp(log_scale))
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_residuals_and_their_derivatives_equal_the_reference(variant):
+    """System 2, its second receiver: node 5 of the super-graph; node 8 is padding."""
+    given = setting(variant)
+    bank, modules = given.model.bank, given.params.modules
+    graph, states = given.batch.supergraph, given.batch.flat_states()
+    cache = make_cache(given.model, given.params, graph, states)
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(
+        np.ones(bank.config.num_relations), size=graph.slot_mask.shape[1]
+    )
+    node_module = given.batch.node_modules[2][1]
+
+    def of(weights, receiver=5):
+        return energy_lib.cached_residuals(
+            bank, modules, cache, weights, node_module, receiver
+        )
+
+    by_hand = functools.partial(residuals_by_hand, given, 2, 1, fixed=weights)
+    found, slopes = jax.jit(lambda w: (of(w), jax.jacfwd(of)(w)))(jnp.float32(weights))
+    np.testing.assert_allclose(found, by_hand(weights), rtol=2e-3, atol=2e-4)
+    for slot, module in np.ndindex(3, bank.config.num_relations):
+        step = np.zeros_like(weights)
+        step[slot, module] = 1e-5
+        expected = (by_hand(weights + step) - by_hand(weights - step)) / 2e-5
+        scale = np.abs(expected).max() + 1e-3
+        np.testing.assert_allclose(slopes[:, slot, module], expected, atol=2e-3 * scale)
+    np.testing.assert_array_equal(of(jnp.float32(weights), 8), 0.0)
+
+    frames = recompute.observe(
+        bank, given.params.preprocessing, graph, states[:, :-1], states[:, 1:]
+    )
+    again = recompute.residuals(
+        bank,
+        modules,
+        given.params.preprocessing,
+        frames,
+        recompute.receiver_slots(graph),
+        jnp.float32(weights),
+        node_module,
+        5,
+    )
+    np.testing.assert_allclose(again, found, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["rich", "published"])
+def test_half_of_the_squared_residuals_is_the_energy(variant):
+    """Up to what does not depend on the mean, where nothing is made linear."""
+    given = setting(variant)
+    graph, states = given.batch.supergraph, given.batch.flat_states()
+    structure, bank = given.batch.structure(), given.model.bank
+    cache = make_cache(given.model, given.params, graph, states)
+    weights = jax.nn.one_hot(structure.edge_modules, bank.config.num_relations)
+    residuals = jax.vmap(
+        lambda w, m, r: energy_lib.cached_residuals(
+            bank, given.params.modules, cache, w, m, r
+        )
+    )(weights, structure.node_modules, jnp.arange(len(weights)))
+    outputs = bank.outputs(
+        given.params.modules,
+        given.params.preprocessing,
+        structure,
+        states[:, :-1],
+        graph.slot_senders,
+        graph.slot_mask,
+    )
+    _, log_scale = bank.predict(given.params.modules, outputs)
+    rest = jnp.sum(log_scale + 0.5 * np.log(2.0 * np.pi), axis=(1, 2))
+    if bank.config.likelihood == "squared_error":
+        rest = jnp.zeros_like(rest)
+    found = 0.5 * jnp.sum(jnp.square(residuals), axis=1) + rest
+    count = sum(SIZES)
+    np.testing.assert_allclose(found[:count], given.expected(), rtol=1e-3)
+
+
 @pytest.mark.parametrize("prior", ["none", "symmetric"])
 def test_energies_after_thousands_of_moves(prior):
     """What the chains carry along equals an evaluation of their last structures."""
@@ -210,9 +320,10 @@ def test_energies_after_thousands_of_moves(prior):
     @jax.jit
     def run(key):
         problems = model.problems(params, batch.supergraph, states, logits)
-        state, accepted = problems.anneal(
+        state, accepted = problems.run(
             key,
             problems.init(batch.structure()),
+            model.algorithm(),
             jnp.full((len(problems.mask), 2000), 20.0),
             transform=lambda _, info: info.is_accepted,
         )

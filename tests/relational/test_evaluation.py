@@ -31,7 +31,7 @@ def inference_of(edges, proposal_edges=None):
     nothing = np.zeros(len(edges))
     if proposal_edges is None:
         proposal_edges = edges
-    return Inference(edges, nothing, nothing, proposal_edges, nothing, nothing)
+    return Inference(edges, nothing, nothing, proposal_edges, nothing, nothing, nothing)
 
 
 def labelled(labels, num_relations=None):

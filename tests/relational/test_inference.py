@@ -102,15 +102,22 @@ def setting(name):
 
 
 @functools.cache
-def found(name):
-    samples = 0 if name == "node modules" else CONFIG.num_samples
-    return setting(name).infer(dataclasses.replace(CONFIG, num_samples=samples))
+def found(name, algorithm=CONFIG.algorithm, num_steps=CONFIG.num_steps):
+    return setting(name).infer(
+        dataclasses.replace(
+            CONFIG,
+            algorithm=algorithm,
+            num_steps=num_steps,
+            num_samples=0 if name == "node modules" else CONFIG.num_samples,
+        )
+    )
 
 
+@pytest.mark.parametrize("search", [(), ("integer_least_squares", 4)])
 @pytest.mark.parametrize("name", ["uniform", "learned", "node modules"])
-def test_structures_equal_enumeration(name):
+def test_structures_equal_enumeration(name, search):
     edges, nodes, energies = receiver_optima(setting(name))
-    result = found(name)
+    result = found(name, *search)
     np.testing.assert_array_equal(result.structures.edge_modules, edges)
     np.testing.assert_array_equal(result.structures.node_modules, nodes)
     np.testing.assert_allclose(result.energies, energies, rtol=1e-4)
@@ -134,6 +141,17 @@ def test_trace_of_best_energies():
     # The result is the best of all chains, the trace that of the first.
     assert (trace[:, -1] >= np.asarray(found("uniform").energies) - 1e-3).all()
     assert (trace[[0, 2, 3, 4], 0] > trace[[0, 2, 3, 4], -1]).any()
+
+
+def test_proposals_are_counted_by_system():
+    """One per receiver, step and chain; least squares all of its candidates."""
+    chains, sizes = CONFIG.num_chains, np.array(SIZES)
+    expected = sizes * CONFIG.num_steps * chains
+    np.testing.assert_array_equal(found("uniform").num_proposals, expected)
+    result = found("uniform", "integer_least_squares", 4)
+    # Batches of two: three modules on the slots of the largest system.
+    np.testing.assert_array_equal(result.num_proposals, sizes * 4 * chains * 16)
+    assert result.best_energies.shape == (len(SIZES), 4)
 
 
 def test_warm_start_at_the_optimum_stays_there():
@@ -281,7 +299,7 @@ def long_walk(key, model, params, graph, states, num_steps):
 
     def chain(key):
         state = problems.init(random_structure(key, model, graph))
-        state, _ = problems.anneal(key, state, temperatures)
+        state, _ = problems.run(key, state, model.algorithm(), temperatures)
         return state, problems.init(problems.join(state.structure))
 
     return jax.vmap(chain)(jax.random.split(key, 3))
@@ -406,15 +424,10 @@ def test_receivers_that_a_prior_couples_cannot_be_chosen():
         model.problems(None, None, None, None, receivers=jnp.arange(2))
     with pytest.raises(ValueError, match="receiver_chunk: found -1"):
         InferenceConfig(receiver_chunk=-1)
+    with pytest.raises(ValueError, match="search: found 'anneal', expected one of"):
+        InferenceConfig(algorithm="anneal")
     with pytest.raises(ValueError, match="messages: found 'keep', expected one of"):
         SearchConfig(messages="keep")
-
-
-def test_num_proposals():
-    config = InferenceConfig(num_steps=7, num_chains=3)
-    assert inference.num_proposals(small_model(), config, 5) == 5 * 7 * 3
-    coupled = small_model(search=SearchConfig(prior="symmetric"))
-    assert inference.num_proposals(coupled, config, 5) == 7 * 3
 
 
 @pytest.mark.parametrize("num_tasks, batch_size", [(12, 4), (10, 4), (3, 8)])

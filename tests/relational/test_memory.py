@@ -42,25 +42,28 @@ def arguments(model, num_nodes, *, num_systems=1, frames=10, config=CONFIG):
 
 
 @pytest.mark.parametrize(
-    "search, chunk",
+    "search, options",
     [
-        ({}, 0),
-        ({"node_update": "additive"}, 0),
-        ({}, 5),
-        ({"prior": "symmetric", "messages": "recompute"}, 0),
+        ({}, {}),
+        ({"node_update": "additive"}, {}),
+        ({}, {"receiver_chunk": 5}),
+        ({"prior": "symmetric", "messages": "recompute"}, {}),
+        ({}, {"algorithm": "integer_least_squares"}),
+        ({"node_update": "additive"}, {"algorithm": "integer_least_squares"}),
     ],
 )
-def test_prediction_is_near_what_the_compiler_assigns(search, chunk):
+def test_prediction_is_near_what_the_compiler_assigns(search, options):
     model = wide_model(**search)
-    config = dataclasses.replace(CONFIG, receiver_chunk=chunk)
+    config = dataclasses.replace(CONFIG, **options)
     given = arguments(model, 24, config=config)
     assigned = inference.infer.lower(*given).compile().memory_analysis()
     need = memory.predict_bytes(
         model,
         memory.budget_of(given[4].supergraph),
         10,
+        algorithm=config.algorithm,
         num_chains=config.num_chains,
-        receiver_chunk=chunk,
+        receiver_chunk=config.receiver_chunk,
     )
     assert 0.7 < need.total / assigned.temp_size_in_bytes < 1.6
 

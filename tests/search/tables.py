@@ -25,20 +25,31 @@ def table_energy(table, candidates, *, prior=False):
         codes = jnp.sum(slots * powers[None], axis=1)
         return table[receivers, structure.node_modules[receivers], codes[receivers]]
 
-    def relaxed(edge_weights, node_modules):
-        """The expectation of independent edges."""
+    def expectation(edge_weights, node_modules, table):
+        """That of independent edges."""
         mask = candidates.slot_mask[..., None]
         weights = jnp.where(mask, edge_weights, jnp.eye(base)[0][None, None])
         joint = jnp.ones((num_receivers, 1))
         for slot in range(num_slots):
             joint = weights[:, slot, :, None] * joint[:, None, :]
             joint = joint.reshape(num_receivers, -1)
-        total = jnp.sum(joint * table[jnp.arange(num_receivers), node_modules])
+        return jnp.sum(joint * table[jnp.arange(num_receivers), node_modules])
+
+    def relaxed(edge_weights, node_modules):
+        total = expectation(edge_weights, node_modules, table)
         if prior:
             total += relaxed_symmetric_prior(candidates, PRIOR_WEIGHT)(edge_weights)
         return total
 
-    energy = search.Energy(local, relaxed=relaxed)
+    def residuals(edge_weights, node_module, receiver):
+        """One of them: how far the expectation is above the lowest energy."""
+        weights = jnp.zeros((num_receivers, num_slots, base)).at[receiver]
+        alone = jnp.zeros_like(table).at[receiver].set(table[receiver])
+        modules = jnp.full((num_receivers,), node_module)
+        expected = expectation(weights.set(edge_weights), modules, alone)
+        return (expected - jnp.min(table[receiver]))[None]
+
+    energy = search.Energy(local, relaxed=relaxed, residuals=residuals)
     if prior:
         energy = energy._replace(prior=symmetric_prior(candidates, PRIOR_WEIGHT))
     return energy

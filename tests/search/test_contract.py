@@ -34,6 +34,7 @@ OPTIONS = {
     "reinforce": {"num_samples": 4},
     "straight_through": {"num_samples": 2},
     "mean_field": {"num_samples": 2},
+    "integer_least_squares": {"num_candidates": 4, "beam_size": 6},
 }
 NAMES = list(search.SEARCHES)
 BAD = (np.nan, np.inf, -np.inf)
@@ -118,12 +119,15 @@ class Counting:
     """An energy that counts how often, and at how many receivers, it is evaluated."""
 
     def __init__(self, energy, is_local=True):
-        self.calls, self.receivers = 0, 0
+        self.calls, self.receivers, self.derivatives = 0, 0, 0
 
         def count(receivers, evaluated):
             del evaluated  # so that every structure of a batch is counted
             self.calls += 1
             self.receivers += len(receivers)
+
+        def count_derivatives(weights):
+            self.derivatives += weights.size
 
         def local(structure, receivers):
             jax.debug.callback(count, receivers, structure)
@@ -134,13 +138,20 @@ class Counting:
             jax.debug.callback(count, node_modules, weights)
             return energy.relaxed(edge_weights, node_modules)
 
-        self.energy = energy._replace(local=local, relaxed=relaxed, is_local=is_local)
+        def residuals(edge_weights, node_module, receiver):
+            weights = jax.lax.stop_gradient(edge_weights)
+            jax.debug.callback(count_derivatives, weights)
+            return energy.residuals(edge_weights, node_module, receiver)
+
+        self.energy = energy._replace(
+            local=local, relaxed=relaxed, residuals=residuals, is_local=is_local
+        )
 
     def assert_counted(self, state):
         jax.effects_barrier()
         # The start is evaluated, but is no proposal.
         assert state.num_proposals == self.calls - 1
-        assert state.num_node_updates == self.receivers
+        assert state.num_node_updates == self.receivers + self.derivatives
 
 
 def test_every_search_is_tested():
@@ -269,7 +280,8 @@ def test_jit_equals_eager(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "enumeration"])
 def test_energy_that_is_not_local_is_evaluated_at_all_receivers(name):
     [(state, info)] = eager_steps(name, 1, is_local=False)
-    assert state.num_node_updates == 4 * (1 + state.num_proposals)
+    derivatives = 6 if name == "integer_least_squares" else 0
+    assert state.num_node_updates == 4 * (1 + state.num_proposals) + derivatives
     # Only the cost differs. (A first step of REINFORCE draws before it learns.)
     expected, expected_info = jax.tree.map(lambda leaf: leaf[3, 0], usual_chains(name))
     compare(info, expected_info)
@@ -323,7 +335,9 @@ def test_problem_without_edges(name):
         assert np.isfinite(leaf).all()
 
 
-@pytest.mark.parametrize("name", ["gibbs", "greedy", "reinforce", "mean_field"])
+@pytest.mark.parametrize(
+    "name", ["gibbs", "greedy", "reinforce", "mean_field", "integer_least_squares"]
+)
 def test_node_modules_are_searched_where_asked(name):
     """In the table, every module of a node changes the energies of all assignments."""
     truth = TableEnergy(skewed_problem("triangle"), num_node_modules=2, seed=5)
@@ -382,6 +396,10 @@ def test_build_search_refuses():
         ("straight_through", {"softmax_temperature": 0.0}),
         ("mean_field", {"num_samples": 0}),
         ("mean_field", {"damping": 1.0}),
+        ("integer_least_squares", {"num_candidates": 0}),
+        ("integer_least_squares", {"beam_size": 8}),
+        ("integer_least_squares", {"order_noise": -1.0}),
+        ("integer_least_squares", {"num_node_modules": 0}),
     ],
 )
 def test_builders_refuse(name, options):
@@ -400,6 +418,7 @@ def test_builders_refuse(name, options):
         ("enumeration", {}, {"prior": lambda _: 0.0}, "energy: found one that couples"),
         ("enumeration", {"num_node_modules": 1 << 17}, {}, "assignments per receiver"),
         ("straight_through", {}, {"relaxed": None}, "energy.relaxed: found None"),
+        ("integer_least_squares", {}, {"residuals": None}, "energy.residuals: found"),
     ],
 )
 def test_searches_refuse_problems(name, options, change, message):
