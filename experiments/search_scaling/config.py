@@ -161,8 +161,24 @@ def springs() -> ExperimentConfig:
 
 
 def charged() -> ExperimentConfig:
-    """Charges, which attract or repel all others at every size."""
-    return ExperimentConfig(training=relational_config.charged())
+    """Charges, which attract or repel all others at every size.
+
+    Training sees 5 and 10 entities. From trajectories alone a head has to guess charges
+    of so many neighbours; what the modules say tells more.
+    """
+    training = common.override(
+        relational_config.charged(),
+        {
+            "data.num_nodes": (5, 10),
+            "data.num_test": 100,
+            "proposal.encoder": "mlp+evidence",
+            "bouncegrad.num_steps": 6000,
+            "bouncegrad.search_steps": 16,
+            "training.num_evaluations": 6,
+            "training.search_steps": 64,
+        },
+    )
+    return ExperimentConfig(training=training)
 
 
 def kuramoto() -> ExperimentConfig:

@@ -379,11 +379,13 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             key_frames, config, states.shape[1] - 1
         )
 
+        evidence = model.evidence(params, supergraph, states)
         logits = model.edge_logits(
             params,
             supergraph,
             states,
             jax.nn.one_hot(structure.edge_modules, model.num_relations),
+            evidence,
         )
         problems = model.problems(params, supergraph, states, logits, search_frames)
         chains, infos = problems.run(
@@ -422,7 +424,11 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
                 model.proposal.corruption,
             )
             logits = model.edge_logits(
-                params._replace(proposal=head_params), supergraph, states, weights
+                params._replace(proposal=head_params),
+                supergraph,
+                states,
+                weights,
+                evidence,
             )
             return proposal_head.cross_entropy(
                 logits, structure.edge_modules, supergraph.slot_mask

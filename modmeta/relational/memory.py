@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from modmeta.relational import evidence
 from modmeta.relational.model import RelationalModel
 from modmeta.supergraphs import PaddingBudget, SuperGraph
 
@@ -101,8 +102,13 @@ def predict_bytes(
         problems = budget.num_systems if is_coupled else rows
         one_receiver = _decoding_bytes(model, slots, num_inputs)
         searched += problems * num_chains * one_receiver
+    head = _head_bytes(model, budget.num_nodes * slots, num_frames)
+    if model.reads_evidence:
+        one_receiver = per_receiver_built + _decoding_bytes(model, slots, num_inputs)
+        # Without chains in between, half of the copies are never made.
+        head += min(evidence.CHUNK, budget.num_nodes) * one_receiver // 2
     return MemoryNeed(
-        head=_head_bytes(model, budget.num_nodes * slots, num_frames),
+        head=head,
         messages=messages,
         search=searched,
     )
@@ -129,7 +135,7 @@ def _head_bytes(model: RelationalModel, num_slots: int, num_frames: int) -> int:
         if kind == "cnn":
             # Convolved frames before and after the activation, windows, the maxima.
             per_slot = max(per_slot, 4 * num_frames * model.proposal.width)
-        elif kind == "mlp":
+        elif kind in ("mlp", "evidence"):
             per_slot = max(per_slot, 9 * model.proposal.width)
         elif kind == "denoiser":
             per_slot = max(per_slot, 9 * model.proposal.denoiser_width)

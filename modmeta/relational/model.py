@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from modmeta import search
 from modmeta.edges import EdgeLists
 from modmeta.relational import energy as energy_lib
+from modmeta.relational import evidence as evidence_lib
 from modmeta.relational import neighbors, recompute
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.modules import ModuleBank, ModuleParams
@@ -167,7 +168,13 @@ class RelationalModel:
         states = jnp.zeros((len(supergraph.node_mask), num_frames, num_features))
         weights = jnp.zeros((*supergraph.slot_mask.shape, self.num_relations))
         sequences = self._edge_sequences(preprocessing, supergraph, states)
-        variables = self.head.init(key_head, states, sequences, weights, supergraph)
+        evidence = None
+        if self.reads_evidence:
+            num_features = evidence_lib.num_features(self.num_relations)
+            evidence = jnp.zeros((*supergraph.slot_mask.shape, num_features))
+        variables = self.head.init(
+            key_head, states, sequences, weights, supergraph, evidence
+        )
         return ModelParams(
             modules=self.bank.init(key_modules, preprocessing),
             proposal=variables.get("params", {}),
@@ -187,12 +194,34 @@ class RelationalModel:
             states[:, None],
         )
 
+    @property
+    def reads_evidence(self) -> bool:
+        """Whether the proposal head reads what the modules say of every edge."""
+        return "evidence" in self.proposal.encoder
+
+    def evidence(
+        self, params: ModelParams, supergraph: SuperGraph, states: jax.Array
+    ) -> jax.Array | None:
+        """Input `[N, D, features]` of the proposal head; None where it reads none.
+
+        Args:
+          params: Arrays of the model.
+          supergraph: Connectivity.
+          states: `[N, T, F]` normalised observed frames.
+        """
+        if not self.reads_evidence:
+            return None
+        return evidence_lib.edge_evidence(
+            self.bank, params.modules, params.preprocessing, supergraph, states
+        )
+
     def edge_logits(
         self,
         params: ModelParams,
         supergraph: SuperGraph,
         states: jax.Array,
         structure_weights: jax.Array | None = None,
+        evidence: jax.Array | None = None,
     ) -> jax.Array:
         """Logits of the proposal head.
 
@@ -202,10 +231,13 @@ class RelationalModel:
           states: `[N, T, F]` normalised observed frames.
           structure_weights: `[N, D, K]` present structure for the denoiser; None
             hides it everywhere.
+          evidence: Where it is known already, see `evidence`.
 
         Returns:
           `[N, D, K]`.
         """
+        if evidence is None:
+            evidence = self.evidence(params, supergraph, states)
         if structure_weights is None:
             shape = (*supergraph.slot_mask.shape, self.num_relations)
             structure_weights = jnp.full(shape, 1.0 / self.num_relations)
@@ -216,6 +248,7 @@ class RelationalModel:
             sequences,
             structure_weights,
             supergraph,
+            evidence,
         )
 
     def algorithm(

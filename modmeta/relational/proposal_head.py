@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from modmeta.networks import MLP, Dense
 from modmeta.supergraphs import SuperGraph
 
-ENCODERS = ("mlp", "cnn", "denoiser", "mlp+denoiser", "cnn+denoiser", "none")
+ENCODERS = ("mlp", "cnn", "denoiser", "evidence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,10 @@ class ProposalConfig:
 
     Attributes:
       encoder: "mlp" flattens the frames of a node, "cnn" convolves the edge inputs
-        over time, "denoiser" reads the present structure, "+" combines, "none" leaves
-        every proposal uniform.
-      width: Hidden width of the state encoders.
+        over time, "denoiser" reads the present structure, "evidence" what the modules
+        say, see `modmeta.relational.evidence`; "+" combines, as in "mlp+evidence",
+        "none" leaves every proposal uniform.
+      width: Hidden width of the other encoders.
       denoiser_width: Hidden width of the denoiser.
       corruption: Share of the edges whose module the denoiser does not see.
     """
@@ -43,9 +44,12 @@ class ProposalConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        if self.encoder not in ENCODERS:
+        kinds = self.encoder.split("+")
+        is_known = set(kinds) <= set(ENCODERS) and len(set(kinds)) == len(kinds)
+        if self.encoder != "none" and not is_known:
             raise ValueError(
-                f"encoder: found {self.encoder!r}, expected one of {ENCODERS}"
+                f"encoder: found {self.encoder!r}, expected one of {ENCODERS}, several "
+                "joined by '+', or 'none'"
             )
         if not 0.0 <= self.corruption <= 1.0:
             raise ValueError(
@@ -198,6 +202,7 @@ class ProposalHead(nn.Module):
         edge_sequences: jax.Array | None,
         structure: jax.Array,
         graph: SuperGraph,
+        evidence: jax.Array | None = None,
     ) -> jax.Array:
         """Computes the logits of a super-graph.
 
@@ -207,6 +212,8 @@ class ProposalHead(nn.Module):
           structure: `[N, D, K]` weights of the modules in the present structure,
             uniform where it is hidden; read by the denoiser alone.
           graph: Connectivity.
+          evidence: `[N, D, features]` of `evidence.edge_evidence`; None unless it is
+            used.
 
         Returns:
           `[N, D, K]`; zeros for the encoder "none".
@@ -221,6 +228,9 @@ class ProposalHead(nn.Module):
                 hidden = StructureDenoiser(self.config.denoiser_width, name=kind)(
                     structure, graph
                 )
+            elif kind == "evidence":
+                sizes = (self.config.width, self.config.width)
+                hidden = MLP(sizes, "elu", True, True, name=kind)(evidence)
             else:
                 continue
             logits = logits + Dense(

@@ -14,6 +14,7 @@ Learned probabilities are the prior of the edges that are still open.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -135,7 +136,7 @@ def integer_least_squares(
             def residuals(weights):
                 return energy.residuals(weights, node_module, receiver)
 
-            model = _linear_model(residuals, center, probabilities, mask)
+            model = linear_model(residuals, center, probabilities, mask)
             rows = decode(key_order, model, beam_size, order_noise)
             return rows[:num_candidates]
 
@@ -193,8 +194,20 @@ def _check_residuals(energy: base.Energy) -> None:
         )
 
 
-def _linear_model(residuals, center, probabilities, slot_mask) -> LinearModel:
-    """Residuals to first order around `center`; of no use where they are not finite."""
+def linear_model(
+    residuals: Callable[[jax.Array], jax.Array],
+    center: jax.Array,
+    probabilities: jax.Array,
+    slot_mask: jax.Array,
+) -> LinearModel:
+    """Residuals to first order; of no use, all zero, where they are not finite.
+
+    Args:
+      residuals: `[D, K]` weights to `[P]`.
+      center: `[D, K]` weights around which they are made linear.
+      probabilities: `[D, K]` prior, all above zero.
+      slot_mask: `[D]` true at slots that hold an edge.
+    """
 
     def twice(weights):
         value = residuals(weights)
@@ -208,6 +221,59 @@ def _linear_model(residuals, center, probabilities, slot_mask) -> LinearModel:
         offset=jnp.where(is_finite, offset, 0.0),
         probabilities=probabilities,
         slot_mask=slot_mask,
+    )
+
+
+def _free_columns(model: LinearModel) -> tuple[jax.Array, jax.Array]:
+    """Residuals and prior in the weights of all modules but the first.
+
+    Returns:
+      `[Q, D, K - 1]` and `[Q]`: the sum of squares of `columns . weights - target`.
+    """
+    _, num_slots, num_modules = model.design.shape
+    # A categorical prior with its mean and covariance as a Gaussian: one residual
+    # (weight - p) / sqrt(p) per slot and module (Pearson's statistic).
+    root = jnp.sqrt(model.probabilities).reshape(-1)
+    prior = jnp.diag(1.0 / root).reshape(-1, num_slots, num_modules)
+    design = jnp.concatenate([model.design, prior])
+    # The weights of a slot add up to one, which leaves K - 1 of them.
+    target = jnp.concatenate([model.offset, root]) - jnp.sum(design[..., 0], axis=1)
+    return design[..., 1:] - design[..., :1], target
+
+
+class Posterior(NamedTuple):
+    """Weights of the modules as real numbers, without any search.
+
+    Attributes:
+      means: `[D, K]`, the least-squares solution; adds up to one.
+      deviations: `[D, K]`, standard deviations by the curvature.
+      misfit: `()` root of the mean of squares that are left, masked slots excepted.
+    """
+
+    means: jax.Array
+    deviations: jax.Array
+    misfit: jax.Array
+
+
+def posterior(model: LinearModel) -> Posterior:
+    """The Gaussian posterior of the edges of a receiver under a linear model."""
+    _, num_slots, num_modules = model.design.shape
+    columns, target = _free_columns(model)
+    columns = columns.reshape(len(target), -1)
+    # Of the normal equations the condition number would be the square.
+    basis, triangle = jnp.linalg.qr(columns)
+    solution = jax.scipy.linalg.solve_triangular(triangle, target @ basis)
+    root = jax.scipy.linalg.solve_triangular(triangle, jnp.eye(len(triangle)))
+    root = root.reshape(num_slots, num_modules - 1, -1)
+    # The weight of the first module is one minus the sum of the others.
+    root = jnp.concatenate([-jnp.sum(root, axis=1, keepdims=True), root], axis=1)
+    free = solution.reshape(num_slots, -1)
+    left = jnp.sum(jnp.square(columns @ solution - target))
+    count = len(model.offset) + num_modules * jnp.sum(model.slot_mask)
+    return Posterior(
+        means=jnp.concatenate([1.0 - jnp.sum(free, axis=1, keepdims=True), free], 1),
+        deviations=jnp.sqrt(jnp.sum(jnp.square(root), axis=-1)),
+        misfit=jnp.sqrt(left / count),
     )
 
 
@@ -228,18 +294,9 @@ def decode(
     _, num_slots, num_modules = model.design.shape
     num_free = num_modules - 1
     beam_size = min(beam_size, num_modules**num_slots)
-    # A categorical prior with its mean and covariance as a Gaussian: one residual
-    # (weight - p) / sqrt(p) per slot and module (Pearson's statistic).
-    root = jnp.sqrt(model.probabilities).reshape(-1)
-    prior = jnp.diag(1.0 / root).reshape(-1, num_slots, num_modules)
-    design = jnp.concatenate([model.design, prior])
-    # The weights of a slot add up to one, which leaves K - 1 of them.
-    offset = jnp.concatenate([model.offset, root]) - jnp.sum(design[..., 0], axis=1)
-    design = design[..., 1:] - design[..., :1]
-
+    design, offset = _free_columns(model)
     order = _decision_order(rng_key, design, order_noise)[::-1]
     columns = design[:, order].reshape(len(offset), -1)
-    # Of the normal equations the condition number would be the square.
     basis, triangle = jnp.linalg.qr(columns)
     target = (offset @ basis).reshape(num_slots, num_free)
     triangle = triangle.reshape(num_slots, num_free, num_slots, num_free)

@@ -20,8 +20,9 @@ pytestmark = pytest.mark.usefixtures("full_compilation")
 CONFIG = InferenceConfig(num_steps=4, num_chains=3, num_samples=0)
 
 
-def wide_model(node_update="mlp", **search):
+def wide_model(node_update="mlp", encoder="none", **search):
     return small_model(
+        encoder=encoder,
         search=SearchConfig(**search),
         edge_sizes=(32, 32),
         message_size=32,
@@ -48,6 +49,11 @@ def arguments(model, num_nodes, *, num_systems=1, frames=10, config=CONFIG):
         ({"node_update": "additive"}, {}),
         ({}, {"receiver_chunk": 5}),
         ({"prior": "symmetric", "messages": "recompute"}, {}),
+        ({"encoder": "evidence"}, {"receiver_chunk": 1}),
+        (
+            {"encoder": "evidence", "node_update": "additive"},
+            {"receiver_chunk": 1},
+        ),
         ({}, {"algorithm": "integer_least_squares"}),
         ({"node_update": "additive"}, {"algorithm": "integer_least_squares"}),
     ],

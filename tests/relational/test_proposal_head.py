@@ -20,7 +20,15 @@ from modmeta.relational import proposal_head
 from modmeta.relational.proposal_head import ProposalConfig
 from tests.fixtures import Batch, random_preprocessing, small_model, small_params
 
-ENCODERS = ("mlp", "cnn", "denoiser", "mlp+denoiser", "cnn+denoiser")
+ENCODERS = (
+    "mlp",
+    "cnn",
+    "denoiser",
+    "evidence",
+    "mlp+denoiser",
+    "cnn+denoiser",
+    "mlp+evidence",
+)
 SIZES = (3, 1, 4)
 FRAMES = 15
 LOOSE = supergraphs.PaddingBudget(13, 25, 5, 5, 6)
@@ -159,6 +167,8 @@ def test_first_proposals_are_uniform(encoder):
 def test_misuse_is_refused():
     with pytest.raises(ValueError, match="encoder: found 'gnn', expected one of"):
         ProposalConfig(encoder="gnn")
+    with pytest.raises(ValueError, match="encoder: found 'mlp.mlp', expected one of"):
+        ProposalConfig(encoder="mlp+mlp")
     with pytest.raises(ValueError, match="corruption: found 1.5"):
         ProposalConfig(corruption=1.5)
     batch = Batch((2,), frames=FRAMES - 1)

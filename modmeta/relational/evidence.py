@@ -1,0 +1,102 @@
+"""What the modules themselves say of every edge, without a search.
+
+The residuals of a receiver are nearly linear in its edges (`ModuleBank.residuals`), so
+least squares over edges of any weight tells which of them stand out, and how surely.
+The proposal head learns from the search how far that can be believed.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from modmeta.relational import recompute
+from modmeta.relational.modules import ModuleBank, ModuleParams
+from modmeta.relational.preprocessing import Preprocessing
+from modmeta.search import least_squares
+from modmeta.supergraphs import SuperGraph
+
+# Receivers whose messages are held at once.
+CHUNK = 64
+
+
+def num_features(num_relations: int) -> int:
+    """Features per edge for K modules."""
+    return 4 * num_relations + 1
+
+
+def edge_evidence(
+    bank: ModuleBank,
+    params: ModuleParams,
+    preprocessing: Preprocessing,
+    supergraph: SuperGraph,
+    states: jax.Array,
+) -> jax.Array:
+    """Features of the least-squares weights of the modules on every edge.
+
+    Of several node modules, the one that leaves least counts.
+
+    Args:
+      bank: The bank.
+      params: Its parameters.
+      preprocessing: Fitted constants.
+      supergraph: Connectivity of the batch.
+      states: `[N, T, F]` normalised observed frames.
+
+    Returns:
+      `[N, D, num_features(K)]`: means, logarithms of standard deviations, distances
+      from the uniform weights in one and two powers of the standard deviation, and the
+      logarithm of the misfit; zeros at masked slots.
+    """
+    num_modules = bank.config.num_relations
+    num_slots = supergraph.slot_mask.shape[1]
+    frames = recompute.observe(
+        bank, preprocessing, supergraph, states[:, :-1], states[:, 1:]
+    )
+    slots = recompute.receiver_slots(supergraph)
+    uniform = jnp.full((num_slots, num_modules), 1.0 / num_modules)
+
+    def one_receiver(receiver):
+        mask = slots.slot_mask[receiver]
+
+        def under(node_module):
+            def residuals(weights):
+                return recompute.residuals(
+                    bank,
+                    params,
+                    preprocessing,
+                    frames,
+                    slots,
+                    weights,
+                    node_module,
+                    receiver,
+                )
+
+            model = least_squares.linear_model(residuals, uniform, uniform, mask)
+            return least_squares.posterior(model)
+
+        found = jax.vmap(under)(jnp.arange(bank.config.num_node_modules))
+        best = jax.tree.map(lambda leaf: leaf[jnp.argmin(found.misfit)], found)
+        return jnp.where(mask[:, None], _features(best, uniform), 0.0)
+
+    receivers = jnp.arange(len(slots.nodes))
+    return jax.lax.map(one_receiver, receivers, batch_size=CHUNK)
+
+
+def _features(found: least_squares.Posterior, uniform: jax.Array) -> jax.Array:
+    def compressed(values):
+        return jnp.sign(values) * jnp.log1p(jnp.abs(values))
+
+    distance = found.means - uniform
+    deviation = found.deviations * found.misfit
+    misfit = jnp.broadcast_to(jnp.log(found.misfit), (len(uniform), 1))
+    return jnp.concatenate(
+        [
+            compressed(found.means),
+            jnp.log(found.deviations),
+            compressed(distance / deviation),
+            compressed(distance / jnp.square(deviation)),
+            misfit,
+        ],
+        axis=-1,
+    )
