@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from modmeta.relational import recompute
 from modmeta.relational.modules import ModuleBank, ModuleParams
 from modmeta.relational.preprocessing import Preprocessing
-from modmeta.search import least_squares
+from modmeta.search import decoding
 from modmeta.supergraphs import SuperGraph
 
 # Receivers whose messages are held at once.
@@ -72,8 +72,8 @@ def edge_evidence(
                     receiver,
                 )
 
-            model = least_squares.linear_model(residuals, uniform, uniform, mask)
-            return least_squares.posterior(model)
+            model = decoding.linear_model(residuals, uniform, uniform, mask)
+            return decoding.posterior(model)
 
         found = jax.vmap(under)(jnp.arange(bank.config.num_node_modules))
         best = jax.tree.map(lambda leaf: leaf[jnp.argmin(found.misfit)], found)
@@ -83,7 +83,7 @@ def edge_evidence(
     return jax.lax.map(one_receiver, receivers, batch_size=CHUNK)
 
 
-def _features(found: least_squares.Posterior, uniform: jax.Array) -> jax.Array:
+def _features(found: decoding.Posterior, uniform: jax.Array) -> jax.Array:
     def compressed(values):
         return jnp.sign(values) * jnp.log1p(jnp.abs(values))
 

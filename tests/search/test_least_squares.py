@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modmeta import search
-from modmeta.search import least_squares
+from modmeta.search import decoding
 
 
 class LinearProblem:
@@ -88,14 +88,14 @@ def every_row(num_slots, num_modules):
 def decode(problem, beam_size, slot_mask=None, seed=0):
     num_slots = problem.design.shape[1]
     mask = np.ones(num_slots, bool) if slot_mask is None else slot_mask
-    model = least_squares.LinearModel(
+    model = decoding.LinearModel(
         design=jnp.float32(problem.design * mask[:, None]),
         offset=jnp.float32(problem.offset),
         probabilities=jnp.float32(problem.probabilities),
         slot_mask=jnp.asarray(mask),
     )
     key = jax.random.key(seed)
-    return np.asarray(least_squares.decode(key, model, beam_size, 1.0))
+    return np.asarray(decoding.decode(key, model, beam_size, 1.0))
 
 
 @pytest.mark.parametrize("num_slots, num_modules", [(7, 2), (4, 3), (1, 2)])
