@@ -45,7 +45,6 @@ def main(argv: list[str]) -> None:
         modules=ModuleConfig(
             edge_sizes=(width, width), message_size=width, node_sizes=(width, width)
         ),
-        batch_size=num_systems,
     )
     batches = batching.all_batches([num_nodes] * num_systems, num_systems)
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)

@@ -104,6 +104,10 @@ class ExperimentConfig:
     model: str = ""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Checks that the search at meta-test can minimise the energy."""
+        self.search.check_algorithm(self.inference.algorithm)
+
 
 def springs() -> ExperimentConfig:
     """Five bodies, springs between half of the pairs; a minute on two CPU cores."""

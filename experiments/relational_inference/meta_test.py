@@ -103,7 +103,8 @@ def meta_test(
                 warm, observed, model.num_relations
             )["edge_accuracy"]
         summary["proposal_accuracy"] = scores["proposal_accuracy"]
-        summary.update(_calibration(cold, observed, names))
+        if cold.is_sampled:
+            summary.update(_calibration(cold, observed, names))
         is_undirected = np.array_equal(observed.edges, observed.edges.swapaxes(1, 2))
         if model.search.prior == "none" and is_undirected:
             # A track of its own: the prior is declared, and enters the test alone.
@@ -195,8 +196,12 @@ def _symmetric_search(
     # Near the answer already: what is left are pairs of edges that disagree. A step
     # is one of a system here, and some searches visit one receiver in each.
     num_steps = max(config.inference.num_steps, int(observed.num_nodes.max()))
+    algorithm = config.inference.algorithm
+    if algorithm == "enumeration":
+        algorithm = "simulated_annealing"
     options = dataclasses.replace(
         config.inference,
+        algorithm=algorithm,
         num_chains=1,
         num_steps=3 * num_steps,
         initial_temperature=50.0,

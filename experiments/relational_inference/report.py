@@ -53,7 +53,7 @@ def write_outputs(
         "adjacency": figures.plot_adjacency(
             outcome.cold.edges,
             observed.edges,
-            outcome.cold.probabilities,
+            outcome.cold.probabilities if outcome.cold.is_sampled else None,
             matching=outcome.names,
         ),
     }
@@ -78,7 +78,7 @@ def write_outputs(
     drawn["search"] = figures.plot_search_curves(
         outcome.curve_proposals, outcome.curves, energy_unit=unit
     )
-    if observed.edges is not None:
+    if observed.edges is not None and outcome.cold.is_sampled:
         drawn["calibration"] = figures.plot_edge_probability_calibration(
             outcome.cold.probabilities, observed.edges, outcome.names
         )

@@ -50,7 +50,6 @@ def meta_train(
         modules=config.modules,
         proposal=config.proposal,
         search=config.search,
-        batch_size=config.bouncegrad.batch_size,
         baseline=config.baseline,
         compress=config.compress,
     )

@@ -44,7 +44,6 @@ def build_model(
     modules: ModuleConfig | None = None,
     proposal: ProposalConfig | None = None,
     search: SearchConfig | None = None,
-    batch_size: int = 32,
     baseline: str = "auto",
     compress: bool = True,
 ) -> tuple[RelationalModel, ModelParams]:
@@ -56,7 +55,6 @@ def build_model(
       modules: Options of the bank.
       proposal: Options of the proposal head.
       search: Options of the search.
-      batch_size: Without effect: parameters do not depend on it.
       baseline: See `preprocessing.fit_preprocessing`.
       compress: See `preprocessing.FeatureLayout`.
 
@@ -70,7 +68,6 @@ def build_model(
     model = RelationalModel(
         bank, proposal or ProposalConfig(), search or SearchConfig()
     )
-    del batch_size
     # A pair of nodes: the head is run once to draw its parameters.
     supergraph = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
     return model, model.init(rng_key, preprocessing, supergraph, train_set.num_frames)
@@ -386,6 +383,8 @@ def infer_relations(
         modules or ModuleConfig(), num_relations=num_relations
     )
     training = training or BounceGradConfig()
+    inference_config = inference_config or InferenceConfig()
+    (search or SearchConfig()).check_algorithm(inference_config.algorithm)
     unlabelled = dataset.without_labels()
     train_set, valid_set = split_validation(unlabelled, seed)
     key_init, key_infer = jax.random.split(jax.random.key(seed))
@@ -395,7 +394,6 @@ def infer_relations(
         modules=modules,
         proposal=proposal,
         search=search,
-        batch_size=training.batch_size,
     )
     result = training_lib.train(
         model,
@@ -412,7 +410,7 @@ def infer_relations(
         model,
         result.params,
         unlabelled,
-        inference_config or InferenceConfig(),
+        inference_config,
         mesh=mesh,
     )
     return RelationalInference(dataset, model, result.params, found)

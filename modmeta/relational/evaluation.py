@@ -50,6 +50,11 @@ class Inference(NamedTuple):
     best_energies: np.ndarray
 
     @property
+    def is_sampled(self) -> bool:
+        """Whether there are probabilities: whether the search ended in samples."""
+        return bool(np.any(self.probabilities))
+
+    @property
     def structures(self) -> TaskStructures:
         """The structures as the search takes them."""
         return TaskStructures(

@@ -28,6 +28,8 @@ from modmeta.supergraphs import SuperGraph
 ENERGIES = ("one_step", "rollout")
 PRIORS = ("none", "symmetric")
 MESSAGES = ("cache", "recompute")
+# They look at soft assignments, which free roll-outs have none of.
+_NEED_ONE_STEP = ("straight_through", "integer_least_squares")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +96,28 @@ class SearchConfig:
     def couples_receivers(self) -> bool:
         """Whether the receivers of a system must be searched together."""
         return self.prior != "none" or self.energy == "rollout"
+
+    def check_algorithm(self, name: str) -> None:
+        """Refuses a search that cannot minimise this energy.
+
+        Args:
+          name: One of `modmeta.search.SEARCHES`.
+
+        Raises:
+          ValueError: If there is no such search, it needs an energy of observed frames
+            and this one rolls out, or it needs independent receivers.
+        """
+        search.options_of(name)
+        if self.energy == "rollout" and name in _NEED_ONE_STEP:
+            raise ValueError(
+                f"energy: found {self.energy!r} with the search {name!r}, expected "
+                "'one_step'"
+            )
+        if self.couples_receivers and name == "enumeration":
+            raise ValueError(
+                f"search: found {name!r} with prior {self.prior!r} and energy "
+                f"{self.energy!r}, expected independent receivers"
+            )
 
     @property
     def keeps_messages(self) -> bool:
@@ -266,9 +290,11 @@ class RelationalModel:
           **options: Arguments of its builder, in place of those of the configuration.
 
         Raises:
-          ValueError: If there is no such search or option.
+          ValueError: If there is no such search or option, or it cannot minimise the
+            energy of the configuration.
         """
         config = self.search
+        config.check_algorithm(name)
         is_uniform = not learned or self.proposal.encoder == "none"
         fraction = 1.0 if is_uniform else config.uniform_fraction
         num_node_modules = self.bank.config.num_node_modules

@@ -23,13 +23,15 @@ class LeastSquaresMemory(NamedTuple):
 
     Attributes:
       centers: `[R, D, K]` weights of the modules around which a receiver's residuals
-        are made linear: prior probabilities, later its present structure.
+        are made linear: prior probabilities, later the best structure.
       shares: `[R, K]` modules among the incoming edges of a receiver as found so far,
         one of each added; uniform at first.
+      is_visited: `[R]` bool, whether a receiver was decoded before.
     """
 
     centers: jax.Array
     shares: jax.Array
+    is_visited: jax.Array
 
 
 def integer_least_squares(
@@ -37,6 +39,7 @@ def integer_least_squares(
     num_candidates: int = 16,
     beam_size: int = 64,
     uniform_fraction: float = 0.5,
+    residual_noise: float = 4.0,
     order_noise: float = 1.0,
     num_node_modules: int = 1,
 ) -> base.SearchAlgorithm:
@@ -57,8 +60,11 @@ def integer_least_squares(
         than there are assignments.
       uniform_fraction: Prior of an edge is its learned probability, blended with this
         share of what is found among the receiver's other edges.
-      order_noise: Standard deviation of the logarithm of what the variances, by which
-        edges are ordered, are multiplied with: steps that find nothing then differ.
+      residual_noise: Standard deviation of noise that is added to the residuals, in
+        their unit, and
+      order_noise: of the logarithm of what the variances, by which edges are ordered,
+        are multiplied with, so that steps differ: none at a receiver's first visit,
+        later a share of both that is drawn uniformly.
       num_node_modules: Size M of the bank of node modules; 1 leaves node modules as
         they are.
 
@@ -77,8 +83,12 @@ def integer_least_squares(
             f"beam_size: found {beam_size}, expected at least the number of "
             f"candidates, {num_candidates}"
         )
-    if order_noise < 0.0:
-        raise ValueError(f"order_noise: found {order_noise}, expected at least 0")
+    for name, value in [
+        ("residual_noise", residual_noise),
+        ("order_noise", order_noise),
+    ]:
+        if value < 0.0:
+            raise ValueError(f"{name}: found {value}, expected at least 0")
 
     def prior(candidates, shares):
         learned = jnp.exp(proposals.edge_log_probabilities(candidates, 0.0))
@@ -89,18 +99,25 @@ def integer_least_squares(
         _check_residuals(energy)
         num_receivers, _, num_modules = candidates.edge_logits.shape
         shares = jnp.full((num_receivers, num_modules), 1.0 / num_modules)
-        memory = LeastSquaresMemory(prior(candidates, shares[:, None]), shares)
+        memory = LeastSquaresMemory(
+            centers=prior(candidates, shares[:, None]),
+            shares=shares,
+            is_visited=jnp.zeros(num_receivers, bool),
+        )
         return base.init(structure, energy, candidates)._replace(memory=memory)
 
     def step(rng_key, state, energy, candidates, temperature):
         _check_residuals(energy)
         num_receivers, num_slots, num_modules = candidates.edge_logits.shape
-        key_receiver, key_order, key_draw = jax.random.split(rng_key, 3)
+        keys = jax.random.split(rng_key, 4)
+        key_receiver, key_noise, key_order, key_draw = keys
         has_edges = jnp.any(candidates.slot_mask, axis=1)
         receiver = proposals.uniform_index(key_receiver, has_edges)
         mask = candidates.slot_mask[receiver]
         row, node_module = evaluation.take(state.structure, receiver)
-        centers, shares = state.memory
+        centers, shares, is_visited = state.memory
+        key_scale, key_noise = jax.random.split(key_noise)
+        scale = jnp.where(is_visited[receiver], jax.random.uniform(key_scale), 0.0)
         center = jnp.where(
             mask[:, None], centers[receiver], jax.nn.one_hot(row, num_modules)
         )
@@ -114,7 +131,11 @@ def integer_least_squares(
                 return energy.residuals(weights, node_module, receiver)
 
             model = decoding.linear_model(residuals, center, probabilities, mask)
-            rows = decoding.decode(key_order, model, beam_size, order_noise)
+            noise = jax.random.normal(key_noise, model.offset.shape)
+            noise = scale * residual_noise * noise
+            model = model._replace(offset=model.offset + noise)
+            spread = scale * order_noise
+            rows = decoding.decode(key_order, model, beam_size, spread)
             return rows[:num_candidates]
 
         rows = jax.vmap(decode_for)(nodes)
@@ -145,9 +166,6 @@ def integer_least_squares(
         chosen = evaluation.select(
             jnp.any(is_possible), drawn, evaluation.present(state)
         )
-        found = jax.nn.one_hot(chosen.structure.edge_modules[receiver], num_modules)
-        counts = jnp.sum(jnp.where(mask[:, None], found, 0.0), axis=0)
-        share = (counts + 1.0) / (jnp.sum(counts) + num_modules)
         linearisations = num_node_modules * num_slots * num_modules
         new_state = evaluation.advance(
             state,
@@ -155,10 +173,17 @@ def integer_least_squares(
             best=evaluation.lowest(decoded),
             num_proposals=len(rows),
             num_node_updates=len(rows) * receivers.shape[0] + linearisations,
-            memory=LeastSquaresMemory(
-                centers.at[receiver].set(found), shares.at[receiver].set(share)
-            ),
         )
+        best = new_state.best_structure.edge_modules[receiver]
+        found = jax.nn.one_hot(best, num_modules)
+        counts = jnp.sum(jnp.where(mask[:, None], found, 0.0), axis=0)
+        share = (counts + 1.0) / (jnp.sum(counts) + num_modules)
+        memory = LeastSquaresMemory(
+            centers=centers.at[receiver].set(found),
+            shares=shares.at[receiver].set(share),
+            is_visited=is_visited.at[receiver].set(True),
+        )
+        new_state = new_state._replace(memory=memory)
         return new_state, evaluation.drawn_info(state, new_state, temperature)
 
     return base.SearchAlgorithm(init, step)

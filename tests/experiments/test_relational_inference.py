@@ -407,11 +407,22 @@ def test_flags_and_assignments():
         ("bouncegrad=3", "found 3 for 'bouncegrad'"),
         ("bouncegrad.num_steps=0", "num_steps: found 0, expected at least 1"),
         ("proposal.encoder=gnn", "encoder: found 'gnn', expected one of"),
+        ("inference.algorithm=anneal", "search: found 'anneal', expected one of"),
     ],
 )
 def test_wrong_assignments(assignment, message):
     with pytest.raises(ValueError, match=message):
         flags(assignments=[assignment])
+
+
+def test_search_that_cannot_minimise_the_energy_is_refused():
+    with pytest.raises(ValueError, match="energy: found 'rollout' with the search"):
+        flags(
+            assignments=[
+                "inference.algorithm=integer_least_squares",
+                "search.energy=rollout",
+            ]
+        )
 
 
 @pytest.mark.parametrize(

@@ -424,6 +424,18 @@ def test_receivers_that_a_prior_couples_cannot_be_chosen():
         model.problems(None, None, None, None, receivers=jnp.arange(2))
     with pytest.raises(ValueError, match="receiver_chunk: found -1"):
         InferenceConfig(receiver_chunk=-1)
+    for search, algorithm, message in [
+        (
+            {"energy": "rollout"},
+            "integer_least_squares",
+            "energy: found 'rollout' with",
+        ),
+        ({"energy": "rollout"}, "straight_through", "expected 'one_step'"),
+        ({"prior": "symmetric"}, "enumeration", "expected independent receivers"),
+    ]:
+        model = small_model(search=SearchConfig(**search))
+        with pytest.raises(ValueError, match=message):
+            model.algorithm(algorithm)
     with pytest.raises(ValueError, match="search: found 'anneal', expected one of"):
         InferenceConfig(algorithm="anneal")
     with pytest.raises(ValueError, match="messages: found 'keep', expected one of"):

@@ -49,7 +49,6 @@ class Run:
             jax.random.key(0),
             modules=config,
             proposal=small_model(encoder="mlp").proposal,
-            batch_size=4,
         )
 
     def train(self, *, stop_after=None, max_to_keep=5):
