@@ -198,6 +198,24 @@ def test_trained_model_on_two_devices(finished, tmp_path):
     assert "training seconds" not in report.format_summary(summary)
 
 
+def test_trained_model_under_another_search_without_samples(finished, tmp_path):
+    """Two or three entities: what is decoded holds every structure of a receiver."""
+    config, workdir, expected = finished
+    config = common.override(
+        config,
+        {
+            "model": str(workdir / "model.npz"),
+            "inference.algorithm": "integer_least_squares",
+            "inference.num_steps": 2,
+            "inference.num_samples": 0,
+        },
+    )
+    summary = train.run(config, tmp_path / "run")
+    assert summary["test_energy"] <= expected["test_energy"] + 1e-4
+    assert "brier_score" in expected and "brier_score" not in summary
+    assert not (tmp_path / "run" / "calibration.png").exists()
+
+
 @pytest.mark.parametrize(
     "values, message",
     [

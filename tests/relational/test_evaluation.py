@@ -34,6 +34,13 @@ def inference_of(edges, proposal_edges=None):
     return Inference(edges, nothing, nothing, proposal_edges, nothing, nothing, nothing)
 
 
+def test_without_samples_there_are_no_probabilities():
+    found = inference_of(np.zeros((1, 2, 2), int))
+    shares = np.full((1, 2, 2, 2), 0.5)
+    assert not found._replace(probabilities=0.0 * shares).is_sampled
+    assert found._replace(probabilities=shares).is_sampled
+
+
 def labelled(labels, num_relations=None):
     return TrajectoryDataset(
         states=np.zeros((len(labels), 3, labels.shape[1], 1)),
