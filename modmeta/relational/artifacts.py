@@ -62,9 +62,20 @@ def load_model(path: str | os.PathLike[str]) -> tuple[RelationalModel, ModelPara
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If the file is damaged or holds something else.
+      ValueError: If the file is damaged, holds something else, or comes from a version
+        with other arrays or options.
     """
     arrays, metadata = load_artifact(path, kind=MODEL_KIND)
+    try:
+        return _rebuild(arrays, metadata)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"model: found {os.fspath(path)} of another version ({error}), expected "
+            "arrays and options of this one; train it again"
+        ) from error
+
+
+def _rebuild(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
     arrays = jax.tree.map(jnp.asarray, arrays)
     constants = dict(arrays["preprocessing"])
     constants["normalization"] = Normalization(**constants["normalization"])

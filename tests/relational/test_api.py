@@ -231,6 +231,12 @@ def test_a_file_from_before_additive_updates_is_read(tmp_path):
         tmp_path / "old.npz", arrays, kind=artifacts.MODEL_KIND, metadata=metadata
     )
     assert artifacts.load_model(tmp_path / "old.npz")[0] == model
+    del arrays["preprocessing"]["target_limit"]
+    save_artifact(
+        tmp_path / "older.npz", arrays, kind=artifacts.MODEL_KIND, metadata=metadata
+    )
+    with pytest.raises(ValueError, match="older.npz of another version .*target_lim"):
+        artifacts.load_model(tmp_path / "older.npz")
 
 
 def with_nan():
