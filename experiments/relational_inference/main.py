@@ -111,6 +111,7 @@ def main(argv: list[str]) -> None:
         _check_processes()
     # Imported late: a wrong flag should not wait for JAX.
     from experiments.relational_inference import report, train
+    from experiments.relational_inference.trained import ModelMismatchError
     from modmeta import devices
     from modmeta.checkpoint import CheckpointMismatchError
     from modmeta.progress import TqdmProgress
@@ -124,7 +125,7 @@ def main(argv: list[str]) -> None:
             mesh = devices.build_mesh(
                 _NUM_DEVICES.value, num_chain_groups=_NUM_CHAIN_GROUPS.value
             )
-    with launcher.refusals(CheckpointMismatchError, DataError):
+    with launcher.refusals(CheckpointMismatchError, DataError, ModelMismatchError):
         summary = train.run(
             config,
             _COMMON.workdir.value,

@@ -10,6 +10,10 @@ from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.model import ModelParams, RelationalModel
 
 
+class ModelMismatchError(ValueError):
+    """A file that holds no model for these systems."""
+
+
 def load(path: str, observed: TrajectoryDataset) -> tuple[RelationalModel, ModelParams]:
     """Reads the `model.npz` of a run and checks it against data.
 
@@ -22,13 +26,16 @@ def load(path: str, observed: TrajectoryDataset) -> tuple[RelationalModel, Model
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If it holds something else, or was trained on other features or
-        another number of frames.
+      ModelMismatchError: If it holds something else, or was trained on other features
+        or another number of frames.
     """
-    model, params = load_model(path)
+    try:
+        model, params = load_model(path)
+    except ValueError as error:
+        raise ModelMismatchError(str(error)) from error
     features = model.bank.layout.spec
     if observed.features != features:
-        raise ValueError(
+        raise ModelMismatchError(
             f"model: found {path} trained on {features}, expected {observed.features}"
         )
     pair = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
@@ -39,7 +46,7 @@ def load(path: str, observed: TrajectoryDataset) -> tuple[RelationalModel, Model
     )
     shapes = [jax.tree.map(lambda leaf: leaf.shape, p) for p in (params, expected)]
     if shapes[0].proposal != shapes[1].proposal:
-        raise ValueError(
+        raise ModelMismatchError(
             f"model: found {path} with a proposal head for another number of frames, "
             f"expected one for {observed.num_frames}"
         )

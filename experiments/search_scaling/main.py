@@ -55,11 +55,12 @@ def main(argv: list[str]) -> None:
                 "training.seed": _COMMON.seed.value,
             },
         )
+    from experiments.relational_inference.trained import ModelMismatchError
     from experiments.search_scaling import report, run
     from modmeta.checkpoint import CheckpointMismatchError
     from modmeta.progress import TqdmProgress
 
-    with launcher.refusals(CheckpointMismatchError):
+    with launcher.refusals(CheckpointMismatchError, ModelMismatchError):
         summary = run.run(
             config,
             _COMMON.workdir.value,
