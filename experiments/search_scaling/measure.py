@@ -29,8 +29,6 @@ from modmeta.search import enumeration
 UNIFORM, LEARNED, OWN = "uniform", "learned", "own moves"
 _TEMPERATURE_DRAWS = 8
 _ENUMERATED_AT_ONCE = 32
-# A problem is a single receiver, of which no part could be inherited whole.
-_OPTIONS = {"genetic": {"crossover": "slot"}}
 
 
 class Curves(NamedTuple):
@@ -165,7 +163,7 @@ def _search(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Energies, confusions and proposals made, see `Curves`, of one chunk."""
     data, candidates, observed = prepared
-    algorithm = model.algorithm(name, **_OPTIONS.get(name, {}))
+    algorithm = model.algorithm(name)
     problems = Problems(model, params, data, candidates, None, observed)
 
     def start(rng_key, data, candidates):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from modmeta.relational import recompute
 from modmeta.relational.modules import ModuleBank, ModuleParams
-from modmeta.relational.preprocessing import Preprocessing
+from modmeta.relational.preprocessing import Preprocessing, compressed
 from modmeta.search import decoding
 from modmeta.supergraphs import SuperGraph
 
@@ -84,9 +84,6 @@ def edge_evidence(
 
 
 def _features(found: decoding.Posterior, uniform: jax.Array) -> jax.Array:
-    def compressed(values):
-        return jnp.sign(values) * jnp.log1p(jnp.abs(values))
-
     distance = found.means - uniform
     deviation = found.deviations * found.misfit
     misfit = jnp.broadcast_to(jnp.log(found.misfit), (len(uniform), 1))

@@ -280,18 +280,16 @@ class RelationalModel:
         name: str = "simulated_annealing",
         *,
         learned: bool = True,
-        **options: Any,
     ) -> search.SearchAlgorithm:
         """A registered search with the moves of the configuration.
 
         Args:
           name: One of `modmeta.search.SEARCHES`.
           learned: Whether proposals follow the proposal head; uniform otherwise.
-          **options: Arguments of its builder, in place of those of the configuration.
 
         Raises:
-          ValueError: If there is no such search or option, or it cannot minimise the
-            energy of the configuration.
+          ValueError: If there is no such search, or it cannot minimise the energy of
+            the configuration.
         """
         config = self.search
         config.check_algorithm(name)
@@ -312,14 +310,16 @@ class RelationalModel:
             )
             weights.append(0.25 * sum(weights))
         chosen = [(m, w) for m, w in zip(moves, weights, strict=True) if w > 0]
-        configured = {
+        options = {
             "propose": proposals.mixture(*zip(*chosen, strict=True)),
             "hastings": config.hastings,
             "uniform_fraction": fraction,
             "num_node_modules": num_node_modules,
+            # Of a problem of a single receiver, no part could be inherited whole.
+            "crossover": "receiver" if config.couples_receivers else "slot",
         }
         taken = search.options_of(name)
-        options = {k: v for k, v in configured.items() if k in taken} | options
+        options = {key: value for key, value in options.items() if key in taken}
         return search.build_search(name, **options)
 
     def problems(

@@ -212,11 +212,7 @@ class ModuleBank:
     def edge_module(self) -> networks.MLP:
         """The architecture of an edge module."""
         if self.is_additive:
-            return networks.MLP(
-                (*self.config.edge_sizes, self.num_outputs),
-                activation=self.config.activation,
-                output_scale=_FIRST_OUTPUTS,
-            )
+            return self._contributor(self.config.edge_sizes)
         return networks.MLP(
             (*self.config.edge_sizes, self.config.message_size),
             activation=self.config.activation,
@@ -227,13 +223,17 @@ class ModuleBank:
     def node_module(self) -> NodeModule | networks.MLP:
         """The architecture of a node module."""
         if self.is_additive:
-            return networks.MLP(
-                (*self.config.node_sizes, self.num_outputs),
-                activation=self.config.activation,
-                output_scale=_FIRST_OUTPUTS,
-            )
+            return self._contributor(self.config.node_sizes)
         return NodeModule(
             self.config.node_sizes, self.num_outputs, self.config.activation
+        )
+
+    def _contributor(self, hidden_sizes: tuple[int, ...]) -> networks.MLP:
+        """A module whose outputs are terms of a sum, see `_contribution`."""
+        return networks.MLP(
+            (*hidden_sizes, self.num_outputs),
+            activation=self.config.activation,
+            output_scale=_FIRST_OUTPUTS,
         )
 
     def _contribution(self, outputs: jax.Array) -> jax.Array:
@@ -387,7 +387,7 @@ class ModuleBank:
     ) -> jax.Array:
         """Errors in units of their scale: what `frame_energies` squares and halves.
 
-        Scales are constants to derivatives. Where messages add up, so are the errors
+        Scales are constants to derivatives. Where messages add up, the errors are
         linear in them: large ones are compressed by the slope at the target, which
         agrees with `frame_energies` to first order in the error.
 

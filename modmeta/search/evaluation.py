@@ -60,6 +60,32 @@ def evaluate(
     return Evaluated(structure, local_energies, total)
 
 
+def evaluate_row(
+    energy: base.Energy,
+    state: base.SearchState,
+    receiver: jax.Array,
+    receivers: jax.Array,
+    row: jax.Array,
+    node_module: jax.Array | None = None,
+) -> Evaluated:
+    """Evaluates the present structure with other incoming edges of one receiver.
+
+    Args:
+      energy: The energy.
+      state: Gives the present structure.
+      receiver: `()` whose edges are others.
+      receivers: `[r]` receivers to evaluate, see `touched_receivers`.
+      row: `[D]` modules of its edges.
+      node_module: `()` its own module; None leaves it.
+    """
+    edge_modules, node_modules = state.structure
+    edge_modules = edge_modules.at[receiver].set(row)
+    if node_module is not None:
+        node_modules = node_modules.at[receiver].set(node_module)
+    structure = base.Structure(edge_modules, node_modules)
+    return evaluate(energy, structure, state.local_energies, receivers)
+
+
 def evaluate_fully(energy: base.Energy, structure: base.Structure) -> Evaluated:
     """Evaluates a structure at all receivers."""
     local_energies = energy.local(structure, jnp.arange(len(structure.node_modules)))
@@ -86,6 +112,19 @@ def lowest(evaluated: Evaluated) -> Evaluated:
     """The one of lowest finite energy (the first if there is none), of leaves `[n]`."""
     energies = jnp.where(jnp.isfinite(evaluated.energy), evaluated.energy, jnp.inf)
     return take(evaluated, jnp.argmin(energies))
+
+
+def draw(
+    rng_key: jax.Array, values: Evaluated, temperature: jax.Array, otherwise: Evaluated
+) -> Evaluated:
+    """One of leaves `[n]`, drawn with weights exp(-energy / T); consumes the key.
+
+    None of non-finite energy is drawn; where there are no others, it is `otherwise`.
+    """
+    is_possible = jnp.isfinite(values.energy)
+    logits = jnp.where(is_possible, -values.energy / temperature, -jnp.inf)
+    drawn = take(values, jax.random.categorical(rng_key, logits))
+    return select(jnp.any(is_possible), drawn, otherwise)
 
 
 def bounded(energies: jax.Array) -> jax.Array:

@@ -67,23 +67,21 @@ def gibbs_sampling(
         receivers = evaluation.touched_receivers(energy, receiver[None], num_receivers)
 
         def evaluate(edge_values, node_module):
-            edge_modules, node_modules = state.structure
-            edge_modules = edge_modules.at[receiver, targets].set(
-                edge_values, mode="drop"
-            )
-            if num_node_modules > 1:
-                node_modules = node_modules.at[receiver].set(node_module)
-            structure = base.Structure(edge_modules, node_modules)
-            return evaluation.evaluate(
-                energy, structure, state.local_energies, receivers
+            row = state.structure.edge_modules[receiver]
+            row = row.at[targets].set(edge_values, mode="drop")
+            if num_node_modules == 1:
+                node_module = None
+            return evaluation.evaluate_row(
+                energy, state, receiver, receivers, row, node_module
             )
 
         values = jax.vmap(evaluate)(jnp.asarray(edges), jnp.asarray(nodes))
-        is_possible = jnp.isfinite(values.energy) & ~is_redundant
-        logits = jnp.where(is_possible, -values.energy / temperature, -jnp.inf)
-        drawn = evaluation.take(values, jax.random.categorical(key, logits))
-        chosen = evaluation.select(
-            jnp.any(is_possible), drawn, evaluation.present(state)
+        possible = jnp.where(is_redundant, jnp.inf, values.energy)
+        chosen = evaluation.draw(
+            key,
+            values._replace(energy=possible),
+            temperature,
+            evaluation.present(state),
         )
         return evaluation.advance(
             state,

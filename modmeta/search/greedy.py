@@ -99,12 +99,8 @@ def greedy_descent(
         receivers = evaluation.touched_receivers(energy, receiver[None], num_receivers)
 
         def evaluate(row, node_module):
-            structure = base.Structure(
-                state.structure.edge_modules.at[receiver].set(row),
-                state.structure.node_modules.at[receiver].set(node_module),
-            )
-            return evaluation.evaluate(
-                energy, structure, state.local_energies, receivers
+            return evaluation.evaluate_row(
+                energy, state, receiver, receivers, row, node_module
             )
 
         values = jax.vmap(evaluate)(rows, nodes)

@@ -121,7 +121,9 @@ def integer_least_squares(
         center = jnp.where(
             mask[:, None], centers[receiver], jax.nn.one_hot(row, num_modules)
         )
-        probabilities = prior(candidates, shares[:, None])[receiver]
+        probabilities = prior(
+            evaluation.take(candidates, receiver), shares[receiver][None]
+        )
         nodes = jnp.arange(num_node_modules, dtype=jnp.int32)
         if num_node_modules == 1:
             nodes = node_module[None]
@@ -144,14 +146,7 @@ def integer_least_squares(
         receivers = evaluation.touched_receivers(energy, receiver[None], num_receivers)
 
         def evaluate(item):
-            row, node_module = item
-            structure = base.Structure(
-                state.structure.edge_modules.at[receiver].set(row),
-                state.structure.node_modules.at[receiver].set(node_module),
-            )
-            return evaluation.evaluate(
-                energy, structure, state.local_energies, receivers
-            )
+            return evaluation.evaluate_row(energy, state, receiver, receivers, *item)
 
         # One after the other: all together would gather their messages all at once.
         decoded = jax.lax.map(evaluate, (rows, nodes))
@@ -160,11 +155,8 @@ def integer_least_squares(
             evaluation.present(state),
             decoded,
         )
-        is_possible = jnp.isfinite(values.energy)
-        logits = jnp.where(is_possible, -values.energy / temperature, -jnp.inf)
-        drawn = evaluation.take(values, jax.random.categorical(key_draw, logits))
-        chosen = evaluation.select(
-            jnp.any(is_possible), drawn, evaluation.present(state)
+        chosen = evaluation.draw(
+            key_draw, values, temperature, evaluation.present(state)
         )
         linearisations = num_node_modules * num_slots * num_modules
         new_state = evaluation.advance(

@@ -73,15 +73,10 @@ def mean_field_descent(
 
         def evaluate(row, module, node_module):
             row = row.at[slot].set(jnp.where(is_real, module, row[slot]))
-            edge_modules = state.structure.edge_modules.at[receiver].set(row)
-            node_modules = state.structure.node_modules
-            if num_node_modules > 1:
-                node_modules = node_modules.at[receiver].set(node_module)
-            return evaluation.evaluate(
-                energy,
-                base.Structure(edge_modules, node_modules),
-                state.local_energies,
-                receivers,
+            if num_node_modules == 1:
+                node_module = None
+            return evaluation.evaluate_row(
+                energy, state, receiver, receivers, row, node_module
             )
 
         rows = jax.random.categorical(
