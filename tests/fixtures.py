@@ -1,5 +1,6 @@
 """What several test modules share: small models, ragged batches, tiny problems."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -19,12 +20,18 @@ from modmeta.search import Candidates, Structure
 # The charge is an input alone: it is not among the predicted columns.
 SPEC = FeatureSpec(("x", "charge", "y", "vx", "vy"), (0, 2), (3, 4))
 PREDICTED = (0, 2, 3, 4)
+LAYOUT = FeatureLayout(SPEC, PREDICTED)
+# Three changes: of "size", and of two angles.
+ANGLES = FeatureLayout(
+    FeatureSpec(("sin a", "sin b", "size", "cos b", "cos a"), (), (), (0, 1), (4, 3)),
+    (0, 1, 2, 3, 4),
+)
 
 
-def random_preprocessing(seed=0, spec=SPEC, predicted=PREDICTED, target_limit=1.5):
+def random_preprocessing(seed=0, layout=LAYOUT, target_limit=1.5):
     """Constants without special values, so that nothing cancels by chance."""
     rng = np.random.default_rng(seed)
-    size = len(spec.names)
+    size = layout.num_features
     matrix = np.eye(size) + 0.2 * rng.normal(size=(size, size))
     return Preprocessing(
         normalization=Normalization(
@@ -32,14 +39,16 @@ def random_preprocessing(seed=0, spec=SPEC, predicted=PREDICTED, target_limit=1.
         ),
         step_matrix=matrix.astype(np.float32),
         step_offset=(0.1 * rng.normal(size=size)).astype(np.float32),
-        target_scale=rng.uniform(0.3, 0.8, len(predicted)).astype(np.float32),
-        target_limit=np.full(len(predicted), target_limit, np.float32),
+        target_scale=rng.uniform(0.3, 0.8, layout.num_targets).astype(np.float32),
+        target_limit=np.full(layout.num_targets, target_limit, np.float32),
         position_scale=np.float32(0.7),
         velocity_scale=np.float32(1.3),
     )
 
 
-def small_model(*, search=None, encoder="none", compress=True, **options):
+def small_model(
+    *, search=None, encoder="none", layout=LAYOUT, compress=True, **options
+):
     """A model with a few hidden units; `options` go to `ModuleConfig`."""
     options = {
         "edge_sizes": (4, 5),
@@ -48,7 +57,7 @@ def small_model(*, search=None, encoder="none", compress=True, **options):
         "activation": "tanh",
         **options,
     }
-    layout = FeatureLayout(SPEC, PREDICTED, compress)
+    layout = dataclasses.replace(layout, compress=compress)
     return RelationalModel(
         bank=ModuleBank(ModuleConfig(**options), layout),
         proposal=ProposalConfig(encoder=encoder, width=8, denoiser_width=8),
@@ -58,7 +67,7 @@ def small_model(*, search=None, encoder="none", compress=True, **options):
 
 def small_params(model, supergraph, num_frames, seed=0):
     """Parameters with all leaves random, biases and output layers included."""
-    preprocessing = random_preprocessing(seed)
+    preprocessing = random_preprocessing(seed, model.bank.layout)
     # Shapes alone: all leaves are drawn anew, so nothing need be compiled.
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), preprocessing, supergraph, num_frames)

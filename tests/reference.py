@@ -29,31 +29,29 @@ class Reference:
         spec = self.layout.spec
         if self.config.geometry == "raw":
             return np.concatenate([sender, receiver])
-        if self.config.geometry == "bilinear":
-            products = [a * b for a in sender for b in receiver]
-            return np.concatenate([sender, receiver, products])
-        displacement = [sender[i] - receiver[i] for i in spec.positions]
-        displacement = np.array(displacement) / self.preprocessing.position_scale
-        velocity = [sender[i] - receiver[i] for i in spec.velocities]
-        velocity = np.array(velocity) / self.preprocessing.velocity_scale
-        distance = np.sqrt(displacement @ displacement + 1e-8)
-        direction = displacement / distance
-        others = [
-            i
-            for i in range(len(spec.names))
-            if i not in spec.positions and i not in spec.velocities
+        parts, others = [], list(range(len(spec.names)))
+        if spec.positions and spec.velocities:
+            displacement = [sender[i] - receiver[i] for i in spec.positions]
+            displacement = np.array(displacement) / self.preprocessing.position_scale
+            velocity = [sender[i] - receiver[i] for i in spec.velocities]
+            velocity = np.array(velocity) / self.preprocessing.velocity_scale
+            distance = np.sqrt(displacement @ displacement + 1e-8)
+            direction = displacement / distance
+            parts += [displacement, velocity, [2.0 * np.log(distance)], direction]
+            parts += [[direction @ velocity]]
+            others = [i for i in others if i not in spec.positions + spec.velocities]
+        else:
+            others = [i for i in others if i not in spec.sines + spec.cosines]
+        # A turn is a quotient of complex numbers.
+        products = [
+            complex(sender[c], sender[s]) * complex(receiver[c], -receiver[s])
+            for s, c in zip(spec.sines, spec.cosines, strict=True)
         ]
-        return np.concatenate(
-            [
-                displacement,
-                velocity,
-                [2.0 * np.log(distance)],
-                direction,
-                [direction @ velocity],
-                sender[others],
-                receiver[others],
-            ]
-        )
+        parts += [
+            [value.imag for value in products],
+            [value.real for value in products],
+        ]
+        return np.concatenate([*parts, sender[others], receiver[others]])
 
     def layers(self, params, module, hidden, is_activated):
         """Layers in order; the last one is followed by an activation or not."""
@@ -66,7 +64,7 @@ class Reference:
 
     def contribution(self, output):
         """A change and its variance, which add up."""
-        size = len(self.layout.predicted)
+        size = len(self.preprocessing.target_scale)
         deviation = np.exp(5.0 * np.tanh(output[size:] / 5.0))
         return np.concatenate([output[:size], deviation**2])
 
@@ -113,7 +111,7 @@ class Reference:
 
     def split(self, output):
         """Outputs of a node as mean and log-scale of its target."""
-        size = len(self.layout.predicted)
+        size = len(self.preprocessing.target_scale)
         log_scale = self.params.log_scale.copy()
         mean, spread = output[:size], output[size:]
         if self.config.node_update == "additive":
@@ -133,23 +131,39 @@ class Reference:
     def baseline(self, state):
         return state @ self.preprocessing.step_matrix + self.preprocessing.step_offset
 
+    def angles(self):
+        spec = self.layout.spec
+        pairs = zip(spec.sines, spec.cosines, strict=True)
+        return [pair for pair in pairs if set(pair) <= set(self.layout.predicted)]
+
+    def columns(self):
+        spec = self.layout.spec
+        return [i for i in self.layout.predicted if i not in spec.sines + spec.cosines]
+
     def target(self, state, following):
-        change = (following - self.baseline(state))[list(self.layout.predicted)]
+        expected = self.baseline(state)
+        change = [following[i] - expected[i] for i in self.columns()]
+        change += [
+            np.angle(
+                complex(following[c], following[s]) / complex(expected[c], expected[s])
+            )
+            for s, c in self.angles()
+        ]
         return self.compressed(change / self.preprocessing.target_scale)
 
     def next_state(self, state, mean):
+        limit = self.preprocessing.target_limit
+        if self.layout.compress:
+            mean = np.clip(mean, -limit, limit)
+            mean = np.sign(mean) * (np.exp(np.abs(mean)) - 1.0)
+        change = list(mean * self.preprocessing.target_scale)
         following = self.baseline(state)
-        for column, value, unit, limit in zip(
-            self.layout.predicted,
-            mean,
-            self.preprocessing.target_scale,
-            self.preprocessing.target_limit,
-            strict=True,
-        ):
-            if self.layout.compress:
-                value = min(max(value, -limit), limit)
-                value = np.sign(value) * (np.exp(np.abs(value)) - 1.0)
-            following[column] += value * unit
+        for column in self.columns():
+            following[column] += change.pop(0)
+        for sine, cosine in self.angles():
+            value = complex(following[cosine], following[sine])
+            value *= np.exp(1j * change.pop(0)) / abs(value)
+            following[sine], following[cosine] = value.imag, value.real
         return following
 
     def frame_energy(self, mean, log_scale, target):

@@ -131,7 +131,7 @@ def kuramoto() -> ExperimentConfig:
     """Five phase oscillators, coupled along half of the directed pairs."""
     return ExperimentConfig(
         data=DataConfig(system="kuramoto", num_train=10_000),
-        modules=ModuleConfig(geometry="raw"),
+        modules=ModuleConfig(null_relation=True),
         bouncegrad=BounceGradConfig(num_steps=6_000),
         training=TrainingConfig(num_evaluations=20),
     )
@@ -188,7 +188,6 @@ def from_flags(
                 "data.file": file,
                 "data.num_train": 0,
                 "data.num_observed": 0,
-                "modules.geometry": "auto",
             },
         )
     if smoke_test:

@@ -182,10 +182,19 @@ def charged() -> ExperimentConfig:
 
 
 def kuramoto() -> ExperimentConfig:
-    """Phase oscillators, two couplings per entity at every size."""
+    """Phase oscillators, two couplings per entity; training sees 5 and 10 of them."""
     training = common.override(
         relational_config.kuramoto(),
-        {"modules.null_relation": True, "data.mean_degree": 2.0},
+        {
+            "data.num_nodes": (5, 10),
+            "data.mean_degree": 2.0,
+            "data.num_train": 3000,
+            "data.num_test": 100,
+            "bouncegrad.num_steps": 3000,
+            "bouncegrad.search_steps": 16,
+            "training.num_evaluations": 6,
+            "training.search_steps": 64,
+        },
     )
     return ExperimentConfig(training=training)
 

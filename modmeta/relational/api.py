@@ -292,6 +292,8 @@ def as_dataset(
     feature_names: Sequence[str] | None = None,
     positions: Sequence[int] = (),
     velocities: Sequence[int] = (),
+    sines: Sequence[int] = (),
+    cosines: Sequence[int] = (),
     frame_interval: float = 1.0,
 ) -> TrajectoryDataset:
     """Wraps an array `[tasks, time, nodes, features]` as a data set.
@@ -302,6 +304,8 @@ def as_dataset(
       feature_names: Names of the features.
       positions: Feature columns that are positions.
       velocities: Feature columns that are the velocities of these positions.
+      sines: Feature columns that are the sines of angles.
+      cosines: Feature columns that are the cosines of these angles.
       frame_interval: Time between frames, in the time unit of the velocities.
 
     Raises:
@@ -309,7 +313,8 @@ def as_dataset(
       ValueError: If a data set comes with labels or features besides.
     """
     if isinstance(trajectories, TrajectoryDataset):
-        if labels is not None or feature_names or positions or velocities:
+        roles = (positions, velocities, sines, cosines)
+        if labels is not None or feature_names or any(roles):
             raise ValueError(
                 "trajectories: found a TrajectoryDataset together with labels or "
                 "names or roles of features, expected these inside the data set"
@@ -320,7 +325,7 @@ def as_dataset(
     names = tuple(feature_names or (f"feature_{i}" for i in range(num_features)))
     return TrajectoryDataset(
         states=array,
-        features=FeatureSpec(names, tuple(positions), tuple(velocities)),
+        features=FeatureSpec(names, positions, velocities, sines, cosines),
         frame_interval=frame_interval,
         edges=labels,
     )
@@ -333,6 +338,8 @@ def infer_relations(
     labels: npt.ArrayLike | None = None,
     positions: Sequence[int] = (),
     velocities: Sequence[int] = (),
+    sines: Sequence[int] = (),
+    cosines: Sequence[int] = (),
     frame_interval: float = 1.0,
     seed: int = 0,
     modules: ModuleConfig | None = None,
@@ -351,9 +358,11 @@ def infer_relations(
       num_relations: Number of relations K to tell apart ("no relation" is one).
       labels: `[tasks, nodes, nodes]` true relations, row = receiver; used for
         `edge_accuracy` and figures alone.
-      positions: Feature columns that are positions. Naming positions and velocities
-        lets the modules see relative geometry, which needs far less data.
+      positions: Feature columns that are positions. Naming positions and velocities,
+        or angles, lets the modules see relative geometry, which needs far less data.
       velocities: Feature columns that are the velocities of these positions.
+      sines: Feature columns that are the sines of angles (phases, headings).
+      cosines: Feature columns that are the cosines of these angles.
       frame_interval: Time between frames, in the time unit of the velocities.
       seed: Seed of everything random.
       modules: Options of the bank; its number of relations is overridden.
@@ -377,6 +386,8 @@ def infer_relations(
         labels=labels,
         positions=positions,
         velocities=velocities,
+        sines=sines,
+        cosines=cosines,
         frame_interval=frame_interval,
     )
     modules = dataclasses.replace(

@@ -117,7 +117,7 @@ def predict_bytes(
 def _decoding_bytes(model: RelationalModel, num_slots: int, num_inputs: int) -> int:
     """Derivatives of a receiver's residuals by its edges, and their factors."""
     bank = model.bank
-    num_residuals = num_inputs * len(bank.layout.predicted)
+    num_residuals = num_inputs * bank.layout.num_targets
     num_weights = num_slots * bank.config.num_relations
     widest = bank.num_projected
     if not bank.is_additive:

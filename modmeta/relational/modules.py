@@ -1,7 +1,7 @@
 """The bank of edge and node modules, and the network that a structure composes.
 
 Letters: N nodes, D slots for incoming edges of a node, K edge modules, M node modules,
-T frames, F features, Y predicted features, H size of a message as it enters a node
+T frames, F features, Y predicted changes, H size of a message as it enters a node
 module.
 """
 
@@ -48,7 +48,8 @@ class ModuleConfig:
         receiver and to the variance of that, the node module says what the own state
         adds, and no message changes what another one means, however many there are.
         "mlp": messages are summed into the first layer of the node module (the paper).
-        "auto": additive where edge modules see relative geometry, as forces add up.
+        "auto": additive where edge modules see relative geometry, as forces and
+        couplings add up.
       activation: See `modmeta.networks.ACTIVATIONS`.
       activate_messages: Whether the activation is applied to messages (the paper).
       geometry: Inputs of the edge modules, see `preprocessing.resolve_geometry`.
@@ -197,7 +198,7 @@ class ModuleBank:
     @property
     def num_outputs(self) -> int:
         """Outputs of a node module: a change, and how far it is known."""
-        num_predicted = len(self.layout.predicted)
+        num_predicted = self.layout.num_targets
         has_scales = (
             self.config.likelihood == "gaussian" and self.config.scale == "state"
         )
@@ -238,7 +239,7 @@ class ModuleBank:
 
     def _contribution(self, outputs: jax.Array) -> jax.Array:
         """Outputs `[..., outputs]` as terms of a sum: changes, and their variances."""
-        num_predicted = len(self.layout.predicted)
+        num_predicted = self.layout.num_targets
         change, log_scale = outputs[..., :num_predicted], outputs[..., num_predicted:]
         return jnp.concatenate([change, jnp.exp(2.0 * _bounded(log_scale))], axis=-1)
 
@@ -261,7 +262,7 @@ class ModuleBank:
                 self.config.num_node_modules,
                 *node_inputs,
             ),
-            log_scale=jnp.zeros((len(self.layout.predicted),)),
+            log_scale=jnp.zeros((self.layout.num_targets,)),
         )
 
     def projected_messages(
@@ -349,7 +350,7 @@ class ModuleBank:
         self, params: ModuleParams, outputs: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Splits outputs `[..., outputs]` into mean and log-scale, each `[..., Y]`."""
-        num_predicted = len(self.layout.predicted)
+        num_predicted = self.layout.num_targets
         mean, spread = outputs[..., :num_predicted], outputs[..., num_predicted:]
         log_scale = jnp.broadcast_to(params.log_scale, mean.shape)
         if self.is_additive and self.layout.compress:

@@ -1,14 +1,15 @@
 """What lies between raw states and the modules: inputs of edges, targets of nodes.
 
 `Preprocessing` is fitted once on the training trajectories, is a pytree of constants,
-and is kept with the model. Letters: F features, Y predicted features.
+and is kept with the model. Letters: F features, Y predicted changes: one of every
+predicted feature, and one of every angle, which has two features.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,8 @@ class FeatureLayout:
     Attributes:
       spec: Names and roles of the columns.
       predicted: Columns that change in time and are predicted; the others (an
-        intrinsic frequency, say) are inputs alone.
+        intrinsic frequency, say) are inputs alone. Sine and cosine of an angle are
+        predicted together.
       compress: Whether targets are compressed by sign(y) log(1 + |y|), which keeps
         close encounters from dominating.
     """
@@ -70,6 +72,22 @@ class FeatureLayout:
     def num_features(self) -> int:
         """Number of feature columns F."""
         return len(self.spec.names)
+
+    @property
+    def turning(self) -> tuple[tuple[int, int], ...]:
+        """Columns of the sine and the cosine of every predicted angle."""
+        return tuple(pair for pair in self.spec.angles if pair[0] in self.predicted)
+
+    @property
+    def shifting(self) -> tuple[int, ...]:
+        """Predicted columns that belong to no angle."""
+        circle = set(self.spec.sines) | set(self.spec.cosines)
+        return tuple(column for column in self.predicted if column not in circle)
+
+    @property
+    def num_targets(self) -> int:
+        """Number of predicted changes Y: of columns, then of angles."""
+        return len(self.shifting) + len(self.turning)
 
 
 def fit_preprocessing(
@@ -93,10 +111,9 @@ def fit_preprocessing(
     if baseline not in BASELINES:
         raise ValueError(f"baseline: found {baseline!r}, expected one of {BASELINES}")
     spec = dataset.features
-    has_velocities = bool(spec.positions) and bool(spec.velocities)
     if baseline == "auto":
-        baseline = "constant_velocity" if has_velocities else "static"
-    if baseline == "constant_velocity" and not has_velocities:
+        baseline = "constant_velocity" if _has_motion(spec) else "static"
+    if baseline == "constant_velocity" and not _has_motion(spec):
         raise ValueError(
             "baseline: constant_velocity needs position and velocity features, found "
             f"positions={spec.positions}, velocities={spec.velocities}"
@@ -115,9 +132,12 @@ def fit_preprocessing(
     mask = dataset.node_mask[:, None, :, None]
     change = states[:, 1:] - states[:, :-1]
     moving = np.abs(np.where(mask, change, 0.0)).max(axis=(0, 1, 2)) > 1e-6
+    for pair in spec.angles:
+        moving[list(pair)] = moving[list(pair)].any()
     predicted = tuple(int(column) for column in np.flatnonzero(moving))
-    residual = states[:, 1:] - (states[:, :-1] @ matrix + shift)
-    residual = np.abs(residual[..., list(predicted)])
+    layout = FeatureLayout(spec, predicted, compress)
+    expected = states[:, :-1] @ matrix + shift
+    residual = np.abs(_changes(layout, expected, states[:, 1:], np))
     rows = np.broadcast_to(mask[..., 0], residual.shape[:-1])  # real nodes
     median = np.median(residual[rows], axis=0)
     # More than half the values at zero: fall back on their spread.
@@ -145,7 +165,7 @@ def fit_preprocessing(
         position_scale=np.float32(deviation(spec.positions)),
         velocity_scale=np.float32(deviation(spec.velocities)),
     )
-    return constants, FeatureLayout(spec, predicted, compress)
+    return constants, layout
 
 
 def _aligned(vector: jax.Array, values: jax.Array) -> jax.Array:
@@ -156,6 +176,32 @@ def _aligned(vector: jax.Array, values: jax.Array) -> jax.Array:
 def _baseline(preprocessing: Preprocessing, states: jax.Array) -> jax.Array:
     offset = _aligned(preprocessing.step_offset, states)
     return states @ preprocessing.step_matrix + offset
+
+
+def _changes(layout: FeatureLayout, states: Any, next_states: Any, xp: Any) -> Any:
+    """Differences of columns, then turns of angles in radians, `[..., Y]`.
+
+    Of all turns between two frames it is the shortest.
+    """
+    shifts = (next_states - states)[..., np.array(layout.shifting, int)]
+    sine, cosine = np.array(layout.turning, int).reshape(-1, 2).T
+    before, after = (
+        (values[..., sine], values[..., cosine]) for values in (states, next_states)
+    )
+    # The offset keeps the gradient finite at padded nodes, which are zero.
+    turns = xp.arctan2(
+        after[0] * before[1] - after[1] * before[0],
+        after[0] * before[0] + after[1] * before[1] + 1e-12,
+    )
+    return xp.concatenate([shifts, turns], axis=-1)
+
+
+def _turned(sine: jax.Array, cosine: jax.Array, turns: jax.Array):
+    """Sine and cosine of angles after a turn, on the unit circle."""
+    radius = jnp.sqrt(sine**2 + cosine**2 + 1e-12)
+    sine, cosine = sine / radius, cosine / radius
+    along, across = jnp.cos(turns), jnp.sin(turns)
+    return sine * along + cosine * across, cosine * along - sine * across
 
 
 def compressed(values: jax.Array) -> jax.Array:
@@ -185,8 +231,8 @@ def encode_targets(
     Returns:
       `[..., Y]`.
     """
-    residual = next_states - _baseline(preprocessing, states)
-    residual = residual[..., np.array(layout.predicted)]
+    expected = _baseline(preprocessing, states)
+    residual = _changes(layout, expected, next_states, jnp)
     scaled = residual / _aligned(preprocessing.target_scale, residual)
     return compressed(scaled) if layout.compress else scaled
 
@@ -206,8 +252,17 @@ def decode_targets(
         limit = _aligned(preprocessing.target_limit, targets)
         targets = expanded(jnp.clip(targets, -limit, limit))
     residual = targets * _aligned(preprocessing.target_scale, targets)
-    baseline = _baseline(preprocessing, states)
-    return baseline.at[..., np.array(layout.predicted)].add(residual)
+    following = _baseline(preprocessing, states)
+    if layout.shifting:
+        shifts = residual[..., : len(layout.shifting)]
+        following = following.at[..., np.array(layout.shifting)].add(shifts)
+    if layout.turning:
+        turns = residual[..., len(layout.shifting) :]
+        sine, cosine = np.array(layout.turning).T
+        after = _turned(following[..., sine], following[..., cosine], turns)
+        following = following.at[..., sine].set(after[0])
+        following = following.at[..., cosine].set(after[1])
+    return following
 
 
 def _raw(preprocessing, spec, senders, receivers):
@@ -215,62 +270,68 @@ def _raw(preprocessing, spec, senders, receivers):
     return jnp.concatenate(jnp.broadcast_arrays(senders, receivers), axis=-1)
 
 
-def _bilinear(preprocessing, spec, senders, receivers):
-    del preprocessing, spec
-    senders, receivers = jnp.broadcast_arrays(senders, receivers)
-    products = senders[..., :, None] * receivers[..., None, :]
-    products = products.reshape(*products.shape[:-2], -1)
-    return jnp.concatenate([senders, receivers, products], axis=-1)
-
-
 def _relative(preprocessing, spec, senders, receivers):
-    positions, velocities = np.array(spec.positions), np.array(spec.velocities)
-    displacement = senders[..., positions] - receivers[..., positions]
-    displacement = displacement / preprocessing.position_scale
-    velocity = senders[..., velocities] - receivers[..., velocities]
-    velocity = velocity / preprocessing.velocity_scale
-    # The offset keeps the logarithm and its gradient finite where two nodes meet.
-    squared = jnp.sum(displacement**2, axis=-1, keepdims=True) + 1e-8
-    direction = displacement * jax.lax.rsqrt(squared)
-    radial = jnp.sum(direction * velocity, axis=-1, keepdims=True)
-    parts = [displacement, velocity, jnp.log(squared), direction, radial]
-    roles = set(spec.positions) | set(spec.velocities)
-    others = np.array([i for i in range(len(spec.names)) if i not in roles], int)
-    if others.size:
-        parts += jnp.broadcast_arrays(senders[..., others], receivers[..., others])
+    parts, others = [], set(range(len(spec.names)))
+    has_motion = _has_motion(spec)
+    if has_motion:
+        positions, velocities = np.array(spec.positions), np.array(spec.velocities)
+        displacement = senders[..., positions] - receivers[..., positions]
+        displacement = displacement / preprocessing.position_scale
+        velocity = senders[..., velocities] - receivers[..., velocities]
+        velocity = velocity / preprocessing.velocity_scale
+        # The offset keeps the logarithm and its gradient finite where two nodes meet.
+        squared = jnp.sum(displacement**2, axis=-1, keepdims=True) + 1e-8
+        direction = displacement * jax.lax.rsqrt(squared)
+        radial = jnp.sum(direction * velocity, axis=-1, keepdims=True)
+        parts += [displacement, velocity, jnp.log(squared), direction, radial]
+        others -= {*spec.positions, *spec.velocities}
+    if spec.angles:
+        sine, cosine = np.array(spec.angles).T
+        ahead, behind = (
+            (states[..., sine], states[..., cosine]) for states in (senders, receivers)
+        )
+        parts += [
+            ahead[0] * behind[1] - ahead[1] * behind[0],
+            ahead[0] * behind[0] + ahead[1] * behind[1],
+        ]
+        if not has_motion:  # else an angle may be a direction in space
+            others -= {*spec.sines, *spec.cosines}
+    if others:
+        columns = np.array(sorted(others))
+        parts += jnp.broadcast_arrays(senders[..., columns], receivers[..., columns])
     return jnp.concatenate(parts, axis=-1)
 
 
-GEOMETRIES: dict[str, Callable] = {
-    "raw": _raw,
-    "relative": _relative,
-    "bilinear": _bilinear,
-}
+def _has_motion(spec: FeatureSpec) -> bool:
+    return bool(spec.positions) and bool(spec.velocities)
+
+
+GEOMETRIES: dict[str, Callable] = {"raw": _raw, "relative": _relative}
 
 
 def resolve_geometry(name: str, spec: FeatureSpec) -> str:
     """Resolves "auto" and checks that the features allow the geometry.
 
     "raw": sender state, receiver state (the paper). "relative": displacement,
-    relative velocity, log squared distance, unit direction, radial velocity, other
-    features as they are. "bilinear": both states and all products of a feature of
-    one with a feature of the other, in which the sine of a phase difference is
-    linear. "auto": relative where positions and velocities are known, else raw.
+    relative velocity, log squared distance, unit direction, radial velocity; sine and
+    cosine of differences of angles; other features as they are, and angles too where
+    there are positions. "auto": relative where positions and velocities or angles
+    are known, else raw.
 
     Raises:
       ValueError: If the name is unknown or the features do not allow it.
     """
-    has_velocities = bool(spec.positions) and bool(spec.velocities)
+    has_relations = _has_motion(spec) or bool(spec.angles)
     if name == "auto":
-        return "relative" if has_velocities else "raw"
+        return "relative" if has_relations else "raw"
     if name not in GEOMETRIES:
         raise ValueError(
             f"geometry: found {name!r}, expected auto or one of {sorted(GEOMETRIES)}"
         )
-    if name == "relative" and not has_velocities:
+    if name == "relative" and not has_relations:
         raise ValueError(
-            "geometry: relative needs position and velocity features, found "
-            f"positions={spec.positions}, velocities={spec.velocities}"
+            "geometry: relative needs position and velocity features, or sines and "
+            f"cosines, found positions={spec.positions}, velocities={spec.velocities}"
         )
     return name
 

@@ -20,7 +20,7 @@ from modmeta.relational import preprocessing as preprocessing_lib
 from modmeta.relational import recompute
 from modmeta.relational.model import SearchConfig
 from modmeta.search import enumeration
-from tests.fixtures import Batch, TinyProblem, small_model, small_params
+from tests.fixtures import ANGLES, Batch, TinyProblem, small_model, small_params
 from tests.reference import Reference
 
 SIZES = (3, 1, 4)
@@ -36,7 +36,7 @@ VARIANTS = {
         "compress": False,
     },
     "rich": {
-        "geometry": "bilinear",
+        "geometry": "raw",
         "num_relations": 3,
         "num_node_modules": 2,
         "null_relation": True,
@@ -51,6 +51,8 @@ VARIANTS = {
         "node_update": "mlp",
         "activate_messages": True,
     },
+    "angles": {"layout": ANGLES},
+    "raw angles": {"layout": ANGLES, "geometry": "raw", "compress": False},
     "sum": {"scale": "feature", "num_node_modules": 2, "null_relation": True},
 }
 

@@ -1,5 +1,7 @@
 """Inputs and targets against formulas in NumPy, and against what physics demands."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +10,22 @@ import pytest
 from modmeta.relational import preprocessing as p
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
 from modmeta.relational.data.normalization import denormalize, normalize
-from tests.fixtures import PREDICTED, SPEC, random_preprocessing, small_model
+from tests.fixtures import (
+    ANGLES,
+    LAYOUT,
+    PREDICTED,
+    SPEC,
+    random_preprocessing,
+    small_model,
+)
 from tests.reference import Reference
 
 INTERVAL = 0.37
 NO_ROLES = FeatureSpec(("a", "b"))
+HEADINGS = p.FeatureLayout(
+    FeatureSpec(("x", "y", "vx", "vy", "s", "c"), (0, 1), (2, 3), (4,), (5,)),
+    (0, 1, 2, 3, 4, 5),
+)
 
 
 def dataset(spec=SPEC, *, seed=0, num_nodes=(4, 2, 3)):
@@ -41,7 +54,7 @@ def free_motion(spec=SPEC, num_frames=5):
 
 @pytest.mark.parametrize("compress", [True, False])
 def test_decode_inverts_encode(compress):
-    layout = p.FeatureLayout(SPEC, PREDICTED, compress)
+    layout = dataclasses.replace(LAYOUT, compress=compress)
     constants = random_preprocessing(target_limit=20.0)
     rng = np.random.default_rng(0)
     states, following = rng.normal(size=(2, 3, 7, 5)).astype(np.float32)
@@ -59,9 +72,10 @@ def test_decode_inverts_encode(compress):
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_encode_equals_the_reference(compress):
-    model = small_model(compress=compress)
-    constants = random_preprocessing()
+@pytest.mark.parametrize("layout", [LAYOUT, ANGLES], ids=["motion", "angles"])
+def test_encode_equals_the_reference(layout, compress):
+    model = small_model(layout=layout, compress=compress)
+    constants = random_preprocessing(layout=layout)
     reference = reference_of(model, constants)
     states, following = np.random.default_rng(1).normal(size=(2, 20, 5))
     found = p.encode_targets(
@@ -72,12 +86,11 @@ def test_encode_equals_the_reference(compress):
 
 
 def test_compressed_targets_are_cut_at_the_limit():
-    layout = p.FeatureLayout(SPEC, PREDICTED)
     constants = random_preprocessing(target_limit=1.5)
     states = jnp.zeros((1, 5))
-    at_limit = p.decode_targets(constants, layout, states, jnp.full((1, 4), 1.5))
+    at_limit = p.decode_targets(constants, LAYOUT, states, jnp.full((1, 4), 1.5))
     for value in (2.0, 1e3, 1e30):
-        beyond = p.decode_targets(constants, layout, states, jnp.full((1, 4), value))
+        beyond = p.decode_targets(constants, LAYOUT, states, jnp.full((1, 4), value))
         np.testing.assert_array_equal(beyond, at_limit)
 
 
@@ -157,15 +170,21 @@ def test_rarely_moving_feature_gets_a_positive_scale():
 
 
 @pytest.mark.parametrize(
-    "geometry, size", [("raw", 10), ("relative", 10), ("bilinear", 35)]
+    "geometry, layout, size",
+    [
+        ("raw", LAYOUT, 10),
+        ("relative", LAYOUT, 10),
+        ("relative", ANGLES, 6),
+        ("relative", HEADINGS, 14),
+    ],
 )
-def test_geometry_equals_the_reference(geometry, size):
-    model = small_model(geometry=geometry)
-    constants = random_preprocessing()
+def test_geometry_equals_the_reference(geometry, layout, size):
+    model = small_model(layout=layout, geometry=geometry)
+    constants = random_preprocessing(layout=layout)
     reference = reference_of(model, constants)
     rng = np.random.default_rng(0)
-    senders = rng.normal(size=(4, 3, 5))
-    receivers = rng.normal(size=(4, 1, 5))  # one receiver, many senders
+    senders = rng.normal(size=(4, 3, layout.num_features))
+    receivers = rng.normal(size=(4, 1, layout.num_features))  # of many senders
     found = p.edge_inputs(
         geometry,
         constants,
@@ -181,11 +200,10 @@ def test_geometry_equals_the_reference(geometry, size):
 
 
 def relative(senders, receivers):
-    layout = p.FeatureLayout(SPEC, PREDICTED)
     inputs = p.edge_inputs(
         "relative",
         random_preprocessing(),
-        layout,
+        LAYOUT,
         jnp.float32(senders),
         jnp.float32(receivers),
     )
@@ -232,31 +250,84 @@ def test_relative_geometry_under_motions():
 
 def test_relative_geometry_is_finite_where_nodes_meet():
     state = jnp.arange(5.0)
-    layout = p.FeatureLayout(SPEC, PREDICTED)
 
     def total(sender):
         return jnp.sum(
-            p.edge_inputs("relative", random_preprocessing(), layout, sender, state)
+            p.edge_inputs("relative", random_preprocessing(), LAYOUT, sender, state)
         )
 
     value, gradient = jax.value_and_grad(total)(state)
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
-def test_sine_of_phase_difference_is_linear_in_bilinear_inputs():
-    spec = FeatureSpec(("sin", "cos"))
-    one, other = np.random.default_rng(0).uniform(0, 2 * np.pi, (2, 30))
-    inputs = p.edge_inputs(
-        "bilinear",
-        None,
-        p.FeatureLayout(spec, (0, 1)),
-        jnp.float32(np.stack([np.sin(one), np.cos(one)], axis=1)),
-        jnp.float32(np.stack([np.sin(other), np.cos(other)], axis=1)),
+def circle(angles, others=()):
+    """States of `ANGLES` with two angles, `[..., 5]`."""
+    size = np.zeros(angles.shape[:-1]) if not len(others) else others
+    sine, cosine = np.sin(angles), np.cos(angles)
+    columns = (sine[..., 0], sine[..., 1], size, cosine[..., 1], cosine[..., 0])
+    return np.stack(columns, axis=-1).astype(np.float32)
+
+
+def fitted_angles():
+    rng = np.random.default_rng(3)
+    turns = rng.normal(size=(2, 8, 3, 2), scale=[0.4, 0.1]).cumsum(axis=1)
+    states = circle(turns, 1.0 + rng.normal(size=(2, 8, 3)).cumsum(axis=1))
+    return p.fit_preprocessing(
+        TrajectoryDataset(states=states, features=ANGLES.spec, frame_interval=1.0)
+    ), turns
+
+
+def test_fitted_angles_by_hand():
+    """Angles keep their units, and are one target each."""
+    (constants, layout), turns = fitted_angles()
+    assert layout == ANGLES and layout.num_targets == 3
+    np.testing.assert_array_equal(constants.normalization.offset[[0, 1, 3, 4]], 0.0)
+    np.testing.assert_array_equal(constants.normalization.scale[[0, 1, 3, 4]], 1.0)
+    changes = np.abs(np.diff(turns, axis=1)).reshape(-1, 2)
+    np.testing.assert_allclose(
+        constants.target_scale[1:], 1.5 * np.median(changes, axis=0), rtol=1e-4
     )
-    coefficients, *_ = np.linalg.lstsq(
-        np.asarray(inputs, np.float64), np.sin(one - other), rcond=None
+
+
+def test_angles_turn_across_the_cut_and_stay_on_the_circle():
+    """The target of a turn is the turn, wherever it starts."""
+    (constants, layout), _ = fitted_angles()
+    rng = np.random.default_rng(4)
+    before = rng.uniform(-np.pi, np.pi, (50, 2))
+    turns = rng.uniform(-0.9 * np.pi, 0.9 * np.pi, (50, 2))
+    states, following = circle(before), circle(before + turns)
+    layout = dataclasses.replace(layout, compress=False)
+    targets = p.encode_targets(constants, layout, states, following)
+    found = np.asarray(targets)[:, 1:] * constants.target_scale[1:]
+    np.testing.assert_allclose(found, turns, atol=1e-5)
+    # Noise off the circle is not carried on.
+    noisy = states * np.float32([1.2, 0.7, 1.0, 0.7, 1.2])
+    decoded = p.decode_targets(constants, layout, jnp.asarray(noisy), targets)
+    np.testing.assert_allclose(decoded, following, atol=1e-5)
+
+
+def test_gradients_of_angles_are_finite_at_padded_nodes():
+    (constants, layout), _ = fitted_angles()
+
+    def total(states):
+        targets = p.encode_targets(constants, layout, states, states)
+        return jnp.sum(p.decode_targets(constants, layout, states, targets))
+
+    value, gradient = jax.value_and_grad(total)(jnp.zeros((2, 5)))
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+def test_relative_angles_ignore_a_common_turn():
+    constants = random_preprocessing(layout=ANGLES)
+    rng = np.random.default_rng(5)
+    senders, receivers = rng.uniform(-np.pi, np.pi, (2, 20, 2))
+    common = rng.uniform(-np.pi, np.pi, (1, 2))
+    first, second = (
+        p.edge_inputs("relative", constants, ANGLES, circle(a), circle(b))
+        for a, b in ((senders, receivers), (senders + common, receivers + common))
     )
-    np.testing.assert_allclose(inputs @ coefficients, np.sin(one - other), atol=1e-4)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    np.testing.assert_allclose(first[:, :2], np.sin(senders - receivers), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +336,7 @@ def test_sine_of_phase_difference_is_linear_in_bilinear_inputs():
         ("auto", SPEC, "relative"),
         ("auto", NO_ROLES, "raw"),
         ("auto", FeatureSpec(("x",), positions=(0,)), "raw"),
-        ("bilinear", NO_ROLES, "bilinear"),
+        ("auto", ANGLES.spec, "relative"),
         ("raw", SPEC, "raw"),
     ],
 )

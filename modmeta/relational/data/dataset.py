@@ -194,18 +194,20 @@ class TrajectoryDataset:
 
 
 def validate(dataset: TrajectoryDataset) -> TrajectoryDataset:
-    """Checks a whole data set, including that every feature varies.
+    """Checks a whole data set, including that features vary and angles are angles.
 
-    The constructor makes all other checks. This one is apart because a few tasks of
-    a sound data set may well hold a feature that does not vary among them.
+    The constructor makes all other checks. These are apart because a few tasks of a
+    sound data set may well hold a feature that does not vary among them.
 
     Returns:
       The data set itself.
 
     Raises:
       DataError: See `TrajectoryDataset`; also if a feature has the same value at
-        every real node, frame and task.
+        every real node, frame and task, or if sines and cosines are off the unit
+        circle.
     """
     dataset = dataclasses.replace(dataset)
     validation.check_varying(dataset.states, dataset.node_mask, dataset.features.names)
+    validation.check_angles(dataset.states, dataset.node_mask, dataset.features)
     return dataset

@@ -10,10 +10,12 @@ The `.npy` files of the NRI generator are read by `nri_files`. The arrays of a `
 | `num_relations` | scalar | no | default: largest label + 1 |
 | `feature_names` | `[features]`, text | no | default: see below |
 | `positions`, `velocities` | vectors of columns | no | default: none |
+| `sines`, `cosines` | vectors of columns | no | of the same angles; default: none |
 | `frame_interval` | scalar | no | default 1 |
 
 Columns without `feature_names` are called `feature_0`, `feature_1`, and so on. Give
-`positions` and `velocities` where there are such columns: they share one scale.
+`positions` and `velocities` where there are such columns: they share one scale. Give
+an angle as its sine and its cosine.
 """
 
 from __future__ import annotations
@@ -34,8 +36,7 @@ _OPTIONAL_ARRAYS = (
     "node_mask",
     "num_relations",
     "feature_names",
-    "positions",
-    "velocities",
+    *validation.ROLES,
     "frame_interval",
 )
 
@@ -57,10 +58,10 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
         "states": dataset.states,
         "node_mask": dataset.node_mask,
         "feature_names": np.array(dataset.features.names),
-        "positions": np.array(dataset.features.positions, np.int32),
-        "velocities": np.array(dataset.features.velocities, np.int32),
         "frame_interval": np.float64(dataset.frame_interval),
     }
+    for role in validation.ROLES:
+        arrays[role] = np.array(getattr(dataset.features, role), np.int32)
     if dataset.edges is not None:
         arrays["edges"] = dataset.edges
     if dataset.num_relations is not None:
@@ -176,7 +177,7 @@ def _entry(path: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str) -> np.n
 
 def _read_features(arrays: dict[str, np.ndarray], num_features: int) -> FeatureSpec:
     roles = {}
-    for role in ("positions", "velocities"):
+    for role in validation.ROLES:
         columns = np.atleast_1d(arrays.get(role, np.zeros(0, np.int32)))
         if columns.size and (columns.dtype.kind not in "iu" or columns.ndim != 1):
             raise DataError(

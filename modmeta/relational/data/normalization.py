@@ -67,11 +67,11 @@ def fit_normalization(dataset: TrajectoryDataset) -> Normalization:
     """Finds the map that takes training data to [-1, 1].
 
     All position columns share one minimum and maximum (over both axes, all nodes,
-    all frames), all velocity columns share another pair, and every other column has
-    its own. Padded nodes are left out. This is the scaling under which prediction
-    errors are reported for the springs and charged data of Kipf et al., "Neural
-    Relational Inference for Interacting Systems", ICML 2018; use the constants of
-    the training data for validation and test data too.
+    all frames), all velocity columns share another pair, sines and cosines stay as
+    they are, and every other column has its own. Padded nodes are left out. This is
+    the scaling under which prediction errors are reported for the springs and charged
+    data of Kipf et al., "Neural Relational Inference for Interacting Systems", ICML
+    2018; use the constants of the training data for validation and test data too.
 
     Args:
       dataset: The training data, with at least one task.
@@ -94,6 +94,8 @@ def fit_normalization(dataset: TrajectoryDataset) -> Normalization:
             columns = list(group)
             low[columns] = low[columns].min()
             high[columns] = high[columns].max()
+    circle = [*dataset.features.sines, *dataset.features.cosines]
+    low[circle], high[circle] = -1.0, 1.0
     scale = ((high - low) / 2).astype(np.float32)
     if not (scale > 0).all():
         (column,) = validation.first_index(~(scale > 0))

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 MINIMUM_FRAMES = 3
+ROLES = ("positions", "velocities", "sines", "cosines")
 _STATE_AXES = "[tasks, time, nodes, features]"
 
 
@@ -24,27 +25,31 @@ class FeatureSpec:
         the data are normalised.
       velocities: Columns that hold the velocities of `positions`, in the same
         order. Either both tuples have the same length or one of them is empty.
+      sines: Columns that hold the sines of angles (phases, headings, torsions).
+      cosines: Columns that hold the cosines of the same angles, in the same order.
 
     Raises:
       DataError: If names repeat, or a column is out of range or has two roles, or
-        the two tuples have different lengths and neither is empty.
+        roles that belong together disagree in length.
     """
 
     names: tuple[str, ...]
     positions: tuple[int, ...] = ()
     velocities: tuple[int, ...] = ()
+    sines: tuple[int, ...] = ()
+    cosines: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Freezes the fields as tuples and checks them."""
         object.__setattr__(self, "names", tuple(str(name) for name in self.names))
-        for role in ("positions", "velocities"):
+        for role in ROLES:
             columns = tuple(int(column) for column in getattr(self, role))
             object.__setattr__(self, role, columns)
         if not self.names:
             raise DataError("feature names: found none, expected at least one")
         if len(set(self.names)) != len(self.names):
             raise DataError(f"feature names: {self.names} repeat, expected distinct")
-        columns = self.positions + self.velocities
+        columns = sum((getattr(self, role) for role in ROLES), ())
         for column in columns:
             if not 0 <= column < len(self.names):
                 raise DataError(
@@ -52,9 +57,9 @@ class FeatureSpec:
                     f"{len(self.names) - 1} for the features {self.names}"
                 )
         if len(set(columns)) != len(columns):
+            found = ", ".join(f"{role} {getattr(self, role)}" for role in ROLES)
             raise DataError(
-                f"feature columns: positions {self.positions} and velocities "
-                f"{self.velocities} overlap, expected one role per column"
+                f"feature columns: {found} overlap, expected one role per column"
             )
         if self.positions and self.velocities:
             if len(self.positions) != len(self.velocities):
@@ -63,11 +68,21 @@ class FeatureSpec:
                     f"{len(self.velocities)} velocities, expected as many of each, "
                     "or none of one"
                 )
+        if len(self.sines) != len(self.cosines):
+            raise DataError(
+                f"feature columns: found {len(self.sines)} sines and "
+                f"{len(self.cosines)} cosines, expected both of every angle"
+            )
 
     @property
     def num_features(self) -> int:
         """Number of feature columns."""
         return len(self.names)
+
+    @property
+    def angles(self) -> tuple[tuple[int, int], ...]:
+        """Columns of the sine and the cosine of every angle."""
+        return tuple(zip(self.sines, self.cosines, strict=True))
 
 
 PARTICLE_FEATURES = FeatureSpec(
@@ -200,6 +215,25 @@ def check_varying(
             f"states: found the one value {states[0, 0, 0, column]} in all of feature "
             f"{column} ({names[column]!r}), expected a feature that varies"
         )
+
+
+def check_angles(
+    states: np.ndarray, node_mask: np.ndarray, features: FeatureSpec
+) -> None:
+    """Raises a DataError if columns named as sine and cosine are not of an angle.
+
+    Noise is allowed: half of the squared radii must lie within a factor of two of 1.
+    """
+    present = np.broadcast_to(node_mask[:, None], states.shape[:-1])
+    for sine, cosine in features.angles:
+        squared = states[..., sine] ** 2 + states[..., cosine] ** 2
+        median = float(np.median(squared[present])) if present.any() else 1.0
+        if not 0.5 <= median <= 2.0:
+            raise DataError(
+                f"states: found sine^2 + cosine^2 = {median:.3g} (median) in the "
+                f"features {features.names[sine]!r} and {features.names[cosine]!r}, "
+                "expected 1, the sine and the cosine of an angle"
+            )
 
 
 def _refuse_labels(edges: np.ndarray, wrong: np.ndarray, wanted: str) -> None:

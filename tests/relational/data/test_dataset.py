@@ -229,11 +229,31 @@ def test_validate_sees_later_changes_of_the_arrays():
             {"names": ("x", "y", "vx"), "positions": (0, 1), "velocities": (2,)},
             "2 positions and 1 velocities",
         ),
+        ({"names": ("s", "c"), "sines": (0,)}, "1 sines and 0 cosines"),
+        ({"names": ("s", "c"), "sines": (0,), "cosines": (0,)}, "overlap"),
     ],
 )
 def test_feature_spec_checks_itself(options, message):
     with pytest.raises(data.DataError, match=message):
         data.FeatureSpec(**options)
+
+
+def test_sines_and_cosines_lie_near_the_unit_circle():
+    rng = np.random.default_rng(0)
+    angles = rng.uniform(0, 2 * np.pi, (2, 5, 3))
+    states = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+    features = data.FeatureSpec(("s", "c"), sines=(0,), cosines=(1,))
+    for noise, is_sound in ((0.0, True), (0.2, True), (4.0, False)):
+        dataset = data.TrajectoryDataset(
+            states=states + noise * rng.normal(size=states.shape),
+            features=features,
+            frame_interval=1.0,
+        )
+        if is_sound:
+            data.validate(dataset)
+        else:
+            with pytest.raises(data.DataError, match="'s' and 'c', expected 1"):
+                data.validate(dataset)
 
 
 def test_take_and_frames_and_without_labels():

@@ -8,10 +8,17 @@ from modmeta.relational import data
 
 def make_dataset(labelled=True):
     rng = np.random.default_rng(0)
+    circle = np.exp(1j * rng.normal(size=(4, 3, 3, 1)))
     return data.TrajectoryDataset(
-        states=rng.normal(size=(4, 3, 3, 5)),
+        states=np.concatenate(
+            [rng.normal(size=(4, 3, 3, 5)), circle.real, circle.imag], axis=-1
+        ),
         features=data.FeatureSpec(
-            names=("x", "y", "mass", "vx", "vy"), positions=(0, 1), velocities=(3, 4)
+            names=("x", "y", "mass", "vx", "vy", "cos", "sin"),
+            positions=(0, 1),
+            velocities=(3, 4),
+            sines=(6,),
+            cosines=(5,),
         ),
         frame_interval=0.25,
         node_mask=np.arange(3) < np.array([3, 2, 1, 3])[:, None],

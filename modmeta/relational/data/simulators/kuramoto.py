@@ -21,8 +21,10 @@ FREQUENCY_RANGE = (1.0, 10.0)
 
 Observation = Literal["state", "phase", "published"]
 _FEATURES = {
-    "state": FeatureSpec(names=("sin_phi", "cos_phi", "omega")),
-    "phase": FeatureSpec(names=("dphi", "sin_phi", "cos_phi", "omega")),
+    "state": FeatureSpec(("sin_phi", "cos_phi", "omega"), sines=(0,), cosines=(1,)),
+    "phase": FeatureSpec(
+        ("dphi", "sin_phi", "cos_phi", "omega"), sines=(1,), cosines=(2,)
+    ),
     "published": FeatureSpec(names=("dphi", "sin_phi", "phi", "omega")),
 }
 
@@ -88,7 +90,7 @@ def simulate_kuramoto(
       task_batch: Tasks integrated together; it changes speed only.
 
     Returns:
-      A labelled data set with three or four features, none a position or a velocity.
+      A labelled data set with three or four features.
 
     Raises:
       ValueError: If a size is too small, couplings and probabilities disagree, or
