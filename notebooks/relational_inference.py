@@ -61,7 +61,8 @@ print(observed.states.shape, observed.features.names)
 #
 # Pass an array. Say which columns are positions and velocities if you have such, and
 # how much time lies between two frames: the modules then see relative geometry, which
-# needs far less data. Without these the features are taken as they are.
+# needs far less data. Columns of sines and cosines of angles (`sines=`, `cosines=`) do
+# the same. Without these the features are taken as they are.
 #
 # ```python
 # result = infer_relations(
@@ -76,7 +77,7 @@ print(observed.states.shape, observed.features.names)
 #
 # Systems may differ in size: `data.pad_systems([...])` puts arrays `[time, bodies,
 # features]` into one data set. `data.load("mine.npz")` reads a file that holds
-# `states` and, if you like, `edges`, `positions`, `velocities`, `frame_interval`.
+# `states` and, if you like, `edges`, `frame_interval` and the columns above.
 
 # %%
 array, labels = observed.states, observed.edges

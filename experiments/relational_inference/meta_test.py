@@ -156,7 +156,9 @@ def meta_test(
             if name in errors:
                 summary[key] = evaluation.errors_at(errors[name], REPORTED_STEPS)
 
-    curves, proposals = _search_curves(keys[3], config, model, params, observed, mesh)
+    curves, proposals = _search_curves(
+        keys[3], config, model, params, observed, cold, mesh
+    )
     return MetaTest(summary, cold, predictions, errors, truth, names, curves, proposals)
 
 
@@ -219,20 +221,25 @@ def _symmetric_search(
 
 
 def _search_curves(
-    rng_key, config, model, params, observed, mesh
+    rng_key, config, model, params, observed, cold, mesh
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Lowest energy against proposals from random starts, by kind of proposal."""
-    subset = observed.take(np.arange(min(_CURVE_SYSTEMS, observed.num_tasks)))
-    kinds = {"uniform": False, "learned": True}
-    if model.proposal.encoder == "none":
-        kinds.pop("learned")
-    curves, num_proposals = {}, 0.0
-    for name, learned in kinds.items():
-        options = dataclasses.replace(
-            config.inference, learned=learned, num_chains=1, num_samples=0
+    """Lowest energy of a chain against its proposals, by kind of proposal.
+
+    The search of the test systems is one of the curves already.
+    """
+    num_curves = min(_CURVE_SYSTEMS, observed.num_tasks)
+    options = config.inference
+    num_proposals = cold.num_proposals.mean() / options.num_chains
+    proposals = num_proposals * np.arange(1, options.num_steps + 1) / options.num_steps
+    has_head = model.proposal.encoder != "none"
+    is_learned = has_head and options.learned
+    curves = {is_learned: cold.best_energies[:num_curves]}
+    if has_head:
+        other = dataclasses.replace(
+            options, learned=not is_learned, num_chains=1, num_samples=0
         )
-        found = api.infer_dataset(rng_key, model, params, subset, options, mesh=mesh)
-        curves[name] = found.best_energies
-        num_proposals = found.num_proposals.mean()
-    num_steps = config.inference.num_steps
-    return curves, num_proposals * np.arange(1, num_steps + 1) / num_steps
+        subset = observed.take(np.arange(num_curves))
+        found = api.infer_dataset(rng_key, model, params, subset, other, mesh=mesh)
+        curves[not is_learned] = found.best_energies
+    names = {False: "uniform", True: "learned"}
+    return {names[kind]: curves[kind] for kind in sorted(curves)}, proposals
