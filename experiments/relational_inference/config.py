@@ -132,7 +132,7 @@ def kuramoto() -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(system="kuramoto", num_train=10_000),
         modules=ModuleConfig(null_relation=True),
-        bouncegrad=BounceGradConfig(num_steps=6_000),
+        bouncegrad=BounceGradConfig(num_steps=10_000),
         training=TrainingConfig(num_evaluations=20),
     )
 
