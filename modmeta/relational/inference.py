@@ -178,6 +178,7 @@ def _map_batches(function: Callable[[Any], Any], items: tuple[Any, TaskBatch]) -
     rows = jnp.minimum(jnp.arange(max(num_batches, 2)), num_batches - 1)
     items = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], items)
 
+    @jax.jit  # traced once for both the shapes of the result and the loop
     def one(index):
         return function(jax.tree.map(lambda leaf: leaf[index], items))
 
@@ -190,7 +191,8 @@ def _map_batches(function: Callable[[Any], Any], items: tuple[Any, TaskBatch]) -
         lambda leaf: jnp.zeros((rows.shape[0], *leaf.shape), leaf.dtype),
         jax.eval_shape(one, jnp.int32(0)),
     )
-    found = jax.lax.fori_loop(0, jnp.sum(is_real), body, empty)
+    # A plain 0 would make the index weakly typed, and trace the function once more.
+    found = jax.lax.fori_loop(jnp.int32(0), jnp.sum(is_real), body, empty)
     return jax.tree.map(lambda leaf: leaf[:num_batches], found)
 
 

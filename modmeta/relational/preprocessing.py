@@ -178,21 +178,26 @@ def _baseline(preprocessing: Preprocessing, states: jax.Array) -> jax.Array:
     return states @ preprocessing.step_matrix + offset
 
 
+def _difference(
+    states: Any, others: Any, angles: tuple[tuple[int, int], ...]
+) -> tuple[Any, Any]:
+    """Sines and cosines of angles of `states` minus angles of `others`."""
+    sine, cosine = np.array(angles, int).reshape(-1, 2).T
+    (s1, c1), (s2, c2) = (
+        (values[..., sine], values[..., cosine]) for values in (states, others)
+    )
+    return s1 * c2 - c1 * s2, c1 * c2 + s1 * s2
+
+
 def _changes(layout: FeatureLayout, states: Any, next_states: Any, xp: Any) -> Any:
     """Differences of columns, then turns of angles in radians, `[..., Y]`.
 
     Of all turns between two frames it is the shortest.
     """
     shifts = (next_states - states)[..., np.array(layout.shifting, int)]
-    sine, cosine = np.array(layout.turning, int).reshape(-1, 2).T
-    before, after = (
-        (values[..., sine], values[..., cosine]) for values in (states, next_states)
-    )
+    sine, cosine = _difference(next_states, states, layout.turning)
     # The offset keeps the gradient finite at padded nodes, which are zero.
-    turns = xp.arctan2(
-        after[0] * before[1] - after[1] * before[0],
-        after[0] * before[0] + after[1] * before[1] + 1e-12,
-    )
+    turns = xp.arctan2(sine, cosine + 1e-12)
     return xp.concatenate([shifts, turns], axis=-1)
 
 
@@ -272,34 +277,30 @@ def _raw(preprocessing, spec, senders, receivers):
 
 def _relative(preprocessing, spec, senders, receivers):
     parts, others = [], set(range(len(spec.names)))
-    has_motion = _has_motion(spec)
-    if has_motion:
-        positions, velocities = np.array(spec.positions), np.array(spec.velocities)
-        displacement = senders[..., positions] - receivers[..., positions]
-        displacement = displacement / preprocessing.position_scale
-        velocity = senders[..., velocities] - receivers[..., velocities]
-        velocity = velocity / preprocessing.velocity_scale
-        # The offset keeps the logarithm and its gradient finite where two nodes meet.
-        squared = jnp.sum(displacement**2, axis=-1, keepdims=True) + 1e-8
-        direction = displacement * jax.lax.rsqrt(squared)
-        radial = jnp.sum(direction * velocity, axis=-1, keepdims=True)
-        parts += [displacement, velocity, jnp.log(squared), direction, radial]
+    if _has_motion(spec):
+        parts += _relative_motion(preprocessing, spec, senders, receivers)
         others -= {*spec.positions, *spec.velocities}
     if spec.angles:
-        sine, cosine = np.array(spec.angles).T
-        ahead, behind = (
-            (states[..., sine], states[..., cosine]) for states in (senders, receivers)
-        )
-        parts += [
-            ahead[0] * behind[1] - ahead[1] * behind[0],
-            ahead[0] * behind[0] + ahead[1] * behind[1],
-        ]
-        if not has_motion:  # else an angle may be a direction in space
-            others -= {*spec.sines, *spec.cosines}
+        parts += _difference(senders, receivers, spec.angles)
+    if not _has_motion(spec):  # else an angle may be a direction in space
+        others -= {*spec.sines, *spec.cosines}
     if others:
         columns = np.array(sorted(others))
         parts += jnp.broadcast_arrays(senders[..., columns], receivers[..., columns])
     return jnp.concatenate(parts, axis=-1)
+
+
+def _relative_motion(preprocessing, spec, senders, receivers):
+    positions, velocities = np.array(spec.positions), np.array(spec.velocities)
+    displacement = senders[..., positions] - receivers[..., positions]
+    displacement = displacement / preprocessing.position_scale
+    velocity = senders[..., velocities] - receivers[..., velocities]
+    velocity = velocity / preprocessing.velocity_scale
+    # The offset keeps the logarithm and its gradient finite where two nodes meet.
+    squared = jnp.sum(displacement**2, axis=-1, keepdims=True) + 1e-8
+    direction = displacement * jax.lax.rsqrt(squared)
+    radial = jnp.sum(direction * velocity, axis=-1, keepdims=True)
+    return [displacement, velocity, jnp.log(squared), direction, radial]
 
 
 def _has_motion(spec: FeatureSpec) -> bool:
@@ -321,14 +322,14 @@ def resolve_geometry(name: str, spec: FeatureSpec) -> str:
     Raises:
       ValueError: If the name is unknown or the features do not allow it.
     """
-    has_relations = _has_motion(spec) or bool(spec.angles)
+    has_geometry = _has_motion(spec) or bool(spec.angles)
     if name == "auto":
-        return "relative" if has_relations else "raw"
+        return "relative" if has_geometry else "raw"
     if name not in GEOMETRIES:
         raise ValueError(
             f"geometry: found {name!r}, expected auto or one of {sorted(GEOMETRIES)}"
         )
-    if name == "relative" and not has_relations:
+    if name == "relative" and not has_geometry:
         raise ValueError(
             "geometry: relative needs position and velocity features, or sines and "
             f"cosines, found positions={spec.positions}, velocities={spec.velocities}"

@@ -134,6 +134,23 @@ def test_probabilities_and_logits_live_on_edges(name):
     assert logits[mask].any() == (name == "learned")
 
 
+def test_batches_are_traced_once(monkeypatch):
+    """Tracing a search takes seconds, as long as compiling it from the cache."""
+    given, calls, infer_batch = setting("uniform"), [], inference._infer_batch
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return infer_batch(*arguments)
+
+    monkeypatch.setattr(inference, "_infer_batch", counted)
+    config = dataclasses.replace(CONFIG, num_steps=3)
+    key = jax.random.key(0)
+    inference.infer.trace(
+        key, given.model, given.params, given.states, given.batches, None, config
+    )
+    assert len(calls) == 1
+
+
 def test_trace_of_best_energies():
     trace = np.asarray(found("uniform").best_energies)
     assert trace.shape == (len(SIZES), CONFIG.num_steps)

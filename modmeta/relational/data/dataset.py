@@ -43,9 +43,9 @@ class TrajectoryDataset:
 
     Raises:
       DataError: If the arrays have a wrong rank, dtype or disagree in size, hold NaN
-        or infinity at a real node, have fewer than 3 frames, or hold labels out of
-        range. The message names the array, the index of the first offence, what was
-        found and what was expected.
+        or infinity at a real node, have fewer than 3 frames, hold labels out of range,
+        or sines and cosines that are not of angles. The message names the array, the
+        index of the first offence, what was found and what was expected.
     """
 
     states: np.ndarray
@@ -82,6 +82,7 @@ class TrajectoryDataset:
         with np.errstate(over="ignore"):
             single = states.astype(np.float32, copy=False)
         validation.check_finite(single, "states as float32")
+        validation.check_angles(single, node_mask, self.features)
 
         num_relations = self.num_relations
         if num_relations is not None and num_relations < 1:
@@ -194,20 +195,18 @@ class TrajectoryDataset:
 
 
 def validate(dataset: TrajectoryDataset) -> TrajectoryDataset:
-    """Checks a whole data set, including that features vary and angles are angles.
+    """Checks a whole data set, including that every feature varies.
 
-    The constructor makes all other checks. These are apart because a few tasks of a
-    sound data set may well hold a feature that does not vary among them.
+    The constructor makes all other checks. This one is apart because a few tasks of
+    a sound data set may well hold a feature that does not vary among them.
 
     Returns:
       The data set itself.
 
     Raises:
       DataError: See `TrajectoryDataset`; also if a feature has the same value at
-        every real node, frame and task, or if sines and cosines are off the unit
-        circle.
+        every real node, frame and task.
     """
     dataset = dataclasses.replace(dataset)
     validation.check_varying(dataset.states, dataset.node_mask, dataset.features.names)
-    validation.check_angles(dataset.states, dataset.node_mask, dataset.features)
     return dataset

@@ -222,17 +222,17 @@ def check_angles(
 ) -> None:
     """Raises a DataError if columns named as sine and cosine are not of an angle.
 
-    Noise is allowed: half of the squared radii must lie within a factor of two of 1.
+    Noise is allowed: the mean of the squared radii must be 1 to a factor of two.
     """
     present = np.broadcast_to(node_mask[:, None], states.shape[:-1])
     for sine, cosine in features.angles:
         squared = states[..., sine] ** 2 + states[..., cosine] ** 2
-        median = float(np.median(squared[present])) if present.any() else 1.0
-        if not 0.5 <= median <= 2.0:
+        mean = float(np.mean(squared[present])) if present.any() else 1.0
+        if not 0.5 <= mean <= 2.0:
             raise DataError(
-                f"states: found sine^2 + cosine^2 = {median:.3g} (median) in the "
+                f"states: found {mean:.3g} as the mean of sine^2 + cosine^2 in the "
                 f"features {features.names[sine]!r} and {features.names[cosine]!r}, "
-                "expected 1, the sine and the cosine of an angle"
+                "expected 1, as for the sine and the cosine of an angle"
             )
 
 

@@ -242,18 +242,16 @@ def test_sines_and_cosines_lie_near_the_unit_circle():
     rng = np.random.default_rng(0)
     angles = rng.uniform(0, 2 * np.pi, (2, 5, 3))
     states = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
-    features = data.FeatureSpec(("s", "c"), sines=(0,), cosines=(1,))
-    for noise, is_sound in ((0.0, True), (0.2, True), (4.0, False)):
-        dataset = data.TrajectoryDataset(
-            states=states + noise * rng.normal(size=states.shape),
-            features=features,
-            frame_interval=1.0,
-        )
-        if is_sound:
-            data.validate(dataset)
-        else:
-            with pytest.raises(data.DataError, match="'s' and 'c', expected 1"):
-                data.validate(dataset)
+    options = {
+        "features": data.FeatureSpec(("s", "c"), sines=(0,), cosines=(1,)),
+        "frame_interval": 1.0,
+    }
+    data.TrajectoryDataset(states=states, **options)
+    noise = rng.normal(size=states.shape)
+    data.TrajectoryDataset(states=states + 0.2 * noise, **options)
+    for wrong in (states + 4.0 * noise, 0.1 * states):
+        with pytest.raises(data.DataError, match="'s' and 'c', expected 1"):
+            data.TrajectoryDataset(states=wrong, **options)
 
 
 def test_take_and_frames_and_without_labels():
