@@ -1,5 +1,7 @@
 """Banks of networks against one copy at a time."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,14 @@ from modmeta import networks
 MODULE = networks.MLP((5, 3), activation="tanh")
 
 
+@functools.cache
 def bank(num_copies, seed=0):
     return networks.init_bank(MODULE, jax.random.key(seed), num_copies, jnp.zeros(4))
+
+
+@jax.jit
+def apply_chosen(params, copies, inputs):
+    return networks.apply_chosen(MODULE, params, copies, inputs)
 
 
 def one_at_a_time(params, copies, inputs):
@@ -39,7 +47,7 @@ def test_chosen_copies_against_one_at_a_time(copies, rows):
     copies = jnp.array(copies)
     # 150 rows fill more than half a tile: few items share one.
     inputs = jax.random.normal(jax.random.key(1), (len(copies), *rows, 4))
-    found = networks.apply_chosen(MODULE, bank(5), copies, inputs)
+    found = apply_chosen(bank(5), copies, inputs)
     np.testing.assert_allclose(
         found, one_at_a_time(bank(5), copies, inputs), rtol=1e-5, atol=1e-6
     )
@@ -53,12 +61,9 @@ def test_gradients_of_chosen_copies(copies):
     def loss(apply):
         return lambda p, x: jnp.sum(jnp.sin(apply(p, copies, x)))
 
-    def chosen(params, copies, inputs):
-        return networks.apply_chosen(MODULE, params, copies, inputs)
-
     found, expected = (
         jax.grad(loss(f), argnums=(0, 1))(bank(3), inputs)
-        for f in (chosen, one_at_a_time)
+        for f in (apply_chosen, one_at_a_time)
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
