@@ -231,15 +231,15 @@ def _search_curves(
     options = config.inference
     num_proposals = cold.num_proposals.mean() / options.num_chains
     proposals = num_proposals * np.arange(1, options.num_steps + 1) / options.num_steps
+    kinds = ("uniform", "learned")
     has_head = model.proposal.encoder != "none"
     is_learned = has_head and options.learned
-    curves = {is_learned: cold.best_energies[:num_curves]}
+    curves = {kinds[is_learned]: cold.best_energies[:num_curves]}
     if has_head:
         other = dataclasses.replace(
             options, learned=not is_learned, num_chains=1, num_samples=0
         )
         subset = observed.take(np.arange(num_curves))
         found = api.infer_dataset(rng_key, model, params, subset, other, mesh=mesh)
-        curves[not is_learned] = found.best_energies
-    names = {False: "uniform", True: "learned"}
-    return {names[kind]: curves[kind] for kind in sorted(curves)}, proposals
+        curves[kinds[not is_learned]] = found.best_energies
+    return {kind: curves[kind] for kind in kinds if kind in curves}, proposals

@@ -136,6 +136,16 @@ class ExperimentConfig:
     seed: int = 0
 
 
+# Training on them, whatever the system.
+_SMALL_SYSTEMS = {
+    "data.num_nodes": (5, 10),
+    "data.num_test": 100,
+    "bouncegrad.search_steps": 16,
+    "training.num_evaluations": 6,
+    "training.search_steps": 64,
+}
+
+
 def springs() -> ExperimentConfig:
     """Springs, two per entity at every size; training sees 5 and 10 entities.
 
@@ -146,15 +156,11 @@ def springs() -> ExperimentConfig:
     training = common.override(
         relational_config.springs(),
         {
-            "data.num_nodes": (5, 10),
+            **_SMALL_SYSTEMS,
             "data.mean_degree": 2.0,
             "data.num_train": 3000,
-            "data.num_test": 100,
             "modules.null_relation": True,
             "bouncegrad.num_steps": 1500,
-            "bouncegrad.search_steps": 16,
-            "training.num_evaluations": 6,
-            "training.search_steps": 64,
         },
     )
     return ExperimentConfig(training=training)
@@ -169,13 +175,9 @@ def charged() -> ExperimentConfig:
     training = common.override(
         relational_config.charged(),
         {
-            "data.num_nodes": (5, 10),
-            "data.num_test": 100,
+            **_SMALL_SYSTEMS,
             "proposal.encoder": "mlp+evidence",
             "bouncegrad.num_steps": 6000,
-            "bouncegrad.search_steps": 16,
-            "training.num_evaluations": 6,
-            "training.search_steps": 64,
         },
     )
     return ExperimentConfig(training=training)
@@ -186,14 +188,10 @@ def kuramoto() -> ExperimentConfig:
     training = common.override(
         relational_config.kuramoto(),
         {
-            "data.num_nodes": (5, 10),
+            **_SMALL_SYSTEMS,
             "data.mean_degree": 2.0,
             "data.num_train": 3000,
-            "data.num_test": 100,
             "bouncegrad.num_steps": 3000,
-            "bouncegrad.search_steps": 16,
-            "training.num_evaluations": 6,
-            "training.search_steps": 64,
         },
     )
     return ExperimentConfig(training=training)

@@ -198,11 +198,11 @@ class ModuleBank:
     @property
     def num_outputs(self) -> int:
         """Outputs of a node module: a change, and how far it is known."""
-        num_predicted = self.layout.num_targets
+        num_targets = self.layout.num_targets
         has_scales = (
             self.config.likelihood == "gaussian" and self.config.scale == "state"
         )
-        return 2 * num_predicted if has_scales else num_predicted
+        return 2 * num_targets if has_scales else num_targets
 
     @property
     def num_projected(self) -> int:
@@ -239,8 +239,8 @@ class ModuleBank:
 
     def _contribution(self, outputs: jax.Array) -> jax.Array:
         """Outputs `[..., outputs]` as terms of a sum: changes, and their variances."""
-        num_predicted = self.layout.num_targets
-        change, log_scale = outputs[..., :num_predicted], outputs[..., num_predicted:]
+        num_targets = self.layout.num_targets
+        change, log_scale = outputs[..., :num_targets], outputs[..., num_targets:]
         return jnp.concatenate([change, jnp.exp(2.0 * _bounded(log_scale))], axis=-1)
 
     def init(self, rng_key: jax.Array, preprocessing: Preprocessing) -> ModuleParams:
@@ -350,8 +350,8 @@ class ModuleBank:
         self, params: ModuleParams, outputs: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Splits outputs `[..., outputs]` into mean and log-scale, each `[..., Y]`."""
-        num_predicted = self.layout.num_targets
-        mean, spread = outputs[..., :num_predicted], outputs[..., num_predicted:]
+        num_targets = self.layout.num_targets
+        mean, spread = outputs[..., :num_targets], outputs[..., num_targets:]
         log_scale = jnp.broadcast_to(params.log_scale, mean.shape)
         if self.is_additive and self.layout.compress:
             # Messages add up before the change is compressed, as forces do.

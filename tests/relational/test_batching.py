@@ -1,5 +1,6 @@
-"""Batches of tasks with edges of their own; orders are tested with inference."""
+"""Batches of tasks: their order, and edges of their own."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -74,3 +75,59 @@ def test_lists_of_all_edges_are_the_default():
             np.testing.assert_array_equal(
                 getattr(given.supergraph, field), getattr(default.supergraph, field)
             )
+
+
+@pytest.mark.parametrize("num_tasks, batch_size", [(12, 4), (10, 4), (3, 8)])
+def test_task_sampler_epochs(num_tasks, batch_size):
+    sizes = np.random.default_rng(0).integers(1, 6, num_tasks)
+    sampler = batching.TaskSampler(sizes, batch_size, seed=1)
+    width = min(batch_size, num_tasks)
+    per_epoch = num_tasks // width
+    orders = []
+    for epoch in range(4):
+        steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
+        rows = np.concatenate([sampler.tasks(step) for step in steps])
+        assert len(np.unique(rows)) == len(rows) == per_epoch * width
+        if num_tasks % width == 0:
+            assert sorted(rows) == list(range(num_tasks))
+        orders.append(tuple(rows))
+    assert len(set(orders)) > 1
+
+
+def test_task_sampler_is_a_function_of_seed_and_step():
+    sizes = [3, 5, 2, 4, 1, 3, 2]
+    first = batching.TaskSampler(sizes, 3, seed=1)
+    order = [first.tasks(step).tolist() for step in range(6)]
+    second = batching.TaskSampler(sizes, 3, seed=1)
+    assert [second.tasks(s).tolist() for s in (5, 0, 3)] == [
+        order[i] for i in (5, 0, 3)
+    ]
+    other = batching.TaskSampler(sizes, 3, seed=2)
+    assert [other.tasks(step).tolist() for step in range(6)] != order
+
+    batches = first.batches(2, 3)
+    assert batches.tasks.tolist() == order[2:5]
+    for index in range(3):
+        expected = supergraphs.build_supergraph(
+            [sizes[task] for task in order[2 + index]], first.budget
+        )
+        jax.tree.map(
+            lambda stacked, one, at=index: np.testing.assert_array_equal(
+                stacked[at], one
+            ),
+            batches.supergraph,
+            expected,
+        )
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 9])
+def test_all_batches_hold_every_task_once(batch_size):
+    sizes = (3, 1, 4, 2, 3)
+    batches = batching.all_batches(sizes, batch_size)
+    seen = []
+    for tasks, mask in zip(batches.tasks, batches.supergraph.system_mask, strict=True):
+        for task, num_nodes in zip(tasks, mask.sum(axis=1), strict=True):
+            if num_nodes:
+                assert num_nodes == sizes[task]
+                seen.append(int(task))
+    assert seen == list(range(len(sizes)))

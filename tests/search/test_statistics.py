@@ -160,7 +160,7 @@ def test_padded_systems_of_mixed_sizes_in_one_batch(name):
             energy,
             candidates,
             lambda _: jnp.float32(1.0),
-            60,
+            100,
         )[0]
 
     keys = jax.random.split(jax.random.key(0), NUM_CHAINS)

@@ -224,10 +224,11 @@ def check_angles(
 
     Noise is allowed: the mean of the squared radii must be 1 to a factor of two.
     """
-    present = np.broadcast_to(node_mask[:, None], states.shape[:-1])
+    if not states.shape[0]:
+        return
     for sine, cosine in features.angles:
         squared = states[..., sine] ** 2 + states[..., cosine] ** 2
-        mean = float(np.mean(squared[present])) if present.any() else 1.0
+        mean = np.mean(squared, where=node_mask[:, None], dtype=np.float64)
         if not 0.5 <= mean <= 2.0:
             raise DataError(
                 f"states: found {mean:.3g} as the mean of sine^2 + cosine^2 in the "
