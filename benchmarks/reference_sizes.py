@@ -16,11 +16,14 @@ from absl import app, flags
 
 from benchmarks import timing
 from experiments import common
-from modmeta.relational import api, batching, bouncegrad, data
-from modmeta.relational.model import SearchConfig, random_structure
-from modmeta.relational.modules import ModuleConfig
-from modmeta.relational.proposal_head import ProposalConfig
-from modmeta.relational.training import device_states
+from modmeta.relational import data
+from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.proposal_head import ProposalConfig
+from modmeta.relational.tasks.batches import all_batches
+from modmeta.relational.tasks.states import device_states, gather_states
+from modmeta.relational.tasks.structures import random_structure
+from modmeta.relational.training import setup
 
 _SYSTEMS = flags.DEFINE_multi_integer(
     "systems", [4, 16, 32], "Systems of a batch, one row of the table each."
@@ -36,7 +39,7 @@ def measure(num_systems: int, peak: float) -> dict[str, float]:
     """One row of the table."""
     num_chains, num_steps = _CHAINS.value, _STEPS.value
     dataset = data.simulate_springs(0, max(num_systems, 16), num_nodes=_NODES)
-    model, params = api.build_model(
+    model, params = setup.build_model(
         dataset,
         jax.random.key(0),
         modules=ModuleConfig(
@@ -51,13 +54,15 @@ def measure(num_systems: int, peak: float) -> dict[str, float]:
         search=SearchConfig(flip_weight=0.0, redraw_weight=1.0),
         proposal=ProposalConfig(encoder="none"),
     )
-    batches = batching.all_batches([_NODES] * num_systems, num_systems)
+    batches = all_batches([_NODES] * num_systems, num_systems)
     tasks, graph = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)
-    states = bouncegrad.gather_states(
+    states = gather_states(
         device_states(dataset, params.preprocessing.normalization), tasks, graph
     )
     logits = jnp.zeros((*graph.slot_mask.shape, 2))
-    structure = random_structure(jax.random.key(1), model, graph)
+    structure = random_structure(
+        jax.random.key(1), graph.slot_mask, model.num_relations
+    )
 
     @jax.jit
     def search(keys, params, states):

@@ -20,12 +20,17 @@ from absl import app, flags
 
 from benchmarks import timing
 from experiments import common
-from modmeta.relational import api, batching, bouncegrad, data, memory
-from modmeta.relational.inference import InferenceConfig
-from modmeta.relational.model import SearchConfig, random_structure
-from modmeta.relational.modules import ModuleConfig
-from modmeta.relational.problems import Problems
-from modmeta.relational.training import device_states
+from modmeta.relational import data
+from modmeta.relational.inference import memory
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.infer import infer_dataset
+from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.inference.problems import Problems
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.tasks.batches import all_batches
+from modmeta.relational.tasks.states import device_states, gather_states
+from modmeta.relational.tasks.structures import random_structure
+from modmeta.relational.training import setup
 
 _ALL_EDGES = flags.DEFINE_multi_integer(
     "all_edges", [5, 10, 20, 50, 100], "Entities of systems with all edges."
@@ -70,7 +75,7 @@ def build(num_nodes: int, num_neighbors: int):
     """A data set of one system and an untrained model; 0 neighbours for all edges."""
     dataset = simulate(num_nodes)
     width = _WIDTH.value
-    model, params = api.build_model(
+    model, params = setup.build_model(
         dataset,
         jax.random.key(0),
         modules=ModuleConfig(
@@ -85,11 +90,13 @@ def measure(num_nodes: int, num_neighbors: int) -> dict[str, object]:
     """Times the message cache and the annealing of one system."""
     dataset, model, params = build(num_nodes, num_neighbors)
     edges = model.candidate_edges(dataset)
-    batches = batching.all_batches(dataset.num_nodes, 1, edges)
+    batches = all_batches(dataset.num_nodes, 1, edges)
     graph = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches.supergraph)
     task_states = device_states(dataset, params.preprocessing.normalization)
-    states = bouncegrad.gather_states(task_states, jnp.zeros(1, int), graph)
-    structure = random_structure(jax.random.key(1), model, graph)
+    states = gather_states(task_states, jnp.zeros(1, int), graph)
+    structure = random_structure(
+        jax.random.key(1), graph.slot_mask, model.num_relations
+    )
     logits = jnp.zeros((*graph.slot_mask.shape, model.num_relations))
 
     @jax.jit
@@ -126,7 +133,7 @@ def infer(num_nodes: int, num_neighbors: int, chunk: int) -> dict[str, object]:
     dataset, model, params = build(num_nodes, num_neighbors)
     config = InferenceConfig(receiver_chunk=chunk)
     started = time.perf_counter()
-    found = api.infer_dataset(jax.random.key(3), model, params, dataset, config)
+    found = infer_dataset(jax.random.key(3), model, params, dataset, config)
     seconds = time.perf_counter() - started
     return {
         "entities": num_nodes,

@@ -18,11 +18,13 @@ from absl import app, flags
 
 from benchmarks import timing
 from experiments import common
-from modmeta.relational import api, batching, bouncegrad, data
-from modmeta.relational.bouncegrad import BounceGradConfig
-from modmeta.relational.model import random_structure
-from modmeta.relational.modules import ModuleConfig
-from modmeta.relational.training import device_states
+from modmeta.relational import data
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.tasks.batches import all_batches
+from modmeta.relational.tasks.states import device_states, gather_states
+from modmeta.relational.tasks.structures import random_structure
+from modmeta.relational.training import bouncegrad, setup
+from modmeta.relational.training.bouncegrad import BounceGradConfig
 
 _SYSTEMS = flags.DEFINE_integer("systems", 32, "Systems per batch.", lower_bound=1)
 _NODES = flags.DEFINE_integer("nodes", 5, "Nodes per system.", lower_bound=2)
@@ -39,20 +41,22 @@ def main(argv: list[str]) -> None:
     num_systems, num_nodes = _SYSTEMS.value, _NODES.value
     dataset = data.simulate_springs(0, max(num_systems, 32), num_nodes=num_nodes)
     width = _WIDTH.value
-    model, params = api.build_model(
+    model, params = setup.build_model(
         dataset,
         jax.random.key(0),
         modules=ModuleConfig(
             edge_sizes=(width, width), message_size=width, node_sizes=(width, width)
         ),
     )
-    batches = batching.all_batches([num_nodes] * num_systems, num_systems)
+    batches = all_batches([num_nodes] * num_systems, num_systems)
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)
     tasks, graph = batch
     task_states = device_states(dataset, params.preprocessing.normalization)
-    states = bouncegrad.gather_states(task_states, tasks, graph)
+    states = gather_states(task_states, tasks, graph)
     logits = model.edge_logits(params, graph, states)
-    structure = random_structure(jax.random.key(1), model, graph)
+    structure = random_structure(
+        jax.random.key(1), graph.slot_mask, model.num_relations
+    )
     num_steps, num_chains = _STEPS.value, _CHAINS.value
 
     def search_of(**options):

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from modmeta.files import atomic_write
-from modmeta.metrics import as_json_scalar
+from modmeta.runtime.files import atomic_write
+from modmeta.runtime.metrics import as_json_scalar
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"

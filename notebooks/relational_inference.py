@@ -28,11 +28,12 @@ from pathlib import Path
 
 import numpy as np
 
-from modmeta.progress import TqdmProgress
-from modmeta.relational import api, artifacts, data, figures, infer_relations
-from modmeta.relational.bouncegrad import BounceGradConfig
-from modmeta.relational.modules import ModuleConfig
-from modmeta.relational.training import TrainingConfig
+from modmeta.relational import data, figures, infer_relations
+from modmeta.relational.inference import artifacts, infer
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.training.bouncegrad import BounceGradConfig
+from modmeta.relational.training.meta_training import TrainingConfig
+from modmeta.runtime.progress import TqdmProgress
 
 IS_SHORT = bool(os.environ.get("MODMETA_NOTEBOOK_SHORT"))  # Runs in seconds, to test.
 
@@ -165,11 +166,11 @@ print((folder / "edges.csv").read_text()[:200])
 # %%
 import jax  # noqa: E402
 
-from modmeta.relational.evaluation import label_scores  # noqa: E402
-from modmeta.relational.inference import InferenceConfig  # noqa: E402
+from modmeta.relational.evaluation.scores import label_scores  # noqa: E402
+from modmeta.relational.inference.config import InferenceConfig  # noqa: E402
 
 artifacts.save_model(folder / "model.npz", result.model, result.params)
 model, params = artifacts.load_model(folder / "model.npz")
 unseen = data.simulate_springs(1, NUM_SYSTEMS, num_nodes=4, num_frames=NUM_OBSERVED)
-found = api.infer_dataset(jax.random.key(0), model, params, unseen, InferenceConfig())
+found = infer.infer_dataset(jax.random.key(0), model, params, unseen, InferenceConfig())
 label_scores(found, unseen, model.num_relations)

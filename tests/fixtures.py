@@ -8,13 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from modmeta import supergraphs
+from modmeta.graphs import supergraphs
 from modmeta.relational.data import FeatureSpec
 from modmeta.relational.data.normalization import Normalization
-from modmeta.relational.model import ModelParams, RelationalModel, SearchConfig
-from modmeta.relational.modules import ModuleBank, ModuleConfig
-from modmeta.relational.preprocessing import FeatureLayout, Preprocessing
-from modmeta.relational.proposal_head import ProposalConfig
+from modmeta.relational.inference.model import (
+    ModelParams,
+    RelationalModel,
+    SearchConfig,
+)
+from modmeta.relational.modules.bank import ModuleBank
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
+from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.search import Candidates, Structure
 
 # The charge is an input alone: it is not among the predicted columns.

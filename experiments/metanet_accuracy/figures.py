@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modmeta import figure_style as style
+from modmeta.runtime import figure_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def plot_predictions(
     """
     num_columns = min(_PANELS_PER_ROW, len(predictions))
     num_rows = math.ceil(len(predictions) / num_columns)
-    figure = style.new_figure(0.6 + 2.6 * num_columns, 0.9 + 2.6 * num_rows)
+    figure = figure_style.new_figure(0.6 + 2.6 * num_columns, 0.9 + 2.6 * num_rows)
     panels = figure.subplots(
         num_rows, num_columns, sharex=True, sharey=True, squeeze=False
     ).ravel()
@@ -61,8 +61,8 @@ def plot_predictions(
                 accuracies[families == family],
                 predicted[families == family],
                 linestyle="none",
-                marker=style.MARKERS[index],
-                color=style.COLORS[index],
+                marker=figure_style.MARKERS[index],
+                color=figure_style.COLORS[index],
                 markersize=4,
                 alpha=0.7,
                 label=FAMILY_NAMES[family],
@@ -77,7 +77,7 @@ def plot_predictions(
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_aspect("equal")
-        axes.grid(**style.GRID)
+        axes.grid(**figure_style.GRID)
     for axes in panels[len(predictions) :]:
         axes.remove()
     # The panel above an empty place is the last one of its column.
@@ -97,7 +97,7 @@ def plot_learning_curves(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     Args:
       records: Records of the training log, by model.
     """
-    figure = style.new_figure(7.8, 3.6)
+    figure = figure_style.new_figure(7.8, 3.6)
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     handles = []
     for axes, (key, title) in zip(
@@ -108,14 +108,14 @@ def plot_learning_curves(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
                 [record["step"] / rows[-1]["step"] for record in rows],
                 [record[key] for record in rows],
                 label=MODEL_NAMES[model],
-                **style.line_style(index, len(rows)),
+                **figure_style.line_style(index, len(rows)),
             )[0]
             for index, (model, rows) in enumerate(records.items())
         ]
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("share of the training steps")
-        axes.grid(**style.GRID)
-        style.log_if_positive(axes)
+        axes.grid(**figure_style.GRID)
+        figure_style.log_if_positive(axes)
     panels[0].set_ylabel("divergence from the accuracy (nats)")
     _legend_above(figure, handles)
     return figure

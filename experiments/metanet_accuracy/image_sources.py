@@ -22,7 +22,7 @@ from modmeta.metanet.zoo.images import (
     area_average,
     make_image_set,
 )
-from modmeta.optional import import_optional
+from modmeta.runtime.optional import import_optional
 
 Arrays = dict[str, np.ndarray]
 

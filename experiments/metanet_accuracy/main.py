@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     from experiments.metanet_accuracy import report, train
     from modmeta.metanet.zoo import ZooError
     from modmeta.metanet.zoo.images import ImageError
-    from modmeta.progress import TqdmProgress
+    from modmeta.runtime.progress import TqdmProgress
 
     with launcher.refusals(ImageError, ZooError):
         summary = train.run(

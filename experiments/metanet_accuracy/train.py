@@ -16,12 +16,12 @@ from experiments.metanet_accuracy import report
 from experiments.metanet_accuracy.config import ExperimentConfig, check
 from experiments.metanet_accuracy.contenders import Contender, make_contenders
 from experiments.metanet_accuracy.networks import Networks, read_images, read_networks
-from modmeta.checkpoint import CheckpointStore
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import prediction, scores
 from modmeta.metanet.zoo import classifiers
-from modmeta.metrics import MetricWriter, read_metrics
-from modmeta.progress import ProgressMeter
+from modmeta.runtime.checkpoint import CheckpointStore
+from modmeta.runtime.metrics import MetricWriter, read_metrics
+from modmeta.runtime.progress import ProgressMeter
 
 
 def train_contender(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modmeta import figure_style as style
+from modmeta.runtime import figure_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ def plot_learning_curves(
       records: Records of the training log.
       constant_mse: Error of a constant prediction, drawn as a line.
     """
-    figure = style.new_figure(6.4, 4.8)
+    figure = figure_style.new_figure(6.4, 4.8)
     above, below = figure.subplots(2, sharex=True)
     steps = [record["step"] for record in records]
     for axes, curves in (
@@ -33,10 +33,12 @@ def plot_learning_curves(
     ):
         for index, (key, name) in enumerate(curves):
             values = [record[key] for record in records]
-            axes.plot(steps, values, label=name, **style.line_style(index, len(steps)))
-        axes.grid(**style.GRID)
+            axes.plot(
+                steps, values, label=name, **figure_style.line_style(index, len(steps))
+            )
+        axes.grid(**figure_style.GRID)
     below.axhline(constant_mse, color="0.5", linewidth=1.0, label="constant")
-    style.log_if_positive(below)
+    figure_style.log_if_positive(below)
     above.set_ylabel("contrastive loss (nats)")
     below.set_ylabel("MSE of the linear probe")
     below.set_xlabel("training step")
@@ -53,7 +55,7 @@ def plot_predictions(predictions: np.ndarray, targets: np.ndarray) -> Figure:
       predictions: `[n, 2]`.
       targets: `[n, 2]`.
     """
-    figure = style.new_figure(7.2, 3.6)
+    figure = figure_style.new_figure(7.2, 3.6)
     for column, axes in enumerate(figure.subplots(1, 2)):
         truth, predicted = targets[:, column], predictions[:, column]
         ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
@@ -65,13 +67,13 @@ def plot_predictions(predictions: np.ndarray, targets: np.ndarray) -> Figure:
             marker="o",
             markersize=3,
             alpha=0.5,
-            color=style.COLORS[column],
+            color=figure_style.COLORS[column],
         )
         error = np.mean((predicted - truth) ** 2)
         axes.set_title(f"{_NAMES[column]}, MSE {error:.3g}")
         axes.set_xlabel("truth")
         axes.set_ylabel("linear probe")
-        axes.grid(**style.GRID)
+        axes.grid(**figure_style.GRID)
     return figure
 
 
@@ -86,7 +88,7 @@ def plot_embedding(embeddings: np.ndarray, targets: np.ndarray) -> Figure:
     _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
     plane = centred @ directions[:2].T
     shares = lengths**2 / max(np.sum(lengths**2), np.finfo(float).tiny)
-    figure = style.new_figure(7.8, 3.6)
+    figure = figure_style.new_figure(7.8, 3.6)
     for column, axes in enumerate(figure.subplots(1, 2, sharex=True, sharey=True)):
         points = axes.scatter(
             plane[:, 0], plane[:, 1], c=targets[:, column], s=8, cmap="viridis"

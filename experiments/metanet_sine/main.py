@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
         )
     from experiments.metanet_sine import report, train
     from modmeta.metanet.zoo import ZooError
-    from modmeta.progress import TqdmProgress
+    from modmeta.runtime.progress import TqdmProgress
 
     with launcher.refusals(ZooError):
         summary = train.run(

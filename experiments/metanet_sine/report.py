@@ -9,9 +9,9 @@ import numpy as np
 
 from experiments import common
 from experiments.metanet_sine import figures
-from modmeta.checkpoint import save_artifact
-from modmeta.files import atomic_write
 from modmeta.metanet.learning.contrastive import WeightStatistics
+from modmeta.runtime.checkpoint import save_artifact
+from modmeta.runtime.files import atomic_write
 
 MODEL_KIND = "modmeta.metanet.learning.contrastive"
 

@@ -17,14 +17,14 @@ from experiments import common
 from experiments.metanet_sine import report
 from experiments.metanet_sine.config import ExperimentConfig, check
 from experiments.metanet_sine.learner import Learner, LearnerState, epoch_batches
-from modmeta import training as loop
-from modmeta.checkpoint import CheckpointStore
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import contrastive
 from modmeta.metanet.parameter_graphs import tracing
 from modmeta.metanet.zoo import sine
-from modmeta.metrics import MetricWriter, read_metrics
-from modmeta.progress import ProgressMeter
+from modmeta.runtime import training_loop
+from modmeta.runtime.checkpoint import CheckpointStore
+from modmeta.runtime.metrics import MetricWriter, read_metrics
+from modmeta.runtime.progress import ProgressMeter
 
 SPLITS = ("train", "valid", "test")
 _LABEL_COUNTS = (30, 100, 300, 1000)
@@ -53,7 +53,7 @@ class RunState(NamedTuple):
     """
 
     learner: LearnerState
-    best: loop.Best
+    best: training_loop.Best
 
 
 def load_splits(
@@ -116,13 +116,13 @@ def train(
     progress: ProgressMeter | None,
     should_stop: Callable[[], bool],
     tensorboard: bool,
-) -> loop.TrainingOutcome:
+) -> training_loop.TrainingOutcome:
     """Trains or resumes; checkpoints and metrics go to the working directory."""
     training = config.training
     key_init, key_views, key_valid = jax.random.split(jax.random.key(config.seed), 3)
     rows = jnp.asarray(splits["train"].rows)
     learner_state = learner.init(key_init)
-    run = RunState(learner_state, loop.Best.start(learner_state.params))
+    run = RunState(learner_state, training_loop.Best.start(learner_state.params))
 
     def take_steps(run: RunState, step: int, count: int):
         batches = epoch_batches(
@@ -157,7 +157,7 @@ def train(
             tensorboard_dir=workdir / "tensorboard" if tensorboard else None,
         ) as writer,
     ):
-        return loop.train(
+        return training_loop.train(
             run,
             take_steps,
             evaluate,

@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any
 
 from experiments import common
-from modmeta.relational.bouncegrad import BounceGradConfig
-from modmeta.relational.inference import InferenceConfig
-from modmeta.relational.model import SearchConfig
-from modmeta.relational.modules import ModuleConfig
-from modmeta.relational.proposal_head import ProposalConfig
-from modmeta.relational.training import TrainingConfig
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.proposal_head import ProposalConfig
+from modmeta.relational.training.bouncegrad import BounceGradConfig
+from modmeta.relational.training.meta_training import TrainingConfig
 
 SYSTEMS = ("springs", "charged", "kuramoto")
 

@@ -112,10 +112,10 @@ def main(argv: list[str]) -> None:
     # Imported late: a wrong flag should not wait for JAX.
     from experiments.relational_inference import report, train
     from experiments.relational_inference.trained import ModelMismatchError
-    from modmeta import devices
-    from modmeta.checkpoint import CheckpointMismatchError
-    from modmeta.progress import TqdmProgress
     from modmeta.relational.data import DataError
+    from modmeta.runtime import devices
+    from modmeta.runtime.checkpoint import CheckpointMismatchError
+    from modmeta.runtime.progress import TqdmProgress
 
     mesh = None
     with launcher.usage_errors():

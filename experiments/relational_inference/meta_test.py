@@ -11,10 +11,17 @@ from jax.sharding import Mesh
 
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
-from modmeta.relational import api, evaluation, matching, neighbors
-from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.normalization import normalize
-from modmeta.relational.model import ModelParams, RelationalModel
+from modmeta.relational.evaluation import calibration, matching, rollouts
+from modmeta.relational.evaluation.scores import (
+    label_scores,
+    match_labels,
+    structures_from_labels,
+)
+from modmeta.relational.inference import infer, relations
+from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.tasks.structures import TaskStructures
 
 REPORTED_STEPS = (1, 10, 20)
 _CURVE_SYSTEMS = 100
@@ -35,7 +42,7 @@ class MetaTest(NamedTuple):
     """
 
     summary: dict[str, Any]
-    cold: evaluation.Inference
+    cold: relations.Relations
     predictions: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
     truth: np.ndarray
@@ -49,7 +56,7 @@ def meta_test(
     datasets: Datasets,
     model: RelationalModel,
     params: ModelParams,
-    warm: evaluation.Inference | None,
+    warm: TaskStructures | None,
     mesh: Mesh | None = None,
 ) -> MetaTest:
     """Scores frozen modules on the test systems.
@@ -64,11 +71,11 @@ def meta_test(
     """
     observed, test = datasets.observed, datasets.test
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), 4)
-    cold = api.infer_dataset(
+    cold = infer.infer_dataset(
         keys[0], model, params, observed, config.inference, mesh=mesh
     )
     if warm is not None:
-        warm = api.infer_dataset(
+        warm = infer.infer_dataset(
             keys[1],
             model,
             params,
@@ -87,8 +94,8 @@ def meta_test(
 
     names = None
     if observed.edges is not None:
-        scores = evaluation.label_scores(cold, observed, model.num_relations)
-        names = evaluation.match_labels(
+        scores = label_scores(cold, observed, model.num_relations)
+        names = match_labels(
             cold.edges, observed.edges, model.num_relations, observed.num_relations
         )
         # Accuracies are those of the candidate edges, by default all.
@@ -99,7 +106,7 @@ def meta_test(
         if len(np.unique(observed.num_nodes)) > 1:
             summary["edge_accuracy_by_size"] = _accuracy_by_size(cold, observed, names)
         if warm is not None:
-            summary["edge_accuracy_warm"] = evaluation.label_scores(
+            summary["edge_accuracy_warm"] = label_scores(
                 warm, observed, model.num_relations
             )["edge_accuracy"]
         summary["proposal_accuracy"] = scores["proposal_accuracy"]
@@ -111,7 +118,7 @@ def meta_test(
             symmetric = _symmetric_search(
                 keys[2], config, model, params, observed, cold, mesh
             )
-            scores = evaluation.label_scores(symmetric, observed, model.num_relations)
+            scores = label_scores(symmetric, observed, model.num_relations)
             summary["edge_accuracy_symmetric_prior"] = scores["edge_accuracy"]
 
     normalization = jax.tree.map(np.asarray, params.preprocessing.normalization)
@@ -120,21 +127,21 @@ def meta_test(
     predictions, errors = {}, {}
     num_steps = future.shape[1]
     if num_steps:
-        predictions["inferred graph"] = evaluation.predict(
+        predictions["inferred graph"] = rollouts.predict(
             model, params, observed, cold.structures, num_steps
         )
         if names is not None:
-            true_edges = evaluation.structures_from_labels(
+            true_edges = structures_from_labels(
                 observed.edges, names, model.num_relations
             )
-            predictions["true graph"] = evaluation.predict(
+            predictions["true graph"] = rollouts.predict(
                 model,
                 params,
                 observed,
                 cold._replace(edges=true_edges).structures,
                 num_steps,
             )
-        baselines = evaluation.baseline_predictions(
+        baselines = rollouts.baseline_predictions(
             truth[:, : datasets.num_observed],
             num_steps,
             np.asarray(params.preprocessing.step_matrix),
@@ -144,7 +151,7 @@ def meta_test(
         predictions["static"] = baselines["static"]
         columns = model.bank.layout.predicted
         errors = {
-            name: evaluation.prediction_errors(values, future, test.node_mask, columns)
+            name: rollouts.prediction_errors(values, future, test.node_mask, columns)
             for name, values in predictions.items()
         }
         for name, key in (
@@ -154,7 +161,7 @@ def meta_test(
             ("static", "mse_static"),
         ):
             if name in errors:
-                summary[key] = evaluation.errors_at(errors[name], REPORTED_STEPS)
+                summary[key] = rollouts.errors_at(errors[name], REPORTED_STEPS)
 
     curves, proposals = _search_curves(
         keys[3], config, model, params, observed, cold, mesh
@@ -163,7 +170,7 @@ def meta_test(
 
 
 def _accuracy_by_size(
-    found: evaluation.Inference, dataset: TrajectoryDataset, names: np.ndarray
+    found: relations.Relations, dataset: TrajectoryDataset, names: np.ndarray
 ) -> dict[str, float]:
     """Edge accuracy by the number of entities, one naming of the modules for all."""
     by_size = {}
@@ -176,12 +183,14 @@ def _accuracy_by_size(
 
 
 def _calibration(
-    found: evaluation.Inference, dataset: TrajectoryDataset, names: np.ndarray
+    found: relations.Relations, dataset: TrajectoryDataset, names: np.ndarray
 ) -> dict[str, float]:
     """How far edge probabilities can be believed."""
     return {
-        "brier_score": matching.brier_score(found.probabilities, dataset.edges, names),
-        "expected_calibration_error": matching.expected_calibration_error(
+        "brier_score": calibration.brier_score(
+            found.probabilities, dataset.edges, names
+        ),
+        "expected_calibration_error": calibration.expected_calibration_error(
             found.probabilities, dataset.edges, names
         ),
     }
@@ -189,7 +198,7 @@ def _calibration(
 
 def _symmetric_search(
     rng_key, config, model, params, observed, cold, mesh
-) -> evaluation.Inference:
+) -> relations.Relations:
     """Repeats the search with the symmetric prior, from the structures found."""
     search = dataclasses.replace(model.search, prior="symmetric")
     if config.inference.receiver_chunk:
@@ -209,13 +218,13 @@ def _symmetric_search(
         initial_temperature=50.0,
         num_samples=0,
     )
-    return api.infer_dataset(
+    return infer.infer_dataset(
         rng_key,
         dataclasses.replace(model, search=search),
         params,
         observed,
         options,
-        start=cold,
+        start=cold.structures,
         mesh=mesh,
     )
 
@@ -240,6 +249,6 @@ def _search_curves(
             options, learned=not is_learned, num_chains=1, num_samples=0
         )
         subset = observed.take(np.arange(num_curves))
-        found = api.infer_dataset(rng_key, model, params, subset, other, mesh=mesh)
+        found = infer.infer_dataset(rng_key, model, params, subset, other, mesh=mesh)
         curves[kinds[not is_learned]] = found.best_energies
     return {kind: curves[kind] for kind in kinds if kind in curves}, proposals

@@ -8,10 +8,12 @@ from typing import Any
 from experiments import common
 from experiments.relational_inference.datasets import Datasets
 from experiments.relational_inference.meta_test import MetaTest
-from modmeta.relational import evaluation, export, figures
-from modmeta.relational.artifacts import save_model
+from modmeta.relational import figures
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.model import ModelParams, RelationalModel
+from modmeta.relational.evaluation import export
+from modmeta.relational.inference import relations
+from modmeta.relational.inference.artifacts import save_model
+from modmeta.relational.inference.model import ModelParams, RelationalModel
 
 
 def write_outputs(
@@ -21,7 +23,7 @@ def write_outputs(
     datasets: Datasets,
     outcome: MetaTest,
     exported: TrajectoryDataset,
-    found: evaluation.Inference,
+    found: relations.Relations,
     records: list[dict[str, Any]],
 ) -> None:
     """Writes `edges.npz`, `edges.csv`, `model.npz` and the figures.

@@ -22,14 +22,16 @@ from experiments.relational_inference import report, trained
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets, make_datasets
 from experiments.relational_inference.meta_test import meta_test
-from modmeta import devices
-from modmeta.checkpoint import CheckpointStore
-from modmeta.metrics import MetricWriter, read_metrics
-from modmeta.progress import ProgressMeter
-from modmeta.relational import api, evaluation
-from modmeta.relational import training as training_lib
-from modmeta.relational.model import ModelParams, RelationalModel
-from modmeta.relational.training import TrainResult
+from modmeta.relational.evaluation import scores
+from modmeta.relational.inference import infer
+from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.tasks.structures import TaskStructures
+from modmeta.relational.training import meta_training, setup
+from modmeta.relational.training.meta_training import TrainResult
+from modmeta.runtime import devices
+from modmeta.runtime.checkpoint import CheckpointStore
+from modmeta.runtime.metrics import MetricWriter, read_metrics
+from modmeta.runtime.progress import ProgressMeter
 
 
 def meta_train(
@@ -41,10 +43,10 @@ def meta_train(
     tensorboard: bool,
 ) -> tuple[RelationalModel, TrainResult]:
     """Trains or resumes; checkpoints and metrics go to the working directory."""
-    train_set, valid_set = api.split_validation(
+    train_set, valid_set = setup.split_validation(
         datasets.train.without_labels(), config.seed
     )
-    model, params = api.build_model(
+    model, params = setup.build_model(
         train_set,
         jax.random.fold_in(jax.random.key(config.seed), 0),
         modules=config.modules,
@@ -56,12 +58,9 @@ def meta_train(
     observed = datasets.observed
     label_metrics = None
     if observed.edges is not None:
-        edges = model.candidate_edges(observed)
 
         def label_metrics(found):
-            host = evaluation.to_host(found, observed.node_mask)
-            host = api.keep_candidates(host, edges, observed)
-            return evaluation.label_scores(host, observed, model.num_relations)
+            return scores.label_scores(found, observed, model.num_relations)
 
     with CheckpointStore(workdir / "checkpoints", max_to_keep=2) as store:
         with MetricWriter(
@@ -69,7 +68,7 @@ def meta_train(
             resume_step=store.latest_step,
             tensorboard_dir=workdir / "tensorboard" if tensorboard else None,
         ) as writer:
-            result = training_lib.train(
+            result = meta_training.train(
                 model,
                 params,
                 train_set,
@@ -99,7 +98,7 @@ class Trained(NamedTuple):
 
     model: RelationalModel
     params: ModelParams
-    warm: evaluation.Inference | None
+    warm: TaskStructures | None
     summary: dict[str, Any]
 
 
@@ -114,9 +113,7 @@ def _trained(
     model, result = meta_train(config, datasets, *options)
     if not result.is_finished:
         return None
-    warm = evaluation.structures_to_host(
-        result.state.followed["warm"], datasets.observed.node_mask
-    )
+    warm = result.state.followed["warm"]
     summary = {
         "num_train": datasets.train.num_tasks,
         "valid_energy": float(result.state.best.score),
@@ -152,8 +149,8 @@ def run(
     Args:
       config: The configuration.
       workdir: Directory of the run; with several processes that of the first one.
-      mesh: Devices that share the meta-test, see `modmeta.devices`; None for one. It
-        does not change the results.
+      mesh: Devices that share the meta-test, see `modmeta.runtime.devices`; None for
+        one. It does not change the results.
       progress: Progress meter.
       tensorboard: Whether to write TensorBoard event files.
       started: `time.perf_counter()` at which total time starts; now by default.
@@ -196,7 +193,7 @@ def run(
     exported = datasets.observed
     if datasets.everything is not None:
         exported = datasets.everything
-        everything = api.infer_dataset(
+        everything = infer.infer_dataset(
             jax.random.fold_in(jax.random.key(config.seed), 2),
             model,
             params,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 
-from modmeta import supergraphs
-from modmeta.relational.artifacts import load_model
+from modmeta.graphs import supergraphs
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.model import ModelParams, RelationalModel
+from modmeta.relational.inference.artifacts import load_model
+from modmeta.relational.inference.model import ModelParams, RelationalModel
 
 
 class ModelMismatchError(ValueError):

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.search_scaling.measure import LEARNED, OWN, UNIFORM
 from experiments.search_scaling.scores import AT_LEAST, AT_MOST, Scores
-from modmeta import figure_style as style
+from modmeta.runtime import figure_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def plot_curves(
       quantity: "probability" or "edge_accuracy".
     """
     names = list(dict.fromkeys(n for found in scores.values() for n, _ in found))
-    figure = style.new_figure(1.0 + 1.75 * len(scores), 1.1 + 1.15 * len(names))
+    figure = figure_style.new_figure(1.0 + 1.75 * len(scores), 1.1 + 1.15 * len(names))
     panels = figure.subplots(
         len(names), len(scores), sharex="col", sharey=True, squeeze=False
     )
@@ -60,7 +60,7 @@ def plot_curves(
                     getattr(one, against),
                     getattr(one, quantity),
                     label=kind,
-                    **style.line_style(index),
+                    **figure_style.line_style(index),
                 )
             if not any(name == other for other, _ in found):
                 axes.text(
@@ -73,14 +73,14 @@ def plot_curves(
                 )
             axes.set_xscale("log")
             axes.set_ylim(-0.04, 1.04)
-            axes.grid(**style.GRID)
+            axes.grid(**figure_style.GRID)
             axes.tick_params(labelsize=8)
             if not column:
                 axes.set_ylabel(name.replace("_", "\n"), fontsize=8)
     figure.supxlabel(_X_LABELS[against], fontsize=9)
     figure.supylabel(_Y_LABELS[quantity], fontsize=9)
     ordered = [handles[kind] for kind in _KINDS if kind in handles]
-    style.legend_outside(figure, ordered, "upper", "proposals of the search")
+    figure_style.legend_outside(figure, ordered, "upper", "proposals of the search")
     return figure
 
 
@@ -93,9 +93,9 @@ def _plot_one(
         for size, one in by_size.items()
         if one["factor"] is not None
     ]
-    look = style.line_style(index)
+    look = figure_style.line_style(index)
     # More searches than colours: the second round is thin.
-    look["linewidth"] = 1.6 if index < len(style.COLORS) else 0.8
+    look["linewidth"] = 1.6 if index < len(figure_style.COLORS) else 0.8
     marker = _MARKERS[index % len(_MARKERS)]
     axes.plot([x for x, *_ in points], [y for _, y, _ in points], **look)
     for x, y, kind in points:
@@ -121,7 +121,7 @@ def plot_speedups(speedups: Mapping[str, Mapping[str, Any]]) -> Figure:
       speedups: As in `summary.json`: by search, then by share of the trials.
     """
     shares = list(dict.fromkeys(s for found in speedups.values() for s in found))
-    figure = style.new_figure(1.2 + 3.2 * max(len(shares), 1), 3.6)
+    figure = figure_style.new_figure(1.2 + 3.2 * max(len(shares), 1), 3.6)
     panels = figure.subplots(1, max(len(shares), 1), sharey=True, squeeze=False)[0]
     handles = []
     for axes, share in zip(panels, shares, strict=False):
@@ -138,7 +138,7 @@ def plot_speedups(speedups: Mapping[str, Mapping[str, Any]]) -> Figure:
         axes.set_xlim(0.8 * sizes[0], 1.25 * sizes[-1])
         axes.set_title(f"to reach {share} of the trials", fontsize=9)
         axes.set_xlabel("entities")
-        axes.grid(**style.GRID)
+        axes.grid(**figure_style.GRID)
     # Shared by the panels; plain numbers at powers of two.
     factors = [
         one["factor"]
@@ -155,5 +155,5 @@ def plot_speedups(speedups: Mapping[str, Mapping[str, Any]]) -> Figure:
     panels[0].set_ylabel("uniform / learned proposals")
     if handles:
         title = "filled: ratio; open arrow: at least (up), at most (down)"
-        style.legend_outside(figure, handles, "upper", title)
+        figure_style.legend_outside(figure, handles, "upper", title)
     return figure

@@ -57,8 +57,8 @@ def main(argv: list[str]) -> None:
         )
     from experiments.relational_inference.trained import ModelMismatchError
     from experiments.search_scaling import report, run
-    from modmeta.checkpoint import CheckpointMismatchError
-    from modmeta.progress import TqdmProgress
+    from modmeta.runtime.checkpoint import CheckpointMismatchError
+    from modmeta.runtime.progress import TqdmProgress
 
     with launcher.refusals(CheckpointMismatchError, ModelMismatchError):
         summary = run.run(

@@ -21,9 +21,9 @@ from experiments.search_scaling import problems as problems_lib
 from experiments.search_scaling.config import MeasurementConfig
 from experiments.search_scaling.problems import SizedProblems
 from modmeta import search
-from modmeta.relational import memory
-from modmeta.relational.model import RelationalModel
-from modmeta.relational.problems import Problems
+from modmeta.relational.inference import memory
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.problems import Problems
 from modmeta.search import enumeration
 
 UNIFORM, LEARNED, OWN = "uniform", "learned", "own moves"

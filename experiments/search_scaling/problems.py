@@ -17,13 +17,12 @@ import numpy as np
 from experiments.relational_inference import datasets
 from experiments.relational_inference.config import DataConfig
 from experiments.search_scaling.config import SystemsConfig
-from modmeta import supergraphs
-from modmeta.relational import bouncegrad
+from modmeta.graphs import supergraphs
+from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.model import ModelParams, RelationalModel
-from modmeta.relational.problems import Problems
-from modmeta.relational.training import device_states
-from modmeta.supergraphs import SuperGraph
+from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.inference.problems import Problems
+from modmeta.relational.tasks.states import device_states, gather_states
 
 
 class SizedProblems(NamedTuple):
@@ -102,7 +101,7 @@ def prepare(
     budget = supergraphs.padding_budget(sizes, len(sizes))
     graph = jax.tree.map(jnp.asarray, supergraphs.build_supergraph(sizes, budget))
     tasks = jnp.arange(dataset.num_tasks)
-    states = bouncegrad.gather_states(
+    states = gather_states(
         device_states(dataset, params.preprocessing.normalization), tasks, graph
     )
     labels = jnp.asarray(dataset.edges)[

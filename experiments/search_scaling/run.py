@@ -25,11 +25,11 @@ from experiments.search_scaling import measure, problems, report, scores
 from experiments.search_scaling.config import ExperimentConfig
 from experiments.search_scaling.measure import Curves
 from experiments.search_scaling.problems import SizedProblems
-from modmeta.files import atomic_write
-from modmeta.progress import NoProgress, ProgressMeter
-from modmeta.relational import artifacts
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.model import ModelParams, RelationalModel
+from modmeta.relational.inference import artifacts
+from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.runtime.files import atomic_write
+from modmeta.runtime.progress import NoProgress, ProgressMeter
 
 MODEL_FILE = "model.npz"
 CURVES_DIRECTORY = "curves"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.search_scaling.measure import LEARNED, UNIFORM, Curves
-from modmeta.relational import matching
+from modmeta.relational.evaluation import matching
 
 SHARES = (0.5, 0.9)
 EXACT, AT_LEAST, AT_MOST = "exact", "at least", "at most"

@@ -19,142 +19,26 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
-from modmeta import devices, supergraphs
-from modmeta.edges import EdgeLists
-from modmeta.progress import ProgressMeter
-from modmeta.relational import batching, evaluation, inference, neighbors
-from modmeta.relational import training as training_lib
-from modmeta.relational.bouncegrad import BounceGradConfig
-from modmeta.relational.data import FeatureSpec, TrajectoryDataset
+from modmeta.relational.data import TrajectoryDataset, neighbors
+from modmeta.relational.data.arrays import as_dataset
 from modmeta.relational.data.normalization import denormalize
-from modmeta.relational.inference import InferenceConfig
-from modmeta.relational.model import ModelParams, RelationalModel, SearchConfig
-from modmeta.relational.modules import ModuleBank, ModuleConfig
-from modmeta.relational.preprocessing import fit_preprocessing
-from modmeta.relational.proposal_head import ProposalConfig
-from modmeta.relational.training import TrainingConfig
-
-_MAX_VALID = 200
-
-
-def build_model(
-    train_set: TrajectoryDataset,
-    rng_key: jax.Array,
-    *,
-    modules: ModuleConfig | None = None,
-    proposal: ProposalConfig | None = None,
-    search: SearchConfig | None = None,
-    baseline: str = "auto",
-    compress: bool = True,
-) -> tuple[RelationalModel, ModelParams]:
-    """Fits the preprocessing and draws the parameters of a model.
-
-    Args:
-      train_set: Training systems, observed frames, raw units.
-      rng_key: Consumed.
-      modules: Options of the bank.
-      proposal: Options of the proposal head.
-      search: Options of the search.
-      baseline: See `preprocessing.fit_preprocessing`.
-      compress: See `preprocessing.FeatureLayout`.
-
-    Returns:
-      The model and its arrays.
-    """
-    preprocessing, layout = fit_preprocessing(
-        train_set, baseline=baseline, compress=compress
-    )
-    bank = ModuleBank(modules or ModuleConfig(), layout)
-    model = RelationalModel(
-        bank, proposal or ProposalConfig(), search or SearchConfig()
-    )
-    # A pair of nodes: the head is run once to draw its parameters.
-    supergraph = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
-    return model, model.init(rng_key, preprocessing, supergraph, train_set.num_frames)
-
-
-def split_validation(
-    dataset: TrajectoryDataset, seed: int
-) -> tuple[TrajectoryDataset, TrajectoryDataset]:
-    """Sets a tenth of the systems aside (8 to 200) to choose the model by energy.
-
-    Data sets of fewer than 16 systems serve for both.
-
-    Args:
-      dataset: All systems that training may see.
-      seed: Seed of the split.
-
-    Returns:
-      `(training systems, validation systems)`.
-    """
-    if dataset.num_tasks < 16:
-        return dataset, dataset
-    num_valid = int(np.clip(dataset.num_tasks // 10, 8, _MAX_VALID))
-    order = np.random.default_rng((seed, 1)).permutation(dataset.num_tasks)
-    return dataset.take(order[num_valid:]), dataset.take(order[:num_valid])
-
-
-def infer_dataset(
-    rng_key: jax.Array,
-    model: RelationalModel,
-    params: ModelParams,
-    dataset: TrajectoryDataset,
-    config: InferenceConfig,
-    *,
-    start: evaluation.Inference | None = None,
-    mesh: Mesh | None = None,
-) -> evaluation.Inference:
-    """Infers the relations of every system of a data set under frozen modules.
-
-    With several processes, all of them call this on the same arguments and all get
-    the relations of every system.
-
-    Args:
-      rng_key: Consumed.
-      model: The model.
-      params: Its arrays.
-      dataset: Observed systems, raw units, as many frames as in training.
-      config: Options of the search.
-      start: Structures to start from; None for a cold start.
-      mesh: Devices that share the work, see `devices.build_mesh`; None for one.
-
-    Returns:
-      Edges, probabilities and energies; what is no candidate edge of the model has
-      relation -1 and probabilities 0.
-
-    Raises:
-      MemoryError: If the search would not fit into memory.
-      ValueError: If processes do not agree on the arguments.
-    """
-    edges = model.candidate_edges(dataset)
-    states = training_lib.device_states(dataset, params.preprocessing.normalization)
-    batches = batching.all_batches(dataset.num_nodes, config.batch_size, edges)
-    structures = None if start is None else start.structures
-    rng_key, params, states, batches, structures = devices.replicate(
-        (rng_key, params, states, batches, structures), mesh
-    )
-    found = inference.infer(
-        rng_key, model, params, states, batches, structures, config, mesh
-    )
-    found = evaluation.to_host(devices.to_local(found, mesh), dataset.node_mask)
-    return keep_candidates(found, edges, dataset)
-
-
-def keep_candidates(
-    found: evaluation.Inference, edges: EdgeLists, dataset: TrajectoryDataset
-) -> evaluation.Inference:
-    """Marks as no edge, -1, all pairs that are no candidates.
-
-    Args:
-      found: Relations found, in the layout of labels.
-      edges: Candidate edges of every system.
-      dataset: The systems.
-    """
-    mask = neighbors.candidate_mask(edges, dataset.num_nodes, dataset.max_nodes)
-    return found._replace(
-        edges=neighbors.drop_others(found.edges, mask),
-        proposal_edges=neighbors.drop_others(found.proposal_edges, mask),
-    )
+from modmeta.relational.evaluation import rollouts
+from modmeta.relational.evaluation.scores import label_scores, match_labels
+from modmeta.relational.inference import relations
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.infer import infer_dataset
+from modmeta.relational.inference.model import (
+    ModelParams,
+    RelationalModel,
+    SearchConfig,
+)
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.proposal_head import ProposalConfig
+from modmeta.relational.training import meta_training
+from modmeta.relational.training.bouncegrad import BounceGradConfig
+from modmeta.relational.training.meta_training import TrainingConfig
+from modmeta.relational.training.setup import build_model, split_validation
+from modmeta.runtime.progress import ProgressMeter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +55,7 @@ class RelationalInference:
     dataset: TrajectoryDataset
     model: RelationalModel
     params: ModelParams
-    found: evaluation.Inference
+    found: relations.Relations
 
     @property
     def edges(self) -> np.ndarray:
@@ -195,9 +79,7 @@ class RelationalInference:
         """
         if self.dataset.edges is None:
             return None
-        scores = evaluation.label_scores(
-            self.found, self.dataset, self.model.num_relations
-        )
+        scores = label_scores(self.found, self.dataset, self.model.num_relations)
         return scores["edge_accuracy"]
 
     @property
@@ -217,7 +99,7 @@ class RelationalInference:
         """
         if num_steps < 1:
             raise ValueError(f"num_steps: found {num_steps}, expected at least 1")
-        normalized = evaluation.predict(
+        normalized = rollouts.predict(
             self.model, self.params, self.dataset, self.found.structures, num_steps
         )
         normalization = jax.tree.map(
@@ -240,7 +122,7 @@ class RelationalInference:
 
         labels, names = self.dataset.edges, None
         if labels is not None:
-            names = evaluation.match_labels(
+            names = match_labels(
                 self.edges,
                 labels,
                 self.model.num_relations,
@@ -268,7 +150,7 @@ class RelationalInference:
 
     def to_networkx(self) -> list[Any]:
         """One `networkx.DiGraph` per system, sender to receiver."""
-        from modmeta.relational import export
+        from modmeta.relational.evaluation import export
 
         return export.edges_to_networkx(
             self.edges, self.probabilities, node_mask=self.dataset.node_mask
@@ -280,55 +162,9 @@ class RelationalInference:
         Args:
           path: File to write.
         """
-        from modmeta.relational import export
+        from modmeta.relational.evaluation import export
 
         export.write_edges_csv(path, self.edges, self.probabilities)
-
-
-def as_dataset(
-    trajectories: npt.ArrayLike | TrajectoryDataset,
-    *,
-    labels: npt.ArrayLike | None = None,
-    feature_names: Sequence[str] | None = None,
-    positions: Sequence[int] = (),
-    velocities: Sequence[int] = (),
-    sines: Sequence[int] = (),
-    cosines: Sequence[int] = (),
-    frame_interval: float = 1.0,
-) -> TrajectoryDataset:
-    """Wraps an array `[tasks, time, nodes, features]` as a data set.
-
-    Args:
-      trajectories: The array, or a data set, which is returned as it is.
-      labels: `[tasks, nodes, nodes]` true relations, for evaluation alone.
-      feature_names: Names of the features.
-      positions: Feature columns that are positions.
-      velocities: Feature columns that are the velocities of these positions.
-      sines: Feature columns that are the sines of angles.
-      cosines: Feature columns that are the cosines of these angles.
-      frame_interval: Time between frames, in the time unit of the velocities.
-
-    Raises:
-      DataError: If the array is not what it should be.
-      ValueError: If a data set comes with labels or features besides.
-    """
-    if isinstance(trajectories, TrajectoryDataset):
-        roles = (positions, velocities, sines, cosines)
-        if labels is not None or feature_names or any(roles):
-            raise ValueError(
-                "trajectories: found a TrajectoryDataset together with labels or "
-                "names or roles of features, expected these inside the data set"
-            )
-        return trajectories
-    array = np.asarray(trajectories)
-    num_features = array.shape[-1] if array.ndim else 0
-    names = tuple(feature_names or (f"feature_{i}" for i in range(num_features)))
-    return TrajectoryDataset(
-        states=array,
-        features=FeatureSpec(names, positions, velocities, sines, cosines),
-        frame_interval=frame_interval,
-        edges=labels,
-    )
 
 
 def infer_relations(
@@ -372,7 +208,7 @@ def infer_relations(
       loop: Options of the training loop.
       inference_config: Options of the final search.
       mesh: Devices that share the final search; training stays on one.
-      progress: Progress meter, for instance `modmeta.progress.TqdmProgress()`.
+      progress: Progress meter, for instance `modmeta.runtime.progress.TqdmProgress()`.
 
     Returns:
       Relations, probabilities and a model that predicts.
@@ -406,7 +242,7 @@ def infer_relations(
         proposal=proposal,
         search=search,
     )
-    result = training_lib.train(
+    result = meta_training.train(
         model,
         params,
         train_set,

@@ -19,11 +19,11 @@ import scipy.special
 from experiments import common
 from experiments.metanet_accuracy import config as config_lib
 from experiments.metanet_accuracy import contenders, networks, report, train
-from modmeta.checkpoint import CheckpointStore, load_artifact
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import prediction
 from modmeta.metanet.zoo import classifiers, images
-from modmeta.metrics import read_metrics
+from modmeta.runtime.checkpoint import CheckpointStore, load_artifact
+from modmeta.runtime.metrics import read_metrics
 
 QUICK_COMPILATION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
@@ -289,7 +289,7 @@ KILLED = """
 import os, signal
 from absl import app
 from experiments.metanet_accuracy import main
-from modmeta.checkpoint import CheckpointStore
+from modmeta.runtime.checkpoint import CheckpointStore
 
 save, calls = CheckpointStore.save, []
 

@@ -18,10 +18,10 @@ import pytest
 from experiments import common
 from experiments.metanet_sine import config as config_lib
 from experiments.metanet_sine import learner, report, train
-from modmeta.checkpoint import CheckpointStore, load_artifact
 from modmeta.metanet import zoo
 from modmeta.metanet.zoo import sine
-from modmeta.metrics import read_metrics
+from modmeta.runtime.checkpoint import CheckpointStore, load_artifact
+from modmeta.runtime.metrics import read_metrics
 
 FILES = {
     "config.json",
@@ -183,7 +183,7 @@ KILLED = """
 import os, signal
 from absl import app
 from experiments.metanet_sine import main
-from modmeta.checkpoint import CheckpointStore
+from modmeta.runtime.checkpoint import CheckpointStore
 
 save = CheckpointStore.save
 

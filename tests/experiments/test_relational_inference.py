@@ -19,10 +19,10 @@ import pytest
 from experiments import common
 from experiments.relational_inference import config as config_lib
 from experiments.relational_inference import datasets, report, train
-from modmeta import devices
-from modmeta.metrics import read_metrics
-from modmeta.relational import artifacts
 from modmeta.relational.data import DataError
+from modmeta.relational.inference import artifacts
+from modmeta.runtime import devices
+from modmeta.runtime.metrics import read_metrics
 
 FILES = {
     "config.json",
@@ -243,7 +243,7 @@ KILLED = """
 import os, signal, sys
 from absl import app
 from experiments.relational_inference import main
-from modmeta.checkpoint import CheckpointStore
+from modmeta.runtime.checkpoint import CheckpointStore
 
 save = CheckpointStore.save
 

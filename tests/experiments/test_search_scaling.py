@@ -19,10 +19,12 @@ from experiments.search_scaling import config as config_lib
 from experiments.search_scaling import figures, measure, problems, report, run, scores
 from experiments.search_scaling.measure import LEARNED, OWN, UNIFORM
 from experiments.search_scaling.scores import AT_LEAST, AT_MOST, EXACT, Scores
-from modmeta.relational import api, artifacts, data
-from modmeta.relational.model import SearchConfig
-from modmeta.relational.modules import ModuleConfig
-from modmeta.relational.proposal_head import ProposalConfig
+from modmeta.relational import data
+from modmeta.relational.inference import artifacts
+from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.proposal_head import ProposalConfig
+from modmeta.relational.training import setup
 from tests.reference import Reference
 
 SEARCHES = ("simulated_annealing", "gibbs", "enumeration", "reinforce")
@@ -58,7 +60,7 @@ CLOCKS = ("total_seconds", "seconds")
 def model_path(tmp_path_factory):
     """A model with random modules and a head that is sure of itself."""
     dataset = data.simulate_springs(0, 16, num_nodes=3, num_frames=5)
-    model, params = api.build_model(
+    model, params = setup.build_model(
         dataset,
         jax.random.key(0),
         modules=ModuleConfig(

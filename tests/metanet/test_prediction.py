@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import scipy.special
 
-from modmeta.checkpoint import CheckpointStore
 from modmeta.metanet import InvariantMetanet, MetanetConfig, trace
 from modmeta.metanet.learning import prediction, scores, sources
 from modmeta.metanet.models import baselines
-from modmeta.metrics import MetricWriter, read_metrics
+from modmeta.runtime.checkpoint import CheckpointStore
+from modmeta.runtime.metrics import MetricWriter, read_metrics
 from tests.metanet.small_networks import normal
 
 SPLITS = {

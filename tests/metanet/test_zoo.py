@@ -10,9 +10,9 @@ import optax
 import pytest
 import scipy.stats
 
-from modmeta.checkpoint import load_artifact, save_artifact
 from modmeta.metanet import zoo
 from modmeta.metanet.zoo import sine, training
+from modmeta.runtime.checkpoint import load_artifact, save_artifact
 
 # A regression with all that a recipe may ask for: minibatches, noise in the inputs,
 # running statistics, and settings of one network each.

@@ -2,12 +2,14 @@
 
 import jax
 
-from modmeta.relational import api, data, evaluation
-from modmeta.relational.bouncegrad import BounceGradConfig
-from modmeta.relational.inference import InferenceConfig
-from modmeta.relational.modules import ModuleConfig
-from modmeta.relational.proposal_head import ProposalConfig
-from modmeta.relational.training import TrainingConfig
+from modmeta.relational import api, data
+from modmeta.relational.evaluation import scores
+from modmeta.relational.inference import infer
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.proposal_head import ProposalConfig
+from modmeta.relational.training.bouncegrad import BounceGradConfig
+from modmeta.relational.training.meta_training import TrainingConfig
 
 
 class SpringsRun:
@@ -44,11 +46,11 @@ class SpringsRun:
             loop=TrainingConfig(num_evaluations=2),
             inference_config=self.SEARCH,
         )
-        self.found = api.infer_dataset(
+        self.found = infer.infer_dataset(
             jax.random.key(seed),
             self.result.model,
             self.result.params,
             self.test_set,
             self.SEARCH,
         )
-        self.scores = evaluation.label_scores(self.found, self.test_set, 2)
+        self.scores = scores.label_scores(self.found, self.test_set, 2)

@@ -11,15 +11,18 @@ import jax
 import numpy as np
 import pytest
 
-from modmeta.checkpoint import load_artifact, save_artifact
-from modmeta.relational import api, artifacts, data, infer_relations
-from modmeta.relational.bouncegrad import BounceGradConfig
+from modmeta.relational import api, data, infer_relations
 from modmeta.relational.data import DataError, FeatureSpec
-from modmeta.relational.inference import InferenceConfig
-from modmeta.relational.model import SearchConfig
-from modmeta.relational.modules import ModuleConfig
-from modmeta.relational.proposal_head import ProposalConfig
-from modmeta.relational.training import TrainingConfig
+from modmeta.relational.data.arrays import as_dataset
+from modmeta.relational.inference import artifacts, infer
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.proposal_head import ProposalConfig
+from modmeta.relational.training import setup
+from modmeta.relational.training.bouncegrad import BounceGradConfig
+from modmeta.relational.training.meta_training import TrainingConfig
+from modmeta.runtime.checkpoint import load_artifact, save_artifact
 from tests.relational.springs_run import SpringsRun
 
 QUICK = {
@@ -83,12 +86,12 @@ def test_predictions_are_in_the_units_of_the_input(unlabelled):
 def test_relations_of_candidate_edges_alone(chunk):
     """One nearest sender per receiver: the other pairs are no edges, nor scored."""
     rng = np.random.default_rng(0)
-    dataset = api.as_dataset(
+    dataset = as_dataset(
         random_walks(num_nodes=4),
         labels=rng.integers(0, 2, (6, 4, 4)),
         positions=(0, 1),
     )
-    model, params = api.build_model(
+    model, params = setup.build_model(
         dataset,
         jax.random.key(0),
         modules=QUICK["modules"],
@@ -96,7 +99,7 @@ def test_relations_of_candidate_edges_alone(chunk):
         search=SearchConfig(num_neighbors=1),
     )
     config = dataclasses.replace(QUICK["inference_config"], receiver_chunk=chunk)
-    found = api.infer_dataset(jax.random.key(0), model, params, dataset, config)
+    found = infer.infer_dataset(jax.random.key(0), model, params, dataset, config)
     distances = np.linalg.norm(
         dataset.states[:, :, :, None] - dataset.states[:, :, None], axis=-1
     ).min(axis=1)
@@ -196,7 +199,7 @@ def test_saved_model_infers_the_same(springs_run, tmp_path):
     assert model == result.model
     assert jax.tree.structure(params) == jax.tree.structure(result.params)
     jax.tree.map(np.testing.assert_array_equal, params, result.params)
-    found = api.infer_dataset(
+    found = infer.infer_dataset(
         jax.random.key(0), model, params, springs_run.test_set, SpringsRun.SEARCH
     )
     jax.tree.map(np.testing.assert_array_equal, found, springs_run.found)
@@ -211,8 +214,8 @@ def test_saved_model_infers_the_same(springs_run, tmp_path):
     ],
 )
 def test_every_kind_of_model_survives_its_file(tmp_path, changes):
-    dataset = api.as_dataset(random_walks())
-    model, params = api.build_model(dataset, jax.random.key(0), **changes)
+    dataset = as_dataset(random_walks())
+    model, params = setup.build_model(dataset, jax.random.key(0), **changes)
     artifacts.save_model(tmp_path / "model.npz", model, params)
     loaded, arrays = artifacts.load_model(tmp_path / "model.npz")
     assert loaded == model
@@ -221,9 +224,9 @@ def test_every_kind_of_model_survives_its_file(tmp_path, changes):
 
 
 def test_a_file_from_before_additive_updates_is_read(tmp_path):
-    dataset = api.as_dataset(random_walks())
+    dataset = as_dataset(random_walks())
     modules = ModuleConfig(node_update="mlp")
-    model, params = api.build_model(dataset, jax.random.key(0), modules=modules)
+    model, params = setup.build_model(dataset, jax.random.key(0), modules=modules)
     artifacts.save_model(tmp_path / "new.npz", model, params)
     arrays, metadata = load_artifact(tmp_path / "new.npz", kind=artifacts.MODEL_KIND)
     del metadata["modules"]["node_update"]
@@ -273,13 +276,13 @@ def test_bad_input_is_refused_before_anything_is_compiled(
 
 @pytest.mark.parametrize("num_tasks, num_valid", [(15, 0), (16, 8), (200, 20)])
 def test_split_for_validation(num_tasks, num_valid):
-    dataset = api.as_dataset(random_walks(num_tasks))
-    train_set, valid_set = api.split_validation(dataset, seed=0)
+    dataset = as_dataset(random_walks(num_tasks))
+    train_set, valid_set = setup.split_validation(dataset, seed=0)
     if not num_valid:
         assert train_set is valid_set is dataset
         return
     assert valid_set.num_tasks == num_valid
     rows = np.concatenate([train_set.states, valid_set.states])[:, 0, 0, 0]
     np.testing.assert_array_equal(np.sort(rows), np.sort(dataset.states[:, 0, 0, 0]))
-    other = api.split_validation(dataset, seed=1)[1]
+    other = setup.split_validation(dataset, seed=1)[1]
     assert not np.array_equal(other.states, valid_set.states)

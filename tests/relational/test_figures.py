@@ -9,8 +9,8 @@ pytest.importorskip("matplotlib")
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.colors import to_rgb  # noqa: E402
 
-from modmeta import figure_style as style  # noqa: E402
 from modmeta.relational import figures  # noqa: E402
+from modmeta.runtime import figure_style  # noqa: E402
 
 
 def assert_readable(figure):
@@ -522,7 +522,9 @@ def test_figures_stay_out_of_the_global_state(name):
 
 
 def test_line_styles_differ_in_grey_and_in_shape():
-    looks = [style.line_style(index, 20) for index in range(len(style.COLORS))]
+    looks = [
+        figure_style.line_style(index, 20) for index in range(len(figure_style.COLORS))
+    ]
     grey = [np.dot(to_rgb(look["color"]), [0.2126, 0.7152, 0.0722]) for look in looks]
     assert min(np.abs(np.diff(grey))) > 0.1
     assert max(grey) < 0.8

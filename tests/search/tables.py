@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta import search
-from modmeta.relational.energy import relaxed_symmetric_prior, symmetric_prior
+from modmeta.relational.energies.priors import relaxed_symmetric_prior, symmetric_prior
 from modmeta.search import proposals
 from tests.fixtures import TinyProblem
 

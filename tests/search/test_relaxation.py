@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modmeta import search
-from modmeta.relational.model import Problems, SearchConfig
+from modmeta.relational.inference.model import Problems, SearchConfig
 from tests.fixtures import Batch, small_model, small_params
 from tests.reference import Reference
 

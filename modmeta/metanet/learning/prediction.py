@@ -33,11 +33,11 @@ import numpy as np
 import optax
 
 from modmeta import graphs
-from modmeta import training as loop
-from modmeta.checkpoint import CheckpointStore
 from modmeta.metanet.learning.sources import Source, evaluation_plan, training_plan
-from modmeta.metrics import MetricWriter
-from modmeta.progress import ProgressMeter
+from modmeta.runtime import training_loop
+from modmeta.runtime.checkpoint import CheckpointStore
+from modmeta.runtime.metrics import MetricWriter
+from modmeta.runtime.progress import ProgressMeter
 
 # Initial values are drawn once: what the compiler takes to make that fast is lost.
 _QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
@@ -142,7 +142,7 @@ class FitState(NamedTuple):
 
     params: Any
     optimizer: optax.OptState
-    best: loop.Best
+    best: training_loop.Best
 
 
 class FitResult(NamedTuple):
@@ -285,7 +285,9 @@ def fit(
     budget = source.budget(plan)
     init = jax.jit(predictor.init, compiler_options=_QUICK_COMPILATION)
     params = init(jax.random.key(seed), source.batch(plan[0], budget))
-    state = FitState(params, _optimizer(config).init(params), loop.Best.start(params))
+    state = FitState(
+        params, _optimizer(config).init(params), training_loop.Best.start(params)
+    )
 
     def targets_of(rows: np.ndarray) -> Any:
         return jax.tree.map(lambda leaf: leaf[rows], targets)
@@ -309,7 +311,7 @@ def fit(
         state = state._replace(best=state.best.update(state.params, loss))
         return state, {"valid_loss": loss}, False
 
-    outcome = loop.train(
+    outcome = training_loop.train(
         state,
         take_steps,
         evaluate,

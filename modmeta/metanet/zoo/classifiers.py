@@ -36,7 +36,7 @@ from modmeta.metanet.zoo.specification import (
     split_networks,
 )
 from modmeta.metanet.zoo.training import network_keys, train_networks
-from modmeta.progress import ProgressMeter
+from modmeta.runtime.progress import ProgressMeter
 
 # Every shape is compiled anew, to train for seconds: on the CPU, the last passes of the
 # compiler take longer than they save.

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modmeta.files import atomic_write
-from modmeta.optional import import_optional
+from modmeta.runtime.files import atomic_write
+from modmeta.runtime.optional import import_optional
 
 
 class ImageError(ValueError):

@@ -32,7 +32,7 @@ from modmeta.metanet.zoo.specification import (
     split_networks,
 )
 from modmeta.metanet.zoo.training import ZooTask, train_networks
-from modmeta.progress import ProgressMeter
+from modmeta.runtime.progress import ProgressMeter
 
 GROUP = "sine"
 LARGEST_COEFFICIENT = 10.0

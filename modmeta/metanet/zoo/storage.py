@@ -2,7 +2,8 @@
 
 `zoo.json` says what the zoo is: the configuration that generated it, its groups (the
 networks of one shape) and its splits, by network. Beside it lie chunks of networks,
-`<group>-<first network>.npz`, artifacts in the sense of `modmeta.checkpoint`, with
+`<group>-<first network>.npz`, artifacts in the sense of
+`modmeta.runtime.checkpoint`, with
 
 * `parameters` `[n, P]`, all variables of a network in one row, in the order and with
   the shapes that `zoo.json` gives,
@@ -25,10 +26,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from modmeta.checkpoint import load_artifact, save_artifact
-from modmeta.files import atomic_write
 from modmeta.metanet.zoo.specification import GroupSpec, ZooError, ZooSpec, unflatten
-from modmeta.progress import NoProgress, ProgressMeter
+from modmeta.runtime.checkpoint import load_artifact, save_artifact
+from modmeta.runtime.files import atomic_write
+from modmeta.runtime.progress import NoProgress, ProgressMeter
 
 ZOO_FILE = "zoo.json"
 _CHUNK_KIND = "modmeta.zoo.chunk"

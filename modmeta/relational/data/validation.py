@@ -80,6 +80,11 @@ class FeatureSpec:
         return len(self.names)
 
     @property
+    def has_motion(self) -> bool:
+        """Whether positions and velocities are known."""
+        return bool(self.positions) and bool(self.velocities)
+
+    @property
     def angles(self) -> tuple[tuple[int, int], ...]:
         """Columns of the sine and the cosine of every angle."""
         return tuple(zip(self.sines, self.cosines, strict=True))

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from modmeta import figure_style as style
-from modmeta.optional import import_optional
-from modmeta.relational.export import real_nodes
-from modmeta.relational.matching import (
-    check_probabilities,
-    check_relations,
+from modmeta.relational.evaluation.calibration import (
     expected_calibration_error,
-    relabel,
-    relabel_probabilities,
     reliability_bins,
 )
+from modmeta.relational.evaluation.checks import check_probabilities, check_relations
+from modmeta.relational.evaluation.export import real_nodes
+from modmeta.relational.evaluation.matching import relabel, relabel_probabilities
+from modmeta.runtime import figure_style
+from modmeta.runtime.optional import import_optional
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +94,7 @@ def plot_adjacency(
     if graded:
         colors, low, high = matplotlib.colormaps["cividis"], 0.0, 1.0
     else:
-        colors = style.relation_colors(num_relations)
+        colors = figure_style.relation_colors(num_relations)
         low, high = -0.5, num_relations - 0.5
     num_rows = 1 if labels is None else 2
     num_nodes = real_nodes(edges if labels is None else np.maximum(edges, labels)).sum(
@@ -104,7 +102,7 @@ def plot_adjacency(
     )
     side = float(np.clip(0.1 * num_nodes[:shown].max(), 1.7, 4.0))
     width, height = 1.4 + (side + 0.2) * shown, 0.5 + (side + 0.4) * num_rows
-    figure = style.new_figure(width, height, layout="compressed")
+    figure = figure_style.new_figure(width, height, layout="compressed")
     grid = figure.subplots(num_rows, shown, squeeze=False)
     for system in range(shown):
         size = int(num_nodes[system])
@@ -172,7 +170,7 @@ def plot_edge_probability_calibration(
     # The most probable of F relations has a probability of at least 1/F.
     start = float(bins.boundaries[:-1][filled].min())
 
-    figure = style.new_figure(4.8, 5.4)
+    figure = figure_style.new_figure(4.8, 5.4)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     upper.plot(
         [0, 1], [0, 1], color="0.5", linestyle="--", label="perfectly calibrated"
@@ -181,7 +179,7 @@ def plot_edge_probability_calibration(
         bins.confidence[filled],
         bins.accuracy[filled],
         label=f"edges (calibration error {error:.3f})",
-        **style.line_style(0, int(filled.sum())),
+        **figure_style.line_style(0, int(filled.sum())),
     )
     margin = 0.03
     bottom = min(start, float(bins.accuracy[filled].min())) - margin
@@ -192,7 +190,7 @@ def plot_edge_probability_calibration(
         bins.count,
         width,
         align="edge",
-        color=style.COLORS[2],
+        color=figure_style.COLORS[2],
         edgecolor="white",
     )
     lower.set(
@@ -202,7 +200,7 @@ def plot_edge_probability_calibration(
     )
     for axes in (upper, lower):
         axes.set_axisbelow(True)
-        axes.grid(**style.GRID)
+        axes.grid(**figure_style.GRID)
     figure.align_ylabels()
     return figure
 
@@ -215,7 +213,7 @@ def _draw_matrix(
     low: float,
     high: float,
 ) -> AxesImage:
-    axes.patch.set(hatch="////", edgecolor=style.HATCH_GREY)
+    axes.patch.set(hatch="////", edgecolor=figure_style.HATCH_GREY)
     image = axes.imshow(
         np.ma.masked_where(~present, values),
         cmap=colors,

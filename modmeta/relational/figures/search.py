@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from modmeta import figure_style as style
+from modmeta.runtime import figure_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,14 +64,14 @@ def plot_search_curves(
             f"{list(best_known.shape)}."
         )
 
-    figure = style.new_figure(5.8, 4.0)
+    figure = figure_style.new_figure(5.8, 4.0)
     axes = figure.subplots()
     lines, drawn = [], []
     for index, (name, energy) in enumerate(energies.items()):
         excess = energy - best_known[..., None]
         low, median, high = np.quantile(excess, _BAND, axis=0)
         drawn += [low, median, high]
-        look = style.line_style(index, len(proposals))
+        look = figure_style.line_style(index, len(proposals))
         axes.fill_between(
             proposals, low, high, color=look["color"], alpha=0.18, linewidth=0
         )
@@ -86,10 +86,10 @@ def plot_search_curves(
         xlabel="proposals per system",
         ylabel=f"energy above the best known ({energy_unit})",
     )
-    axes.grid(**style.GRID)
+    axes.grid(**figure_style.GRID)
     systems = f"{num_systems} system" + ("s" if num_systems > 1 else "")
     title = f"median and 10–90 % of {systems}"
-    style.legend_outside(figure, lines, "upper", title)
+    figure_style.legend_outside(figure, lines, "upper", title)
     return figure
 
 

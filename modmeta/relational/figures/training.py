@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from modmeta import figure_style as style
+from modmeta.runtime import figure_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,16 +71,16 @@ def plot_learning_curves(
         known = ", ".join(key for panel in _PANELS for key, _ in panel.curves)
         raise ValueError(f"No record has a finite value of any of: {known}.")
 
-    figure = style.new_figure(6.4, 0.8 + 2.0 * len(panels))
+    figure = figure_style.new_figure(6.4, 0.8 + 2.0 * len(panels))
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
     for axes, (panel, series) in zip(all_axes, panels, strict=True):
         for index, (name, steps, values) in enumerate(series):
-            look = style.line_style(index, len(steps))
+            look = figure_style.line_style(index, len(steps))
             axes.plot(steps, values, label=name, **look)
         axes.set_ylabel(panel.label.format(unit=energy_unit))
         if panel.logarithmic:
-            style.log_if_positive(axes)
-        axes.grid(**style.GRID)
+            figure_style.log_if_positive(axes)
+        axes.grid(**figure_style.GRID)
         if len(panel.curves) > 1:
             axes.legend()
     figure.align_ylabels(all_axes)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from modmeta import figure_style as style
-from modmeta.optional import import_optional
+from modmeta.runtime import figure_style
+from modmeta.runtime.optional import import_optional
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +91,9 @@ def plot_trajectories(
     if shown < 1:
         raise ValueError("There is no system to draw.")
 
-    figure = style.new_figure(max(4.4, 0.6 + 3.0 * shown), 4.0 if planar else 3.4)
+    figure = figure_style.new_figure(
+        max(4.4, 0.6 + 3.0 * shown), 4.0 if planar else 3.4
+    )
     grid = figure.subplots(1, shown, squeeze=False, sharey=not planar)[0]
     unit = "time (frames)" if frame_interval is None else "time (units of the data)"
     for system, axes in enumerate(grid):
@@ -110,7 +112,7 @@ def plot_trajectories(
         else:
             axes.set_xlabel(unit)
     grid[0].set_ylabel(feature_names[columns[-1]])
-    style.legend_outside(figure, _legend_handles(has_future), "lower")
+    figure_style.legend_outside(figure, _legend_handles(has_future), "lower")
     return figure
 
 
@@ -133,19 +135,21 @@ def plot_rollout_error(mse: Mapping[str, npt.ArrayLike]) -> Figure:
             raise ValueError(
                 f"mse[{name!r}]: expected shape [steps], got {list(values.shape)}."
             )
-    figure = style.new_figure(5.6, 3.8)
+    figure = figure_style.new_figure(5.6, 3.8)
     axes = figure.subplots()
     for index, (name, values) in enumerate(curves.items()):
         steps = np.arange(1, len(values) + 1)
-        axes.plot(steps, values, label=name, **style.line_style(index, len(values)))
-    style.log_if_positive(axes)
+        axes.plot(
+            steps, values, label=name, **figure_style.line_style(index, len(values))
+        )
+    figure_style.log_if_positive(axes)
     ticker = import_optional("matplotlib.ticker", "plots")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set(
         xlabel="predicted steps (frames)",
         ylabel="mean squared error (normalised units$^2$)",
     )
-    axes.grid(**style.GRID)
+    axes.grid(**figure_style.GRID)
     axes.legend()
     return figure
 
@@ -194,8 +198,8 @@ def _draw_system(
         axes.axvline(
             (observed_frames - 1) * frame_interval, color="0.6", linewidth=0.8, zorder=0
         )
-    every = max(1, len(prediction) // style.MARKERS_PER_LINE)
-    colors = style.node_colors(truth.shape[1])
+    every = max(1, len(prediction) // figure_style.MARKERS_PER_LINE)
+    colors = figure_style.node_colors(truth.shape[1])
     for node in nodes:
         parts = {
             "observed": (truth[:observed_frames, node], _observed_look()),
@@ -212,7 +216,7 @@ def _draw_system(
                 path[:, 0], path[:, 1], color=colors[node], gid=f"{name}-{node}", **look
             )
     axes.locator_params(axis="x", nbins=5)
-    axes.grid(**style.GRID)
+    axes.grid(**figure_style.GRID)
 
 
 def _with_time(values: np.ndarray, first_frame: int) -> np.ndarray:
@@ -233,7 +237,7 @@ def _predicted_look(node: int) -> dict:
     return {
         "linestyle": (0, (3, 2)),
         "linewidth": 1.2,
-        "marker": style.MARKERS[node % len(style.MARKERS)],
+        "marker": figure_style.MARKERS[node % len(figure_style.MARKERS)],
         "markersize": 4,
         "markerfacecolor": "white",
     }

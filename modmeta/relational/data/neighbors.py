@@ -1,0 +1,215 @@
+"""Candidate edges from where nodes have been: the nearest ones, or all within a radius.
+
+With all n (n - 1) directed edges, memory and cost per proposal grow with n; with k
+candidates per receiver they grow with k. What is no candidate has no relation: no
+message, no probability, no part in an accuracy. Two nodes are as far apart as in the
+observed frame in which they come closest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from modmeta.graphs.edges import EdgeLists, Edges, fully_connected
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.dataset import NO_EDGE
+
+_BLOCK = 128
+
+
+def _check(positions: np.ndarray, node_mask: np.ndarray) -> None:
+    if positions.ndim != 3:
+        raise ValueError(
+            f"positions: found shape {positions.shape}, expected [time, nodes, dims]"
+        )
+    if node_mask.shape != positions.shape[1:2] or node_mask.dtype != bool:
+        raise ValueError(
+            f"node_mask: found {node_mask.dtype} of shape {node_mask.shape}, expected "
+            f"bool of shape {positions.shape[1:2]}"
+        )
+    if not np.isfinite(positions[:, node_mask]).all():
+        raise ValueError("positions: found NaN or infinity, expected finite numbers")
+
+
+def _squared_distances(
+    positions: np.ndarray, node_mask: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Receivers `[r]` and their smallest squared distances to all nodes `[r, nodes]`.
+
+    Infinite to padded nodes and to themselves. A block of receivers at a time, so that
+    memory stays linear in the number of nodes.
+    """
+    positions = np.where(node_mask[:, None], np.asarray(positions, np.float64), 0.0)
+    receivers = np.flatnonzero(node_mask)
+    for first in range(0, len(receivers), _BLOCK):
+        block = receivers[first : first + _BLOCK]
+        smallest = np.full((len(block), len(node_mask)), np.inf)
+        for frame in positions:
+            squared = np.zeros_like(smallest)
+            for coordinate in frame.T:
+                squared += (coordinate[block, None] - coordinate[None, :]) ** 2
+            np.minimum(smallest, squared, out=smallest)
+        smallest[:, ~node_mask] = np.inf
+        smallest[np.arange(len(block)), block] = np.inf
+        yield block, smallest
+
+
+def _collect(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> Edges:
+    """Blocks of receivers `[r]` and chosen senders `[r, nodes]`, bool, as edges."""
+    senders, receivers = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for block, is_chosen in rows:
+        row, sender = np.nonzero(is_chosen)
+        senders.append(sender.astype(np.int32))
+        receivers.append(block[row].astype(np.int32))
+    return np.concatenate(senders), np.concatenate(receivers)
+
+
+def _nearest(squared: np.ndarray, num_neighbors: int) -> np.ndarray:
+    """Marks, in every row, the smallest finite entries; the first of equal ones."""
+    order = np.argsort(squared, axis=1, kind="stable")[:, :num_neighbors]
+    is_chosen = np.zeros(squared.shape, bool)
+    np.put_along_axis(is_chosen, order, True, axis=1)
+    return is_chosen & np.isfinite(squared)
+
+
+def nearest_neighbors(
+    positions: np.ndarray, node_mask: np.ndarray, num_neighbors: int
+) -> Edges:
+    """Edges to every node from the nodes that come nearest to it.
+
+    Args:
+      positions: `[time, nodes, dims]`, in any unit.
+      node_mask: `[nodes]` true at real nodes.
+      num_neighbors: Senders per receiver, at least 1; all others, if there are fewer.
+        Of senders equally near, those of smaller index count.
+
+    Returns:
+      `(senders, receivers)`, int32, sorted by receiver, then sender.
+
+    Raises:
+      ValueError: If an argument is not what it should be.
+    """
+    positions, node_mask = np.asarray(positions), np.asarray(node_mask)
+    _check(positions, node_mask)
+    if num_neighbors < 1:
+        raise ValueError(f"num_neighbors: found {num_neighbors}, expected at least 1")
+    return _collect(
+        [
+            (block, _nearest(squared, num_neighbors))
+            for block, squared in _squared_distances(positions, node_mask)
+        ]
+    )
+
+
+def within_radius(positions: np.ndarray, node_mask: np.ndarray, radius: float) -> Edges:
+    """Edges between all nodes that come at least as near as a radius.
+
+    Args:
+      positions: `[time, nodes, dims]`.
+      node_mask: `[nodes]` true at real nodes.
+      radius: Positive, in the unit of the positions.
+
+    Returns:
+      `(senders, receivers)`, int32, sorted by receiver, then sender.
+
+    Raises:
+      ValueError: If an argument is not what it should be.
+    """
+    positions, node_mask = np.asarray(positions), np.asarray(node_mask)
+    _check(positions, node_mask)
+    if not radius > 0.0:
+        raise ValueError(f"radius: found {radius}, expected a positive number")
+    return _collect(
+        [
+            (block, squared <= float(radius) ** 2)
+            for block, squared in _squared_distances(positions, node_mask)
+        ]
+    )
+
+
+def candidate_edges(
+    dataset: TrajectoryDataset, *, num_neighbors: int = 0, radius: float = 0.0
+) -> EdgeLists:
+    """Candidate edges of every system of a data set.
+
+    Args:
+      dataset: Observed systems; positions in the unit of the data.
+      num_neighbors: Nearest senders per receiver; 0 for all.
+      radius: Largest distance of a candidate; 0 for any. With both, the nearest of
+        those within the radius.
+
+    Returns:
+      Edges per system, or `fully_connected` without a limit.
+
+    Raises:
+      ValueError: If there is a limit but no positions, or it is negative.
+    """
+    if num_neighbors < 0 or radius < 0.0:
+        raise ValueError(
+            f"candidate edges: found num_neighbors={num_neighbors}, radius={radius}, "
+            "expected at least 0"
+        )
+    if not num_neighbors and not radius:
+        return fully_connected
+    columns = list(dataset.features.positions)
+    if not columns:
+        raise ValueError(
+            "positions: found no feature that is a position, expected some for "
+            f"num_neighbors={num_neighbors}, radius={radius}"
+        )
+
+    def of_system(states: np.ndarray, size: int) -> Edges:
+        positions, node_mask = states[:, :size, columns], np.ones(size, bool)
+        if not radius:
+            return nearest_neighbors(positions, node_mask, num_neighbors)
+        if not num_neighbors:
+            return within_radius(positions, node_mask, radius)
+        near = within_radius(positions, node_mask, radius)
+        nearest = nearest_neighbors(positions, node_mask, num_neighbors)
+        both = np.intersect1d(
+            *(r.astype(np.int64) * size + s for s, r in (near, nearest))
+        )
+        return (both % size).astype(np.int32), (both // size).astype(np.int32)
+
+    sizes = dataset.num_nodes.tolist()
+    return [of_system(*pair) for pair in zip(dataset.states, sizes, strict=True)]
+
+
+def candidate_mask(
+    edges: EdgeLists, num_nodes: Sequence[int] | np.ndarray, max_nodes: int
+) -> np.ndarray:
+    """Marks candidates, `[tasks, nodes, nodes]`, row = receiver, column = sender.
+
+    Args:
+      edges: Edges of every system.
+      num_nodes: `[tasks]` size of every system.
+      max_nodes: Size of the node axis.
+    """
+    mask = np.zeros((len(num_nodes), max_nodes, max_nodes), bool)
+    for task, size in enumerate(num_nodes):
+        senders, receivers = edges(int(size)) if callable(edges) else edges[task]
+        mask[task, receivers, senders] = True
+    return mask
+
+
+def drop_others(edges: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Relations `[tasks, nodes, nodes]` with -1, no edge, at all but candidates."""
+    return np.where(mask, edges, NO_EDGE).astype(edges.dtype)
+
+
+def candidate_share(labels: np.ndarray, edges: np.ndarray) -> float:
+    """Share of the labelled pairs that were candidates, hence scored.
+
+    Args:
+      labels: `[tasks, nodes, nodes]` true relations, -1 where there is none.
+      edges: `[tasks, nodes, nodes]` relations found, -1 at all but candidates.
+
+    Raises:
+      ValueError: If no pair is labelled.
+    """
+    is_labelled = labels >= 0
+    if not is_labelled.any():
+        raise ValueError("labels: found no labelled pair, expected at least one")
+    return float((edges >= 0)[is_labelled].mean())

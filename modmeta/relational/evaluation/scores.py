@@ -1,0 +1,53 @@
+"""Scores of a data set's relations against labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.dataset import NO_EDGE
+from modmeta.relational.evaluation import matching
+from modmeta.relational.inference.relations import Relations
+
+
+def match_labels(
+    edges: np.ndarray, labels: np.ndarray, num_found: int, num_true: int
+) -> np.ndarray:
+    """One assignment of found to true relations for the whole data set, `[K]`."""
+    confusion = matching.confusion_matrix(edges, labels, num_found, num_true)
+    return matching.match_relations(confusion)
+
+
+def label_scores(
+    found: Relations, dataset: TrajectoryDataset, num_relations: int
+) -> dict[str, float]:
+    """Edge accuracy of the search and of the proposal head, each matched by itself."""
+    labels, num_true = dataset.edges, dataset.num_relations
+    scores = {}
+    for name, edges in (
+        ("edge_accuracy", found.edges),
+        ("proposal_accuracy", found.proposal_edges),
+    ):
+        names = match_labels(edges, labels, num_relations, num_true)
+        scores[name] = matching.edge_accuracy(edges, labels, names)
+    return scores
+
+
+def structures_from_labels(
+    labels: np.ndarray, names: np.ndarray, num_relations: int
+) -> np.ndarray:
+    """The true graph in the names of the modules.
+
+    Args:
+      labels: `[tasks, nodes, nodes]` true relations.
+      names: `[K]` true name of every module, from `match_labels`.
+      num_relations: Number of modules K.
+
+    Returns:
+      `[tasks, nodes, nodes]`; a true relation that no module stands for becomes
+      module 0.
+    """
+    num_true = max(int(labels.max()), int(np.max(names))) + 1
+    module_of = np.zeros(num_true, np.int32)
+    module_of[names[:num_relations]] = np.arange(num_relations)
+    return np.where(labels >= 0, module_of[np.maximum(labels, 0)], NO_EDGE)

@@ -1,0 +1,5 @@
+"""From a model and a data set to relations.
+
+Search problems of a batch, the chains that search them, what memory that needs, and
+the relations of all tasks; models and their files.
+"""

@@ -1,0 +1,191 @@
+"""The chains of a batch: where they start, how they cool, and what they find.
+
+Letters: N nodes of a super-graph, P problems, D slots, K edge modules.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from modmeta import search
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.problems import Problems
+from modmeta.relational.tasks.batches import TaskBatch
+from modmeta.relational.tasks.structures import (
+    TaskStructures,
+    gather_structure,
+    random_structure,
+)
+from modmeta.runtime import devices
+
+_TEMPERATURE_DRAWS = 8
+
+
+class Draws(NamedTuple):
+    """All randomness of a batch, one row per receiver whatever the chunks.
+
+    Attributes:
+      random: Structures to set the temperature by, leaves `[draws, N, ...]`.
+      start: Where the chains start, leaves `[chains, N, ...]`.
+      search_keys: `[chains, P]` and
+      sample_keys: `[chains, P]`, keys of the problems.
+    """
+
+    random: search.Structure
+    start: search.Structure
+    search_keys: jax.Array
+    sample_keys: jax.Array
+
+
+class Found(NamedTuple):
+    """Outcome of a search.
+
+    Attributes:
+      structure: Best structures, leaves `[N, ...]`.
+      energies: `[P]` their energies.
+      num_proposals: `[P]` int32, of all chains, samples excluded.
+      shares: `[N, D, K]` of the samples.
+      best_energies: `[P, num_steps]` of the first chain.
+    """
+
+    structure: search.Structure
+    energies: jax.Array
+    num_proposals: jax.Array
+    shares: jax.Array
+    best_energies: jax.Array
+
+
+def draw(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    batch: TaskBatch,
+    start: TaskStructures | None,
+    config: InferenceConfig,
+) -> Draws:
+    """Draws where the chains of a batch start, and their keys.
+
+    Args:
+      rng_key: Consumed.
+      model: The model.
+      batch: The systems.
+      start: Structures of all tasks to start every chain from; None draws them.
+      config: Options.
+    """
+    graph = batch.supergraph
+    is_coupled = model.search.couples_receivers
+    num_problems = (graph.system_mask if is_coupled else graph.node_mask).shape[0]
+
+    def draw_structures(keys):
+        def one(key):
+            return random_structure(
+                key, graph.slot_mask, model.num_relations, model.num_node_modules
+            )
+
+        return jax.vmap(one)(keys)
+
+    key_temperature, key_chains = jax.random.split(rng_key)
+    num_draws = 0 if config.initial_temperature else _TEMPERATURE_DRAWS
+    random = draw_structures(jax.random.split(key_temperature, _TEMPERATURE_DRAWS))
+    keys = jax.random.split(key_chains, config.num_chains)
+    key_start, key_search, key_sample = jax.vmap(
+        lambda key: jax.random.split(key, 3), out_axes=1
+    )(keys)
+    if start is None:
+        structures = draw_structures(key_start)
+    else:
+        given = gather_structure(start, batch.tasks, graph)
+        structures = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (config.num_chains, *leaf.shape)),
+            given,
+        )
+
+    def split(keys):
+        return jax.vmap(lambda key: jax.random.split(key, num_problems))(keys)
+
+    return Draws(
+        random=jax.tree.map(lambda leaf: leaf[:num_draws], random),
+        start=structures,
+        search_keys=split(key_search),
+        sample_keys=split(key_sample),
+    )
+
+
+def search_all(
+    problems: Problems, draws: Draws, config: InferenceConfig, mesh: Mesh | None
+) -> Found:
+    """Searches problems with all chains and keeps the best of every problem.
+
+    Args:
+      problems: What to search.
+      draws: Leaves `[chains, N, ...]`; N may be a chunk of the nodes.
+      config: Options.
+      mesh: Devices that share the chains; None for one.
+    """
+    temperatures = _temperatures(problems, draws.random, config)
+    algorithm = problems.model.algorithm(config.algorithm, learned=config.learned)
+    sampler = problems.model.algorithm(learned=config.learned)
+
+    def one_chain(start, key_search, key_sample):
+        state, trace = problems.run(
+            key_search,
+            problems.init(start, algorithm),
+            algorithm,
+            temperatures,
+            transform=lambda state, _: state.best_energy,
+        )
+        best = (state.best_structure, state.best_energy, state.num_proposals)
+        # Samples start at the best structure: the chain is then near its mode.
+        warm = problems.init(problems.join(state.best_structure))
+        shares = jnp.zeros_like(problems.candidates.edge_logits)
+        if config.num_samples:
+            shares = problems.sample(key_sample, warm, sampler, config.num_samples)
+        return best, trace, shares
+
+    (structures, energies, num_proposals), traces, shares = devices.spread(
+        lambda chains: jax.vmap(one_chain)(*chains),
+        (draws.start, draws.search_keys, draws.sample_keys),
+        devices.CHAINS,
+        mesh,
+    )
+    winner = jnp.argmin(energies, axis=0)
+    pick = jnp.arange(winner.shape[0])
+    structure: search.Structure = jax.tree.map(
+        lambda leaf: leaf[winner, pick], structures
+    )
+    return Found(
+        structure=problems.join(structure),
+        energies=jnp.min(energies, axis=0),
+        num_proposals=jnp.sum(num_proposals, axis=0),
+        shares=problems.join(_mean_shares(shares, config.num_samples)),
+        best_energies=traces[0],
+    )
+
+
+def _mean_shares(shares: jax.Array, num_samples: int) -> jax.Array:
+    """Mean over the chains `[chains, ...]` by way of counts, whose sum is exact.
+
+    A mean of quotients would round by what the compiler fuses it with.
+    """
+    counts = jnp.sum(jnp.round(shares * num_samples), axis=0)
+    return counts / max(shares.shape[0] * num_samples, 1)
+
+
+def _temperatures(
+    problems: Problems, random: search.Structure, config: InferenceConfig
+) -> jax.Array:
+    """Geometric temperatures of every problem, `[P, num_steps]`."""
+    if config.initial_temperature:
+        initial = jnp.full(problems.mask.shape, config.initial_temperature)
+    else:
+        energies = jax.lax.map(lambda drawn: problems.init(drawn).energy, random)
+        energies = jnp.where(jnp.isfinite(energies), energies, jnp.nan)
+        spread = jnp.nan_to_num(jnp.nanstd(energies, axis=0))
+        initial = jnp.maximum(spread, config.final_temperature)
+    fractions = jnp.linspace(0.0, 1.0, config.num_steps)
+    decay = jnp.log(config.final_temperature / initial)
+    return initial[:, None] * jnp.exp(decay[:, None] * fractions[None, :])

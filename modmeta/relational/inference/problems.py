@@ -1,0 +1,250 @@
+"""Search problems of a super-graph: what is searched together, and how it is run.
+
+Letters: P problems, R receivers of a problem, N nodes of the super-graph, D slots, K
+edge modules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from modmeta import search
+from modmeta.graphs.supergraphs import SuperGraph
+from modmeta.relational.energies import cached, composed, priors, recomputed
+from modmeta.relational.inference import problems
+from modmeta.relational.modules import frames
+
+if TYPE_CHECKING:
+    from modmeta.relational.inference.model import ModelParams, RelationalModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Problems:
+    """Independent search problems of one super-graph, stacked on a first axis P.
+
+    Attributes:
+      model: The model.
+      params: Its arrays.
+      data: Cache, slots of the receivers, or states and node mask, leaves
+        `[P, R, ...]`.
+      candidates: Leaves `[P, R, D, ...]`.
+      supergraph: Connectivity.
+      observed: Frames of all nodes, which all problems share, if there is no cache.
+    """
+
+    model: RelationalModel
+    params: ModelParams
+    data: Any
+    candidates: search.Candidates
+    supergraph: SuperGraph
+    observed: frames.ObservedFrames | None = None
+
+    def energy(self, data: Any, candidates: search.Candidates) -> search.Energy:
+        """The energy of one problem, from its slices of `data` and `candidates`."""
+        model, params = self.model, self.params
+        prior = relaxed_prior = search.no_prior
+        if model.search.prior == "symmetric":
+            options = (candidates, model.search.prior_weight)
+            prior = priors.symmetric_prior(*options)
+            relaxed_prior = priors.relaxed_symmetric_prior(*options)
+        if model.search.energy == "one_step":
+            if self.observed is None:
+                given = (model.bank, params.modules, data)
+                evaluate = cached.cached_energies
+                evaluate_relaxed = cached.relaxed_energies
+                evaluate_residuals = cached.cached_residuals
+            else:
+                constants = (params.preprocessing, self.observed)
+                given = (model.bank, params.modules, *constants, data)
+                evaluate = recomputed.recomputed_energies
+                evaluate_relaxed = recomputed.relaxed_energies
+                evaluate_residuals = recomputed.residuals
+
+            def local(structure, receivers):
+                return evaluate(*given, structure, receivers)
+
+            def relaxed(edge_weights, node_modules):
+                energies = evaluate_relaxed(*given, edge_weights, node_modules)
+                return jnp.sum(energies) + relaxed_prior(edge_weights)
+
+            def residuals(edge_weights, node_module, receiver):
+                return evaluate_residuals(*given, edge_weights, node_module, receiver)
+
+            return search.Energy(local, prior, relaxed=relaxed, residuals=residuals)
+
+        def every(structure, receivers):
+            return composed.rollout_energies(
+                model.bank,
+                params.modules,
+                params.preprocessing,
+                structure,
+                data[0],
+                candidates.sender_receivers,
+                candidates.slot_mask,
+                data[1],
+                horizon=model.search.horizon,
+            )[receivers]
+
+        return search.Energy(every, prior, is_local=False)
+
+    def split(self, structure: search.Structure) -> search.Structure:
+        """Structures of a super-graph, leaves `[N, ...]`, to problems `[P, R, ...]`."""
+        if self.model.search.couples_receivers:
+            return problems.system_problems(self.supergraph, structure)
+        return problems.receiver_problems(structure)
+
+    def join(self, tree: Any) -> Any:
+        """Inverts `split`: leaves `[P, R, ...]` to `[N, ...]`."""
+        if self.model.search.couples_receivers:
+            graph = self.supergraph
+            return jax.tree.map(
+                lambda leaf: leaf[graph.node_system, graph.node_entity], tree
+            )
+        return jax.tree.map(lambda leaf: leaf[:, 0], tree)
+
+    @property
+    def mask(self) -> jax.Array:
+        """`[P]` true at problems with at least one edge."""
+        return jnp.any(self.candidates.slot_mask, axis=(1, 2))
+
+    def keys(self, rng_key: jax.Array) -> jax.Array:
+        """One key per problem, `[P]`; from a single one, `split(rng_key, P)`."""
+        if rng_key.ndim:
+            return rng_key
+        return jax.random.split(rng_key, self.mask.shape[0])
+
+    def init(
+        self,
+        structure: search.Structure,
+        algorithm: search.SearchAlgorithm | None = None,
+    ) -> search.SearchState:
+        """Starts one chain per problem from structures with leaves `[N, ...]`.
+
+        Args:
+          structure: Where to start.
+          algorithm: The search; None for those without a memory.
+        """
+        begin = search.init if algorithm is None else algorithm.init
+
+        def start(data, candidates, structure):
+            return begin(structure, self.energy(data, candidates), candidates)
+
+        return jax.vmap(start)(self.data, self.candidates, self.split(structure))
+
+    def run(
+        self,
+        rng_key: jax.Array,
+        state: search.SearchState,
+        algorithm: search.SearchAlgorithm,
+        temperatures: jax.Array,
+        *,
+        transform: Callable | None = None,
+    ) -> tuple[search.SearchState, Any]:
+        """Searches every problem, one step per temperature.
+
+        Args:
+          rng_key: Consumed; one for all problems, or `[P]`, see `keys`.
+          state: Chains, leaves `[P, ...]`.
+          algorithm: The search.
+          temperatures: `[P, num_steps]` nats.
+          transform: See `modmeta.search.run_search`.
+
+        Returns:
+          State and trace, leaves `[P, ...]` and `[P, num_steps, ...]`.
+        """
+        num_steps = temperatures.shape[1]
+        # One more, never used: an array without entries cannot be indexed.
+        temperatures = jnp.pad(temperatures, ((0, 0), (0, 1)))
+
+        def run_one(key, state, data, candidates, temperatures):
+            return search.run_search(
+                key,
+                state,
+                algorithm,
+                self.energy(data, candidates),
+                candidates,
+                lambda step: temperatures[step],
+                num_steps,
+                transform,
+            )
+
+        return jax.vmap(run_one)(
+            self.keys(rng_key), state, self.data, self.candidates, temperatures
+        )
+
+    def sample(
+        self,
+        rng_key: jax.Array,
+        state: search.SearchState,
+        algorithm: search.SearchAlgorithm,
+        num_steps: int,
+    ) -> jax.Array:
+        """Shares of the modules on every edge at temperature 1, `[P, R, D, K]`.
+
+        Args:
+          rng_key: Consumed; one for all problems, or `[P]`, see `keys`.
+          state: Chains, leaves `[P, ...]`.
+          algorithm: A search that samples.
+          num_steps: Steps to average over.
+        """
+
+        def run_one(key, state, data, candidates):
+            return search.sample_marginals(
+                key,
+                state,
+                algorithm,
+                self.energy(data, candidates),
+                candidates,
+                num_steps,
+            )
+
+        return jax.vmap(run_one)(self.keys(rng_key), state, self.data, self.candidates)
+
+
+def receiver_problems(tree: Any) -> Any:
+    """Splits leaves `[N, ...]` into N problems of one receiver, `[N, 1, ...]`.
+
+    Without a prior that couples them, receivers are independent given the cache, and
+    all of them move at once: N chains in place of one.
+    """
+    return jax.tree.map(lambda leaf: leaf[:, None], tree)
+
+
+def system_problems(supergraph: SuperGraph, tree: Any) -> Any:
+    """Splits leaves `[N, ...]` into systems, `[S, R, ...]`; padding is repeated."""
+    return jax.tree.map(lambda leaf: leaf[supergraph.system_nodes], tree)
+
+
+def receiver_candidates(
+    supergraph: SuperGraph, edge_logits: jax.Array, receivers: jax.Array | None = None
+) -> search.Candidates:
+    """Candidates of `receiver_problems`: leaves `[N, 1, D, ...]`, or `[C, 1, ...]`."""
+    candidates = search.Candidates(supergraph.slot_mask, edge_logits)
+    if receivers is not None:
+        candidates = jax.tree.map(lambda leaf: leaf[receivers], candidates)
+    return receiver_problems(candidates)
+
+
+def system_candidates(
+    supergraph: SuperGraph, edge_logits: jax.Array
+) -> search.Candidates:
+    """Candidates of `system_problems`: leaves `[S, R, D, ...]`."""
+    candidates = system_problems(
+        supergraph,
+        search.Candidates(
+            supergraph.slot_mask,
+            edge_logits,
+            supergraph.reverse_slots,
+            supergraph.slot_entities,
+        ),
+    )
+    mask = candidates.slot_mask & supergraph.system_mask[..., None]
+    return candidates._replace(
+        slot_mask=mask,
+        sender_receivers=jnp.where(mask, candidates.sender_receivers, 0),
+    )

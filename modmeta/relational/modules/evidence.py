@@ -1,0 +1,98 @@
+"""What the modules themselves say of every edge, without a search.
+
+The residuals of a receiver are nearly linear in its edges (`ModuleBank.residuals`), so
+least squares over edges of any weight tells which of them stand out, and how surely.
+The proposal head learns from the search how far that can be believed.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from modmeta.graphs.supergraphs import SuperGraph
+from modmeta.relational.energies import recomputed
+from modmeta.relational.modules.bank import ModuleBank, ModuleParams
+from modmeta.relational.modules.frames import observe, receiver_slots
+from modmeta.relational.modules.preprocessing import Preprocessing, compressed
+from modmeta.search import decoding
+
+# Receivers whose messages are held at once.
+CHUNK = 64
+
+
+def num_evidence_features(num_relations: int) -> int:
+    """Features per edge for K modules."""
+    return 4 * num_relations + 1
+
+
+def edge_evidence(
+    bank: ModuleBank,
+    params: ModuleParams,
+    preprocessing: Preprocessing,
+    supergraph: SuperGraph,
+    states: jax.Array,
+) -> jax.Array:
+    """Features of the least-squares weights of the modules on every edge.
+
+    Of several node modules, the one that leaves least counts.
+
+    Args:
+      bank: The bank.
+      params: Its parameters.
+      preprocessing: Fitted constants.
+      supergraph: Connectivity of the batch.
+      states: `[N, T, F]` normalised observed frames.
+
+    Returns:
+      `[N, D, num_evidence_features(K)]`: means, logarithms of standard deviations,
+      distances from the uniform weights in one and two powers of the standard
+      deviation, and the logarithm of the misfit; zeros at masked slots.
+    """
+    num_modules = bank.config.num_relations
+    num_slots = supergraph.slot_mask.shape[1]
+    frames = observe(bank, preprocessing, supergraph, states[:, :-1], states[:, 1:])
+    slots = receiver_slots(supergraph)
+    uniform = jnp.full((num_slots, num_modules), 1.0 / num_modules)
+
+    def one_receiver(receiver):
+        mask = slots.slot_mask[receiver]
+
+        def under(node_module):
+            def residuals(weights):
+                return recomputed.residuals(
+                    bank,
+                    params,
+                    preprocessing,
+                    frames,
+                    slots,
+                    weights,
+                    node_module,
+                    receiver,
+                )
+
+            model = decoding.linear_model(residuals, uniform, uniform, mask)
+            return decoding.posterior(model)
+
+        found = jax.vmap(under)(jnp.arange(bank.config.num_node_modules))
+        best = jax.tree.map(lambda leaf: leaf[jnp.argmin(found.misfit)], found)
+        return jnp.where(mask[:, None], _features(best, uniform), 0.0)
+
+    receivers = jnp.arange(len(slots.nodes))
+    return jax.lax.map(one_receiver, receivers, batch_size=CHUNK)
+
+
+def _features(found: decoding.Posterior, uniform: jax.Array) -> jax.Array:
+    distance = found.means - uniform
+    deviation = found.deviations * found.misfit
+    misfit = jnp.broadcast_to(jnp.log(found.misfit), (len(uniform), 1))
+    return jnp.concatenate(
+        [
+            compressed(found.means),
+            jnp.log(found.deviations),
+            compressed(distance / deviation),
+            compressed(distance / jnp.square(deviation)),
+            misfit,
+        ],
+        axis=-1,
+    )

@@ -1,0 +1,269 @@
+"""What lies between raw states and the modules: inputs of edges, targets of nodes.
+
+`Preprocessing` is fitted once on the training trajectories, is a pytree of constants,
+and is kept with the model. Letters: F features, Y predicted changes: one of every
+predicted feature, and one of every angle, which has two features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta.relational.data import FeatureSpec, TrajectoryDataset
+from modmeta.relational.data.normalization import (
+    Normalization,
+    fit_normalization,
+    normalize,
+)
+
+BASELINES = ("auto", "constant_velocity", "static")
+
+
+class Preprocessing(NamedTuple):
+    """Constants fitted on training data.
+
+    Attributes:
+      normalization: Raw states to normalised states.
+      step_matrix: `[F, F]` and
+      step_offset: `[F]`, the baseline prediction of the next normalised state,
+        `state @ step_matrix + step_offset`: constant velocity, or no change.
+      target_scale: `[Y]` unit in which changes beyond the baseline are measured: 1.5
+        times their median absolute value.
+      target_limit: `[Y]` largest encoded target of the training data. Predictions stay
+        within it: where targets are compressed, a little beyond it is far beyond it.
+      position_scale: `()` and
+      velocity_scale: `()`, standard deviation of normalised positions and velocities,
+        the units of the relative geometry (1 where there are none).
+    """
+
+    normalization: Normalization
+    step_matrix: jax.Array
+    step_offset: jax.Array
+    target_scale: jax.Array
+    target_limit: jax.Array
+    position_scale: jax.Array
+    velocity_scale: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureLayout:
+    """Static facts about the feature columns.
+
+    Attributes:
+      spec: Names and roles of the columns.
+      predicted: Columns that change in time and are predicted; the others (an
+        intrinsic frequency, say) are inputs alone. Sine and cosine of an angle are
+        predicted together.
+      compress: Whether targets are compressed by sign(y) log(1 + |y|), which keeps
+        close encounters from dominating.
+    """
+
+    spec: FeatureSpec
+    predicted: tuple[int, ...]
+    compress: bool = True
+
+    @property
+    def num_features(self) -> int:
+        """Number of feature columns F."""
+        return len(self.spec.names)
+
+    @property
+    def turning(self) -> tuple[tuple[int, int], ...]:
+        """Columns of the sine and the cosine of every predicted angle."""
+        return tuple(pair for pair in self.spec.angles if pair[0] in self.predicted)
+
+    @property
+    def shifting(self) -> tuple[int, ...]:
+        """Predicted columns that belong to no angle."""
+        circle = set(self.spec.sines) | set(self.spec.cosines)
+        return tuple(column for column in self.predicted if column not in circle)
+
+    @property
+    def num_targets(self) -> int:
+        """Number of predicted changes Y: of columns, then of angles."""
+        return len(self.shifting) + len(self.turning)
+
+
+def fit_preprocessing(
+    dataset: TrajectoryDataset, *, baseline: str = "auto", compress: bool = True
+) -> tuple[Preprocessing, FeatureLayout]:
+    """Fits normalisation, baseline and target scale on training trajectories.
+
+    Args:
+      dataset: Training systems, in raw units.
+      baseline: "constant_velocity" (needs positions and velocities; each position
+        advances by its velocity times the frame interval), "static" (no change, as in
+        the paper), or "auto", the first of them that applies.
+      compress: See `FeatureLayout`.
+
+    Returns:
+      The constants and the static layout.
+
+    Raises:
+      ValueError: If the baseline is unknown or needs features that are not there.
+    """
+    if baseline not in BASELINES:
+        raise ValueError(f"baseline: found {baseline!r}, expected one of {BASELINES}")
+    spec = dataset.features
+    if baseline == "auto":
+        baseline = "constant_velocity" if spec.has_motion else "static"
+    if baseline == "constant_velocity" and not spec.has_motion:
+        raise ValueError(
+            "baseline: constant_velocity needs position and velocity features, found "
+            f"positions={spec.positions}, velocities={spec.velocities}"
+        )
+    normalization = fit_normalization(dataset)
+    num_features = len(spec.names)
+    matrix = np.eye(num_features)
+    shift = np.zeros(num_features)
+    if baseline == "constant_velocity":
+        for position, velocity in zip(spec.positions, spec.velocities, strict=True):
+            per_frame = dataset.frame_interval / normalization.scale[position]
+            matrix[velocity, position] = per_frame * normalization.scale[velocity]
+            shift[position] = per_frame * normalization.offset[velocity]
+
+    states = np.asarray(normalize(normalization, dataset.states), np.float64)
+    mask = dataset.node_mask[:, None, :, None]
+    change = states[:, 1:] - states[:, :-1]
+    moving = np.abs(np.where(mask, change, 0.0)).max(axis=(0, 1, 2)) > 1e-6
+    for pair in spec.angles:
+        moving[list(pair)] = moving[list(pair)].any()
+    predicted = tuple(int(column) for column in np.flatnonzero(moving))
+    layout = FeatureLayout(spec, predicted, compress)
+    expected = states[:, :-1] @ matrix + shift
+    residual = np.abs(_changes(layout, expected, states[:, 1:], np))
+    rows = np.broadcast_to(mask[..., 0], residual.shape[:-1])  # real nodes
+    median = np.median(residual[rows], axis=0)
+    # More than half the values at zero: fall back on their spread.
+    spread = np.sqrt(np.mean(residual[rows] ** 2, axis=0))
+    unit = np.where(median > 1e-9, 1.5 * median, np.maximum(spread, 1e-9))
+
+    limit = np.max(residual[rows], axis=0) / unit
+    if compress:
+        limit = np.log1p(limit)
+
+    def deviation(columns: tuple[int, ...]) -> float:
+        if not columns:
+            return 1.0
+        return float(np.std(states[:, :-1][rows][:, list(columns)]))
+
+    constants = Preprocessing(
+        normalization=Normalization(
+            np.asarray(normalization.offset, np.float32),
+            np.asarray(normalization.scale, np.float32),
+        ),
+        step_matrix=matrix.astype(np.float32),
+        step_offset=shift.astype(np.float32),
+        target_scale=unit.astype(np.float32),
+        target_limit=limit.astype(np.float32),
+        position_scale=np.float32(deviation(spec.positions)),
+        velocity_scale=np.float32(deviation(spec.velocities)),
+    )
+    return constants, layout
+
+
+def _aligned(vector: jax.Array, values: jax.Array) -> jax.Array:
+    """`[F]` with as many axes as `values`, which strict rank promotion asks for."""
+    return jnp.reshape(vector, (1,) * (values.ndim - 1) + (-1,))
+
+
+def _baseline(preprocessing: Preprocessing, states: jax.Array) -> jax.Array:
+    offset = _aligned(preprocessing.step_offset, states)
+    return states @ preprocessing.step_matrix + offset
+
+
+def angle_differences(
+    states: Any, others: Any, angles: tuple[tuple[int, int], ...]
+) -> tuple[Any, Any]:
+    """Sines and cosines of angles of `states` minus angles of `others`."""
+    sine, cosine = np.array(angles, int).reshape(-1, 2).T
+    (s1, c1), (s2, c2) = (
+        (values[..., sine], values[..., cosine]) for values in (states, others)
+    )
+    return s1 * c2 - c1 * s2, c1 * c2 + s1 * s2
+
+
+def _changes(layout: FeatureLayout, states: Any, next_states: Any, xp: Any) -> Any:
+    """Differences of columns, then turns of angles in radians, `[..., Y]`.
+
+    Of all turns between two frames it is the shortest.
+    """
+    shifts = (next_states - states)[..., np.array(layout.shifting, int)]
+    sine, cosine = angle_differences(next_states, states, layout.turning)
+    # The offset keeps the gradient finite at padded nodes, which are zero.
+    turns = xp.arctan2(sine, cosine + 1e-12)
+    return xp.concatenate([shifts, turns], axis=-1)
+
+
+def _turned(sine: jax.Array, cosine: jax.Array, turns: jax.Array):
+    """Sine and cosine of angles after a turn, on the unit circle."""
+    radius = jnp.sqrt(sine**2 + cosine**2 + 1e-12)
+    sine, cosine = sine / radius, cosine / radius
+    along, across = jnp.cos(turns), jnp.sin(turns)
+    return sine * along + cosine * across, cosine * along - sine * across
+
+
+def compressed(values: jax.Array) -> jax.Array:
+    """Logarithm of large changes, small ones as they are: sign(x) log(1 + |x|)."""
+    return jnp.sign(values) * jnp.log1p(jnp.abs(values))
+
+
+def expanded(values: jax.Array) -> jax.Array:
+    """Inverts `compressed`."""
+    return jnp.sign(values) * jnp.expm1(jnp.abs(values))
+
+
+def encode_targets(
+    preprocessing: Preprocessing,
+    layout: FeatureLayout,
+    states: jax.Array,
+    next_states: jax.Array,
+) -> jax.Array:
+    """Change beyond the baseline, scaled and compressed: what node modules predict.
+
+    Args:
+      preprocessing: Fitted constants.
+      layout: Static facts.
+      states: `[..., F]` normalised.
+      next_states: `[..., F]` normalised, one frame later.
+
+    Returns:
+      `[..., Y]`.
+    """
+    expected = _baseline(preprocessing, states)
+    residual = _changes(layout, expected, next_states, jnp)
+    scaled = residual / _aligned(preprocessing.target_scale, residual)
+    return compressed(scaled) if layout.compress else scaled
+
+
+def decode_targets(
+    preprocessing: Preprocessing,
+    layout: FeatureLayout,
+    states: jax.Array,
+    targets: jax.Array,
+) -> jax.Array:
+    """Inverts `encode_targets`: the next normalised state, `[..., F]`.
+
+    Features that are not predicted follow the baseline. Compressed targets are cut at
+    `target_limit` first.
+    """
+    if layout.compress:
+        limit = _aligned(preprocessing.target_limit, targets)
+        targets = expanded(jnp.clip(targets, -limit, limit))
+    residual = targets * _aligned(preprocessing.target_scale, targets)
+    following = _baseline(preprocessing, states)
+    if layout.shifting:
+        shifts = residual[..., : len(layout.shifting)]
+        following = following.at[..., np.array(layout.shifting)].add(shifts)
+    if layout.turning:
+        turns = residual[..., len(layout.shifting) :]
+        sine, cosine = np.array(layout.turning).T
+        after = _turned(following[..., sine], following[..., cosine], turns)
+        following = following.at[..., sine].set(after[0])
+        following = following.at[..., cosine].set(after[1])
+    return following

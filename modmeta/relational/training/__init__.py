@@ -1,0 +1,1 @@
+"""From trajectories to a trained model: BounceGrad's step and the loop around it."""

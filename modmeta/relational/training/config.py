@@ -1,0 +1,118 @@
+"""Options of meta-training: of its step, and of the loop around it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from modmeta.relational.inference.config import InferenceConfig
+
+GRADIENTS = ("chosen", "mixture")
+
+
+TEMPERATURES = ("geometric", "acceptance")
+
+
+@dataclasses.dataclass(frozen=True)
+class BounceGradConfig:
+    """Options of meta-training.
+
+    Attributes:
+      num_steps: Gradient steps.
+      batch_size: Systems per step.
+      search_steps: Proposals per problem and visit.
+      temperature: "geometric": from `initial_temperature` to 1 nat over the first
+        `annealed_fraction` of training. "acceptance": the reference's control of the
+        acceptance rate of worsening moves.
+      initial_temperature: Nats.
+      annealed_fraction: Share of training after which the temperature stays at 1.
+      gradient: "chosen": through the structure of the chain, as in the paper.
+        "mixture": through all assignments of a receiver's incoming edges, weighted by
+        softmax(-energy / temperature); only where these can be enumerated.
+      search_frames: Input frames that the energy of a visit's search sees; 0 for all.
+      gradient_frames: Input frames that the gradient sees, at most half of them if
+        `held_out`; 0 for as many as possible.
+      held_out: Whether the gradient's frames are withheld from the search of the same
+        visit, which draws both anew (reference code: meta-training uses the same
+        frames for both).
+      learning_rate: Adam, cosine decay to 0.
+      warmup_fraction: Share of training over which the learning rate rises.
+      weight_decay: Decoupled weight decay of the modules.
+      clip_norm: Largest norm of the modules' gradient.
+      proposal_learning_rate: Adam on the proposal head.
+      proposal_weight_decay: Decoupled weight decay of the proposal head.
+    """
+
+    num_steps: int = 4000
+    batch_size: int = 32
+    search_steps: int = 8
+    temperature: str = "geometric"
+    initial_temperature: float = 50.0
+    annealed_fraction: float = 0.6
+    gradient: str = "chosen"
+    search_frames: int = 0
+    gradient_frames: int = 16
+    held_out: bool = True
+    learning_rate: float = 2e-3
+    warmup_fraction: float = 0.01
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    proposal_learning_rate: float = 1e-3
+    proposal_weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        for field in ("num_steps", "batch_size"):
+            if getattr(self, field) < 1:
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected at least 1"
+                )
+        for field in ("search_steps", "search_frames", "gradient_frames"):
+            if getattr(self, field) < 0:
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected at least 0"
+                )
+        if self.gradient not in GRADIENTS:
+            raise ValueError(
+                f"gradient: found {self.gradient!r}, expected one of {GRADIENTS}"
+            )
+        if self.temperature not in TEMPERATURES:
+            raise ValueError(
+                f"temperature: found {self.temperature!r}, expected one of "
+                f"{TEMPERATURES}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Options of the loop around BounceGrad.
+
+    Attributes:
+      num_evaluations: How often validation systems are searched and scored.
+      search_steps: Proposals per problem at every evaluation; structures of
+        validation and warm-start systems persist between evaluations.
+      patience: Evaluations without a lower validation energy, once the temperature
+        has reached 1, after which training stops; 0 never stops early.
+    """
+
+    num_evaluations: int = 20
+    search_steps: int = 16
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        if self.num_evaluations < 1 or self.search_steps < 1 or self.patience < 0:
+            raise ValueError(
+                f"found {self}, expected num_evaluations >= 1, search_steps >= 1, "
+                "patience >= 0"
+            )
+
+    @property
+    def inference(self) -> InferenceConfig:
+        """The search of followed systems: one chain, from where it was."""
+        return InferenceConfig(
+            num_steps=self.search_steps,
+            num_chains=1,
+            initial_temperature=5.0,
+            final_temperature=1.0,
+            num_samples=0,
+        )

@@ -1,0 +1,241 @@
+"""Inference on two devices and in two processes, to the bit what one device finds.
+
+`tests/conftest.py` makes two devices of the CPU. The processes compile in full: what
+the optimiser does with a loop of one pass is part of the question.
+"""
+
+import dataclasses
+import functools
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from modmeta.relational.data import FeatureSpec, TrajectoryDataset
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.infer import infer, infer_dataset
+from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.tasks.batches import all_batches
+from modmeta.relational.tasks.structures import random_structures
+from modmeta.runtime import devices
+from tests.fixtures import SPEC, Batch, small_model, small_params
+
+SIZES = (3, 1, 4, 2, 3)
+CONFIG = InferenceConfig(num_steps=12, num_chains=3, num_samples=5, batch_size=2)
+SEARCHES = {
+    "receivers": ({}, CONFIG),
+    "chunks": ({}, dataclasses.replace(CONFIG, receiver_chunk=3)),
+    "coupled": ({"prior": "symmetric", "prior_weight": 2.0}, CONFIG),
+}
+
+
+def infer_systems(model, config, mesh=None, sizes=SIZES, start=None):
+    tasks = Batch(sizes)
+    states = np.full((len(sizes), max(sizes), *tasks.states[0].shape[1:]), np.nan)
+    for task, one in enumerate(tasks.states):
+        states[task, : len(one)] = one
+    params = small_params(model, tasks.supergraph, 4)
+    batches = all_batches(sizes, config.batch_size)
+    given = devices.replicate(
+        (jax.random.key(0), params, states.astype(np.float32), batches, start), mesh
+    )
+    key, params, states, batches, start = given
+    found = infer(key, model, params, states, batches, start, config, mesh)
+    return devices.to_local(found, mesh)
+
+
+@functools.cache
+def search_of(name):
+    options, config = SEARCHES[name]
+    model = small_model(num_relations=3, search=SearchConfig(**options))
+    return model, config, infer_systems(model, config)
+
+
+def assert_same_bits(found, expected):
+    for one, other in zip(
+        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    ):
+        one, other = np.asarray(one), np.asarray(other)
+        assert one.dtype == other.dtype and one.shape == other.shape
+        assert one.tobytes() == other.tobytes()
+
+
+# Three batches and three chains: neither is a multiple of the two devices.
+@pytest.mark.parametrize(
+    "name, num_chain_groups",
+    [("receivers", 1), ("receivers", 2), ("chunks", 2), ("coupled", 1)],
+)
+def test_two_devices_find_what_one_finds(name, num_chain_groups):
+    model, config, expected = search_of(name)
+    mesh = devices.build_mesh(2, num_chain_groups=num_chain_groups)
+    found = infer_systems(model, config, mesh)
+    assert_same_bits(found, expected)
+    assert found.energies.devices() == {jax.devices()[0]}
+    # A search that does nothing would be the same everywhere.
+    trace = np.asarray(expected.best_energies)
+    assert (trace[:, -1] < trace[:, 0]).sum() >= 3
+    shares = np.asarray(expected.probabilities)
+    assert ((shares > 0.0) & (shares < 1.0)).any()
+
+
+def test_warm_start_with_one_batch_per_device():
+    sizes = (3, 2, 4, 3)
+    model, config, _ = search_of("receivers")
+    start = random_structures(
+        jax.random.key(1), len(sizes), max(sizes), model.num_relations
+    )
+    expected = infer_systems(model, config, sizes=sizes, start=start)
+    found = infer_systems(model, config, devices.build_mesh(2), sizes, start)
+    assert_same_bits(found, expected)
+
+
+@pytest.mark.parametrize("num_items", [1, 2, 5])
+@pytest.mark.parametrize("axis_name", [devices.BATCHES, devices.CHAINS])
+def test_every_item_is_computed_once_in_order(num_items, axis_name):
+    """Each device adds its number, so that the share of each can be told."""
+    groups = 2 if axis_name == devices.CHAINS else 1
+    mesh = devices.build_mesh(2, num_chain_groups=groups)
+    items = {"value": np.arange(num_items), "key": jax.random.split(jax.random.key(0))}
+    items["key"] = items["key"][np.zeros(num_items, int)]
+
+    def function(items):
+        device = jax.lax.axis_index(axis_name)
+        return items["value"] + 100 * device, jax.random.key_data(items["key"])
+
+    def everything(items):
+        return devices.spread(function, items, axis_name, mesh)
+
+    values, keys = jax.jit(devices.on_every_device(everything, mesh))(items)
+    share = -(-num_items // 2)
+    expected = np.arange(num_items) + 100 * (np.arange(num_items) // share)
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(keys, jax.random.key_data(items["key"]))
+
+
+def test_shape_of_the_mesh():
+    assert dict(devices.build_mesh().shape) == {"batches": 1, "chains": 1}
+    assert dict(devices.build_mesh(2).shape) == {"batches": 2, "chains": 1}
+    mesh = devices.build_mesh(2, num_chain_groups=2)
+    assert dict(mesh.shape) == {"batches": 1, "chains": 2}
+    assert devices.is_first_process()
+    assert devices.from_first_process({"a": True})["a"] == np.True_
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_devices": 3}, "num_devices: found 3, expected 1 to 2, the cpu devices"),
+        ({"num_devices": 0}, "num_devices: found 0, expected 1 to 2"),
+        (
+            {"num_devices": 2, "num_chain_groups": 3},
+            "num_chain_groups: found 3, expected a divisor of 2",
+        ),
+        ({"num_chain_groups": 0}, "num_chain_groups: found 0, expected a divisor of 1"),
+    ],
+)
+def test_impossible_meshes(options, message):
+    with pytest.raises(ValueError, match=message):
+        devices.build_mesh(**options)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("here",), "coordinator: found 'here', expected 'host:port' or 'auto'"),
+        (("host:port",), "coordinator: found 'host:port', expected"),
+        (("host:1", 2), "found num_processes=2, process_id=None, expected both"),
+        (("host:1", 2, 2), "expected 0 <= process_id < num_processes"),
+        (("auto", 2, 0), "coordinator: found 'auto' with num_processes=2"),
+    ],
+)
+def test_processes_that_cannot_meet(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        devices.connect(*arguments)
+
+
+def small_dataset(sizes):
+    """Systems of several sizes in the features of `tests.fixtures`."""
+    states = np.zeros((len(sizes), 4, max(sizes), len(SPEC.names)), np.float32)
+    mask = np.zeros((len(sizes), max(sizes)), bool)
+    for task, one in enumerate(Batch(sizes).states):
+        states[task, :, : len(one)] = np.swapaxes(one, 0, 1)
+        mask[task, : len(one)] = True
+    return TrajectoryDataset(
+        states=states,
+        features=FeatureSpec(SPEC.names, SPEC.positions, SPEC.velocities),
+        frame_interval=1.0,
+        node_mask=mask,
+    )
+
+
+def infer_small_dataset(mesh=None):
+    """Two batches and two chains, hence one of each on every one of four devices."""
+    sizes = (3, 2, 4, 3)
+    model = small_model(num_relations=3, encoder="mlp")
+    params = small_params(model, Batch(sizes).supergraph, 4)
+    config = dataclasses.replace(CONFIG, num_chains=2)
+    return infer_dataset(
+        jax.random.key(3), model, params, small_dataset(sizes), config, mesh=mesh
+    )
+
+
+PROCESS = """
+import sys
+import jax
+import numpy as np
+from modmeta.runtime import devices
+
+path, *arguments = sys.argv[1:]
+mesh = None
+if arguments:
+    coordinator, process_id = arguments
+    devices.connect(coordinator, 2, int(process_id))
+    mesh = devices.build_mesh(2, num_chain_groups=2)
+    assert dict(mesh.shape) == {"batches": 2, "chains": 2}
+from tests.relational.test_devices import infer_small_dataset
+np.savez(path, **infer_small_dataset(mesh)._asdict())
+if mesh is not None:
+    first = devices.from_first_process({"id": jax.process_index(), "minus": -0.0})
+    assert first["id"] == 0 and np.signbit(first["minus"])
+    try:
+        devices.replicate(np.full(3, jax.process_index()), mesh)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    """Two processes of two devices each: batches over hosts, chains within them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    paths = [tmp_path / f"{name}.npz" for name in ("first", "second", "alone")]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(path), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        for path, arguments in zip(
+            paths, [(coordinator, "0"), (coordinator, "1"), ()], strict=True
+        )
+    ]
+    try:
+        for process in processes:
+            output, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors[-3000:]
+            found_difference = "found different arrays in the processes" in output
+            assert found_difference == (process is not processes[-1])
+    finally:
+        for process in processes:
+            process.kill()
+    first, second, alone = (dict(np.load(path)) for path in paths)
+    assert_same_bits(first, alone)
+    assert_same_bits(second, alone)
+    assert ((alone["probabilities"] > 0.0) & (alone["probabilities"] < 1.0)).any()

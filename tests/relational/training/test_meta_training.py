@@ -1,0 +1,251 @@
+"""The training loop against itself: interrupted runs against uninterrupted ones.
+
+Beside bit-for-bit equality: the parameters that the checkpoints of every evaluation
+hold, and the energies that the log holds.
+"""
+
+import dataclasses
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modmeta.relational import data
+from modmeta.relational.training import bouncegrad, meta_training, setup
+from modmeta.relational.training.bouncegrad import BounceGradConfig
+from modmeta.relational.training.meta_training import TrainingConfig
+from modmeta.runtime.checkpoint import CheckpointStore
+from modmeta.runtime.metrics import MetricWriter, read_metrics
+from modmeta.runtime.training_loop import LoopState
+from tests.fixtures import small_model
+
+NUM_STEPS, CHUNK, EVALUATIONS = 22, 2, [8, 16, 22]
+SYSTEMS = {"num_nodes": 3, "num_frames": 8}
+
+
+class Run:
+    """A run of 22 steps in chunks of 2, evaluated three times, in a directory."""
+
+    def __init__(self, path, *, num_evaluations=3, patience=0, **options):
+        self.path = path
+        self.path.mkdir(exist_ok=True)
+        self.config = BounceGradConfig(
+            **{
+                "num_steps": NUM_STEPS,
+                "batch_size": 4,
+                "search_steps": 2,
+                "gradient_frames": 3,
+                **options,
+            }
+        )
+        self.training = TrainingConfig(num_evaluations, 2, patience)
+        sets = data.simulate_springs(0, 26, **SYSTEMS).split([14, 6, 6])
+        self.train_set, self.valid_set, self.warm_set = sets
+        config = small_model().bank.config
+        self.model, self.params = setup.build_model(
+            self.train_set,
+            jax.random.key(0),
+            modules=config,
+            proposal=small_model(encoder="mlp").proposal,
+        )
+
+    def train(self, *, stop_after=None, max_to_keep=5):
+        """Trains until the end, or for some chunks."""
+        asked = itertools.count()
+        with (
+            CheckpointStore(self.path / "store", max_to_keep=max_to_keep) as store,
+            MetricWriter(self.path / "log", resume_step=store.latest_step) as writer,
+        ):
+            return meta_training.train(
+                self.model,
+                self.params,
+                self.train_set.without_labels(),
+                self.valid_set.without_labels(),
+                self.config,
+                self.training,
+                seed=1,
+                warm_set=self.warm_set,
+                store=store,
+                writer=writer,
+                should_stop=lambda: next(asked) == stop_after,
+                label_metrics=lambda found: {"warm_energy": found.energies.sum()},
+            )
+
+    def records(self):
+        """The log without what a clock says."""
+        records = read_metrics(self.path / "log")
+        for record in records:
+            assert record.pop("seconds") > 0.0
+        return records
+
+    def checkpoint(self, step):
+        with CheckpointStore(self.path / "store") as store:
+            assert store.latest_step == step
+            return {
+                path.relative_to(self.path): path.read_bytes()
+                for path in (self.path / "store" / str(step)).rglob("*")
+                if path.is_file()
+            }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("runs") / "uninterrupted")
+    return run, run.train()
+
+
+def test_log_of_a_run(uninterrupted):
+    run, result = uninterrupted
+    assert result.is_finished
+    assert int(result.state.bouncegrad.step) == NUM_STEPS
+    records = run.records()
+    assert [record["step"] for record in records] == EVALUATIONS
+    for record in records:
+        assert {"loss", "proposal_loss", "valid_energy", "warm_energy"} <= set(record)
+        assert all(np.isfinite(value) for value in record.values())
+    assert float(result.seconds) > 0.0
+
+
+@pytest.mark.parametrize("stop_after", [4, 5])
+def test_stopped_run_goes_on_to_the_same_end(uninterrupted, tmp_path, stop_after):
+    """Stopped right after an evaluation, and between two of them."""
+    whole, expected = uninterrupted
+    run = Run(tmp_path)
+    first = run.train(stop_after=stop_after)
+    assert not first.is_finished
+    assert int(first.state.bouncegrad.step) == CHUNK * stop_after
+    assert [record["step"] for record in run.records()] == [8]
+    second = run.train()
+    assert second.is_finished
+    chex.assert_trees_all_equal(second.params, expected.params)
+    without_seconds = [
+        result.state._replace(bouncegrad=result.state.bouncegrad._replace(rng_key=0))
+        for result in (second, expected)
+    ]
+    chex.assert_trees_all_equal(*without_seconds)
+    assert run.records() == whole.records()
+
+
+def test_finished_run_does_no_further_step(uninterrupted):
+    run, expected = uninterrupted
+    again = run.train()
+    chex.assert_trees_all_equal(again.params, expected.params)
+    assert float(again.seconds) == float(expected.seconds)
+
+
+def test_diverging_run_keeps_its_last_checkpoint(tmp_path):
+    Run(tmp_path).train(stop_after=4)
+    before = Run(tmp_path).checkpoint(8)
+    broken = Run(tmp_path, learning_rate=float("inf"))
+    with pytest.raises(
+        FloatingPointError, match="training .*: found (nan|inf) between steps 8 and"
+    ):
+        broken.train()
+    assert broken.checkpoint(8) == before
+
+
+def test_last_gradient_of_a_chunk_counts(tmp_path, monkeypatch):
+    """NaN in the last gradient before an evaluation is not yet in any loss."""
+
+    @jax.custom_vjp
+    def spoil(modules, factor):
+        return modules
+
+    spoil.defvjp(
+        lambda modules, factor: (modules, factor),
+        lambda factor, gradient: (
+            jax.tree.map(lambda leaf: leaf * factor, gradient),
+            jnp.zeros_like(factor),
+        ),
+    )
+    loss = bouncegrad.gradient_loss
+    # Options of its own, or the function as compiled before would run.
+    run = Run(tmp_path, weight_decay=1e-9)
+    schedule = bouncegrad.temperature_schedule(run.config)
+    state = schedule.init()
+    for _ in range(EVALUATIONS[0] - 1):
+        state = schedule.step(state, 0, 0)
+
+    def spoiled_loss(modules, *args):
+        is_last = jnp.isclose(args[-1], state.temperature)
+        return loss(spoil(modules, jnp.where(is_last, jnp.nan, 1.0)), *args)
+
+    monkeypatch.setattr(bouncegrad, "gradient_loss", spoiled_loss)
+    with pytest.raises(
+        FloatingPointError,
+        match="training gradient_norm: found nan between steps 6 and 8",
+    ):
+        run.train()
+    with CheckpointStore(tmp_path / "store") as store:
+        assert store.latest_step is None
+
+
+def test_patience(tmp_path):
+    """Modules that do not move gain nothing once the best structures are found."""
+    run = Run(
+        tmp_path,
+        num_evaluations=22,
+        patience=3,
+        learning_rate=0.0,
+        initial_temperature=1.0,
+        annealed_fraction=0.25,
+    )
+    result = run.train()
+    assert result.is_finished
+    records = run.records()
+    energies = [record["valid_energy"] for record in records]
+    assert len(energies) < 22
+    assert records[-1]["step"] == int(result.state.bouncegrad.step)
+    # Never before the temperature has come down, and after exactly three in vain.
+    assert records[-1]["step"] >= 0.25 * NUM_STEPS + 2
+    best = int(np.argmin(energies))
+    assert min(energies) == float(result.state.best.score)
+    assert len(energies) - 1 - best >= 3
+    assert int(result.state.best.num_without_gain) == 3
+
+
+def test_best_parameters_are_those_of_lowest_validation_energy(tmp_path):
+    run = Run(tmp_path, num_evaluations=11, learning_rate=0.5, warmup_fraction=0.2)
+    result = run.train(max_to_keep=11)
+    records = run.records()
+    assert len(records) == 11
+    best = min(records, key=lambda record: record["valid_energy"])
+    assert best["step"] < NUM_STEPS  # Not simply the last ones.
+    with CheckpointStore(tmp_path / "store", max_to_keep=11) as store:
+        template = LoopState(result.state, 0, 0.0, False)
+        state = store.restore(template, step=best["step"])
+    assert state.step == int(state.run.bouncegrad.step) == best["step"]
+    chex.assert_trees_all_equal(result.params, state.run.bouncegrad.params)
+    np.testing.assert_allclose(
+        float(result.state.best.score), best["valid_energy"], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_evaluations": 0}, {"search_steps": 0}, {"patience": -1}]
+)
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError, match="expected num_evaluations >= 1"):
+        TrainingConfig(**options)
+
+
+def test_only_candidate_edges_are_searched(tmp_path):
+    """The nearest sender of every receiver: other edges keep their first module."""
+    run = Run(tmp_path)
+    search = dataclasses.replace(run.model.search, num_neighbors=1)
+    run.model = dataclasses.replace(run.model, search=search)
+    state = run.train().state.bouncegrad
+    key = jax.random.split(jax.random.key(1), 3)[0]
+    start = bouncegrad.bouncegrad(run.model, run.config).init(key, run.params, 14, 3)
+    is_changed = np.asarray(
+        state.structures.edge_modules != start.structures.edge_modules
+    )
+    positions = run.train_set.states[..., :2].swapaxes(1, 2)
+    distances = np.square(positions[:, :, None] - positions[:, None]).sum(-1).min(-1)
+    distances += np.where(np.eye(3, dtype=bool), np.inf, 0.0)[None]
+    is_nearest = distances == distances.min(axis=2, keepdims=True)
+    assert is_changed[is_nearest].any()
+    assert not is_changed[~is_nearest].any()

@@ -1,0 +1,396 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from typing import NamedTuple
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from modmeta.runtime.checkpoint import (
+    CheckpointMismatchError,
+    CheckpointStore,
+    load_artifact,
+    save_artifact,
+)
+
+
+class SearchState(NamedTuple):
+    structure: jax.Array
+    rng_key: jax.Array
+    extra: None
+
+
+@flax.struct.dataclass
+class TrainState:
+    params: dict
+    optimizer_state: optax.OptState
+    search: SearchState
+    steps_done: int
+
+
+def make_state(seed=0, size=3):
+    params = {"kernel": jnp.full((size, 4), 0.5 + seed), "bias": jnp.zeros(4)}
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1, 0, 9))
+    )
+    return TrainState(
+        params=params,
+        optimizer_state=optimizer.init(params),
+        search=SearchState(
+            structure=jnp.arange(6, dtype=jnp.int32).reshape(2, 3),
+            rng_key=jax.random.split(jax.random.key(seed), 2),
+            extra=None,
+        ),
+        steps_done=7 + seed,
+    )
+
+
+def key_data_only(tree):
+    def convert(leaf):
+        is_key = isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
+            leaf.dtype, jax.dtypes.prng_key
+        )
+        return jax.random.key_data(leaf) if is_key else leaf
+
+    return jax.tree.map(convert, tree)
+
+
+def assert_same_state(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for leaf, other in zip(
+        jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
+    ):
+        assert type(leaf) is type(other)
+        assert jnp.result_type(leaf) == jnp.result_type(other)
+    chex.assert_trees_all_equal(key_data_only(actual), key_data_only(expected))
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_round_trip_in_a_new_store(tmp_path, abstract):
+    state = make_state(seed=1)
+    with CheckpointStore(tmp_path) as store:
+        assert store.latest_step is None
+        store.save(10, state)
+    template = make_state(seed=2)
+    if abstract:
+        shapes = jax.eval_shape(lambda: make_state(seed=2))
+        template = shapes.replace(steps_done=0)
+    with CheckpointStore(tmp_path) as store:
+        assert store.latest_step == 10
+        assert_same_state(store.restore(template), state)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.int8, jnp.bool_])
+def test_round_trip_keeps_dtypes(tmp_path, dtype):
+    tree = {"jax": jnp.ones((2, 3), dtype), "numpy": np.ones((), np.float64)}
+    with CheckpointStore(tmp_path) as store:
+        store.save(0, tree)
+        restored = store.restore(tree)
+    assert restored["jax"].dtype == dtype
+    assert isinstance(restored["numpy"], np.ndarray | np.float64)
+    chex.assert_trees_all_equal(restored, tree)
+
+
+def test_arrays_go_where_the_template_puts_them(tmp_path):
+    first, last = jax.devices()[0], jax.devices()[-1]
+    tree = {"value": jax.device_put(jnp.ones(2), last)}
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, tree)
+        on_last = store.restore(tree)
+        on_first = store.restore({"value": jax.ShapeDtypeStruct((2,), jnp.float32)})
+    assert on_last["value"].devices() == {last}
+    assert on_first["value"].devices() == {first}
+
+
+def test_resumed_run_equals_uninterrupted_run(tmp_path):
+    optimizer = optax.adam(0.1)
+
+    @jax.jit
+    def train_step(state):
+        params, optimizer_state, rng_key = state
+        rng_key, key_noise = jax.random.split(rng_key)
+        noise = jax.random.normal(key_noise, params.shape)
+        updates, optimizer_state = optimizer.update(params + noise, optimizer_state)
+        return optax.apply_updates(params, updates), optimizer_state, rng_key
+
+    def initial_state(seed):
+        params = jnp.ones(3)
+        return params, optimizer.init(params), jax.random.key(seed)
+
+    expected = initial_state(0)
+    for _ in range(6):
+        expected = train_step(expected)
+
+    state = initial_state(0)
+    with CheckpointStore(tmp_path) as store:
+        for _ in range(3):
+            state = train_step(state)
+        store.save(3, state)
+    with CheckpointStore(tmp_path) as store:
+        state = store.restore(initial_state(1))
+    for _ in range(3):
+        state = train_step(state)
+    assert_same_state(state, expected)
+
+
+def test_keeps_the_latest(tmp_path):
+    with CheckpointStore(tmp_path, max_to_keep=2) as store:
+        for step in range(5):
+            store.save(step, {"value": jnp.full(2, float(step))})
+        assert store.all_steps == (3, 4)
+        template = {"value": jnp.zeros(2)}
+        assert store.restore(template)["value"][0] == 4.0
+        assert store.restore(template, step=3)["value"][0] == 3.0
+        with pytest.raises(FileNotFoundError, match=r"No checkpoint 1 .*\[3, 4\]"):
+            store.restore(template, step=1)
+
+
+@pytest.mark.parametrize("mode, best", [("min", 1), ("max", 2)])
+def test_keeps_the_best_besides_the_latest(tmp_path, mode, best):
+    metrics = [5.0, 1.0, 9.0, float("nan"), 4.0, 3.0]
+    settings = dict(max_to_keep=1, keep_best=1, best_mode=mode)
+    tree = {"value": jnp.zeros(2)}
+    with CheckpointStore(tmp_path, **settings) as store:
+        for step, metric in enumerate(metrics[:4]):
+            store.save(step, tree, metric=metric)
+    with CheckpointStore(tmp_path, **settings) as store:
+        for step, metric in enumerate(metrics[4:], start=4):
+            store.save(step, tree, metric=metric)
+        assert store.best_step == best
+        assert store.all_steps == (best, 5)
+
+
+def test_template_with_other_shapes_names_leaf_and_shapes(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, make_state(size=3))
+        with pytest.raises(CheckpointMismatchError) as caught:
+            store.restore(make_state(size=5))
+    message = str(caught.value)
+    assert "params.kernel: found float32[3, 4], expected float32[5, 4]" in message
+    assert "bias" not in message
+
+
+@pytest.mark.parametrize(
+    "changed, expected",
+    [
+        ({"b": jnp.ones(2)}, "b: found no such leaf, expected float32[2]"),
+        ({"a": None}, "a: found float32[2], expected no such leaf"),
+        ({"a": jnp.ones(2, jnp.int32)}, "a: found float32[2], expected int32[2]"),
+        ({"n": 1.5}, "n: found Python int, expected Python float"),
+        ({"n": jnp.ones(())}, "n: found Python int, expected float32[]"),
+        (
+            {"k": jnp.zeros(2, jnp.uint32)},
+            "k: found key<fry>[], expected uint32[2]",
+        ),
+        (
+            {"k": jax.ShapeDtypeStruct((), jax.random.key(0, impl="rbg").dtype)},
+            "k: found uint32[2], expected uint32[4]",
+        ),
+    ],
+)
+def test_template_mismatch(tmp_path, changed, expected):
+    tree = {"a": jnp.ones(2), "n": 3, "k": jax.random.key(0)}
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, tree)
+        with pytest.raises(CheckpointMismatchError) as caught:
+            store.restore({**tree, **changed})
+    assert expected in str(caught.value)
+
+
+def test_rejects_misuse(tmp_path):
+    tree = {"a": jnp.ones(2)}
+    with CheckpointStore(tmp_path / "plain") as store:
+        with pytest.raises(FileNotFoundError, match="No checkpoint in"):
+            store.restore(tree)
+        store.save(3, tree)
+        for step in (2, 3):
+            with pytest.raises(ValueError, match="steps must increase"):
+                store.save(step, tree)
+        with pytest.raises(ValueError, match="keep_best"):
+            store.save(4, tree, metric=1.0)
+        with pytest.raises(ValueError, match="keep_best"):
+            _ = store.best_step
+    with CheckpointStore(tmp_path / "best", keep_best=1) as store:
+        with pytest.raises(ValueError, match="keep_best"):
+            store.save(1, tree)
+    for settings in ({"max_to_keep": 0}, {"keep_best": -1}, {"best_mode": "low"}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            CheckpointStore(tmp_path / "bad", **settings)
+
+
+# A thread of the saving process kills it when a file whose name ends in `suffix` first
+# appears in a checkpoint under construction.
+@pytest.mark.parametrize("suffix", ["tmp", "manifest.ocdbt", "commit_success.txt"])
+def test_killed_save_leaves_the_previous_checkpoint(tmp_path, suffix):
+    script = f"""
+        import os, pathlib, signal, threading
+        import jax.numpy as jnp
+        from modmeta.runtime.checkpoint import CheckpointStore
+
+        directory = pathlib.Path({str(tmp_path)!r})
+        store = CheckpointStore(directory, max_to_keep=1)
+        store.save(1, {{"value": jnp.full((512, 1024), 1.0)}})
+
+        def kill_inside_save():
+            for entry in directory.glob("*tmp"):
+                for file in [entry, *entry.rglob("*")]:
+                    if file.name.endswith({suffix!r}):
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+        def watch():
+            while True:
+                try:
+                    kill_inside_save()
+                except FileNotFoundError:  # Renamed while looked at.
+                    continue
+
+        threading.Thread(target=watch, daemon=True).start()
+        for step in range(2, 200):
+            store.save(step, {{"value": jnp.full((512, 1024), float(step))}})
+    """
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    with CheckpointStore(tmp_path, max_to_keep=1) as store:
+        step = store.latest_step
+        template = {"value": jnp.zeros((512, 1024))}
+        restored = store.restore(template)
+        assert np.all(np.asarray(restored["value"]) == step)
+        store.save(step + 2, template)
+    assert os.listdir(tmp_path) == [str(step + 2)]
+
+
+def make_arrays():
+    return {
+        "encoder": {"kernel": np.arange(6.0).reshape(2, 3), "bias": jnp.zeros(3)},
+        "half": jnp.asarray([1.5, -2.0], jnp.bfloat16),
+        "rng_key": jax.random.split(jax.random.key(3), 4),
+        "empty": np.zeros((0, 2), np.int32),
+        "step": 12,
+    }
+
+
+def test_artifact_round_trip(tmp_path):
+    path = tmp_path / "model.npz"
+    arrays = make_arrays()
+    save_artifact(path, arrays, kind="test", metadata={"names": ["a", "b"], "k": 1})
+    loaded, metadata = load_artifact(path, kind="test")
+    assert metadata == {"names": ["a", "b"], "k": 1}
+    assert loaded["half"].dtype == jnp.bfloat16
+    assert loaded["encoder"]["kernel"].dtype == np.float64
+    assert loaded["empty"].shape == (0, 2)
+    assert loaded["rng_key"].dtype == arrays["rng_key"].dtype
+    chex.assert_trees_all_equal(
+        key_data_only(loaded), jax.tree.map(np.asarray, key_data_only(arrays))
+    )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.npz"]
+
+
+def test_artifact_is_readable_with_plain_numpy(tmp_path):
+    path = tmp_path / "model.npz"
+    save_artifact(path, make_arrays(), kind="test", metadata={"seed": 3})
+    with np.load(path) as file:
+        np.testing.assert_array_equal(
+            file["encoder/kernel"], np.arange(6.0).reshape(2, 3)
+        )
+        header = json.loads(str(file["__header__"]))
+    assert header["kind"] == "test"
+    assert header["metadata"] == {"seed": 3}
+    assert header["arrays"]["encoder/kernel"] == {"shape": [2, 3], "dtype": "float64"}
+
+
+@pytest.mark.parametrize(
+    "arrays, error, message",
+    [
+        ({"a": {"b/c": np.ones(1)}}, ValueError, "'b/c' below 'a/'"),
+        ({"a": {}}, ValueError, "'a' is an empty dict"),
+        ({"__header__": np.ones(1)}, ValueError, "__header__"),
+        ({0: np.ones(1)}, TypeError, "must be strings"),
+        ({"a": [1.0, 2.0]}, TypeError, "'a' is a list"),
+        ({"a": {"b": np.array([object()])}}, TypeError, "'a/b' has dtype object"),
+    ],
+)
+def test_artifact_rejects_what_it_cannot_hold(tmp_path, arrays, error, message):
+    with pytest.raises(error, match=message):
+        save_artifact(tmp_path / "model.npz", arrays, kind="test")
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_save_keeps_the_previous_artifact(tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    save_artifact(path, {"a": np.ones(2)}, kind="test")
+    with pytest.raises(TypeError):
+        save_artifact(path, {"a": np.ones(2)}, kind="test", metadata={"b": object()})
+
+    def interrupted_savez(file, **_):
+        file.write(b"half a")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(np, "savez", interrupted_savez)
+        save_artifact(path, {"a": np.zeros(2)}, kind="test")
+    loaded, _ = load_artifact(path, kind="test")
+    np.testing.assert_array_equal(loaded["a"], np.ones(2))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.npz"]
+
+
+def rewrite(path, **changes):
+    with np.load(path) as file:
+        entries = {name: file[name] for name in file.files}
+    entries.update(changes)
+    np.savez(path, **{k: v for k, v in entries.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "not a readable"),
+        (lambda path: path.write_text("no archive"), "not a readable"),
+        (lambda path: path.write_bytes(b""), "not a readable"),
+        (lambda path: np.savez(path, a=np.ones(2)), "not a readable"),
+        (lambda path: rewrite(path, __header__=np.array("[]")), "not a modmeta"),
+        (lambda path: rewrite(path, a=None), r"missing \['a'\]"),
+        (lambda path: rewrite(path, b=np.ones(2)), r"unexpected \['b'\]"),
+        (
+            lambda path: rewrite(path, a=np.ones(3)),
+            r"a is float64\[3\], its schema says float64\[2\]",
+        ),
+        (
+            lambda path: rewrite(path, a=np.ones(2, np.float32)),
+            r"a is float32\[2\], its schema says float64\[2\]",
+        ),
+        (
+            lambda path: rewrite(path, a=np.array([object()])),
+            "not a readable",
+        ),
+    ],
+)
+def test_damaged_artifact_is_refused(tmp_path, damage, message):
+    path = tmp_path / "model.npz"
+    save_artifact(path, {"a": np.ones(2)}, kind="test")
+    damage(path)
+    with pytest.raises(ValueError, match=message):
+        load_artifact(path, kind="test")
+
+
+def test_artifact_of_another_kind_or_version_is_refused(tmp_path):
+    path = tmp_path / "model.npz"
+    save_artifact(path, {"a": np.ones(2)}, kind="test")
+    with pytest.raises(ValueError, match="holds 'test', expected 'other'"):
+        load_artifact(path, kind="other")
+    with np.load(path) as file:
+        header = json.loads(str(file["__header__"]))
+    rewrite(path, __header__=np.array(json.dumps({**header, "version": 99})))
+    with pytest.raises(ValueError, match="version 99"):
+        load_artifact(path, kind="test")
+    with pytest.raises(FileNotFoundError):
+        load_artifact(tmp_path / "absent.npz", kind="test")
