@@ -15,6 +15,7 @@ from modmeta.relational import api, evaluation, matching, neighbors
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.normalization import normalize
 from modmeta.relational.model import ModelParams, RelationalModel
+from modmeta.search import SEARCHES
 
 REPORTED_STEPS = (1, 10, 20)
 _CURVE_SYSTEMS = 100
@@ -199,7 +200,7 @@ def _symmetric_search(
     # is one of a system here, and some searches visit one receiver in each.
     num_steps = max(config.inference.num_steps, int(observed.num_nodes.max()))
     algorithm = config.inference.algorithm
-    if algorithm == "enumeration":
+    if SEARCHES[algorithm].needs.independent_receivers:
         algorithm = "simulated_annealing"
     options = dataclasses.replace(
         config.inference,

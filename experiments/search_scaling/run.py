@@ -30,6 +30,7 @@ from modmeta.progress import NoProgress, ProgressMeter
 from modmeta.relational import artifacts
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.model import ModelParams, RelationalModel
+from modmeta.search import SEARCHES
 
 MODEL_FILE = "model.npz"
 CURVES_DIRECTORY = "curves"
@@ -82,7 +83,7 @@ def _stages(
     return [
         (name, kind)
         for name in options.names
-        if name != "enumeration" or num_structures <= options.max_enumerated
+        if not SEARCHES[name].is_exhaustive or num_structures <= options.max_enumerated
         for kind in measure.kinds_of(name, model)
     ]
 

@@ -25,7 +25,7 @@ from modmeta.relational import energy as energy_lib
 from modmeta.relational import memory, proposal_head
 from modmeta.relational.model import ModelParams, RelationalModel
 from modmeta.relational.problems import Problems
-from modmeta.search import enumeration, schedules
+from modmeta.search import schedules
 from modmeta.supergraphs import SuperGraph
 
 GRADIENTS = ("chosen", "mixture")
@@ -282,7 +282,7 @@ def _gradient_loss(
     inputs, following = states[:, frames], states[:, frames + 1]
     if config.gradient == "mixture":
         num_slots = supergraph.slot_mask.shape[1]
-        assignments = enumeration.all_assignments(num_slots, model.num_relations)
+        assignments = search.all_assignments(num_slots, model.num_relations)
         cache = jax.tree.map(lambda leaf: leaf[:, 0], problems.data)
         weights = energy_lib.assignment_weights(
             model.bank,

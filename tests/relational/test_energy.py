@@ -19,7 +19,6 @@ from modmeta.relational import energy as energy_lib
 from modmeta.relational import preprocessing as preprocessing_lib
 from modmeta.relational import recompute
 from modmeta.relational.model import SearchConfig
-from modmeta.search import enumeration
 from tests.fixtures import ANGLES, Batch, TinyProblem, small_model, small_params
 from tests.reference import Reference
 
@@ -169,7 +168,7 @@ def test_assignment_energies_and_weights_equal_the_reference(variant):
     given = setting(variant)
     batch, config = given.batch, given.model.bank.config
     structure = batch.structure()
-    assignments = enumeration.all_assignments(3, config.num_relations)
+    assignments = search.all_assignments(3, config.num_relations)
     cache = make_cache(given.model, given.params, batch.supergraph, batch.flat_states())
     arguments = (given.model.bank, given.params.modules, cache)
     energies = energy_lib.assignment_energies(*arguments, structure, assignments)
