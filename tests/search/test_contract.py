@@ -401,6 +401,8 @@ def test_build_search_refuses():
         ("straight_through", {"softmax_temperature": 0.0}),
         ("mean_field", {"num_samples": 0}),
         ("mean_field", {"damping": 1.0}),
+        ("mean_field", {"uniform_fraction": 1.5}),
+        ("greedy", {"uniform_fraction": -0.5}),
         ("integer_least_squares", {"num_candidates": 0}),
         ("integer_least_squares", {"beam_size": 8}),
         ("integer_least_squares", {"order_noise": -1.0}),
