@@ -22,6 +22,7 @@ from modmeta.relational.evaluation.scores import (
 from modmeta.relational.inference import infer, relations
 from modmeta.relational.inference.model import ModelParams, RelationalModel
 from modmeta.relational.tasks.structures import TaskStructures
+from modmeta.search import SEARCHES
 
 REPORTED_STEPS = (1, 10, 20)
 _CURVE_SYSTEMS = 100
@@ -208,7 +209,7 @@ def _symmetric_search(
     # is one of a system here, and some searches visit one receiver in each.
     num_steps = max(config.inference.num_steps, int(observed.num_nodes.max()))
     algorithm = config.inference.algorithm
-    if algorithm == "enumeration":
+    if SEARCHES[algorithm].needs.independent_receivers:
         algorithm = "simulated_annealing"
     options = dataclasses.replace(
         config.inference,

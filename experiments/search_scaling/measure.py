@@ -24,7 +24,6 @@ from modmeta import search
 from modmeta.relational.inference import memory
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.problems import Problems
-from modmeta.search import enumeration
 
 UNIFORM, LEARNED, OWN = "uniform", "learned", "own moves"
 _TEMPERATURE_DRAWS = 8
@@ -50,8 +49,7 @@ class Curves(NamedTuple):
 
 def kinds_of(name: str, model: RelationalModel) -> tuple[str, ...]:
     """The kinds of proposals that a search can be run with."""
-    options = search.options_of(name)
-    if "propose" not in options and "uniform_fraction" not in options:
+    if not search.spec_of(name).uses_logits:
         return (OWN,)
     return (UNIFORM,) if model.proposal.encoder == "none" else (UNIFORM, LEARNED)
 
@@ -253,7 +251,9 @@ def _initial_temperature(
     keys = jax.random.split(rng_key, _TEMPERATURE_DRAWS)
     energies = jax.lax.map(
         lambda key: (
-            search.init(_random_structure(key, model, candidates), energy).energy
+            search.init(
+                _random_structure(key, model, candidates), energy, candidates
+            ).energy
         ),
         keys,
     )
@@ -278,7 +278,7 @@ def _minima(model, params, prepared):
     num_receivers = candidates.slot_mask.shape[0]
     minima = [
         jnp.min(
-            enumeration.enumerate_receivers(
+            search.enumerate_receivers(
                 energy,
                 candidates,
                 jnp.full((num_receivers,), module, jnp.int32),

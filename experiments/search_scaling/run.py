@@ -30,6 +30,7 @@ from modmeta.relational.inference import artifacts
 from modmeta.relational.inference.model import ModelParams, RelationalModel
 from modmeta.runtime.files import atomic_write
 from modmeta.runtime.progress import NoProgress, ProgressMeter
+from modmeta.search import SEARCHES
 
 MODEL_FILE = "model.npz"
 CURVES_DIRECTORY = "curves"
@@ -82,7 +83,7 @@ def _stages(
     return [
         (name, kind)
         for name in options.names
-        if name != "enumeration" or num_structures <= options.max_enumerated
+        if not SEARCHES[name].is_exhaustive or num_structures <= options.max_enumerated
         for kind in measure.kinds_of(name, model)
     ]
 

@@ -5,6 +5,10 @@ for incoming edges, and an energy that is a sum over receivers plus an optional 
 Everything is written for one problem; batches of problems and chains come from
 `jax.vmap`. Nothing here knows where the energy comes from.
 
+Functions that are passed around have a `Protocol` each. Callers may name the arguments,
+so the names of the parameters are part of the contract; tests hold every registered
+search and every move to them.
+
 Letters: R receivers, D slots, K edge modules, M node modules.
 """
 
@@ -59,6 +63,61 @@ class Energy(NamedTuple):
     residuals: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
+class EnergyTraits(NamedTuple):
+    """What an energy offers to a search, or what a search needs of an energy.
+
+    Attributes:
+      independent_receivers: Whether the energy is local and without prior, so that the
+        best structure is the best one of every receiver.
+      relaxed: Whether there is `Energy.relaxed`.
+      residuals: Whether there is `Energy.residuals`.
+    """
+
+    independent_receivers: bool = False
+    relaxed: bool = False
+    residuals: bool = False
+
+
+_EXPECTED_TRAITS = (
+    "energy: found one that couples receivers (a prior or "
+    "roll-outs), expected a local one without prior",
+    "energy.relaxed: found None, expected a differentiable energy of soft assignments",
+    "energy.residuals: found None, expected the residuals of a receiver",
+)
+
+
+def traits_of(energy: Energy) -> EnergyTraits:
+    """What an energy offers."""
+    return EnergyTraits(
+        independent_receivers=energy.is_local and energy.prior is no_prior,
+        relaxed=energy.relaxed is not None,
+        residuals=energy.residuals is not None,
+    )
+
+
+def check_traits(needed: EnergyTraits, offered: EnergyTraits, reader: str = "") -> None:
+    """Refuses an energy that lacks what is needed.
+
+    Args:
+      needed: What a search needs.
+      offered: What the energy offers, see `traits_of`.
+      reader: Who needs it, for the message.
+
+    Raises:
+      ValueError: That names everything that is missing.
+    """
+    missing = [
+        message
+        for message, is_needed, is_offered in zip(
+            _EXPECTED_TRAITS, needed, offered, strict=True
+        )
+        if is_needed and not is_offered
+    ]
+    if missing:
+        suffix = f" ({reader})" if reader else ""
+        raise ValueError("; ".join(missing) + suffix)
+
+
 class Candidates(NamedTuple):
     """What a search may choose from.
 
@@ -100,7 +159,14 @@ class ProposalFunction(Protocol):
     def __call__(
         self, rng_key: jax.Array, structure: Structure, candidates: Candidates
     ) -> Proposal:
-        """Proposes a structure from the present one; consumes the key."""
+        """Proposes a structure from the present one.
+
+        Args:
+          rng_key: Consumed.
+          structure: The present structure.
+          candidates: What to choose from.
+        """
+        ...
 
 
 class SearchState(NamedTuple):
@@ -150,28 +216,83 @@ class SearchInfo(NamedTuple):
     is_worsening: jax.Array
 
 
+class InitFn(Protocol):
+    """Starts a search at a structure."""
+
+    def __call__(
+        self, structure: Structure, energy: Energy, candidates: Candidates
+    ) -> SearchState:
+        """Evaluates the structure and sets up the memory.
+
+        Args:
+          structure: Where to start.
+          energy: Energy to minimise or sample.
+          candidates: What to choose from.
+        """
+        ...
+
+
+class StepFn(Protocol):
+    """Takes one step of a search."""
+
+    def __call__(
+        self,
+        rng_key: jax.Array,
+        state: SearchState,
+        energy: Energy,
+        candidates: Candidates,
+        temperature: jax.Array,
+    ) -> tuple[SearchState, SearchInfo]:
+        """Takes one step. A structure of non-finite energy is never accepted.
+
+        Args:
+          rng_key: Consumed.
+          state: The state before.
+          energy: As at `init`.
+          candidates: As at `init`; the logits may be others.
+          temperature: `()` in the unit of the energy; searches that do not sample may
+            ignore it.
+        """
+        ...
+
+
 class SearchAlgorithm(NamedTuple):
     """A search as a pair of pure functions.
 
     Attributes:
       init: `(structure, energy, candidates) -> state`.
-      step: `(rng_key, state, energy, candidates, temperature) -> (state, info)`; the
-        key is consumed. A structure of non-finite energy is never accepted.
+      step: `(rng_key, state, energy, candidates, temperature) -> (state, info)`.
     """
 
-    init: Callable[..., SearchState]
-    step: Callable[..., tuple[SearchState, SearchInfo]]
+    init: InitFn
+    step: StepFn
 
 
-def init(
-    structure: Structure, energy: Energy, candidates: Candidates | None = None
-) -> SearchState:
+class SearchShapes(NamedTuple):
+    """Sizes of a problem, from which the memory of a search is told.
+
+    Attributes:
+      num_receivers: R.
+      num_slots: D.
+      num_modules: K, edge modules.
+      num_residuals: Length of `Energy.residuals`; 0 where there are none.
+    """
+
+    num_receivers: int
+    num_slots: int
+    num_modules: int
+    num_residuals: int = 0
+
+
+def init(structure: Structure, energy: Energy, candidates: Candidates) -> SearchState:
     """Evaluates a structure from scratch and starts the counters at zero.
+
+    The `InitFn` of a search without a memory.
 
     Args:
       structure: Where to start.
       energy: Energy to minimise or sample.
-      candidates: Ignored; searches with a memory need them.
+      candidates: Not looked at here.
 
     Returns:
       The state without memory; the start counts as best so far, its evaluation as

@@ -18,6 +18,24 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+# Of a variance; that of the prior is about 1. What is left below it after conditioning
+# is rounding, and must not be divided by.
+_MIN_VARIANCE = 1e-12
+_FLOAT_BYTES = 4
+# Free columns, their orthonormal basis, and what the factorisation works on.
+_FACTOR_COPIES = 3
+
+
+def num_bytes(num_residuals: int, num_slots: int, num_modules: int) -> int:
+    """Bytes of a linear model of one receiver and of the factors of its columns.
+
+    What the residuals themselves need in order to be differentiated is not counted.
+    """
+    num_weights = num_slots * num_modules
+    num_free = num_slots * (num_modules - 1)
+    factors = _FACTOR_COPIES * (num_residuals + num_weights) * num_free
+    return _FLOAT_BYTES * (num_weights * num_residuals + factors)
+
 
 class LinearModel(NamedTuple):
     """Residuals `design . weights - offset` of one receiver.
@@ -119,7 +137,10 @@ def posterior(model: LinearModel) -> Posterior:
 
 
 def decode(
-    rng_key: jax.Array, model: LinearModel, beam_size: int, order_noise: float
+    rng_key: jax.Array,
+    model: LinearModel,
+    beam_size: int,
+    order_noise: float | jax.Array,
 ) -> jax.Array:
     """Assignments of low half sum of squares, prior included, best first.
 
@@ -169,7 +190,7 @@ def decode(
 
 
 def _decision_order(
-    rng_key: jax.Array, design: jax.Array, order_noise: float
+    rng_key: jax.Array, design: jax.Array, order_noise: float | jax.Array
 ) -> jax.Array:
     """Slots `[D]`, at every place the one of least variance given those before it.
 
@@ -190,7 +211,7 @@ def _decision_order(
         for free in range(num_free):
             index = slot * num_free + free
             row = covariance[index]
-            covariance -= jnp.outer(row, row) / jnp.maximum(row[index], 1e-12)
+            covariance -= jnp.outer(row, row) / jnp.maximum(row[index], _MIN_VARIANCE)
         return (covariance, is_decided.at[slot].set(True)), slot
 
     start = (covariance, jnp.zeros(num_slots, bool))

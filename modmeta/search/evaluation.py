@@ -98,7 +98,7 @@ def select(condition: jax.Array, chosen: Any, otherwise: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)
 
 
-def take(tree: Any, index: jax.Array) -> Any:
+def take(tree: Any, index: Any) -> Any:
     """Entries of leaves that are stacked along their first axis."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
 

@@ -5,10 +5,11 @@ The policy of REINFORCE, the approximation of mean-field, and random restarts.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from modmeta.search import base, proposals
 
@@ -63,6 +64,11 @@ def log_probabilities(
     if logits.nodes.shape[1] > 1:
         total = total + chosen(logits.nodes, structure.node_modules)
     return total
+
+
+def updated(logits: Logits, updates: optax.Updates) -> Logits:
+    """The logits after a step of an optimiser."""
+    return cast(Logits, optax.apply_updates(logits, updates))
 
 
 def entropy(logits: Logits, slot_mask: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base
+from modmeta.search import base, checks
 
 
 def edge_log_probabilities(
@@ -67,7 +67,11 @@ def flip_edge(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
 
     Args:
       uniform_fraction: Share of the moves that ignore the logits.
+
+    Raises:
+      ValueError: If that is no share.
     """
+    checks.share(uniform_fraction=uniform_fraction)
 
     def propose(rng_key, structure, candidates):
         num_modules = candidates.edge_logits.shape[-1]
@@ -109,7 +113,11 @@ def redraw_node(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
 
     Args:
       uniform_fraction: Share of the moves that ignore the logits.
+
+    Raises:
+      ValueError: If that is no share.
     """
+    checks.share(uniform_fraction=uniform_fraction)
 
     def propose(rng_key, structure, candidates):
         key_kind, key_node, key_modules = jax.random.split(rng_key, 3)
@@ -143,9 +151,18 @@ def flip_pair(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
 
     Args:
       uniform_fraction: Share of the moves that ignore the logits.
+
+    Raises:
+      ValueError: If that is no share.
     """
+    checks.share(uniform_fraction=uniform_fraction)
 
     def propose(rng_key, structure, candidates):
+        if candidates.reverse_slots is None or candidates.sender_receivers is None:
+            raise ValueError(
+                "candidates: found no reverse_slots or sender_receivers, expected both "
+                "(flip_pair)"
+            )
         num_slots = candidates.slot_mask.shape[1]
         key_kind, key_edge, key_module = jax.random.split(rng_key, 3)
         log_probabilities = _drawn_log_probabilities(
@@ -189,7 +206,11 @@ def redraw_node_module(*, num_node_modules: int) -> base.ProposalFunction:
 
     Args:
       num_node_modules: Size of the bank of node modules.
+
+    Raises:
+      ValueError: If it is empty.
     """
+    checks.at_least(1, num_node_modules=num_node_modules)
 
     def propose(rng_key, structure, candidates):
         key_node, key_module = jax.random.split(rng_key)
@@ -223,10 +244,12 @@ def mixture(
     if not proposals or len(proposals) != len(weights):
         raise ValueError(
             f"mixture: found {len(proposals)} moves and {len(weights)} weights, "
-            "expected as many weights as moves, at least one"
+            "expected as many weights as moves, at least one of them"
         )
     if min(weights) < 0 or sum(weights) <= 0:
-        raise ValueError(f"weights: found {list(weights)}, expected non-negative")
+        raise ValueError(
+            f"weights: found {list(weights)}, expected none below 0, some above"
+        )
     if len(proposals) == 1:
         return proposals[0]
     log_weights = jnp.log(jnp.asarray(weights, jnp.float32))

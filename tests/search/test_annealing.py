@@ -17,7 +17,7 @@ import pytest
 import scipy.stats
 
 from modmeta import search
-from modmeta.search import enumeration, proposals, schedules
+from modmeta.search import proposals, schedules
 from tests.fixtures import chi_square_p_value
 from tests.search.tables import (
     TableEnergy,
@@ -95,7 +95,7 @@ def traced_chain(build=everything, prior=True, num_steps=400, is_local=True):
     truth = TableEnergy(problem, prior=prior)
     energy = truth.energy._replace(is_local=is_local)
     algorithm = search.simulated_annealing(build(0.2))
-    start = algorithm.init(truth.structure(0), energy)
+    start = algorithm.init(truth.structure(0), energy, problem.candidates)
     temperature = schedules.geometric_temperature(3.0, 0.1, num_steps)
     run = jax.jit(
         lambda key: search.run_search(
@@ -165,10 +165,10 @@ def test_annealing_finds_the_optimum_of_enumeration(build):
     problem = skewed_problem("ragged")
     for seed in range(2):
         truth = TableEnergy(problem, seed=seed, scale=3.0)
-        listed = enumeration.enumerate_receivers(
+        listed = search.enumerate_receivers(
             truth.energy, problem.candidates, jnp.zeros(4, jnp.int32), chunk_size=4
         )
-        best, energies = enumeration.best_structure(listed, jnp.zeros(4, jnp.int32))
+        best, energies = search.best_structure(listed, jnp.zeros(4, jnp.int32))
         lowest = truth.totals.min()
         np.testing.assert_allclose(jnp.sum(energies), lowest, rtol=1e-5)
         assert problem.index(best.edge_modules) == np.argmin(truth.totals[:, 0])
@@ -188,10 +188,10 @@ def marginals_by_hand():
 
 def test_edge_marginals_by_hand(marginals):
     truth, expected = marginals
-    listed = enumeration.enumerate_receivers(
+    listed = search.enumerate_receivers(
         truth.energy, truth.problem.candidates, jnp.zeros(4, jnp.int32)
     )
-    found = np.asarray(enumeration.edge_marginals(listed, 3, temperature=1.5))
+    found = np.asarray(search.edge_marginals(listed, 3, temperature=1.5))
     mask = np.asarray(truth.problem.candidates.slot_mask)
     np.testing.assert_allclose(found[mask], expected[mask], atol=1e-6)
     # Masked slots sit at module 0, so that every real assignment counts once.
@@ -212,7 +212,7 @@ def test_sampled_marginals_are_unbiased(marginals):
     def run(key, structure):
         return search.sample_marginals(
             key,
-            algorithm.init(structure, truth.energy),
+            algorithm.init(structure, truth.energy, truth.problem.candidates),
             algorithm,
             truth.energy,
             truth.problem.candidates,
@@ -231,11 +231,11 @@ def test_sampled_marginals_are_unbiased(marginals):
 
 
 def test_enumeration_refuses_what_it_cannot_do():
-    with pytest.raises(ValueError, match="1048576 assignments"):
-        enumeration.all_assignments(20, 2)
+    with pytest.raises(ValueError, match="found 1048576 assignments"):
+        search.all_assignments(20, 2)
     truth = TableEnergy(skewed_problem("triangle"))
     with pytest.raises(ValueError, match="roll-out"):
-        enumeration.enumerate_receivers(
+        search.enumerate_receivers(
             truth.energy._replace(is_local=False),
             truth.problem.candidates,
             jnp.zeros(3, jnp.int32),
@@ -247,4 +247,4 @@ def test_enumeration_refuses_what_it_cannot_do():
     [(0, 2, [[]]), (2, 2, [[0, 0], [0, 1], [1, 0], [1, 1]]), (1, 3, [[0], [1], [2]])],
 )
 def test_all_assignments_by_hand(slots, modules, expected):
-    assert enumeration.all_assignments(slots, modules).tolist() == expected
+    assert search.all_assignments(slots, modules).tolist() == expected

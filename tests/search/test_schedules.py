@@ -115,3 +115,56 @@ def test_count_worsening():
     assert [int(n) for n in schedules.count_worsening(info)] == [5, 3]
     mask = jnp.array([[True, True, True], [True, False, False]])
     assert [int(n) for n in schedules.count_worsening(info, mask)] == [3, 2]
+
+
+@pytest.mark.parametrize("num_problems", [1, 3, 7, 64, 257])
+def test_geometric_curve_is_the_same_for_all_who_cool(num_problems):
+    """Bit by bit: with many problems at once, and one number at a time."""
+    rng = np.random.default_rng(0)
+    initial = jnp.asarray(rng.uniform(1.0, 90.0, num_problems), jnp.float32)
+    fractions = jnp.linspace(0.0, 1.0, 17)
+
+    @jax.jit
+    def written_out(initial):
+        decay = jnp.log(0.7 / initial)
+        return initial[:, None] * jnp.exp(decay[:, None] * fractions[None, :])
+
+    @jax.jit
+    def by_curve(initial):
+        return schedules.geometric_curve(initial[:, None], 0.7)(fractions[None])
+
+    expected = np.asarray(written_out(initial))
+    np.testing.assert_array_equal(by_curve(initial), expected)
+    np.testing.assert_allclose(expected[:, 0], initial, rtol=1e-6)
+    np.testing.assert_allclose(expected[:, -1], 0.7, rtol=1e-6)
+    middle = np.sqrt(np.asarray(initial) * 0.7)
+    np.testing.assert_allclose(expected[:, 8], middle, rtol=1e-5)
+
+
+def test_spread_temperature_by_hand():
+    energies = jnp.array(
+        [
+            [1.0, 5.0, np.nan, 2.0],
+            [3.0, 5.0, np.inf, np.inf],
+            [5.0, 5.0, -np.inf, 4.0],
+        ]
+    )
+    found = schedules.spread_temperature(energies, 0.5)
+    expected = [np.sqrt(8.0 / 3.0), 0.5, 0.5, 1.0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    alone = [schedules.spread_temperature(energies[:, p], 0.5) for p in range(4)]
+    np.testing.assert_array_equal(found, jnp.stack(alone))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"initial": 0.0}, "initial: found 0.0, expected a positive one"),
+        ({"floor": -1.0}, "floor: found"),
+        ({"factor": 0.9}, "factor: found 0.9, expected at least 1"),
+        ({"max_weight": 1.5}, "max_weight: found 1.5, expected a share"),
+    ],
+)
+def test_worsening_acceptance_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        schedules.worsening_acceptance(schedules.reference_target(), **options)

@@ -15,7 +15,8 @@ import pytest
 import scipy.stats
 
 from modmeta import search
-from modmeta.search import base, enumeration, factorised, reinforce, tempering
+from modmeta.search import factorised
+from modmeta.search.algorithms import parallel_tempering, reinforce
 from tests.fixtures import chi_square_p_value
 from tests.search.tables import (
     PairProblem,
@@ -82,7 +83,9 @@ def run_ladder(propose, truth, num_steps):
     @jax.jit
     @jax.vmap
     def run(key, structures):
-        rungs = [base.init(structure, truth.energy) for structure in structures]
+        rungs = [
+            search.init(structure, truth.energy, candidates) for structure in structures
+        ]
         chains = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rungs)
         state = algorithm.init(structures[0], truth.energy, candidates)
         state = state._replace(memory=state.memory._replace(chains=chains))
@@ -114,12 +117,12 @@ def test_every_rung_of_the_ladder_samples_its_own_boltzmann():
 
 
 def test_a_wrong_exchange_is_seen(monkeypatch):
-    exchange = tempering._exchange
+    exchange = parallel_tempering._exchange
 
     def always(rng_key, energies, temperatures, parity):
         return exchange(rng_key, jnp.zeros_like(energies), temperatures, parity)
 
-    monkeypatch.setattr(tempering, "_exchange", always)
+    monkeypatch.setattr(parallel_tempering, "_exchange", always)
     truth = TableEnergy(skewed_problem("triangle"), prior=True)
     _, found = run_ladder(coupled(0.1), truth, 40)
     probabilities = truth.boltzmann(1.0)
@@ -195,9 +198,9 @@ def test_edge_probabilities_are_calibrated(name):
             key_warm, state, *arguments, lambda _: jnp.float32(1.0), 60
         )
         found = search.sample_marginals(key_sample, state, *arguments, 60)
-        listed = enumeration.enumerate_receivers(energy, candidates, start.node_modules)
+        listed = search.enumerate_receivers(energy, candidates, start.node_modules)
         exact = [
-            enumeration.edge_marginals(listed, problem.num_modules, temperature)
+            search.edge_marginals(listed, problem.num_modules, temperature)
             for temperature in (1.0, 2.0)
         ]
         return found, *exact
@@ -234,7 +237,9 @@ def test_policy_gradient_is_unbiased():
                 key, logits, truth.structure(0), candidates.slot_mask
             )
         )(jax.random.split(key, 2))
-        states = jax.vmap(lambda draw: base.init(draw, truth.energy))(draws)
+        states = jax.vmap(lambda draw: search.init(draw, truth.energy, candidates))(
+            draws
+        )
         costs = reinforce.credited_costs(
             truth.energy, states.local_energies, states.energy
         )

@@ -180,7 +180,7 @@ def assignment_energies(
     """Energies of every receiver under every one of A assignments of its slots.
 
     One matrix product forms all sums of messages: the fast, differentiable form of
-    `modmeta.search.enumeration.enumerate_receivers`.
+    `modmeta.search.enumerate_receivers`.
 
     Args:
       bank: The bank.

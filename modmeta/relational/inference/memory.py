@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from modmeta import search
 from modmeta.graphs.supergraphs import PaddingBudget, SuperGraph
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules import evidence
@@ -98,7 +99,7 @@ def predict_bytes(
         # Roll-outs start at every `horizon`-th frame.
         segments = -(-num_inputs // options.horizon)
         searched = rows * num_chains * per_receiver_built * segments // num_inputs
-    if algorithm == "integer_least_squares":
+    if search.spec_of(algorithm).needs.residuals:
         problems = budget.num_systems if is_coupled else rows
         one_receiver = _decoding_bytes(model, slots, num_inputs)
         searched += problems * num_chains * one_receiver

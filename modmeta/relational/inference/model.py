@@ -34,8 +34,6 @@ from modmeta.search import proposals
 ENERGIES = ("one_step", "rollout")
 PRIORS = ("none", "symmetric")
 MESSAGES = ("cache", "recompute")
-# They look at soft assignments, which free roll-outs have none of.
-_NEED_ONE_STEP = ("straight_through", "integer_least_squares")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +111,14 @@ class SearchConfig:
           ValueError: If there is no such search, it needs an energy of observed frames
             and this one rolls out, or it needs independent receivers.
         """
-        search.options_of(name)
-        if self.energy == "rollout" and name in _NEED_ONE_STEP:
+        needs = search.spec_of(name).needs
+        # Free roll-outs know no soft assignments.
+        if self.energy == "rollout" and (needs.relaxed or needs.residuals):
             raise ValueError(
                 f"energy: found {self.energy!r} with the search {name!r}, expected "
                 "'one_step'"
             )
-        if self.couples_receivers and name == "enumeration":
+        if self.couples_receivers and needs.independent_receivers:
             raise ValueError(
                 f"search: found {name!r} with prior {self.prior!r} and energy "
                 f"{self.energy!r}, expected independent receivers"

@@ -12,7 +12,6 @@ from modmeta.relational.energies import cached, composed
 from modmeta.relational.inference.model import ModelParams, RelationalModel
 from modmeta.relational.inference.problems import Problems
 from modmeta.relational.training.config import BounceGradConfig
-from modmeta.search import enumeration
 
 
 def split_frames(
@@ -60,7 +59,7 @@ def gradient_loss(
     inputs, following = states[:, frames], states[:, frames + 1]
     if config.gradient == "mixture":
         num_slots = supergraph.slot_mask.shape[1]
-        assignments = enumeration.all_assignments(num_slots, model.num_relations)
+        assignments = search.all_assignments(num_slots, model.num_relations)
         cache = jax.tree.map(lambda leaf: leaf[:, 0], problems.data)
         weights = cached.assignment_weights(
             model.bank,

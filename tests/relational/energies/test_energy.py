@@ -28,7 +28,6 @@ from modmeta.relational.energies.cached import (
 from modmeta.relational.inference.model import SearchConfig
 from modmeta.relational.modules.frames import observe, receiver_slots
 from modmeta.relational.modules.preprocessing import encode_targets
-from modmeta.search import enumeration
 from tests.fixtures import ANGLES, Batch, TinyProblem, small_model, small_params
 from tests.reference import Reference
 
@@ -176,7 +175,7 @@ def test_assignment_energies_and_weights_equal_the_reference(variant):
     given = setting(variant)
     batch, config = given.batch, given.model.bank.config
     structure = batch.structure()
-    assignments = enumeration.all_assignments(3, config.num_relations)
+    assignments = search.all_assignments(3, config.num_relations)
     cache = make_cache(given.model, given.params, batch.supergraph, batch.flat_states())
     arguments = (given.model.bank, given.params.modules, cache)
     energies = assignment_energies(*arguments, structure, assignments)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmeta.search import base, evaluation, factorised
+from modmeta.search import base, checks, evaluation, factorised
 
 
 class GreedyMemory(NamedTuple):
@@ -30,7 +30,7 @@ class GreedyMemory(NamedTuple):
     num_idle: jax.Array
 
 
-def greedy_descent(
+def greedy(
     *, uniform_fraction: float = 1.0, num_node_modules: int = 1
 ) -> base.SearchAlgorithm:
     """Greedy descent as `SearchAlgorithm(init, step)`; the temperature is ignored.
@@ -45,14 +45,12 @@ def greedy_descent(
         they are.
 
     Raises:
-      ValueError: If there is no node module.
+      ValueError: If a number is out of its range.
     """
-    if num_node_modules < 1:
-        raise ValueError(
-            f"num_node_modules: found {num_node_modules}, expected at least 1"
-        )
+    checks.at_least(1, num_node_modules=num_node_modules)
+    checks.share(uniform_fraction=uniform_fraction)
 
-    def init(structure, energy, candidates=None):
+    def init(structure, energy, candidates):
         zero = jnp.zeros((), jnp.int32)
         state = base.init(structure, energy, candidates)
         return state._replace(memory=GreedyMemory(zero, zero))

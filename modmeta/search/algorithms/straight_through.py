@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from modmeta.search import base, evaluation, factorised
+from modmeta.search import base, checks, evaluation, factorised
+
+NEEDS = base.EnergyTraits(relaxed=True)
 
 
 class RelaxationMemory(NamedTuple):
@@ -28,14 +30,6 @@ class RelaxationMemory(NamedTuple):
 
     logits: factorised.Logits
     optimizer: Any
-
-
-def _check_relaxed(energy: base.Energy) -> None:
-    if energy.relaxed is None:
-        raise ValueError(
-            "energy.relaxed: found None, expected a differentiable energy of soft "
-            "assignments"
-        )
 
 
 def straight_through(
@@ -67,22 +61,19 @@ def straight_through(
       ValueError: If a number is out of its range; at `init` and `step`, if the energy
         has no relaxation.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples: found {num_samples}, expected at least 1")
-    if softmax_temperature <= 0.0:
-        raise ValueError(
-            f"softmax_temperature: found {softmax_temperature}, expected a positive one"
-        )
+    checks.at_least(1, num_samples=num_samples)
+    checks.positive(softmax_temperature=softmax_temperature)
+    checks.share(uniform_fraction=uniform_fraction)
     optimizer = optax.adam(learning_rate)
 
     def init(structure, energy, candidates):
-        _check_relaxed(energy)
+        base.check_traits(NEEDS, base.traits_of(energy), "straight_through")
         state = base.init(structure, energy, candidates)
         logits = factorised.initial(candidates, uniform_fraction)
         return state._replace(memory=RelaxationMemory(logits, optimizer.init(logits)))
 
     def step(rng_key, state, energy, candidates, temperature):
-        _check_relaxed(energy)
+        base.check_traits(NEEDS, base.traits_of(energy), "straight_through")
         memory = state.memory
         shape = candidates.edge_logits.shape
         noise = jax.random.gumbel(rng_key, (num_samples, *shape))
@@ -127,7 +118,7 @@ def straight_through(
             num_proposals=2 * num_samples,
             num_node_updates=2 * num_samples * shape[0],
             memory=RelaxationMemory(
-                optax.apply_updates(memory.logits, updates), optimizer_state
+                factorised.updated(memory.logits, updates), optimizer_state
             ),
         )
         return new_state, evaluation.deterministic_info(state, proposed, is_accepted)

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import annealing, base, evaluation
+from modmeta.search import base, evaluation
+from modmeta.search.algorithms import simulated_annealing
 
 
 class TemperingMemory(NamedTuple):
@@ -64,9 +65,9 @@ def parallel_tempering(
     """
     _check_factors(factors)
     num_chains = len(factors)
-    kernel = annealing.build_kernel(propose, hastings=hastings)
+    kernel = simulated_annealing.build_kernel(propose, hastings=hastings)
 
-    def init(structure, energy, candidates=None):
+    def init(structure, energy, candidates):
         state = base.init(structure, energy, candidates)
         chains = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (num_chains, *leaf.shape)), state

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from modmeta.search import base, evaluation, factorised
+from modmeta.search import base, checks, evaluation, factorised
 
 
 class PolicyMemory(NamedTuple):
@@ -85,7 +85,7 @@ def free_energy_gradient(
     return jax.grad(surrogate)(logits)
 
 
-def policy_search(
+def reinforce(
     *,
     num_samples: int = 8,
     learning_rate: float = 0.1,
@@ -111,16 +111,9 @@ def policy_search(
     Raises:
       ValueError: If a number is out of its range.
     """
-    for name, value in [
-        ("num_samples", num_samples),
-        ("num_node_modules", num_node_modules),
-    ]:
-        if value < 1:
-            raise ValueError(f"{name}: found {value}, expected at least 1")
-    if not 0.0 <= baseline_decay < 1.0:
-        raise ValueError(
-            f"baseline_decay: found {baseline_decay}, expected a share in [0, 1)"
-        )
+    checks.at_least(1, num_samples=num_samples, num_node_modules=num_node_modules)
+    checks.share(with_one=False, baseline_decay=baseline_decay)
+    checks.share(uniform_fraction=uniform_fraction)
     optimizer = optax.adam(learning_rate)
 
     def init(structure, energy, candidates):
@@ -166,7 +159,7 @@ def policy_search(
             num_proposals=num_samples,
             num_node_updates=num_samples * costs.shape[1],
             memory=PolicyMemory(
-                optax.apply_updates(memory.logits, updates), optimizer_state, baseline
+                factorised.updated(memory.logits, updates), optimizer_state, baseline
             ),
         )
         return new_state, evaluation.deterministic_info(state, proposed, is_accepted)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base, evaluation
+from modmeta.search import base, checks, evaluation
 
 CROSSOVERS = ("receiver", "slot")
 
 
-def genetic_algorithm(
+def genetic(
     propose: base.ProposalFunction,
     *,
     population_size: int = 16,
@@ -51,17 +51,14 @@ def genetic_algorithm(
             f"num_elites: found {num_elites}, expected at least 1 and fewer than the "
             f"population of {population_size}"
         )
-    if tournament_size < 1:
-        raise ValueError(
-            f"tournament_size: found {tournament_size}, expected at least 1"
-        )
+    checks.at_least(1, tournament_size=tournament_size)
     if crossover not in CROSSOVERS:
         raise ValueError(
             f"crossover: found {crossover!r}, expected one of {CROSSOVERS}"
         )
     num_children = population_size - num_elites
 
-    def init(structure, energy, candidates=None):
+    def init(structure, energy, candidates):
         state = base.init(structure, energy, candidates)
         population = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (population_size, *leaf.shape)),

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from modmeta.search import base, evaluation
 
 
-def build_kernel(propose: base.ProposalFunction, *, hastings: bool = True):
+def build_kernel(
+    propose: base.ProposalFunction, *, hastings: bool = True
+) -> base.StepFn:
     """Builds the annealing step for one problem.
 
     Args:
@@ -23,9 +25,8 @@ def build_kernel(propose: base.ProposalFunction, *, hastings: bool = True):
       hastings: Whether to correct for asymmetric proposals.
 
     Returns:
-      `kernel(rng_key, state, energy, candidates, temperature) -> (state, info)`. The
-      key is consumed. A proposal of non-finite energy is never accepted. The best
-      structure that was proposed so far, accepted or not, is kept apart from the
+      The step of the search. A proposal of non-finite energy is never accepted. The
+      best structure that was proposed so far, accepted or not, is kept apart from the
       Metropolis state.
     """
 

@@ -8,14 +8,25 @@ evaluates the best of what comes out. Learned probabilities are the prior of the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base, decoding, evaluation, proposals
+from modmeta.search import base, checks, decoding, evaluation, proposals
 
+NEEDS = base.EnergyTraits(residuals=True)
+
+# The prior weighs the square of a wrong edge by half of its inverse: 5,000 nats, enough
+# to be sure, little enough that residuals may contradict and float32 keeps digits.
 _MIN_PROBABILITY = 1e-4
+
+
+def workspace(shapes: base.SearchShapes, options: Mapping[str, Any]) -> int:
+    """Bytes of the linear models that one step decodes, one per node module."""
+    one = decoding.num_bytes(shapes.num_residuals, shapes.num_slots, shapes.num_modules)
+    return options["num_node_modules"] * one
 
 
 class LeastSquaresMemory(NamedTuple):
@@ -72,23 +83,14 @@ def integer_least_squares(
       ValueError: If a number is out of its range; at `init` and `step`, if the energy
         has no residuals.
     """
-    for name, value in [
-        ("num_candidates", num_candidates),
-        ("num_node_modules", num_node_modules),
-    ]:
-        if value < 1:
-            raise ValueError(f"{name}: found {value}, expected at least 1")
+    checks.at_least(1, num_candidates=num_candidates, num_node_modules=num_node_modules)
     if beam_size < num_candidates:
         raise ValueError(
             f"beam_size: found {beam_size}, expected at least the number of "
             f"candidates, {num_candidates}"
         )
-    for name, value in [
-        ("residual_noise", residual_noise),
-        ("order_noise", order_noise),
-    ]:
-        if value < 0.0:
-            raise ValueError(f"{name}: found {value}, expected at least 0")
+    checks.share(uniform_fraction=uniform_fraction)
+    checks.at_least(0, residual_noise=residual_noise, order_noise=order_noise)
 
     def prior(candidates, shares):
         learned = jnp.exp(proposals.edge_log_probabilities(candidates, 0.0))
@@ -96,7 +98,7 @@ def integer_least_squares(
         return jnp.maximum(blended, _MIN_PROBABILITY)
 
     def init(structure, energy, candidates):
-        _check_residuals(energy)
+        base.check_traits(NEEDS, base.traits_of(energy), "integer_least_squares")
         num_receivers, _, num_modules = candidates.edge_logits.shape
         shares = jnp.full((num_receivers, num_modules), 1.0 / num_modules)
         memory = LeastSquaresMemory(
@@ -107,7 +109,7 @@ def integer_least_squares(
         return base.init(structure, energy, candidates)._replace(memory=memory)
 
     def step(rng_key, state, energy, candidates, temperature):
-        _check_residuals(energy)
+        base.check_traits(NEEDS, base.traits_of(energy), "integer_least_squares")
         num_receivers, num_slots, num_modules = candidates.edge_logits.shape
         keys = jax.random.split(rng_key, 4)
         key_receiver, key_noise, key_order, key_draw = keys
@@ -179,10 +181,3 @@ def integer_least_squares(
         return new_state, evaluation.drawn_info(state, new_state, temperature)
 
     return base.SearchAlgorithm(init, step)
-
-
-def _check_residuals(energy: base.Energy) -> None:
-    if energy.residuals is None:
-        raise ValueError(
-            "energy.residuals: found None, expected the residuals of a receiver"
-        )

@@ -16,10 +16,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base, evaluation, factorised, proposals
+from modmeta.search import base, checks, evaluation, factorised, proposals
 
 
-def mean_field_descent(
+def mean_field(
     *,
     num_samples: int = 4,
     damping: float = 0.5,
@@ -45,14 +45,9 @@ def mean_field_descent(
     Raises:
       ValueError: If a number is out of its range.
     """
-    for name, value in [
-        ("num_samples", num_samples),
-        ("num_node_modules", num_node_modules),
-    ]:
-        if value < 1:
-            raise ValueError(f"{name}: found {value}, expected at least 1")
-    if not 0.0 <= damping < 1.0:
-        raise ValueError(f"damping: found {damping}, expected a share in [0, 1)")
+    checks.at_least(1, num_samples=num_samples, num_node_modules=num_node_modules)
+    checks.share(with_one=False, damping=damping)
+    checks.share(uniform_fraction=uniform_fraction)
 
     def init(structure, energy, candidates):
         state = base.init(structure, energy, candidates)

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmeta.search import base, evaluation, proposals
-from modmeta.search.enumeration import all_assignments
+from modmeta.search import assignments, base, checks, evaluation, proposals
 
 
 def block_values(
@@ -24,12 +23,12 @@ def block_values(
 
     A is `num_modules ** block_size * num_node_modules`.
     """
-    edges = all_assignments(block_size, num_modules)
+    edges = assignments.all_assignments(block_size, num_modules)
     nodes = np.arange(num_node_modules, dtype=np.int32)
     return np.repeat(edges, num_node_modules, axis=0), np.tile(nodes, len(edges))
 
 
-def gibbs_sampling(
+def gibbs(
     *, block_size: int = 1, sweep: bool = True, num_node_modules: int = 1
 ) -> base.SearchAlgorithm:
     """Gibbs sampling as `SearchAlgorithm(init, step)`.
@@ -48,12 +47,7 @@ def gibbs_sampling(
       ValueError: If a size is below 1; at the first step, if a block is larger than
         the number of slots or has too many values.
     """
-    for name, value in [
-        ("block_size", block_size),
-        ("num_node_modules", num_node_modules),
-    ]:
-        if value < 1:
-            raise ValueError(f"{name}: found {value}, expected at least 1")
+    checks.at_least(1, block_size=block_size, num_node_modules=num_node_modules)
 
     def redraw(key, state, energy, candidates, temperature, receiver, slots):
         """Redraws the slots `[block_size]` of a receiver; D stands for no slot."""

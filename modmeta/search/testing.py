@@ -1,0 +1,433 @@
+"""The contract of a search, as a function that checks it.
+
+    from modmeta.search import testing
+
+    testing.check_search(search.SearchSpec(my_search))
+    testing.check_search("gibbs", block_size=2)
+
+Everything runs on a tiny problem whose energies are a table: what a search returns can
+be looked up, and the energy itself counts how often it is asked.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from modmeta.search import base, proposals, registry, run, schedules
+
+_NUM_STEPS = 40
+_NUM_CHAINS = 4
+_BAD_ENERGIES = (np.nan, np.inf, -np.inf)
+_PRIOR_WEIGHT = 0.7
+# Energies are a few nats, of which float32 keeps six digits.
+_TOLERANCE = 1e-4
+# Chains for the test of the distribution, and steps until the start is forgotten: of
+# the 27 structures each is reached from each within a few.
+_NUM_SAMPLES = 2048
+_SAMPLE_STEPS = 120
+# Keys are fixed; this is the probability that the key of a right search is a bad one.
+_FALSE_ALARM = 1e-6
+
+
+def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a function's parameters, `self` excepted."""
+    names = inspect.signature(function).parameters
+    return tuple(name for name in names if name != "self")
+
+
+def check_search(spec: registry.SearchSpec | str, **options: Any) -> None:
+    """Checks that a search keeps the contract of all searches.
+
+    Parameter names; shapes and dtypes that a step keeps; the same under jit and vmap as
+    without; energies those of the structures; masked slots left alone; the best energy
+    monotone; nothing non-finite accepted; every evaluation counted; what the
+    `SearchSpec` says: what it needs of an energy, whether it looks at logits, and
+    whether it samples the Boltzmann distribution.
+
+    Args:
+      spec: A `SearchSpec`, or the name of a registered one.
+      **options: Arguments of its builder; moves are given where left out.
+
+    Raises:
+      AssertionError: That says what was found and what was expected.
+    """
+    if isinstance(spec, str):
+        spec = registry.spec_of(spec)
+    if spec.needs_proposal and "propose" not in options:
+        propose = proposals.redraw_node(uniform_fraction=0.5)
+        options = {**options, "propose": propose}
+    problem = _Problem(spec)
+    algorithm = spec.build(**options)
+    _check_names(algorithm)
+    _check_shapes(algorithm, problem)
+    batch = problem.run_batch(algorithm)
+    _check_states(batch, problem)
+    alone = _check_counts(algorithm, problem)
+    _check_equal("a chain alone and in a batch", alone, _row(batch, 0))
+    _check_eager(algorithm, problem, alone)
+    _check_needs(algorithm, problem, spec)
+    if not spec.uses_logits:
+        _check_logits(algorithm, problem, alone)
+    if spec.samples:
+        _check_distribution(algorithm, problem)
+
+
+class _Problem:
+    """Three receivers with two slots, three modules; one slot and one receiver padded.
+
+    Attributes:
+      structures: `[S, R, D]` all structures; masked slots as at the start.
+      tables: `[B, R, K ** D]` energies: usual ones, then one for every bad energy.
+    """
+
+    def __init__(self, spec: registry.SearchSpec):
+        rng = np.random.default_rng(0)
+        self.needs = spec.needs
+        mask = np.array([[True, True], [False, True], [False, False]])
+        # Slot 0 of receiver 0 and slot 1 of receiver 1 are each other's opposite.
+        self.candidates = base.Candidates(
+            slot_mask=jnp.asarray(mask),
+            edge_logits=jnp.asarray(rng.normal(size=(3, 2, 3)), jnp.float32),
+            reverse_slots=jnp.array([[1, 2], [2, 0], [2, 2]], jnp.int32),
+            sender_receivers=jnp.array([[1, 2], [0, 0], [0, 0]], jnp.int32),
+        )
+        self.mask = mask
+        table = rng.normal(size=(3, 9)).astype(np.float32)
+        table[2] = 0.0  # the padded receiver
+        # The start, and some others of the first receiver.
+        is_bad = np.zeros((3, 9), bool)
+        is_bad[0, [0, 4, 5]] = True
+        bad = [np.where(is_bad, value, table) for value in _BAD_ENERGIES]
+        self.tables = np.stack([table] * _NUM_CHAINS + bad).astype(np.float32)
+        digits = np.indices((3, 3, 3)).reshape(3, -1).T
+        self.structures = np.zeros((27, 3, 2), np.int32)
+        self.structures[:, mask] = digits
+        self.start = base.Structure(
+            jnp.asarray(self.structures[0]), jnp.zeros(3, jnp.int32)
+        )
+
+    @property
+    def has_prior(self) -> bool:
+        return not self.needs.independent_receivers
+
+    def energy(
+        self, table: jax.Array | np.ndarray, observe: Callable = lambda *_: None
+    ) -> base.Energy:
+        """An energy that offers what is needed and no more.
+
+        `observe(kind, argument)` is called wherever something is evaluated.
+        """
+        table = jnp.asarray(table)
+
+        def local(structure, receivers):
+            observe("receivers", (receivers, structure))
+            modules = structure.edge_modules * self.mask
+            codes = 3 * modules[:, 0] + modules[:, 1]
+            return table[receivers, codes[receivers]]
+
+        def prior(structure):
+            edges = structure.edge_modules
+            return _PRIOR_WEIGHT * (edges[0, 0] != edges[1, 1]).astype(jnp.float32)
+
+        def of_receiver(weights, receiver):
+            first = jnp.eye(3)[0]
+            weights = jnp.where(
+                jnp.asarray(self.mask)[receiver, :, None], weights, first
+            )
+            values = table[receiver].reshape(3, 3)
+            return weights[0] @ values @ weights[1]
+
+        def relaxed(edge_weights, node_modules):
+            observe("receivers", (node_modules, jax.lax.stop_gradient(edge_weights)))
+            local = jax.vmap(of_receiver)(edge_weights, jnp.arange(3))
+            agree = jnp.sum(edge_weights[0, 0] * edge_weights[1, 1])
+            return jnp.sum(local) + _PRIOR_WEIGHT * (1.0 - agree) * self.has_prior
+
+        def residuals(edge_weights, node_module, receiver):
+            del node_module
+            observe("weights", jax.lax.stop_gradient(edge_weights))
+            return of_receiver(edge_weights, receiver)[None] - jnp.min(table[receiver])
+
+        return base.Energy(
+            local,
+            prior=prior if self.has_prior else base.no_prior,
+            relaxed=relaxed if self.needs.relaxed else None,
+            residuals=residuals if self.needs.residuals else None,
+        )
+
+    def totals(self, table: np.ndarray) -> np.ndarray:
+        """Energy `[S]` of all structures, by hand."""
+        codes = 3 * self.structures[..., 0] + self.structures[..., 1]
+        totals = table[np.arange(3), codes].sum(axis=1)
+        if self.has_prior:
+            disagree = self.structures[:, 0, 0] != self.structures[:, 1, 1]
+            totals = totals + _PRIOR_WEIGHT * disagree
+        return totals
+
+    def index(self, edge_modules: jax.Array) -> np.ndarray:
+        """Positions in `structures` of `[..., R, D]`."""
+        digits = np.asarray(edge_modules)[..., self.mask]
+        return digits @ np.array([9, 3, 1])
+
+    def run(self, algorithm, rng_key, energy, candidates, num_steps=_NUM_STEPS):
+        """All states and diagnostics of one chain."""
+        return run.run_search(
+            rng_key,
+            algorithm.init(self.start, energy, candidates),
+            algorithm,
+            energy,
+            candidates,
+            _temperature,
+            num_steps,
+            transform=lambda state, info: (state, info),
+        )[1]
+
+    def run_batch(self, algorithm):
+        """One chain for every table."""
+
+        def one(rng_key, table):
+            return self.run(algorithm, rng_key, self.energy(table), self.candidates)
+
+        keys = jnp.stack([_chain_key(row) for row in range(len(self.tables))])
+        return jax.jit(jax.vmap(one))(keys, jnp.asarray(self.tables))
+
+
+def _temperature(step: jax.Array) -> jax.Array:
+    return schedules.geometric_temperature(2.0, 0.3, _NUM_STEPS)(step)
+
+
+def _chain_key(row: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(0), row)
+
+
+def _row(tree: Any, row: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[row], tree)
+
+
+def _expect(is_right: Any, what: str, found: Any, expected: Any) -> None:
+    if not np.all(is_right):
+        raise AssertionError(f"{what}: found {found}, expected {expected}")
+
+
+def _check_equal(what: str, found: Any, expected: Any) -> None:
+    """Integers must be equal, numbers up to rounding."""
+    for one, other in zip(
+        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    ):
+        one, other = np.asarray(one), np.asarray(other)
+        is_exact = not np.issubdtype(one.dtype, np.floating)
+        tolerance = 0.0 if is_exact else _TOLERANCE
+        is_close = np.allclose(one, other, tolerance, tolerance, equal_nan=not is_exact)
+        _expect(is_close, what, one, f"equal to {other}")
+
+
+def _check_names(algorithm: base.SearchAlgorithm) -> None:
+    for field, protocol in (("init", base.InitFn), ("step", base.StepFn)):
+        found = parameter_names(getattr(algorithm, field))
+        expected = parameter_names(protocol.__call__)
+        _expect(found == expected, f"parameters of {field}", found, expected)
+
+
+def _check_shapes(algorithm: base.SearchAlgorithm, problem: _Problem) -> None:
+    energy, candidates = problem.energy(problem.tables[0]), problem.candidates
+    state = jax.eval_shape(lambda: algorithm.init(problem.start, energy, candidates))
+    after, info = jax.eval_shape(
+        lambda key, state: algorithm.step(
+            key, state, energy, candidates, jnp.float32(1.0)
+        ),
+        jax.random.key(0),
+        state,
+    )
+    for kind, found in ((base.SearchState, state), (base.SearchState, after)):
+        _expect(isinstance(found, kind), "state", type(found).__name__, kind.__name__)
+    _expect(
+        isinstance(info, base.SearchInfo), "info", type(info).__name__, "SearchInfo"
+    )
+    one, other = jax.tree.structure(after), jax.tree.structure(state)
+    _expect(one == other, "tree after a step", one, other)
+    for one, other in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
+        found, expected = (one.shape, one.dtype), (other.shape, other.dtype)
+        _expect(found == expected, "leaf after a step", found, expected)
+    for field, dtype in (
+        ("num_proposals", jnp.int32),
+        ("num_node_updates", jnp.int32),
+        ("energy", jnp.float32),
+        ("best_energy", jnp.float32),
+    ):
+        found = getattr(state, field)
+        is_right = found.dtype == dtype and found.shape == ()
+        _expect(is_right, field, found, f"a scalar {dtype.__name__}")
+    for field, dtype in zip(info._fields, [jnp.float32] * 3 + [bool] * 2, strict=True):
+        found = getattr(info, field)
+        is_right = found.dtype == dtype and found.shape == ()
+        _expect(is_right, field, found, f"a scalar {dtype.__name__}")
+
+
+def _check_states(batch: Any, problem: _Problem) -> None:
+    states, info = jax.tree.map(np.asarray, batch)
+    for row, table in enumerate(problem.tables):
+        totals = problem.totals(table)
+        is_usual = row < _NUM_CHAINS
+        # From a start of bad energy, the first step that leaves it counts as the first.
+        first = int(np.argmax(np.isfinite(states.energy[row])))
+        later = slice(first, None)
+        is_finite = np.isfinite(states.energy[row])
+        _expect(
+            is_finite[later] if is_finite.any() else not is_usual,
+            "energy after a finite one",
+            states.energy[row],
+            "finite ones",
+        )
+        if is_finite.any():
+            for name, structure, energy in (
+                ("energy", states.structure, states.energy),
+                ("best_energy", states.best_structure, states.best_energy),
+            ):
+                expected = totals[problem.index(structure.edge_modules[row])]
+                is_right = np.isclose(
+                    energy[row][later], expected[later], 0.0, _TOLERANCE
+                )
+                _expect(is_right, name, energy[row], f"those of structures {expected}")
+            best = states.best_energy[row][later]
+            _expect(np.diff(best) <= 0.0, "best_energy", best, "no increase")
+            lowest = np.minimum.accumulate(states.energy[row][later])
+            _expect(
+                best <= lowest + _TOLERANCE, "best_energy", best, f"at most {lowest}"
+            )
+        accepted = info.proposed_energy[row][info.is_accepted[row]]
+        _expect(
+            np.isfinite(accepted), "energies accepted", accepted, "finite ones alone"
+        )
+    for structure in (states.structure, states.best_structure):
+        masked = structure.edge_modules[..., ~problem.mask]
+        _expect(masked == 0, "modules at masked slots", masked, "those of the start")
+    probability = info.acceptance_probability
+    _expect(
+        (probability >= 0.0) & (probability <= 1.0),
+        "acceptance_probability",
+        probability,
+        "shares",
+    )
+    usual = states.best_energy[:_NUM_CHAINS, -1]
+    start = problem.totals(problem.tables[0])[0]
+    _expect(usual.min() < start, "best_energy at the end", usual, f"below {start}")
+
+
+def _check_counts(algorithm: base.SearchAlgorithm, problem: _Problem) -> Any:
+    """One chain alone, whose energy counts; its states and diagnostics."""
+    counts = {"calls": 0, "receivers": 0, "weights": 0}
+
+    def count_receivers(receivers, structure):
+        del structure  # so that every structure of a batch is counted
+        counts["calls"] += 1
+        counts["receivers"] += len(receivers)
+
+    def count_weights(weights):
+        counts["weights"] += weights.size
+
+    def observe(kind, argument):
+        if kind == "receivers":
+            jax.debug.callback(count_receivers, *argument)
+        else:
+            jax.debug.callback(count_weights, argument)
+
+    energy = problem.energy(problem.tables[0], observe)
+    run_alone = jax.jit(
+        lambda key: problem.run(algorithm, key, energy, problem.candidates)
+    )
+    found = run_alone(_chain_key(0))
+    jax.effects_barrier()
+    last = _row(found[0], -1)
+    # The start is evaluated, but is no proposal.
+    for field, expected in (
+        ("num_proposals", counts["calls"] - 1),
+        ("num_node_updates", counts["receivers"] + counts["weights"]),
+    ):
+        value = int(getattr(last, field))
+        _expect(value == expected, field, value, f"{expected}, as evaluated")
+    return found
+
+
+def _check_eager(
+    algorithm: base.SearchAlgorithm, problem: _Problem, expected: Any
+) -> None:
+    energy, candidates = problem.energy(problem.tables[0]), problem.candidates
+    state = algorithm.init(problem.start, energy, candidates)
+    for step in range(2):
+        key = jax.random.fold_in(_chain_key(0), step)
+        found = algorithm.step(
+            key, state, energy, candidates, _temperature(jnp.int32(step))
+        )
+        _check_equal("a step without jit", found, _row(expected, step))
+        state, _ = found
+
+
+def _check_needs(
+    algorithm: base.SearchAlgorithm, problem: _Problem, spec: registry.SearchSpec
+) -> None:
+    lacking = {
+        "independent_receivers": {"is_local": False},
+        "relaxed": {"relaxed": None},
+        "residuals": {"residuals": None},
+    }
+    for trait, is_needed in spec.needs._asdict().items():
+        if not is_needed:
+            continue
+        energy = problem.energy(problem.tables[0])
+        energy = energy._replace(**lacking[trait])
+        try:
+            algorithm.init(problem.start, energy, problem.candidates)
+        except ValueError:
+            continue
+        _expect(False, f"init without {trait}", "no error", "a ValueError")
+
+
+def _check_logits(
+    algorithm: base.SearchAlgorithm, problem: _Problem, expected: Any
+) -> None:
+    candidates = problem.candidates._replace(
+        edge_logits=-2.0 * problem.candidates.edge_logits
+    )
+    energy = problem.energy(problem.tables[0])
+    found = jax.jit(lambda key: problem.run(algorithm, key, energy, candidates))(
+        _chain_key(0)
+    )
+    _check_equal("a chain with other logits (uses_logits=False)", found, expected)
+
+
+def _check_distribution(algorithm: base.SearchAlgorithm, problem: _Problem) -> None:
+    """Last structures of many chains against the Boltzmann distribution, chi-square."""
+    energy = problem.energy(problem.tables[0])
+
+    @jax.jit
+    @jax.vmap
+    def last(rng_key):
+        return run.run_search(
+            rng_key,
+            algorithm.init(problem.start, energy, problem.candidates),
+            algorithm,
+            energy,
+            problem.candidates,
+            lambda _: jnp.float32(1.0),
+            _SAMPLE_STEPS,
+        )[0].structure.edge_modules
+
+    found = problem.index(last(jax.random.split(jax.random.key(1), _NUM_SAMPLES)))
+    visits = np.bincount(found, minlength=len(problem.structures))
+    totals = problem.totals(problem.tables[0].astype(np.float64))
+    expected = np.exp(totals.min() - totals)
+    expected *= visits.sum() / expected.sum()
+    p_value = scipy.stats.chisquare(visits, expected).pvalue
+    _expect(
+        p_value > _FALSE_ALARM,
+        "visits at temperature 1",
+        f"{visits} (p = {p_value:.1g})",
+        f"about {np.round(expected, 1)} (samples=True)",
+    )
