@@ -26,6 +26,7 @@ from modmeta.relational.inference.problems import (
 )
 from modmeta.relational.modules.bank import ModuleBank, ModuleParams
 from modmeta.relational.modules.evidence import edge_evidence, num_evidence_features
+from modmeta.relational.modules.frames import observe, receiver_slots
 from modmeta.relational.modules.inputs import edge_inputs
 from modmeta.relational.modules.preprocessing import Preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig, ProposalHead
@@ -388,10 +389,10 @@ class RelationalModel:
                 receivers,
             )
         else:
-            observed = frames.observe(
+            observed = observe(
                 self.bank, params.preprocessing, supergraph, inputs, following
             )
-            data = frames.receiver_slots(supergraph, receivers)
+            data = receiver_slots(supergraph, receivers)
         if is_coupled:
             data = system_problems(supergraph, data)
             data = data._replace(node_mask=data.node_mask & supergraph.system_mask)
