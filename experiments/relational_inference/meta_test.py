@@ -20,6 +20,7 @@ from modmeta.relational.evaluation.scores import (
     structures_from_labels,
 )
 from modmeta.relational.inference import infer, relations
+from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import ModelParams, RelationalModel
 from modmeta.relational.tasks.structures import TaskStructures
 from modmeta.search import SEARCHES
@@ -208,12 +209,17 @@ def _symmetric_search(
     # Near the answer already: what is left are pairs of edges that disagree. A step
     # is one of a system here, and some searches visit one receiver in each.
     num_steps = max(config.inference.num_steps, int(observed.num_nodes.max()))
-    algorithm = config.inference.algorithm
-    if SEARCHES[algorithm].needs.independent_receivers:
-        algorithm = "simulated_annealing"
+    inference = config.inference
+    if SEARCHES[inference.algorithm].needs.independent_receivers:
+        # The default search needs nothing of an energy.
+        inference = InferenceConfig(
+            final_temperature=inference.final_temperature,
+            learned=inference.learned,
+            receiver_chunk=inference.receiver_chunk,
+            batch_size=inference.batch_size,
+        )
     options = dataclasses.replace(
-        config.inference,
-        algorithm=algorithm,
+        inference,
         num_chains=1,
         num_steps=3 * num_steps,
         initial_temperature=50.0,

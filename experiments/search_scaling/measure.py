@@ -24,9 +24,9 @@ from modmeta import search
 from modmeta.relational.inference import memory
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.problems import Problems
+from modmeta.relational.tasks import structures
 
 UNIFORM, LEARNED, OWN = "uniform", "learned", "own moves"
-_TEMPERATURE_DRAWS = 8
 _ENUMERATED_AT_ONCE = 32
 
 
@@ -180,8 +180,8 @@ def _search(
 
     def step(index, state, key, data, candidates, initial):
         fraction = state.num_proposals / (config.annealed_fraction * budget)
-        decay = jnp.log(config.final_temperature / initial)
-        temperature = initial * jnp.exp(jnp.minimum(fraction, 1.0) * decay)
+        cooling = search.geometric_curve(initial, config.final_temperature)
+        temperature = cooling(jnp.minimum(fraction, 1.0))
         state, _ = algorithm.step(
             jax.random.fold_in(key, index),
             state,
@@ -229,13 +229,12 @@ def _search(
 def _random_structure(
     rng_key: jax.Array, model: RelationalModel, candidates: search.Candidates
 ) -> search.Structure:
-    key_edges, key_node = jax.random.split(rng_key)
-    shape = candidates.slot_mask.shape
-    edges = jax.random.randint(key_edges, shape, 0, model.num_relations, jnp.int32)
-    nodes = jax.random.randint(
-        key_node, shape[:1], 0, model.bank.config.num_node_modules, jnp.int32
+    return structures.random_structure(
+        rng_key,
+        candidates.slot_mask,
+        model.num_relations,
+        model.bank.config.num_node_modules,
     )
-    return search.Structure(jnp.where(candidates.slot_mask, edges, 0), nodes)
 
 
 def _initial_temperature(
@@ -248,7 +247,7 @@ def _initial_temperature(
     """That of the configuration, or the spread of a few random energies, in nats."""
     if config.initial_temperature:
         return jnp.float32(config.initial_temperature)
-    keys = jax.random.split(rng_key, _TEMPERATURE_DRAWS)
+    keys = jax.random.split(rng_key, search.SPREAD_DRAWS)
     energies = jax.lax.map(
         lambda key: (
             search.init(
@@ -257,8 +256,7 @@ def _initial_temperature(
         ),
         keys,
     )
-    energies = jnp.where(jnp.isfinite(energies), energies, jnp.nan)
-    return jnp.maximum(jnp.nan_to_num(jnp.nanstd(energies)), config.final_temperature)
+    return search.spread_temperature(energies, config.final_temperature)
 
 
 def exact_minima(problems: SizedProblems, config: MeasurementConfig) -> np.ndarray:
