@@ -141,11 +141,11 @@ class ExperimentConfig:
                 f"file: found {self.training.data.file}, expected none: systems of "
                 "other sizes are simulated"
             )
-        search = self.training.search
-        if search.couples_receivers:
+        energy = self.training.energy
+        if energy.couples_receivers:
             raise ValueError(
-                f"search: found prior {search.prior!r} and energy {search.energy!r}, "
-                "expected independent receivers"
+                f"energy: found {energy}, expected independent receivers: form "
+                "'one_step' without prior"
             )
 
 
