@@ -7,6 +7,8 @@ processes every one of them searches and scores, and the first one writes.
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,18 +22,59 @@ from experiments.relational_inference.datasets import Datasets, make_datasets
 from experiments.relational_inference.meta_test import meta_test
 from modmeta.relational.data import DataError
 from modmeta.relational.evaluation import scores
-from modmeta.relational.inference import infer
+from modmeta.relational.inference import infer, memory
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.structures import TaskStructures
 from modmeta.relational.training import meta_training, setup
 from modmeta.relational.training.meta_training import TrainResult
+from modmeta.runtime import devices
+
+
+def check_memory(
+    config: ExperimentConfig,
+    datasets: Datasets,
+    model: RelationalModel,
+    mesh: Mesh | None = None,
+) -> None:
+    """Refuses, before anything is trained, a meta-test that would not fit.
+
+    Raises:
+      MemoryError: If it would not fit into memory.
+      DataError: If the search refuses systems of these sizes.
+    """
+    observed = datasets.observed
+    batches = all_batches(
+        observed.num_nodes, config.memory.batch_size, model.candidate_edges(observed)
+    )
+    num_groups = 1 if mesh is None else mesh.shape[devices.CHAINS]
+    try:
+        memory.check(
+            model,
+            memory.budget_of(batches.supergraph),
+            observed.num_frames,
+            config.inference,
+            num_chains=-(-config.inference.num_chains // num_groups),
+        )
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def meta_train(
-    config: ExperimentConfig, datasets: Datasets, run: common.Run
+    config: ExperimentConfig,
+    datasets: Datasets,
+    run: common.Run,
+    check: Callable[[RelationalModel], None],
 ) -> tuple[RelationalModel, TrainResult]:
-    """Trains or resumes; checkpoints and metrics go to the directory of the run."""
+    """Trains or resumes; checkpoints and metrics go to the directory of the run.
+
+    Args:
+      config: The configuration.
+      datasets: Its data.
+      run: The run.
+      check: Refuses what could not be done with the model, before it is trained.
+    """
     train_set, valid_set = setup.split_validation(
         datasets.train.without_labels(), config.seed
     )
@@ -44,6 +87,7 @@ def meta_train(
         baseline=config.baseline,
         compress=config.compress,
     )
+    check(model)
     observed = datasets.observed
     label_metrics = None
     if observed.edges is not None:
@@ -84,14 +128,16 @@ class Trained(NamedTuple):
 
 
 def _trained(
-    config: ExperimentConfig, datasets: Datasets, run: common.Run
+    config: ExperimentConfig, datasets: Datasets, run: common.Run, mesh: Mesh | None
 ) -> Trained | None:
     """Loads the model that the configuration names, or trains one; None if stopped."""
+    check = functools.partial(check_memory, config, datasets, mesh=mesh)
     if config.model:
         model, params = trained.load(config.model, datasets.observed)
         model = dataclasses.replace(model, **config.search_options)
+        check(model)
         return Trained(model, params, None, {})
-    model, result = meta_train(config, datasets, run)
+    model, result = meta_train(config, datasets, run, check)
     if not result.is_finished:
         return None
     warm = result.state.followed["warm"]
@@ -118,6 +164,7 @@ def compute(
     Raises:
       DataError: If the data are not what they should be.
       ModelMismatchError: If the model does not fit the data.
+      MemoryError: If the meta-test would not fit into memory.
       ValueError: If several processes were to train.
     """
     if jax.process_count() > 1 and not config.model:
@@ -126,7 +173,7 @@ def compute(
             "trained one: training runs on one device"
         )
     datasets = make_datasets(config.data, config.seed)
-    found = _trained(config, datasets, run)
+    found = _trained(config, datasets, run, mesh)
     if found is None:
         return None
     model, params = found.model, found.params

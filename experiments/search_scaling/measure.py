@@ -21,6 +21,7 @@ from experiments.search_scaling import problems as problems_lib
 from experiments.search_scaling.config import MeasurementConfig
 from experiments.search_scaling.problems import SizedProblems
 from modmeta import search
+from modmeta.graphs import supergraphs
 from modmeta.relational.inference import memory
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
@@ -53,7 +54,9 @@ def kinds_of(name: str, model: RelationalModel) -> tuple[str, ...]:
     """The kinds of proposals that a search can be run with."""
     if not search.spec_of(name).uses_logits:
         return (OWN,)
-    return (UNIFORM,) if model.proposal.encoder == "none" else (UNIFORM, LEARNED)
+    return (
+        (UNIFORM,) if model.network.proposal.encoder == "none" else (UNIFORM, LEARNED)
+    )
 
 
 def recorded_proposals(budget: int, num_points: int) -> np.ndarray:
@@ -65,6 +68,38 @@ def num_structures(problems: SizedProblems) -> int:
     """Structures of one receiver."""
     bank = problems.model.bank.config
     return bank.num_relations ** (problems.size - 1) * bank.num_node_modules
+
+
+def check_memory(
+    model: RelationalModel,
+    name: str,
+    config: MeasurementConfig,
+    *,
+    size: int,
+    num_systems: int,
+    num_frames: int,
+) -> None:
+    """Refuses, before anything is trained, a search that would not fit.
+
+    Args:
+      model: The model.
+      name: A registered search.
+      config: Options.
+      size: Entities per system.
+      num_systems: Systems of this size.
+      num_frames: Observed frames.
+
+    Raises:
+      MemoryError: If the messages of a chunk would not fit into memory.
+    """
+    sizes = [size] * num_systems
+    memory.check(
+        model,
+        supergraphs.padding_budget(sizes, num_systems),
+        num_frames,
+        InferenceConfig(algorithm=name, num_chains=config.num_chains),
+        receiver_chunk=min(config.chunk_size, size * num_systems),
+    )
 
 
 def run(
@@ -87,17 +122,7 @@ def run(
 
     Returns:
       The curves, or None if asked to stop.
-
-    Raises:
-      MemoryError: If the messages of a chunk would not fit into memory.
     """
-    memory.check(
-        problems.model,
-        memory.budget_of(problems.supergraph),
-        problems.states.shape[1],
-        InferenceConfig(algorithm=name, num_chains=config.num_chains),
-        receiver_chunk=min(config.chunk_size, problems.num_problems),
-    )
     budget = config.budget(problems.size)
     grid = jnp.asarray(recorded_proposals(budget, config.num_points))
     if kind != LEARNED:

@@ -44,6 +44,7 @@ def _model(
             config.training,
             make_datasets(config.training.data, config.training.seed),
             run,
+            functools.partial(_check_memory, config),
         )
         if not result.is_finished:
             return None
@@ -79,24 +80,37 @@ def _stages(
     ]
 
 
+def _check_memory(config: ExperimentConfig, model: RelationalModel) -> None:
+    """Refuses searches that would not fit, before the first of them."""
+    for size in config.systems.sizes:
+        for name in dict.fromkeys(name for name, _ in _stages(config, model, size)):
+            measure.check_memory(
+                model,
+                name,
+                config.measurement,
+                size=size,
+                num_systems=config.systems.num_systems(size),
+                num_frames=config.training.data.num_observed,
+            )
+
+
 def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
     """A model, all searches, scores, figures; the summary, or None if stopped.
 
     Raises:
       FileNotFoundError: If there is no such model.
+      MemoryError: If a search would not fit into memory.
       ModelMismatchError: If the model does not fit the systems.
     """
     options, data = config.measurement, config.training.data
     sizes = config.systems.sizes
     smallest = problems.simulate(config.systems, data, sizes[0], config.seed)
-    if config.model:
-        # A wrong one must not leave a directory behind.
-        trained.load(config.model, smallest)
-    directory = run.directory(CURVES_DIRECTORY)
     found = _model(config, smallest, run)
     if found is None:
         return None
     model, params = found
+    _check_memory(config, model)
+    directory = run.directory(CURVES_DIRECTORY)
 
     runs: dict[int, dict[tuple[str, str], Curves]] = {}
     best: dict[int, np.ndarray] = {}

@@ -442,11 +442,11 @@ def test_wrong_assignments(assignment, message):
 
 
 def test_search_that_cannot_minimise_the_energy_is_refused():
-    with pytest.raises(ValueError, match="energy: found 'rollout' with the search"):
+    with pytest.raises(ValueError, match="energy.residuals: found None.*integer_l"):
         flags(
             assignments=[
                 "inference.algorithm=integer_least_squares",
-                "search.energy=rollout",
+                "energy.form=rollout",
             ]
         )
 

@@ -7,6 +7,7 @@ curves that the run leaves behind, compilations counted, stopping and going on.
 import collections
 import dataclasses
 import json
+import shutil
 import types
 
 import jax
@@ -410,8 +411,8 @@ def test_training_comes_first(finished, monkeypatch, model_path, tmp_path):
     assert run_experiment(config, tmp_path) is None
     assert not (tmp_path / "model.npz").exists()
     monkeypatch.setattr(run.relational_train, "meta_train", Training(model_path, True))
-    for path in (workdir / "curves").iterdir():
-        (tmp_path / "curves" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(workdir / "curves", tmp_path / "curves")
+    common.claim_workdir(tmp_path, config)
     summary = run_experiment(config, tmp_path)
     assert (tmp_path / "model.npz").exists()
     found, wanted = (
@@ -454,5 +455,7 @@ def test_models_and_systems_that_do_not_fit(finished, model_path, tmp_path):
         assert not (tmp_path / "run").exists()
     model, params = artifacts.load_model(model_path)
     model = dataclasses.replace(model, energy=EnergyConfig(prior="symmetric"))
-    with pytest.raises(ValueError, match="search: found prior 'symmetric'"):
+    with pytest.raises(
+        ValueError, match="energy: found EnergyConfig.*prior='symmetric'"
+    ):
         problems.prepare(model, params, None)
