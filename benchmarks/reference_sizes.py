@@ -17,7 +17,9 @@ from absl import app, flags
 from benchmarks import timing
 from experiments import common
 from modmeta.relational import data
-from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.inference.config import MoveConfig
+from modmeta.relational.inference.moves import build_algorithm
+from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.tasks.batches import all_batches
@@ -51,7 +53,7 @@ def measure(num_systems: int, peak: float) -> dict[str, float]:
             geometry="raw",
             likelihood="squared_error",
         ),
-        search=SearchConfig(flip_weight=0.0, redraw_weight=1.0),
+        moves=MoveConfig(flip_weight=0.0, redraw_weight=1.0),
         proposal=ProposalConfig(encoder="none"),
     )
     batches = all_batches([_NODES] * num_systems, num_systems)
@@ -66,12 +68,12 @@ def measure(num_systems: int, peak: float) -> dict[str, float]:
 
     @jax.jit
     def search(keys, params, states):
-        problems = model.problems(params, graph, states, logits)
+        problems = build_problems(model, params, graph, states, logits)
         temperatures = jnp.ones((problems.mask.shape[0], num_steps))
 
         def chain(key):
             return problems.run(
-                key, problems.init(structure), model.algorithm(), temperatures
+                key, problems.init(structure), build_algorithm(model), temperatures
             )[0]
 
         return jax.vmap(chain)(keys).best_energy
@@ -80,7 +82,7 @@ def measure(num_systems: int, peak: float) -> dict[str, float]:
     def node_updates(params, hidden):
         def body(hidden, _):
             # The carry keeps the compiler from hoisting the layers out of the loop.
-            outputs = model.bank.update(params.modules, hidden)
+            outputs = model.network.modules(params).update(hidden)
             return hidden + 1e-6 * jnp.mean(outputs, axis=-1, keepdims=True), None
 
         return jax.lax.scan(body, hidden, None, length=num_steps)[0]

@@ -10,6 +10,7 @@ is not timed. Then two whole inferences, compilation included: all edges of 100
 entities, in chunks of receivers, and limited neighbours of 1,000.
 """
 
+import dataclasses
 import resource
 import time
 
@@ -21,11 +22,12 @@ from absl import app, flags
 from benchmarks import timing
 from experiments import common
 from modmeta.relational import data
+from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.inference import memory
-from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.config import InferenceConfig, MemoryConfig
 from modmeta.relational.inference.infer import infer_dataset
-from modmeta.relational.inference.model import SearchConfig
-from modmeta.relational.inference.problems import Problems
+from modmeta.relational.inference.moves import build_algorithm
+from modmeta.relational.inference.problems import Problems, build_problems
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.states import device_states, gather_states
@@ -81,7 +83,7 @@ def build(num_nodes: int, num_neighbors: int):
         modules=ModuleConfig(
             edge_sizes=(width, width), message_size=width, node_sizes=(width, width)
         ),
-        search=SearchConfig(num_neighbors=num_neighbors),
+        candidates=CandidateConfig(num_neighbors=num_neighbors),
     )
     return dataset, model, params
 
@@ -101,7 +103,7 @@ def measure(num_nodes: int, num_neighbors: int) -> dict[str, object]:
 
     @jax.jit
     def prepare(params, graph, states, logits):
-        problems = model.problems(params, graph, states, logits)
+        problems = build_problems(model, params, graph, states, logits)
         return problems.data, problems.candidates
 
     @jax.jit
@@ -109,7 +111,7 @@ def measure(num_nodes: int, num_neighbors: int) -> dict[str, object]:
         problems = Problems(model, params, cache, candidates, graph)
         temperatures = jnp.ones((problems.mask.shape[0], _STEPS.value))
         state = problems.init(structure)
-        algorithm = model.algorithm(learned=False)
+        algorithm = build_algorithm(model, learned=False)
         return problems.run(key, state, algorithm, temperatures)[0].energy
 
     prepared, cache_seconds = timing.fastest(prepare, params, graph, states, logits)
@@ -117,7 +119,9 @@ def measure(num_nodes: int, num_neighbors: int) -> dict[str, object]:
         anneal, jax.random.key(2), params, graph, *prepared, structure
     )
     num_proposals = num_nodes * _STEPS.value
-    need = memory.predict_bytes(model, memory.budget_of(graph), _FRAMES.value)
+    need = memory.predict_bytes(
+        model, memory.budget_of(graph), _FRAMES.value, InferenceConfig(num_chains=1)
+    )
     return {
         "entities": num_nodes,
         "edges": int(graph.slot_mask.sum()),
@@ -131,9 +135,9 @@ def measure(num_nodes: int, num_neighbors: int) -> dict[str, object]:
 def infer(num_nodes: int, num_neighbors: int, chunk: int) -> dict[str, object]:
     """Infers the relations of one system from end to end."""
     dataset, model, params = build(num_nodes, num_neighbors)
-    config = InferenceConfig(receiver_chunk=chunk)
+    model = dataclasses.replace(model, memory=MemoryConfig(receiver_chunk=chunk))
     started = time.perf_counter()
-    found = infer_dataset(jax.random.key(3), model, params, dataset, config)
+    found = infer_dataset(jax.random.key(3), model, params, dataset, InferenceConfig())
     seconds = time.perf_counter() - started
     return {
         "entities": num_nodes,

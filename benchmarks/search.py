@@ -19,6 +19,9 @@ from absl import app, flags
 from benchmarks import timing
 from experiments import common
 from modmeta.relational import data
+from modmeta.relational.energies.config import EnergyConfig
+from modmeta.relational.inference.moves import build_algorithm
+from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.states import device_states, gather_states
@@ -53,7 +56,7 @@ def main(argv: list[str]) -> None:
     tasks, graph = batch
     task_states = device_states(dataset, params.preprocessing.normalization)
     states = gather_states(task_states, tasks, graph)
-    logits = model.edge_logits(params, graph, states)
+    logits = model.network.edge_logits(params, graph, states)
     structure = random_structure(
         jax.random.key(1), graph.slot_mask, model.num_relations
     )
@@ -61,21 +64,20 @@ def main(argv: list[str]) -> None:
 
     def search_of(**options):
         """Annealing of the batch as a function of arrays alone."""
-        changed = dataclasses.replace(
-            model, search=dataclasses.replace(model.search, **options)
-        )
+        changed = dataclasses.replace(model, energy=EnergyConfig(**options))
 
         def anneal(key, params, graph, states, logits, structure):
-            problems = changed.problems(params, graph, states, logits)
+            problems = build_problems(changed, params, graph, states, logits)
             temperatures = jnp.ones((problems.mask.shape[0], num_steps))
             state = problems.init(structure)
-            return problems.run(key, state, changed.algorithm(), temperatures)[0].energy
+            algorithm = build_algorithm(changed)
+            return problems.run(key, state, algorithm, temperatures)[0].energy
 
         return anneal
 
     # A prior of no weight couples the receivers: one moves at a time, as in the
     # composed network, which a roll-out of one step evaluates as a whole.
-    composed = jax.jit(search_of(energy="rollout", horizon=1))
+    composed = jax.jit(search_of(form="rollout", horizon=1))
     one_receiver = jax.jit(search_of(prior="symmetric", prior_weight=0.0))
     every_receiver = jax.jit(search_of())
     chains = jax.jit(jax.vmap(search_of(), in_axes=(0, *[None] * 5)))

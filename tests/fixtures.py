@@ -10,14 +10,14 @@ import scipy.stats
 
 from modmeta.graphs import supergraphs
 from modmeta.relational.data import FeatureSpec
+from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.normalization import Normalization
-from modmeta.relational.inference.model import (
-    ModelParams,
-    RelationalModel,
-    SearchConfig,
-)
+from modmeta.relational.energies.config import EnergyConfig
+from modmeta.relational.inference.config import MemoryConfig, MoveConfig
+from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.network import ModelParams, RelationalNetwork
 from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.search import Candidates, Structure
@@ -51,6 +51,22 @@ def random_preprocessing(seed=0, layout=LAYOUT, target_limit=1.5):
     )
 
 
+def search_options(**options):
+    """How a model's structures are searched, from options of any of the four kinds."""
+    kinds = {
+        "energy": EnergyConfig,
+        "moves": MoveConfig,
+        "candidates": CandidateConfig,
+        "memory": MemoryConfig,
+    }
+    found = {}
+    for name, kind in kinds.items():
+        fields = {field.name for field in dataclasses.fields(kind)}
+        found[name] = kind(**{k: options.pop(k) for k in fields & set(options)})
+    assert not options, options
+    return found
+
+
 def small_model(
     *, search=None, encoder="none", layout=LAYOUT, compress=True, **options
 ):
@@ -63,11 +79,11 @@ def small_model(
         **options,
     }
     layout = dataclasses.replace(layout, compress=compress)
-    return RelationalModel(
+    network = RelationalNetwork(
         bank=ModuleBank(ModuleConfig(**options), layout),
         proposal=ProposalConfig(encoder=encoder, width=8, denoiser_width=8),
-        search=search or SearchConfig(),
     )
+    return RelationalModel(network, **(search or {}))
 
 
 def small_params(model, supergraph, num_frames, seed=0):
@@ -75,7 +91,9 @@ def small_params(model, supergraph, num_frames, seed=0):
     preprocessing = random_preprocessing(seed, model.bank.layout)
     # Shapes alone: all leaves are drawn anew, so nothing need be compiled.
     shapes = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), preprocessing, supergraph, num_frames)
+        lambda: model.network.init(
+            jax.random.key(0), preprocessing, supergraph, num_frames
+        )
     )
     rng = np.random.default_rng(seed)
     modules, proposal = jax.tree.map(

@@ -6,12 +6,17 @@ import dataclasses
 from typing import Any
 
 from experiments import common
-from modmeta.relational.inference.config import InferenceConfig
-from modmeta.relational.inference.model import SearchConfig
-from modmeta.relational.modules.config import ModuleConfig
-from modmeta.relational.modules.proposal_head import ProposalConfig
-from modmeta.relational.training.bouncegrad import BounceGradConfig
-from modmeta.relational.training.meta_training import TrainingConfig
+from modmeta.relational import (
+    BounceGradConfig,
+    CandidateConfig,
+    EnergyConfig,
+    InferenceConfig,
+    MemoryConfig,
+    ModuleConfig,
+    MoveConfig,
+    ProposalConfig,
+    TrainingConfig,
+)
 
 SYSTEMS = ("springs", "charged", "kuramoto")
 
@@ -81,7 +86,10 @@ class ExperimentConfig:
       data: Where trajectories come from.
       modules: Bank of modules.
       proposal: Proposal head.
-      search: Energy, prior and moves.
+      energy: What a search minimises.
+      moves: How it moves.
+      candidates: Which edges may hold a relation.
+      memory: What is held at once.
       bouncegrad: Meta-training.
       training: Loop around it.
       inference: Search at meta-test.
@@ -95,7 +103,10 @@ class ExperimentConfig:
     data: DataConfig = DataConfig()
     modules: ModuleConfig = ModuleConfig()
     proposal: ProposalConfig = ProposalConfig()
-    search: SearchConfig = SearchConfig()
+    energy: EnergyConfig = EnergyConfig()
+    moves: MoveConfig = MoveConfig()
+    candidates: CandidateConfig = CandidateConfig()
+    memory: MemoryConfig = MemoryConfig()
     bouncegrad: BounceGradConfig = BounceGradConfig()
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
@@ -106,7 +117,13 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         """Checks that the search at meta-test can minimise the energy."""
-        self.search.check_algorithm(self.inference.algorithm)
+        self.energy.check_algorithm(self.inference.algorithm)
+
+    @property
+    def search_options(self) -> dict[str, Any]:
+        """How a model's structures are searched, as `RelationalModel` takes it."""
+        names = ("energy", "moves", "candidates", "memory")
+        return {name: getattr(self, name) for name in names}
 
 
 def springs() -> ExperimentConfig:

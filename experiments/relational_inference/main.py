@@ -103,7 +103,7 @@ def main(argv: list[str]) -> None:
                 "data.mean_degree": _MEAN_DEGREE.value,
                 "modules.num_relations": _NUM_RELATIONS.value,
                 "bouncegrad.num_steps": _NUM_STEPS.value,
-                "search.prior": _PRIOR.value,
+                "energy.prior": _PRIOR.value,
                 "model": _MODEL.value,
                 "seed": _COMMON.seed.value,
             },

@@ -20,7 +20,9 @@ from modmeta.relational.evaluation.scores import (
     structures_from_labels,
 )
 from modmeta.relational.inference import infer, relations
-from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.moves import TRAINING_SEARCH
+from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
 from modmeta.search import SEARCHES
 
@@ -114,7 +116,7 @@ def meta_test(
         if cold.is_sampled:
             summary.update(_calibration(cold, observed, names))
         is_undirected = np.array_equal(observed.edges, observed.edges.swapaxes(1, 2))
-        if model.search.prior == "none" and is_undirected:
+        if model.energy.prior == "none" and is_undirected:
             # A track of its own: the prior is declared, and enters the test alone.
             symmetric = _symmetric_search(
                 keys[2], config, model, params, observed, cold, mesh
@@ -201,19 +203,19 @@ def _symmetric_search(
     rng_key, config, model, params, observed, cold, mesh
 ) -> relations.Relations:
     """Repeats the search with the symmetric prior, from the structures found."""
-    search = dataclasses.replace(model.search, prior="symmetric")
-    if config.inference.receiver_chunk:
+    memory = model.memory
+    if memory.receiver_chunk:
         # The prior couples the receivers: they cannot be searched chunk by chunk.
-        search = dataclasses.replace(search, messages="recompute")
+        memory = dataclasses.replace(memory, messages="recompute")
+    energy = dataclasses.replace(model.energy, prior="symmetric")
     # Near the answer already: what is left are pairs of edges that disagree. A step
     # is one of a system here, and some searches visit one receiver in each.
     num_steps = max(config.inference.num_steps, int(observed.num_nodes.max()))
-    algorithm = config.inference.algorithm
-    if SEARCHES[algorithm].needs.independent_receivers:
-        algorithm = "simulated_annealing"
+    options = config.inference
+    if SEARCHES[options.algorithm].needs.independent_receivers:
+        options = dataclasses.replace(options, algorithm=TRAINING_SEARCH, options={})
     options = dataclasses.replace(
-        config.inference,
-        algorithm=algorithm,
+        options,
         num_chains=1,
         num_steps=3 * num_steps,
         initial_temperature=50.0,
@@ -221,7 +223,7 @@ def _symmetric_search(
     )
     return infer.infer_dataset(
         rng_key,
-        dataclasses.replace(model, search=search),
+        dataclasses.replace(model, energy=energy, memory=memory),
         params,
         observed,
         options,

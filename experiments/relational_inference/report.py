@@ -13,7 +13,8 @@ from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
 from modmeta.relational.inference import relations
 from modmeta.relational.inference.artifacts import save_model
-from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.network import ModelParams
 
 
 def write_outputs(

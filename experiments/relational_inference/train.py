@@ -24,7 +24,8 @@ from experiments.relational_inference.datasets import Datasets, make_datasets
 from experiments.relational_inference.meta_test import meta_test
 from modmeta.relational.evaluation import scores
 from modmeta.relational.inference import infer
-from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
 from modmeta.relational.training import meta_training, setup
 from modmeta.relational.training.meta_training import TrainResult
@@ -51,7 +52,7 @@ def meta_train(
         jax.random.fold_in(jax.random.key(config.seed), 0),
         modules=config.modules,
         proposal=config.proposal,
-        search=config.search,
+        **config.search_options,
         baseline=config.baseline,
         compress=config.compress,
     )
@@ -108,7 +109,7 @@ def _trained(
     """Loads the model that the configuration names, or trains one; None if stopped."""
     if config.model:
         model, params = trained.load(config.model, datasets.observed)
-        model = dataclasses.replace(model, search=config.search)
+        model = dataclasses.replace(model, **config.search_options)
         return Trained(model, params, None, {})
     model, result = meta_train(config, datasets, *options)
     if not result.is_finished:

@@ -7,7 +7,8 @@ import jax
 from modmeta.graphs import supergraphs
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.inference.artifacts import load_model
-from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.network import ModelParams
 
 
 class ModelMismatchError(ValueError):

@@ -22,7 +22,9 @@ from experiments.search_scaling.config import MeasurementConfig
 from experiments.search_scaling.problems import SizedProblems
 from modmeta import search
 from modmeta.relational.inference import memory
+from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.moves import build_algorithm
 from modmeta.relational.inference.problems import Problems
 
 UNIFORM, LEARNED, OWN = "uniform", "learned", "own moves"
@@ -93,8 +95,7 @@ def run(
         problems.model,
         memory.budget_of(problems.supergraph),
         problems.states.shape[1],
-        algorithm=name,
-        num_chains=config.num_chains,
+        InferenceConfig(algorithm=name, num_chains=config.num_chains),
         receiver_chunk=min(config.chunk_size, problems.num_problems),
     )
     budget = config.budget(problems.size)
@@ -161,7 +162,7 @@ def _search(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Energies, confusions and proposals made, see `Curves`, of one chunk."""
     data, candidates, observed = prepared
-    algorithm = model.algorithm(name)
+    algorithm = build_algorithm(model, name)
     problems = Problems(model, params, data, candidates, None, observed)
 
     def start(rng_key, data, candidates):

@@ -20,8 +20,9 @@ from experiments.search_scaling.config import SystemsConfig
 from modmeta.graphs import supergraphs
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.inference.model import ModelParams, RelationalModel
-from modmeta.relational.inference.problems import Problems
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.problems import Problems, build_problems
+from modmeta.relational.modules.network import ModelParams, RelationalNetwork
 from modmeta.relational.tasks.states import device_states, gather_states
 
 
@@ -91,10 +92,10 @@ def prepare(
     Raises:
       ValueError: If a prior or roll-out couples receivers.
     """
-    if model.search.couples_receivers:
+    if model.energy.couples_receivers:
         raise ValueError(
-            f"search: found prior {model.search.prior!r} and energy "
-            f"{model.search.energy!r}, expected independent receivers"
+            f"energy: found {model.energy}, expected independent receivers: form "
+            "'one_step' without prior"
         )
     size = dataset.max_nodes
     sizes = [size] * dataset.num_tasks
@@ -114,7 +115,7 @@ def prepare(
         params=params,
         supergraph=graph,
         states=states,
-        logits=_head(model, params, graph, states),
+        logits=_head(model.network, params, graph, states),
         labels=jnp.where(graph.slot_mask, labels, -1),
         num_labels=dataset.num_relations,
         size=size,
@@ -122,7 +123,7 @@ def prepare(
     )
 
 
-_head = jax.jit(RelationalModel.edge_logits, static_argnums=0)
+_head = jax.jit(RelationalNetwork.edge_logits, static_argnums=0)
 
 
 def chunk(problems: SizedProblems, receivers: np.ndarray) -> Problems:
@@ -159,5 +160,7 @@ def true_modules(problems: SizedProblems, names: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="model")
 def _chunk(model, params, supergraph, states, logits, receivers):
-    found = model.problems(params, supergraph, states, logits, receivers=receivers)
+    found = build_problems(
+        model, params, supergraph, states, logits, receivers=receivers
+    )
     return found.data, found.candidates, found.observed

@@ -27,7 +27,8 @@ from experiments.search_scaling.measure import Curves
 from experiments.search_scaling.problems import SizedProblems
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.inference import artifacts
-from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.network import ModelParams
 from modmeta.runtime.files import atomic_write
 from modmeta.runtime.progress import NoProgress, ProgressMeter
 from modmeta.search import SEARCHES
@@ -59,7 +60,7 @@ def _model(
         artifacts.save_model(path, model, result.params)
     # From the file in any case, so that a resumed run goes on from the same numbers.
     model, params = trained.load(str(path), like)
-    return dataclasses.replace(model, search=config.training.search), params
+    return dataclasses.replace(model, **config.training.search_options), params
 
 
 def _stage(path: Path, compute: Callable[[], Curves | None]) -> Curves | None:

@@ -1,7 +1,53 @@
-"""Relational inference by modular meta-learning (Alet et al. 2019)."""
+"""Relational inference by modular meta-learning (Alet et al. 2019).
+
+Data flows one way: `data` -> `modules` -> `energies`, `tasks` -> `inference` ->
+`training`, `evaluation` -> `figures`, and `api`, which does all of it in one call.
+"""
 
 from modmeta.relational.api import RelationalInference as RelationalInference
 from modmeta.relational.api import infer_relations as infer_relations
+from modmeta.relational.data import DataError as DataError
+from modmeta.relational.data import FeatureSpec as FeatureSpec
 from modmeta.relational.data import TrajectoryDataset as TrajectoryDataset
+from modmeta.relational.data.arrays import as_dataset as as_dataset
+from modmeta.relational.data.neighbors import CandidateConfig as CandidateConfig
+from modmeta.relational.energies.config import EnergyConfig as EnergyConfig
+from modmeta.relational.inference.artifacts import load_model as load_model
+from modmeta.relational.inference.artifacts import save_model as save_model
+from modmeta.relational.inference.config import InferenceConfig as InferenceConfig
+from modmeta.relational.inference.config import MemoryConfig as MemoryConfig
+from modmeta.relational.inference.config import MoveConfig as MoveConfig
+from modmeta.relational.inference.infer import infer_dataset as infer_dataset
+from modmeta.relational.inference.model import RelationalModel as RelationalModel
+from modmeta.relational.inference.relations import Relations as Relations
+from modmeta.relational.modules.config import ModuleConfig as ModuleConfig
+from modmeta.relational.modules.network import ModelParams as ModelParams
+from modmeta.relational.modules.proposal_head import ProposalConfig as ProposalConfig
+from modmeta.relational.training.config import BounceGradConfig as BounceGradConfig
+from modmeta.relational.training.config import TrainingConfig as TrainingConfig
+from modmeta.relational.training.setup import build_model as build_model
 
-__all__ = ["RelationalInference", "TrajectoryDataset", "infer_relations"]
+__all__ = [
+    "BounceGradConfig",
+    "CandidateConfig",
+    "DataError",
+    "EnergyConfig",
+    "FeatureSpec",
+    "InferenceConfig",
+    "MemoryConfig",
+    "ModelParams",
+    "ModuleConfig",
+    "MoveConfig",
+    "ProposalConfig",
+    "RelationalInference",
+    "RelationalModel",
+    "Relations",
+    "TrainingConfig",
+    "TrajectoryDataset",
+    "as_dataset",
+    "build_model",
+    "infer_dataset",
+    "infer_relations",
+    "load_model",
+    "save_model",
+]

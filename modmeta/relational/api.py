@@ -21,22 +21,24 @@ from jax.sharding import Mesh
 
 from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.arrays import as_dataset
+from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.normalization import denormalize
+from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.evaluation import rollouts
 from modmeta.relational.evaluation.scores import label_scores, match_labels
-from modmeta.relational.inference import relations
-from modmeta.relational.inference.config import InferenceConfig
-from modmeta.relational.inference.infer import infer_dataset
-from modmeta.relational.inference.model import (
-    ModelParams,
-    RelationalModel,
-    SearchConfig,
+from modmeta.relational.inference.config import (
+    InferenceConfig,
+    MemoryConfig,
+    MoveConfig,
 )
+from modmeta.relational.inference.infer import infer_dataset
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.training import meta_training
-from modmeta.relational.training.bouncegrad import BounceGradConfig
-from modmeta.relational.training.meta_training import TrainingConfig
+from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
 from modmeta.relational.training.setup import build_model, split_validation
 from modmeta.runtime.progress import ProgressMeter
 
@@ -49,13 +51,13 @@ class RelationalInference:
       dataset: The systems.
       model: Static description of the trained model.
       params: Its arrays.
-      found: Relations found, see `evaluation.Inference`.
+      found: Relations found, see `inference.relations.Relations`.
     """
 
     dataset: TrajectoryDataset
     model: RelationalModel
     params: ModelParams
-    found: relations.Relations
+    found: Relations
 
     @property
     def edges(self) -> np.ndarray:
@@ -180,10 +182,13 @@ def infer_relations(
     seed: int = 0,
     modules: ModuleConfig | None = None,
     proposal: ProposalConfig | None = None,
-    search: SearchConfig | None = None,
-    training: BounceGradConfig | None = None,
-    loop: TrainingConfig | None = None,
-    inference_config: InferenceConfig | None = None,
+    energy: EnergyConfig | None = None,
+    moves: MoveConfig | None = None,
+    candidates: CandidateConfig | None = None,
+    memory: MemoryConfig | None = None,
+    bouncegrad: BounceGradConfig | None = None,
+    training: TrainingConfig | None = None,
+    inference: InferenceConfig | None = None,
     mesh: Mesh | None = None,
     progress: ProgressMeter | None = None,
 ) -> RelationalInference:
@@ -203,10 +208,13 @@ def infer_relations(
       seed: Seed of everything random.
       modules: Options of the bank; its number of relations is overridden.
       proposal: Options of the proposal head.
-      search: Options of the search.
-      training: Options of BounceGrad.
-      loop: Options of the training loop.
-      inference_config: Options of the final search.
+      energy: What a search minimises.
+      moves: How a search moves.
+      candidates: Which edges may hold a relation; by default all.
+      memory: What is held at once.
+      bouncegrad: Options of a step of meta-training.
+      training: Options of the loop around it.
+      inference: Options of the final search.
       mesh: Devices that share the final search; training stays on one.
       progress: Progress meter, for instance `modmeta.runtime.progress.TqdmProgress()`.
 
@@ -229,9 +237,8 @@ def infer_relations(
     modules = dataclasses.replace(
         modules or ModuleConfig(), num_relations=num_relations
     )
-    training = training or BounceGradConfig()
-    inference_config = inference_config or InferenceConfig()
-    (search or SearchConfig()).check_algorithm(inference_config.algorithm)
+    energy, inference = energy or EnergyConfig(), inference or InferenceConfig()
+    energy.check_algorithm(inference.algorithm)
     unlabelled = dataset.without_labels()
     train_set, valid_set = split_validation(unlabelled, seed)
     key_init, key_infer = jax.random.split(jax.random.key(seed))
@@ -240,15 +247,18 @@ def infer_relations(
         key_init,
         modules=modules,
         proposal=proposal,
-        search=search,
+        energy=energy,
+        moves=moves,
+        candidates=candidates,
+        memory=memory,
     )
     result = meta_training.train(
         model,
         params,
         train_set,
         valid_set,
-        training,
-        loop or TrainingConfig(),
+        bouncegrad or BounceGradConfig(),
+        training or TrainingConfig(),
         seed=seed,
         progress=progress,
     )
@@ -257,7 +267,7 @@ def infer_relations(
         model,
         result.params,
         unlabelled,
-        inference_config,
+        inference,
         mesh=mesh,
     )
     return RelationalInference(dataset, model, result.params, found)

@@ -20,8 +20,8 @@ from experiments.search_scaling import figures, measure, problems, report, run, 
 from experiments.search_scaling.measure import LEARNED, OWN, UNIFORM
 from experiments.search_scaling.scores import AT_LEAST, AT_MOST, EXACT, Scores
 from modmeta.relational import data
+from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.inference import artifacts
-from modmeta.relational.inference.model import SearchConfig
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.training import setup
@@ -451,6 +451,6 @@ def test_models_and_systems_that_do_not_fit(finished, model_path, tmp_path):
             run.run(common.override(config, values), tmp_path / "run")
         assert not (tmp_path / "run").exists()
     model, params = artifacts.load_model(model_path)
-    model = dataclasses.replace(model, search=SearchConfig(prior="symmetric"))
+    model = dataclasses.replace(model, energy=EnergyConfig(prior="symmetric"))
     with pytest.raises(ValueError, match="search: found prior 'symmetric'"):
         problems.prepare(model, params, None)

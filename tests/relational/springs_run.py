@@ -42,9 +42,9 @@ class SpringsRun:
                 edge_sizes=(24,), message_size=24, node_sizes=(24, 24)
             ),
             proposal=ProposalConfig(width=32),
-            training=BounceGradConfig(**{**config, **options}),
-            loop=TrainingConfig(num_evaluations=2),
-            inference_config=self.SEARCH,
+            bouncegrad=BounceGradConfig(**{**config, **options}),
+            training=TrainingConfig(num_evaluations=2),
+            inference=self.SEARCH,
         )
         self.found = infer.infer_dataset(
             jax.random.key(seed),

@@ -14,9 +14,9 @@ import pytest
 from modmeta.relational import api, data, infer_relations
 from modmeta.relational.data import DataError, FeatureSpec
 from modmeta.relational.data.arrays import as_dataset
+from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.inference import artifacts, infer
-from modmeta.relational.inference.config import InferenceConfig
-from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.inference.config import InferenceConfig, MemoryConfig
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.training import setup
@@ -28,11 +28,11 @@ from tests.relational.springs_run import SpringsRun
 QUICK = {
     "modules": ModuleConfig(edge_sizes=(4,), message_size=4, node_sizes=(4,)),
     "proposal": ProposalConfig(encoder="mlp", width=4),
-    "training": BounceGradConfig(
+    "bouncegrad": BounceGradConfig(
         num_steps=2, batch_size=4, search_steps=2, gradient_frames=3
     ),
-    "loop": TrainingConfig(num_evaluations=1, search_steps=2),
-    "inference_config": InferenceConfig(num_steps=4, num_chains=1, num_samples=4),
+    "training": TrainingConfig(num_evaluations=1, search_steps=2),
+    "inference": InferenceConfig(num_steps=4, num_chains=1, num_samples=4),
 }
 
 
@@ -96,10 +96,12 @@ def test_relations_of_candidate_edges_alone(chunk):
         jax.random.key(0),
         modules=QUICK["modules"],
         proposal=QUICK["proposal"],
-        search=SearchConfig(num_neighbors=1),
+        candidates=CandidateConfig(num_neighbors=1),
+        memory=MemoryConfig(receiver_chunk=chunk),
     )
-    config = dataclasses.replace(QUICK["inference_config"], receiver_chunk=chunk)
-    found = infer.infer_dataset(jax.random.key(0), model, params, dataset, config)
+    found = infer.infer_dataset(
+        jax.random.key(0), model, params, dataset, QUICK["inference"]
+    )
     distances = np.linalg.norm(
         dataset.states[:, :, :, None] - dataset.states[:, :, None], axis=-1
     ).min(axis=1)
@@ -230,6 +232,15 @@ def test_a_file_from_before_additive_updates_is_read(tmp_path):
     artifacts.save_model(tmp_path / "new.npz", model, params)
     arrays, metadata = load_artifact(tmp_path / "new.npz", kind=artifacts.MODEL_KIND)
     del metadata["modules"]["node_update"]
+    # Before options were told apart by their job.
+    energy, memory = metadata.pop("energy"), metadata.pop("memory")
+    metadata["search"] = {
+        "energy": energy.pop("form"),
+        **energy,
+        **metadata.pop("moves"),
+        **metadata.pop("candidates"),
+        "messages": memory["messages"],
+    }
     save_artifact(
         tmp_path / "old.npz", arrays, kind=artifacts.MODEL_KIND, metadata=metadata
     )

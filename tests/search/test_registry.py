@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from modmeta import search
-from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.energies.config import EnergyConfig
+from modmeta.relational.inference.moves import build_algorithm
 from modmeta.search import decoding, evaluation, proposals, registry, schedules, testing
 from modmeta.search.schedules import ScheduleInitFn, ScheduleStepFn
 from tests.fixtures import small_model
@@ -223,11 +224,11 @@ def test_a_registered_search_is_known_by_name_everywhere(own_registry):
     needs = search.EnergyTraits(residuals=True, independent_receivers=True)
     search.register("stay", search.SearchSpec(stay, needs=needs))
     assert search.spec_of("stay").needs == needs
-    small_model(num_node_modules=2).algorithm("stay")
+    build_algorithm(small_model(num_node_modules=2), "stay")
     with pytest.raises(ValueError, match="expected 'one_step'"):
-        SearchConfig(energy="rollout").check_algorithm("stay")
+        EnergyConfig(form="rollout").check_algorithm("stay")
     with pytest.raises(ValueError, match="expected independent receivers"):
-        SearchConfig(prior="symmetric").check_algorithm("stay")
+        EnergyConfig(prior="symmetric").check_algorithm("stay")
 
 
 def test_register_refuses(own_registry):

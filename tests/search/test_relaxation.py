@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from modmeta import search
-from modmeta.relational.inference.model import Problems, SearchConfig
-from tests.fixtures import Batch, small_model, small_params
+from modmeta.relational.inference.problems import Problems, build_problems
+from tests.fixtures import Batch, search_options, small_model, small_params
 from tests.reference import Reference
 
 SIZES = (3, 2)
@@ -21,7 +21,7 @@ class Setting:
         self.model = small_model(
             num_relations=3,
             num_node_modules=2,
-            search=SearchConfig(prior="symmetric", prior_weight=PRIOR_WEIGHT),
+            search=search_options(prior="symmetric", prior_weight=PRIOR_WEIGHT),
         )
         self.batch = Batch(SIZES, relations=3, nodes=2)
         graph = self.batch.supergraph
@@ -30,7 +30,7 @@ class Setting:
 
         @jax.jit
         def prepare(states):
-            problems = self.model.problems(self.params, graph, states, logits)
+            problems = build_problems(self.model, self.params, graph, states, logits)
             return problems.data, problems.candidates
 
         prepared = prepare(self.batch.flat_states())

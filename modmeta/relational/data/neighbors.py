@@ -8,6 +8,7 @@ observed frame in which they come closest.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,7 +17,30 @@ from modmeta.graphs.edges import EdgeLists, Edges, fully_connected
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
 
+# Receivers at once: the memory of their distances stays linear in the nodes.
 _BLOCK = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class CandidateConfig:
+    """Which edges may hold a relation.
+
+    Attributes:
+      num_neighbors: This many nearest senders per receiver; 0 for all.
+      radius: Senders that come as near as this, in the unit of the positions; 0 for
+        all.
+    """
+
+    num_neighbors: int = 0
+    radius: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        if self.num_neighbors < 0 or not self.radius >= 0.0:
+            raise ValueError(
+                f"num_neighbors: found {self.num_neighbors}, radius: found "
+                f"{self.radius}, expected at least 0"
+            )
 
 
 def _check(positions: np.ndarray, node_mask: np.ndarray) -> None:
@@ -130,27 +154,21 @@ def within_radius(positions: np.ndarray, node_mask: np.ndarray, radius: float) -
 
 
 def candidate_edges(
-    dataset: TrajectoryDataset, *, num_neighbors: int = 0, radius: float = 0.0
+    dataset: TrajectoryDataset, config: CandidateConfig = CandidateConfig()
 ) -> EdgeLists:
     """Candidate edges of every system of a data set.
 
     Args:
       dataset: Observed systems; positions in the unit of the data.
-      num_neighbors: Nearest senders per receiver; 0 for all.
-      radius: Largest distance of a candidate; 0 for any. With both, the nearest of
-        those within the radius.
+      config: Limits; with both, the nearest of those within the radius.
 
     Returns:
       Edges per system, or `fully_connected` without a limit.
 
     Raises:
-      ValueError: If there is a limit but no positions, or it is negative.
+      ValueError: If there is a limit but no positions.
     """
-    if num_neighbors < 0 or radius < 0.0:
-        raise ValueError(
-            f"candidate edges: found num_neighbors={num_neighbors}, radius={radius}, "
-            "expected at least 0"
-        )
+    num_neighbors, radius = config.num_neighbors, config.radius
     if not num_neighbors and not radius:
         return fully_connected
     columns = list(dataset.features.positions)

@@ -1,16 +1,16 @@
-"""Energies of structures: the message cache, free roll-outs, and structural priors.
+"""Energies of structures from a message cache.
 
 With observed frames as input, the likelihood of a structure is a sum over receivers,
 and a receiver's term needs the sum of its incoming messages alone. The messages of all
 K modules on all edges do not depend on the structure, so they are computed once per
-parameter value, as they enter the node module (`ModuleBank.projected_messages`), and
+parameter value, as they enter the node module (`BoundBank.projected_messages`), and
 kept; a proposal then costs the node updates of the receivers it touches. Where they do
 not fit, the cache holds a chunk of the receivers, or there is none:
 `modmeta.relational.energies.recomputed`.
 
-Letters: N nodes of the super-graph, D slots, K edge modules, M node modules, T frames
-that are predicted, F features, Y predicted features, H size of a message as it enters
-a node module; S systems of R nodes.
+Letters: N nodes of the super-graph or of a problem, D slots, K edge modules, M node
+modules, T frames that are predicted, F features, Y predicted features, H size of a
+message as it enters a node module.
 """
 
 from __future__ import annotations
@@ -19,15 +19,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
-from modmeta.relational.modules.bank import ModuleBank, ModuleParams, select_module
+from modmeta.relational.modules.bound_bank import BoundBank, select_module
 from modmeta.relational.modules.frames import zero_padded_nodes
-from modmeta.relational.modules.preprocessing import (
-    Preprocessing,
-    encode_targets,
-)
 
 
 class MessageCache(NamedTuple):
@@ -47,9 +44,7 @@ class MessageCache(NamedTuple):
 
 
 def build_cache(
-    bank: ModuleBank,
-    params: ModuleParams,
-    preprocessing: Preprocessing,
+    modules: BoundBank,
     supergraph: SuperGraph,
     states: jax.Array,
     next_states: jax.Array,
@@ -58,9 +53,7 @@ def build_cache(
     """Computes the messages of all modules on all edges of a super-graph.
 
     Args:
-      bank: The bank.
-      params: Its parameters.
-      preprocessing: Fitted constants.
+      modules: The bank with its arrays.
       supergraph: Connectivity of the batch.
       states: `[N, T, F]` normalised input frames.
       next_states: `[N, T, F]` the frames that follow them.
@@ -72,150 +65,108 @@ def build_cache(
     states, next_states = zero_padded_nodes(supergraph.node_mask, states, next_states)
     rows = slice(None) if receivers is None else receivers
     own = states[rows]
-    messages = bank.projected_messages(
-        params, preprocessing, states[supergraph.slot_senders[rows]], own[:, None]
+    messages = modules.projected_messages(
+        states[supergraph.slot_senders[rows]], own[:, None]
     )
     is_real = supergraph.slot_mask[rows][:, :, None, None, None, None]
     return MessageCache(
         messages=jnp.where(is_real, messages, 0.0),
-        embedded=jnp.moveaxis(bank.embed(params, own), 0, 1),
-        targets=encode_targets(preprocessing, bank.layout, own, next_states[rows]),
+        embedded=jnp.moveaxis(modules.embed(own), 0, 1),
+        targets=modules.encode(own, next_states[rows]),
         node_mask=supergraph.node_mask[rows],
     )
 
 
-def cached_energies(
-    bank: ModuleBank,
-    params: ModuleParams,
-    cache: MessageCache,
-    structure: search.Structure,
-    receivers: jax.Array,
-) -> jax.Array:
-    """Energies of some receivers under a structure, one node update each.
+@struct.dataclass
+class CachedEnergies:
+    """`ReceiverEnergies` of a problem whose messages are kept.
 
-    Args:
-      bank: The bank.
-      params: Its parameters, those of the cache.
-      cache: Messages of the problem.
-      structure: Modules of all N receivers of the problem.
-      receivers: `[r]` receivers to evaluate.
-
-    Returns:
-      `[r]`, zero at padded receivers.
+    Attributes:
+      modules: The bank with its arrays, those of the cache.
+      cache: Messages of the N receivers of the problem.
     """
-    _, num_slots, num_modules = cache.messages.shape[:3]
-    flat = cache.messages.reshape(-1, *cache.messages.shape[3:])
-    slots = receivers[:, None] * num_slots + jnp.arange(num_slots)[None, :]
-    rows = slots * num_modules + structure.edge_modules[receivers]
-    hidden = jnp.sum(flat[rows], axis=1) + cache.embedded[receivers]
-    outputs = bank.update(params, jnp.moveaxis(hidden, 1, 0))
-    outputs = select_module(outputs, structure.node_modules[receivers])
-    energies = bank.frame_energies(params, outputs, cache.targets[receivers])
-    return jnp.where(cache.node_mask[receivers], jnp.sum(energies, axis=-1), 0.0)
 
+    modules: BoundBank
+    cache: MessageCache
 
-def relaxed_energies(
-    bank: ModuleBank,
-    params: ModuleParams,
-    cache: MessageCache,
-    edge_weights: jax.Array,
-    node_modules: jax.Array,
-) -> jax.Array:
-    """Energies of all receivers under soft assignments of their edges.
+    def local(self, structure: search.Structure, receivers: jax.Array) -> jax.Array:
+        """Energies `[r]` of some receivers, see `ReceiverEnergies`."""
+        cache = self.cache
+        _, num_slots, num_modules = cache.messages.shape[:3]
+        flat = cache.messages.reshape(-1, *cache.messages.shape[3:])
+        slots = receivers[:, None] * num_slots + jnp.arange(num_slots)[None, :]
+        rows = slots * num_modules + structure.edge_modules[receivers]
+        hidden = jnp.sum(flat[rows], axis=1) + cache.embedded[receivers]
+        outputs = self.modules.update(jnp.moveaxis(hidden, 1, 0))
+        outputs = select_module(outputs, structure.node_modules[receivers])
+        energies = self.modules.frame_energies(outputs, cache.targets[receivers])
+        return jnp.where(cache.node_mask[receivers], jnp.sum(energies, axis=-1), 0.0)
 
-    A receiver sums the messages of all modules, weighted: with one-hot weights this is
-    `cached_energies`, and it is differentiable in the weights.
+    def relaxed(self, edge_weights: jax.Array, node_modules: jax.Array) -> jax.Array:
+        """Energies `[N]` under soft assignments, see `ReceiverEnergies`."""
+        cache = self.cache
+        hidden = jnp.einsum("ndk,ndkmth->mnth", edge_weights, cache.messages)
+        hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)
+        outputs = select_module(self.modules.update(hidden), node_modules)
+        energies = self.modules.frame_energies(outputs, cache.targets)
+        return jnp.where(cache.node_mask, jnp.sum(energies, axis=-1), 0.0)
 
-    Args:
-      bank: The bank.
-      params: Its parameters, those of the cache.
-      cache: Messages of the problem.
-      edge_weights: `[N, D, K]`.
-      node_modules: `[N]`.
+    def residuals(
+        self, edge_weights: jax.Array, node_module: jax.Array, receiver: jax.Array
+    ) -> jax.Array:
+        """Residuals `[T * Y]` of one receiver, see `ReceiverEnergies`."""
+        cache = self.cache
+        hidden = jnp.einsum("dk,dkmth->mth", edge_weights, cache.messages[receiver])
+        outputs = self.modules.update(hidden + cache.embedded[receiver])[node_module]
+        residuals = self.modules.residuals(outputs, cache.targets[receiver])
+        return jnp.where(cache.node_mask[receiver], residuals, 0.0).reshape(-1)
 
-    Returns:
-      `[N]`, zero at padded receivers.
-    """
-    hidden = jnp.einsum("ndk,ndkmth->mnth", edge_weights, cache.messages)
-    hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)
-    outputs = select_module(bank.update(params, hidden), node_modules)
-    energies = bank.frame_energies(params, outputs, cache.targets)
-    return jnp.where(cache.node_mask, jnp.sum(energies, axis=-1), 0.0)
+    def of_assignments(
+        self, assignments: jax.Array, node_modules: jax.Array
+    ) -> jax.Array:
+        """Energies of every receiver under every one of A assignments of its slots.
 
+        One matrix product forms all sums of messages: the fast, differentiable form
+        of `modmeta.search.enumerate_receivers`.
 
-def cached_residuals(
-    bank: ModuleBank,
-    params: ModuleParams,
-    cache: MessageCache,
-    edge_weights: jax.Array,
-    node_module: jax.Array,
-    receiver: jax.Array,
-) -> jax.Array:
-    """Residuals of one receiver under soft assignments, see `ModuleBank.residuals`.
+        Args:
+          assignments: `[A, D]`.
+          node_modules: `[N]`.
 
-    Args:
-      bank: The bank.
-      params: Its parameters, those of the cache.
-      cache: Messages of the problem.
-      edge_weights: `[D, K]`.
-      node_module: `()`.
-      receiver: `()`.
+        Returns:
+          `[N, A]`.
+        """
+        cache = self.cache
+        one_hot = jax.nn.one_hot(assignments, cache.messages.shape[2])
+        hidden = jnp.einsum("adk,ndkmth->mnath", one_hot, cache.messages)
+        hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)[:, :, None]
+        outputs = select_module(self.modules.update(hidden), node_modules)
+        energies = self.modules.frame_energies(outputs, cache.targets[:, None])
+        energies = jnp.sum(energies, axis=-1)
+        return jnp.where(cache.node_mask[:, None], energies, 0.0)
 
-    Returns:
-      `[T * Y]`, zero at a padded receiver.
-    """
-    hidden = jnp.einsum("dk,dkmth->mth", edge_weights, cache.messages[receiver])
-    outputs = bank.update(params, hidden + cache.embedded[receiver])[node_module]
-    residuals = bank.residuals(params, outputs, cache.targets[receiver])
-    return jnp.where(cache.node_mask[receiver], residuals, 0.0).reshape(-1)
+    def assignment_weights(
+        self,
+        assignments: jax.Array,
+        node_modules: jax.Array,
+        slot_mask: jax.Array,
+        temperature: jax.Array,
+    ) -> jax.Array:
+        """Boltzmann weights of every assignment of every receiver.
 
+        Assignments that differ in masked slots alone share one weight.
 
-def assignment_energies(
-    bank: ModuleBank,
-    params: ModuleParams,
-    cache: MessageCache,
-    structure: search.Structure,
-    assignments: jax.Array,
-) -> jax.Array:
-    """Energies of every receiver under every one of A assignments of its slots.
+        Args:
+          assignments: `[A, D]`.
+          node_modules: `[N]`.
+          slot_mask: `[N, D]` true at real slots.
+          temperature: `()` nats.
 
-    One matrix product forms all sums of messages: the fast, differentiable form of
-    `modmeta.search.enumerate_receivers`.
-
-    Args:
-      bank: The bank.
-      params: Its parameters, those of the cache.
-      cache: Messages of N receivers.
-      structure: Gives the node modules `[N]`.
-      assignments: `[A, D]`.
-
-    Returns:
-      `[N, A]`.
-    """
-    one_hot = jax.nn.one_hot(assignments, cache.messages.shape[2])
-    hidden = jnp.einsum("adk,ndkmth->mnath", one_hot, cache.messages)
-    hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)[:, :, None]
-    outputs = select_module(bank.update(params, hidden), structure.node_modules)
-    energies = bank.frame_energies(params, outputs, cache.targets[:, None])
-    energies = jnp.sum(energies, axis=-1)
-    return jnp.where(cache.node_mask[:, None], energies, 0.0)
-
-
-def assignment_weights(
-    bank: ModuleBank,
-    params: ModuleParams,
-    cache: MessageCache,
-    supergraph: SuperGraph,
-    structure: search.Structure,
-    assignments: jax.Array,
-    temperature: jax.Array,
-) -> jax.Array:
-    """Boltzmann weights `[N, A]` of every assignment of every receiver.
-
-    Assignments that differ in masked slots alone share one weight.
-    """
-    energies = assignment_energies(bank, params, cache, structure, assignments)
-    is_set = assignments[None] > 0
-    is_redundant = jnp.any(is_set & ~supergraph.slot_mask[:, None], axis=-1)
-    energies = jnp.where(is_redundant, jnp.inf, energies)
-    return jax.nn.softmax(-energies / temperature, axis=-1)
+        Returns:
+          `[N, A]`.
+        """
+        energies = self.of_assignments(assignments, node_modules)
+        is_set = assignments[None] > 0
+        is_redundant = jnp.any(is_set & ~slot_mask[:, None], axis=-1)
+        energies = jnp.where(is_redundant, jnp.inf, energies)
+        return jax.nn.softmax(-energies / temperature, axis=-1)

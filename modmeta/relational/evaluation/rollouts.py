@@ -16,7 +16,8 @@ import numpy as np
 
 from modmeta import search
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import TaskBatch, all_batches
 from modmeta.relational.tasks.states import device_states, gather_states
 from modmeta.relational.tasks.structures import TaskStructures, gather_structure
@@ -32,6 +33,7 @@ def _predict(
     num_steps: int,
 ) -> jax.Array:
     """Rolls out from `[tasks, nodes, F]` to `[tasks, nodes, num_steps, F]`."""
+    modules = model.network.modules(params)
 
     def one_batch(batch):
         graph = batch.supergraph
@@ -39,13 +41,8 @@ def _predict(
         start = gather_states(states, batch.tasks, graph)
 
         def body(current, _):
-            following = model.bank.step(
-                params.modules,
-                params.preprocessing,
-                structure,
-                current,
-                graph.slot_senders,
-                graph.slot_mask,
+            following = modules.step(
+                structure, current, graph.slot_senders, graph.slot_mask
             )
             return following, following
 

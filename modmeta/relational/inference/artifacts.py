@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from modmeta.relational.data import FeatureSpec
+from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.normalization import Normalization
-from modmeta.relational.inference.model import (
-    ModelParams,
-    RelationalModel,
-    SearchConfig,
-)
+from modmeta.relational.energies.config import EnergyConfig
+from modmeta.relational.inference.config import MemoryConfig, MoveConfig
+from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank, ModuleParams
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.network import ModelParams, RelationalNetwork
 from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.runtime.checkpoint import load_artifact, save_artifact
@@ -50,8 +50,11 @@ def save_model(
     metadata = {
         "modules": dataclasses.asdict(model.bank.config),
         "layout": dataclasses.asdict(model.bank.layout),
-        "proposal": dataclasses.asdict(model.proposal),
-        "search": dataclasses.asdict(model.search),
+        "proposal": dataclasses.asdict(model.network.proposal),
+        "energy": dataclasses.asdict(model.energy),
+        "moves": dataclasses.asdict(model.moves),
+        "candidates": dataclasses.asdict(model.candidates),
+        "memory": dataclasses.asdict(model.memory),
     }
     save_artifact(path, arrays, kind=MODEL_KIND, metadata=metadata)
 
@@ -94,10 +97,17 @@ def _rebuild(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
     options = {"node_update": "mlp", **metadata["modules"]}
     for name in ("edge_sizes", "node_sizes"):
         options[name] = tuple(options[name])
+    if "search" in metadata:
+        metadata = {**metadata, **_split_search_options(metadata["search"])}
     model = RelationalModel(
-        ModuleBank(ModuleConfig(**options), layout),
-        ProposalConfig(**metadata["proposal"]),
-        SearchConfig(**metadata["search"]),
+        RelationalNetwork(
+            ModuleBank(ModuleConfig(**options), layout),
+            ProposalConfig(**metadata["proposal"]),
+        ),
+        EnergyConfig(**metadata["energy"]),
+        MoveConfig(**metadata["moves"]),
+        CandidateConfig(**metadata["candidates"]),
+        MemoryConfig(**metadata["memory"]),
     )
     params = ModelParams(
         modules=ModuleParams(
@@ -109,6 +119,21 @@ def _rebuild(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
         preprocessing=Preprocessing(**constants),
     )
     return model, params
+
+
+def _split_search_options(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of files from before they were told apart by their job."""
+    options = dict(options)
+    energy = {"form": options.pop("energy")}
+    energy |= {name: options.pop(name) for name in ("horizon", "prior", "prior_weight")}
+    candidates = {name: options.pop(name) for name in ("num_neighbors", "radius")}
+    memory = {"messages": options.pop("messages")}
+    return {
+        "energy": energy,
+        "candidates": candidates,
+        "memory": memory,
+        "moves": options,
+    }
 
 
 def _flatten(tree: Any) -> dict[str, Any]:

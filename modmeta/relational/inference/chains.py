@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from modmeta import search
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.moves import build_algorithm
 from modmeta.relational.inference.problems import Problems
 from modmeta.relational.tasks.batches import TaskBatch
 from modmeta.relational.tasks.structures import (
@@ -22,8 +23,6 @@ from modmeta.relational.tasks.structures import (
     random_structure,
 )
 from modmeta.runtime import devices
-
-_TEMPERATURE_DRAWS = 8
 
 
 class Draws(NamedTuple):
@@ -42,7 +41,7 @@ class Draws(NamedTuple):
     sample_keys: jax.Array
 
 
-class Found(NamedTuple):
+class SearchOutcome(NamedTuple):
     """Outcome of a search.
 
     Attributes:
@@ -77,7 +76,7 @@ def draw(
       config: Options.
     """
     graph = batch.supergraph
-    is_coupled = model.search.couples_receivers
+    is_coupled = model.energy.couples_receivers
     num_problems = (graph.system_mask if is_coupled else graph.node_mask).shape[0]
 
     def draw_structures(keys):
@@ -89,8 +88,8 @@ def draw(
         return jax.vmap(one)(keys)
 
     key_temperature, key_chains = jax.random.split(rng_key)
-    num_draws = 0 if config.initial_temperature else _TEMPERATURE_DRAWS
-    random = draw_structures(jax.random.split(key_temperature, _TEMPERATURE_DRAWS))
+    num_draws = 0 if config.initial_temperature else search.SPREAD_DRAWS
+    random = draw_structures(jax.random.split(key_temperature, search.SPREAD_DRAWS))
     keys = jax.random.split(key_chains, config.num_chains)
     key_start, key_search, key_sample = jax.vmap(
         lambda key: jax.random.split(key, 3), out_axes=1
@@ -117,7 +116,7 @@ def draw(
 
 def search_all(
     problems: Problems, draws: Draws, config: InferenceConfig, mesh: Mesh | None
-) -> Found:
+) -> SearchOutcome:
     """Searches problems with all chains and keeps the best of every problem.
 
     Args:
@@ -127,8 +126,13 @@ def search_all(
       mesh: Devices that share the chains; None for one.
     """
     temperatures = _temperatures(problems, draws.random, config)
-    algorithm = problems.model.algorithm(config.algorithm, learned=config.learned)
-    sampler = problems.model.algorithm(learned=config.learned)
+    algorithm = build_algorithm(
+        problems.model,
+        config.algorithm,
+        options=config.options,
+        learned=config.learned,
+    )
+    sampler = build_algorithm(problems.model, learned=config.learned)
 
     def one_chain(start, key_search, key_sample):
         state, trace = problems.run(
@@ -157,7 +161,7 @@ def search_all(
     structure: search.Structure = jax.tree.map(
         lambda leaf: leaf[winner, pick], structures
     )
-    return Found(
+    return SearchOutcome(
         structure=problems.join(structure),
         energies=jnp.min(energies, axis=0),
         num_proposals=jnp.sum(num_proposals, axis=0),
@@ -183,9 +187,6 @@ def _temperatures(
         initial = jnp.full(problems.mask.shape, config.initial_temperature)
     else:
         energies = jax.lax.map(lambda drawn: problems.init(drawn).energy, random)
-        energies = jnp.where(jnp.isfinite(energies), energies, jnp.nan)
-        spread = jnp.nan_to_num(jnp.nanstd(energies, axis=0))
-        initial = jnp.maximum(spread, config.final_temperature)
-    fractions = jnp.linspace(0.0, 1.0, config.num_steps)
-    decay = jnp.log(config.final_temperature / initial)
-    return initial[:, None] * jnp.exp(decay[:, None] * fractions[None, :])
+        initial = search.spread_temperature(energies, config.final_temperature)
+    cooling = search.geometric_curve(initial[:, None], config.final_temperature)
+    return cooling(jnp.linspace(0.0, 1.0, config.num_steps)[None, :])

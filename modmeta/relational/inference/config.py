@@ -1,10 +1,92 @@
-"""How structures are inferred."""
+"""Options of inference: moves, memory, and the search of new systems."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from flax.core import FrozenDict
 
 from modmeta import search
+
+MESSAGES = ("cache", "recompute")
+# What a search gets from the model; the user chooses the rest.
+GIVEN_OPTIONS = (
+    "propose",
+    "hastings",
+    "uniform_fraction",
+    "num_node_modules",
+    "crossover",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MoveConfig:
+    """How a search moves from one structure to another.
+
+    Attributes:
+      flip_weight: Share of moves that flip one edge.
+      redraw_weight: Share of moves that redraw all incoming edges of a node.
+      uniform_fraction: Share of the moves that ignore the learned probabilities.
+      hastings: Whether asymmetric proposals are corrected for.
+    """
+
+    flip_weight: float = 0.5
+    redraw_weight: float = 0.5
+    uniform_fraction: float = 0.5
+    hastings: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        for field in ("flip_weight", "redraw_weight"):
+            if not getattr(self, field) >= 0.0:
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected at least 0"
+                )
+        if not self.flip_weight + self.redraw_weight > 0.0:
+            raise ValueError(
+                "flip_weight and redraw_weight: found 0 and 0, expected one above 0"
+            )
+        if not 0.0 <= self.uniform_fraction <= 1.0:
+            raise ValueError(
+                f"uniform_fraction: found {self.uniform_fraction}, expected a share "
+                "in [0, 1]"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """What a search holds at once; the result is the same, slower where it is less.
+
+    Attributes:
+      messages: For the one-step energy. "cache": the messages of all modules on all
+        edges are kept. "recompute": those that a proposal needs are computed at every
+        proposal, slower, in memory that does not grow with the number of edges.
+      receiver_chunk: Receivers whose messages are held at once when new systems are
+        searched; the search of a chunk ends before that of the next begins. 0 for all
+        at once. Without effect where receivers are coupled: see `messages`.
+      batch_size: Systems searched at once, on every device.
+    """
+
+    messages: str = "cache"
+    receiver_chunk: int = 0
+    batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        if self.messages not in MESSAGES:
+            raise ValueError(
+                f"messages: found {self.messages!r}, expected one of {MESSAGES}"
+            )
+        if self.receiver_chunk < 0:
+            raise ValueError(
+                f"receiver_chunk: found {self.receiver_chunk}, expected at least 0"
+            )
+        if self.batch_size < 1:
+            raise ValueError(
+                f"batch_size: found {self.batch_size}, expected at least 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +97,8 @@ class InferenceConfig:
       algorithm: One of `modmeta.search.SEARCHES`. "integer_least_squares" finds in
         tens of steps, at any number of entities, what annealing does in small systems
         alone, where messages add up.
+      options: Options of the search by name, for instance `{"beam_size": 16}`; what is
+        not named has its default. Moves are those of `MoveConfig`.
       num_steps: Steps per chain and problem: per receiver, or per system where a
         prior or a roll-out couples receivers. A step of annealing is one proposal.
       num_chains: Chains per problem; the best structure of all counts.
@@ -25,30 +109,24 @@ class InferenceConfig:
       num_samples: Further proposals per chain, of annealing at temperature 1, over
         which edge probabilities are averaged; 0 for none.
       learned: Whether proposals follow the proposal head.
-      receiver_chunk: Receivers whose messages are held at once; the search of a chunk
-        ends before that of the next begins, with the same result. 0 for all at once.
-        Without effect where receivers are coupled: see `SearchConfig.messages`.
-      batch_size: Systems whose messages are held at once, on every device.
     """
 
     algorithm: str = "simulated_annealing"
+    options: Mapping[str, Any] = FrozenDict()
     num_steps: int = 128
     num_chains: int = 2
     initial_temperature: float = 0.0
     final_temperature: float = 1.0
     num_samples: int = 64
     learned: bool = True
-    receiver_chunk: int = 0
-    batch_size: int = 100
 
     def __post_init__(self) -> None:
-        """Checks the options."""
-        search.options_of(self.algorithm)
-        if self.batch_size < 1:
+        """Checks the options, and freezes those of the search."""
+        object.__setattr__(self, "options", FrozenDict(self.options))
+        known = sorted(set(search.options_of(self.algorithm)) - set(GIVEN_OPTIONS))
+        unknown = sorted(set(self.options) - set(known))
+        if unknown:
             raise ValueError(
-                f"batch_size: found {self.batch_size}, expected at least 1"
-            )
-        if self.receiver_chunk < 0:
-            raise ValueError(
-                f"receiver_chunk: found {self.receiver_chunk}, expected at least 0"
+                f"options: found {unknown} for {self.algorithm!r}, expected "
+                f"{'some of ' + str(known) if known else 'none'}"
             )

@@ -18,8 +18,10 @@ from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
 from modmeta.relational.inference import chains, memory
 from modmeta.relational.inference.config import InferenceConfig as InferenceConfig
-from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import TaskBatch, all_batches
 from modmeta.relational.tasks.states import device_states, gather_states
 from modmeta.relational.tasks.structures import TaskStructures, scatter_structure
@@ -67,9 +69,8 @@ def infer(
         model,
         memory.budget_of(batches.supergraph),
         states.shape[2],
-        algorithm=config.algorithm,
+        config,
         num_chains=-(-config.num_chains // num_groups),
-        receiver_chunk=config.receiver_chunk,
     )
 
     def everything(rng_key, params, states, batches, start):
@@ -187,27 +188,27 @@ def _infer_batch(
 ) -> dict:
     graph = batch.supergraph
     inputs = gather_states(states, batch.tasks, graph)
-    logits = model.edge_logits(params, graph, inputs)
+    logits = model.network.edge_logits(params, graph, inputs)
     num_systems, max_nodes = graph.system_nodes.shape
     draws = chains.draw(rng_key, model, batch, start, config)
-    chunk = 0 if model.search.couples_receivers else config.receiver_chunk
+    chunk = 0 if model.energy.couples_receivers else model.memory.receiver_chunk
     if chunk:
 
         def one_chunk(receivers):
-            problems = model.problems(
-                params, graph, inputs, logits, receivers=receivers
+            problems = build_problems(
+                model, params, graph, inputs, logits, receivers=receivers
             )
             selected = jax.tree.map(lambda leaf: leaf[:, receivers], draws)
             return chains.search_all(problems, selected, config, mesh)
 
         found = _map_chunks(one_chunk, graph.node_mask.shape[0], chunk)
     else:
-        problems = model.problems(params, graph, inputs, logits)
+        problems = build_problems(model, params, graph, inputs, logits)
         found = chains.search_all(problems, draws, config, mesh)
 
     def per_system(values):
         """Sums `[P, ...]` over the problems of every system: `[S, ...]`."""
-        if model.search.couples_receivers:
+        if model.energy.couples_receivers:
             return values
         mask = graph.system_mask.reshape(
             num_systems, max_nodes, *(1,) * (values.ndim - 1)
@@ -273,7 +274,7 @@ def infer_dataset(
     """
     edges = model.candidate_edges(dataset)
     states = device_states(dataset, params.preprocessing.normalization)
-    batches = all_batches(dataset.num_nodes, config.batch_size, edges)
+    batches = all_batches(dataset.num_nodes, model.memory.batch_size, edges)
     rng_key, params, states, batches, start = devices.replicate(
         (rng_key, params, states, batches, start), mesh
     )

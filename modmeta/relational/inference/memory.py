@@ -8,14 +8,16 @@ shapes; factors were fitted to the buffers that XLA assigns on CPU. Letters as i
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from modmeta import search
 from modmeta.graphs.supergraphs import PaddingBudget, SuperGraph
+from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules import evidence
+from modmeta.search import decoding
 
 _FLOAT_BYTES = 4
 _GIBIBYTE = 2**30
@@ -57,10 +59,10 @@ def predict_bytes(
     model: RelationalModel,
     budget: PaddingBudget,
     num_frames: int,
+    config: InferenceConfig,
     *,
-    algorithm: str = "simulated_annealing",
-    num_chains: int = 1,
-    receiver_chunk: int = 0,
+    num_chains: int | None = None,
+    receiver_chunk: int | None = None,
 ) -> MemoryNeed:
     """Predicts the memory of the search of one batch.
 
@@ -68,78 +70,105 @@ def predict_bytes(
       model: The model.
       budget: Static sizes of the batch.
       num_frames: Observed frames.
-      algorithm: The search, see `modmeta.search.SEARCHES`.
-      num_chains: Chains per problem.
-      receiver_chunk: Receivers at once, where they are independent; 0 for all.
+      config: The search.
+      num_chains: Chains per problem on one device; None for all of `config`.
+      receiver_chunk: Receivers at once, where they are independent, 0 for all; None
+        for that of the model.
+
+    Raises:
+      ValueError: If the search refuses problems of these sizes.
     """
-    bank, options = model.bank.config, model.search
-    is_coupled = options.couples_receivers
+    if num_chains is None:
+        num_chains = config.num_chains
+    if receiver_chunk is None:
+        receiver_chunk = model.memory.receiver_chunk
+    bank = model.bank.config
+    is_coupled = model.energy.couples_receivers
     slots = budget.max_degree
     rows = budget.num_nodes
     if is_coupled:
         rows = max(rows, budget.num_systems * budget.max_nodes)
     elif receiver_chunk:
         rows = min(receiver_chunk, rows)
+    num_problems = budget.num_systems if is_coupled else rows
     num_inputs = num_frames - 1
     width = bank.num_node_modules * model.bank.num_projected
     widest = max(width, *model.bank.edge_module.sizes)
     per_receiver = _FLOAT_BYTES * slots * num_inputs
     # Inputs, outputs and a transposed copy of the widest layer, for every module.
     per_receiver_built = 3 * bank.num_relations * per_receiver * widest
-    if options.keeps_messages:
+    if model.keeps_messages:
         messages = rows * per_receiver_built
         per_module = 2 * bank.num_relations + num_chains
         searched = rows * per_module * per_receiver * width
-    elif options.energy == "one_step":
+    elif model.energy.form == "one_step":
         messages = 0
-        problems = budget.num_systems if is_coupled else rows
-        searched = problems * num_chains * per_receiver_built
+        searched = num_problems * num_chains * per_receiver_built
     else:
         messages = 0
         # Roll-outs start at every `horizon`-th frame.
-        segments = -(-num_inputs // options.horizon)
+        segments = -(-num_inputs // model.energy.horizon)
         searched = rows * num_chains * per_receiver_built * segments // num_inputs
-    if search.spec_of(algorithm).needs.residuals:
-        problems = budget.num_systems if is_coupled else rows
-        one_receiver = _decoding_bytes(model, slots, num_inputs)
-        searched += problems * num_chains * one_receiver
+    per_chain = _chain_bytes(model, budget, num_inputs, config)
+    searched += num_problems * num_chains * per_chain
     head = _head_bytes(model, budget.num_nodes * slots, num_frames)
-    if model.reads_evidence:
-        one_receiver = per_receiver_built + _decoding_bytes(model, slots, num_inputs)
+    if model.network.reads_evidence:
+        one_receiver = (
+            per_receiver_built
+            + _derivative_bytes(model, slots, num_inputs)
+            + decoding.num_bytes(
+                num_inputs * model.bank.layout.num_targets, slots, bank.num_relations
+            )
+        )
         # Without chains in between, half of the copies are never made.
         head += min(evidence.CHUNK, budget.num_nodes) * one_receiver // 2
-    return MemoryNeed(
-        head=head,
-        messages=messages,
-        search=searched,
+    return MemoryNeed(head=head, messages=messages, search=searched)
+
+
+def _chain_bytes(
+    model: RelationalModel,
+    budget: PaddingBudget,
+    num_inputs: int,
+    config: InferenceConfig,
+) -> int:
+    """What one chain of a search holds of one problem, messages excepted."""
+    options = dict(config.options)
+    if "num_node_modules" in search.options_of(config.algorithm):
+        options["num_node_modules"] = model.num_node_modules
+    shapes = search.SearchShapes(
+        num_receivers=budget.max_nodes if model.energy.couples_receivers else 1,
+        num_slots=budget.max_degree,
+        num_modules=model.num_relations,
+        num_residuals=num_inputs * model.bank.layout.num_targets,
     )
+    num_bytes = search.bytes_per_chain(config.algorithm, shapes, **options)
+    if search.spec_of(config.algorithm).needs.residuals:
+        num_bytes += _derivative_bytes(model, budget.max_degree, num_inputs)
+    return num_bytes
 
 
-def _decoding_bytes(model: RelationalModel, num_slots: int, num_inputs: int) -> int:
-    """Derivatives of a receiver's residuals by its edges, and their factors."""
+def _derivative_bytes(model: RelationalModel, num_slots: int, num_inputs: int) -> int:
+    """Derivatives of the outputs for a receiver by its edges, before the residuals."""
     bank = model.bank
-    num_residuals = num_inputs * bank.layout.num_targets
     num_weights = num_slots * bank.config.num_relations
     widest = bank.num_projected
     if not bank.is_additive:
         # Before and after a layer of the node module, and after its activation.
         widest = 3 * max(bank.config.node_sizes)
     derivatives = num_weights * num_inputs * bank.config.num_node_modules * widest
-    num_free = num_slots * (bank.config.num_relations - 1)
-    factors = 3 * (num_residuals + num_weights) * num_free
-    return _FLOAT_BYTES * (derivatives + num_weights * num_residuals + factors)
+    return _FLOAT_BYTES * derivatives
 
 
 def _head_bytes(model: RelationalModel, num_slots: int, num_frames: int) -> int:
     per_slot = 0
-    for kind in model.proposal.encoder.split("+"):
+    for kind in model.network.proposal.encoder.split("+"):
         if kind == "cnn":
             # Convolved frames before and after the activation, windows, the maxima.
-            per_slot = max(per_slot, 4 * num_frames * model.proposal.width)
+            per_slot = max(per_slot, 4 * num_frames * model.network.proposal.width)
         elif kind in ("mlp", "evidence"):
-            per_slot = max(per_slot, 9 * model.proposal.width)
+            per_slot = max(per_slot, 9 * model.network.proposal.width)
         elif kind == "denoiser":
-            per_slot = max(per_slot, 9 * model.proposal.denoiser_width)
+            per_slot = max(per_slot, 9 * model.network.proposal.denoiser_width)
     return _FLOAT_BYTES * num_slots * (per_slot + 2 * model.num_relations)
 
 
@@ -160,10 +189,10 @@ def check(
     model: RelationalModel,
     budget: PaddingBudget,
     num_frames: int,
+    config: InferenceConfig,
     *,
-    algorithm: str = "simulated_annealing",
-    num_chains: int = 1,
-    receiver_chunk: int = 0,
+    num_chains: int | None = None,
+    receiver_chunk: int | None = None,
 ) -> None:
     """Refuses a search that would not fit; arguments as for `predict_bytes`.
 
@@ -172,15 +201,26 @@ def check(
     Raises:
       MemoryError: If it would not fit. The message states what is needed, what there
         is, and what to change.
+      ValueError: If the search refuses problems of these sizes.
     """
     available = available_bytes()
     if available is None:
         return
     usable = int(_USABLE * available)
-    options = {"algorithm": algorithm, "num_chains": num_chains}
-    need = predict_bytes(
-        model, budget, num_frames, **options, receiver_chunk=receiver_chunk
-    )
+    if num_chains is None:
+        num_chains = config.num_chains
+
+    def need_of(receiver_chunk: int | None) -> MemoryNeed:
+        return predict_bytes(
+            model,
+            budget,
+            num_frames,
+            config,
+            num_chains=num_chains,
+            receiver_chunk=receiver_chunk,
+        )
+
+    need = need_of(receiver_chunk)
     if need.total <= usable:
         return
     stages = ", ".join(
@@ -191,24 +231,20 @@ def check(
         f"{need.total / _GIBIBYTE:.3g} GiB ({stages}) for {budget.num_systems} systems "
         f"per batch, {budget.num_nodes - 1} nodes in all, up to {budget.max_degree} "
         f"incoming edges each, {num_frames} frames and {num_chains} chains; "
-        f"{_advice(model, budget, num_frames, options, usable)}"
+        f"{_advice(model, budget, need_of(1), usable)}"
     )
 
 
 def _advice(
-    model: RelationalModel,
-    budget: PaddingBudget,
-    num_frames: int,
-    options: dict[str, Any],
-    usable: int,
+    model: RelationalModel, budget: PaddingBudget, one: MemoryNeed, usable: int
 ) -> str:
+    """What to change, given the need of one receiver at a time."""
     advice = []
-    one = predict_bytes(model, budget, num_frames, **options, receiver_chunk=1)
-    if not model.search.couples_receivers:
+    if not model.energy.couples_receivers:
         chunk = usable // max(one.messages, one.search)
         if chunk:
             advice.append(f"set receiver_chunk to at most {chunk}")
-    elif model.search.keeps_messages:
+    elif model.keeps_messages:
         advice.append("set messages to 'recompute'")
     if one.head > usable:
         advice.append("choose a smaller proposal encoder")

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
-from modmeta.relational.energies import cached, composed, priors, recomputed
-from modmeta.relational.inference import problems
-from modmeta.relational.modules import frames
-
-if TYPE_CHECKING:
-    from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.energies.base import ReceiverEnergies
+from modmeta.relational.energies.cached import CachedEnergies, build_cache
+from modmeta.relational.energies.composed import RolloutEnergies
+from modmeta.relational.energies.priors import relaxed_symmetric_prior, symmetric_prior
+from modmeta.relational.energies.recomputed import RecomputedEnergies
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.frames import ObservedFrames, observe, receiver_slots
+from modmeta.relational.modules.network import ModelParams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,65 +44,50 @@ class Problems:
     data: Any
     candidates: search.Candidates
     supergraph: SuperGraph
-    observed: frames.ObservedFrames | None = None
+    observed: ObservedFrames | None = None
 
     def energy(self, data: Any, candidates: search.Candidates) -> search.Energy:
         """The energy of one problem, from its slices of `data` and `candidates`."""
-        model, params = self.model, self.params
+        options = self.model.energy
+        modules = self.model.network.modules(self.params)
         prior = relaxed_prior = search.no_prior
-        if model.search.prior == "symmetric":
-            options = (candidates, model.search.prior_weight)
-            prior = priors.symmetric_prior(*options)
-            relaxed_prior = priors.relaxed_symmetric_prior(*options)
-        if model.search.energy == "one_step":
-            if self.observed is None:
-                given = (model.bank, params.modules, data)
-                evaluate = cached.cached_energies
-                evaluate_relaxed = cached.relaxed_energies
-                evaluate_residuals = cached.cached_residuals
-            else:
-                constants = (params.preprocessing, self.observed)
-                given = (model.bank, params.modules, *constants, data)
-                evaluate = recomputed.recomputed_energies
-                evaluate_relaxed = recomputed.relaxed_energies
-                evaluate_residuals = recomputed.residuals
-
-            def local(structure, receivers):
-                return evaluate(*given, structure, receivers)
-
-            def relaxed(edge_weights, node_modules):
-                energies = evaluate_relaxed(*given, edge_weights, node_modules)
-                return jnp.sum(energies) + relaxed_prior(edge_weights)
-
-            def residuals(edge_weights, node_module, receiver):
-                return evaluate_residuals(*given, edge_weights, node_module, receiver)
-
-            return search.Energy(local, prior, relaxed=relaxed, residuals=residuals)
-
-        def every(structure, receivers):
-            return composed.rollout_energies(
-                model.bank,
-                params.modules,
-                params.preprocessing,
-                structure,
-                data[0],
+        if options.prior == "symmetric":
+            prior = symmetric_prior(candidates, options.prior_weight)
+            relaxed_prior = relaxed_symmetric_prior(candidates, options.prior_weight)
+        if options.form == "rollout":
+            states, node_mask = data
+            rolled = RolloutEnergies(
+                modules,
+                states,
                 candidates.sender_receivers,
                 candidates.slot_mask,
-                data[1],
-                horizon=model.search.horizon,
-            )[receivers]
+                node_mask,
+                options.horizon,
+            )
+            return search.Energy(rolled.local, prior, is_local=False)
+        terms: ReceiverEnergies
+        if self.observed is None:
+            terms = CachedEnergies(modules, data)
+        else:
+            terms = RecomputedEnergies(modules, self.observed, data)
 
-        return search.Energy(every, prior, is_local=False)
+        def relaxed(edge_weights, node_modules):
+            energies = terms.relaxed(edge_weights, node_modules)
+            return jnp.sum(energies) + relaxed_prior(edge_weights)
+
+        return search.Energy(
+            terms.local, prior, relaxed=relaxed, residuals=terms.residuals
+        )
 
     def split(self, structure: search.Structure) -> search.Structure:
         """Structures of a super-graph, leaves `[N, ...]`, to problems `[P, R, ...]`."""
-        if self.model.search.couples_receivers:
-            return problems.system_problems(self.supergraph, structure)
-        return problems.receiver_problems(structure)
+        if self.model.energy.couples_receivers:
+            return system_problems(self.supergraph, structure)
+        return receiver_problems(structure)
 
     def join(self, tree: Any) -> Any:
         """Inverts `split`: leaves `[P, R, ...]` to `[N, ...]`."""
-        if self.model.search.couples_receivers:
+        if self.model.energy.couples_receivers:
             graph = self.supergraph
             return jax.tree.map(
                 lambda leaf: leaf[graph.node_system, graph.node_entity], tree
@@ -248,3 +235,62 @@ def system_candidates(
         slot_mask=mask,
         sender_receivers=jnp.where(mask, candidates.sender_receivers, 0),
     )
+
+
+def build_problems(
+    model: RelationalModel,
+    params: ModelParams,
+    supergraph: SuperGraph,
+    states: jax.Array,
+    edge_logits: jax.Array,
+    frames: jax.Array | None = None,
+    receivers: jax.Array | None = None,
+) -> Problems:
+    """Prepares the search problems of a super-graph; computes the message cache.
+
+    Args:
+      model: The model.
+      params: Its arrays.
+      supergraph: Connectivity.
+      states: `[N, T, F]` normalised observed frames.
+      edge_logits: `[N, D, K]` log-probabilities of learned proposals.
+      frames: `[t]` indices of the frames that serve as inputs; None for all but the
+        last. Ignored by the roll-out energy, which needs them in order.
+      receivers: `[C]` receivers to search, where they are independent; None for all.
+
+    Returns:
+      The problems: one per receiver, or per system if receivers are coupled.
+
+    Raises:
+      ValueError: If some of several coupled receivers are asked for.
+    """
+    is_coupled = model.energy.couples_receivers
+    if is_coupled and receivers is not None:
+        raise ValueError(
+            "receivers: found a selection, expected None where a prior or a "
+            "roll-out couples the receivers"
+        )
+    if is_coupled:
+        candidates = system_candidates(supergraph, edge_logits)
+    else:
+        candidates = receiver_candidates(supergraph, edge_logits, receivers)
+    if model.energy.form == "rollout":
+        data = system_problems(supergraph, (states, supergraph.node_mask))
+        return Problems(model, params, data, candidates, supergraph)
+    if frames is None:
+        inputs, following = states[:, :-1], states[:, 1:]
+    else:
+        inputs, following = states[:, frames], states[:, frames + 1]
+    modules = model.network.modules(params)
+    observed = None
+    if model.keeps_messages:
+        data = build_cache(modules, supergraph, inputs, following, receivers)
+    else:
+        observed = observe(modules, supergraph, inputs, following)
+        data = receiver_slots(supergraph, receivers)
+    if is_coupled:
+        data = system_problems(supergraph, data)
+        data = data._replace(node_mask=data.node_mask & supergraph.system_mask)
+    else:
+        data = receiver_problems(data)
+    return Problems(model, params, data, candidates, supergraph, observed)

@@ -1,6 +1,6 @@
 """What the modules themselves say of every edge, without a search.
 
-The residuals of a receiver are nearly linear in its edges (`ModuleBank.residuals`), so
+The residuals of a receiver are nearly linear in its edges (`BoundBank.residuals`), so
 least squares over edges of any weight tells which of them stand out, and how surely.
 The proposal head learns from the search how far that can be believed.
 """
@@ -11,10 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from modmeta.graphs.supergraphs import SuperGraph
-from modmeta.relational.energies import recomputed
-from modmeta.relational.modules.bank import ModuleBank, ModuleParams
-from modmeta.relational.modules.frames import observe, receiver_slots
-from modmeta.relational.modules.preprocessing import Preprocessing, compressed
+from modmeta.relational.modules.bound_bank import BoundBank
+from modmeta.relational.modules.frames import (
+    observe,
+    receiver_slots,
+    weighted_residuals,
+)
+from modmeta.relational.modules.preprocessing import compressed
 from modmeta.search import decoding
 
 # Receivers whose messages are held at once.
@@ -27,20 +30,14 @@ def num_evidence_features(num_relations: int) -> int:
 
 
 def edge_evidence(
-    bank: ModuleBank,
-    params: ModuleParams,
-    preprocessing: Preprocessing,
-    supergraph: SuperGraph,
-    states: jax.Array,
+    modules: BoundBank, supergraph: SuperGraph, states: jax.Array
 ) -> jax.Array:
     """Features of the least-squares weights of the modules on every edge.
 
     Of several node modules, the one that leaves least counts.
 
     Args:
-      bank: The bank.
-      params: Its parameters.
-      preprocessing: Fitted constants.
+      modules: The bank with its arrays.
       supergraph: Connectivity of the batch.
       states: `[N, T, F]` normalised observed frames.
 
@@ -49,32 +46,27 @@ def edge_evidence(
       distances from the uniform weights in one and two powers of the standard
       deviation, and the logarithm of the misfit; zeros at masked slots.
     """
-    num_modules = bank.config.num_relations
+    config = modules.bank.config
+    num_modules = config.num_relations
     num_slots = supergraph.slot_mask.shape[1]
-    frames = observe(bank, preprocessing, supergraph, states[:, :-1], states[:, 1:])
+    frames = observe(modules, supergraph, states[:, :-1], states[:, 1:])
     slots = receiver_slots(supergraph)
     uniform = jnp.full((num_slots, num_modules), 1.0 / num_modules)
 
     def one_receiver(receiver):
         mask = slots.slot_mask[receiver]
+        own_slots = jax.tree.map(lambda leaf: leaf[receiver], slots)
 
         def under(node_module):
             def residuals(weights):
-                return recomputed.residuals(
-                    bank,
-                    params,
-                    preprocessing,
-                    frames,
-                    slots,
-                    weights,
-                    node_module,
-                    receiver,
+                return weighted_residuals(
+                    modules, frames, own_slots, weights, node_module
                 )
 
             model = decoding.linear_model(residuals, uniform, uniform, mask)
             return decoding.posterior(model)
 
-        found = jax.vmap(under)(jnp.arange(bank.config.num_node_modules))
+        found = jax.vmap(under)(jnp.arange(config.num_node_modules))
         best = jax.tree.map(lambda leaf: leaf[jnp.argmin(found.misfit)], found)
         return jnp.where(mask[:, None], _features(best, uniform), 0.0)
 

@@ -1,7 +1,7 @@
 """Observed frames of all nodes, and where the receivers of a problem stand in them.
 
-Letters: N nodes of the super-graph, R receivers of a problem, D slots, T frames, F
-features, Y predicted features.
+Letters: N nodes of the super-graph, R receivers of a problem, D slots, K edge modules,
+M node modules, T frames, F features, Y predicted features.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from modmeta.graphs.supergraphs import SuperGraph
-from modmeta.relational.modules.bank import ModuleBank
-from modmeta.relational.modules.preprocessing import Preprocessing, encode_targets
+from modmeta.relational.modules.bound_bank import BoundBank
 
 
 def zero_padded_nodes(
@@ -52,8 +51,7 @@ class ReceiverSlots(NamedTuple):
 
 
 def observe(
-    bank: ModuleBank,
-    preprocessing: Preprocessing,
+    modules: BoundBank,
     supergraph: SuperGraph,
     states: jax.Array,
     next_states: jax.Array,
@@ -61,15 +59,13 @@ def observe(
     """Keeps the frames of all nodes.
 
     Args:
-      bank: The bank.
-      preprocessing: Fitted constants.
+      modules: The bank with its arrays.
       supergraph: Connectivity of the batch.
       states: `[N, T, F]` normalised input frames.
       next_states: `[N, T, F]` the frames that follow them.
     """
     states, next_states = zero_padded_nodes(supergraph.node_mask, states, next_states)
-    targets = encode_targets(preprocessing, bank.layout, states, next_states)
-    return ObservedFrames(states, targets)
+    return ObservedFrames(states, modules.encode(states, next_states))
 
 
 def receiver_slots(
@@ -84,3 +80,48 @@ def receiver_slots(
         slot_mask=jnp.asarray(supergraph.slot_mask)[receivers],
         node_mask=jnp.asarray(supergraph.node_mask)[receivers],
     )
+
+
+def weighted_outputs(
+    modules: BoundBank,
+    frames: ObservedFrames,
+    slots: ReceiverSlots,
+    edge_weights: jax.Array,
+) -> jax.Array:
+    """What all node modules say of one receiver under soft assignments of its edges.
+
+    Args:
+      modules: The bank with its arrays.
+      frames: Frames of all nodes.
+      slots: One receiver, leaves `()` and `[D]`.
+      edge_weights: `[D, K]`.
+
+    Returns:
+      `[M, T, outputs]`.
+    """
+    own = frames.states[slots.nodes]
+    messages = modules.projected_messages(frames.states[slots.senders], own[None])
+    weights = edge_weights * slots.slot_mask[:, None]
+    summed = jnp.einsum("dk,dkmth->mth", weights, messages)
+    return modules.update(summed + modules.embed(own))
+
+
+def weighted_residuals(
+    modules: BoundBank,
+    frames: ObservedFrames,
+    slots: ReceiverSlots,
+    edge_weights: jax.Array,
+    node_module: jax.Array,
+) -> jax.Array:
+    """Residuals `[T * Y]` of one receiver, zero at a padded one.
+
+    Args:
+      modules: The bank with its arrays.
+      frames: Frames of all nodes.
+      slots: One receiver, leaves `()` and `[D]`.
+      edge_weights: `[D, K]`.
+      node_module: `()`.
+    """
+    outputs = weighted_outputs(modules, frames, slots, edge_weights)[node_module]
+    found = modules.residuals(outputs, frames.targets[slots.nodes])
+    return jnp.where(slots.node_mask, found, 0.0).reshape(-1)

@@ -20,8 +20,12 @@ import jax.numpy as jnp
 import optax
 
 from modmeta.relational.inference import memory
-from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.moves import build_algorithm
+from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.modules import proposal_head
+from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import TaskBatch
 from modmeta.relational.tasks.states import gather_states
 from modmeta.relational.tasks.structures import (
@@ -69,6 +73,10 @@ class BounceGrad(NamedTuple):
     step: Any
 
 
+# What a visit's search needs of memory: one chain per problem.
+_SEARCH = InferenceConfig(num_chains=1)
+
+
 def temperature_schedule(config: BounceGradConfig) -> schedules.TemperatureSchedule:
     """The temperature schedule that a configuration names."""
     if config.temperature == "acceptance":
@@ -98,12 +106,14 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
       ValueError: If the mixture gradient is asked for without independent receivers
         and the message cache.
     """
-    can_mix = model.search.keeps_messages and not model.search.couples_receivers
+    can_mix = model.keeps_messages and not model.energy.couples_receivers
     if config.gradient == "mixture" and not can_mix:
         raise ValueError(
-            "gradient: mixture needs independent receivers and the message cache, "
-            f"found {model.search}"
+            f"gradient: found 'mixture' with {model.energy} and messages "
+            f"{model.memory.messages!r}, expected independent receivers and kept "
+            "messages"
         )
+    network = model.network
     schedule = temperature_schedule(config)
     warmup = max(int(config.warmup_fraction * config.num_steps), 1)
     learning_rate = optax.warmup_cosine_decay_schedule(
@@ -144,7 +154,13 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         state: BounceGradState, task_states: jax.Array, batch: TaskBatch
     ) -> tuple[BounceGradState, dict[str, jax.Array]]:
         supergraph = batch.supergraph
-        memory.check(model, memory.budget_of(supergraph), task_states.shape[2])
+        memory.check(
+            model,
+            memory.budget_of(supergraph),
+            task_states.shape[2],
+            _SEARCH,
+            receiver_chunk=0,
+        )
         key = jax.random.fold_in(state.rng_key, state.step)
         key_frames, key_search, key_corrupt = jax.random.split(key, 3)
         temperature = state.schedule.temperature
@@ -156,19 +172,21 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             key_frames, config, states.shape[1] - 1
         )
 
-        evidence = model.evidence(params, supergraph, states)
-        logits = model.edge_logits(
+        evidence = network.evidence(params, supergraph, states)
+        logits = network.edge_logits(
             params,
             supergraph,
             states,
             jax.nn.one_hot(structure.edge_modules, model.num_relations),
             evidence,
         )
-        problems = model.problems(params, supergraph, states, logits, search_frames)
+        problems = build_problems(
+            model, params, supergraph, states, logits, search_frames
+        )
         chains, infos = problems.run(
             key_search,
             problems.init(structure),
-            model.algorithm(),
+            build_algorithm(model),
             jnp.full((problems.mask.shape[0], config.search_steps), temperature),
             transform=lambda _, info: info,
         )
@@ -179,10 +197,8 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
 
         loss, gradient = jax.value_and_grad(gradient_loss)(
             params.modules,
-            model,
-            params,
-            config,
             problems,
+            config,
             structure,
             states,
             gradient_frames,
@@ -198,9 +214,9 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
                 key_corrupt,
                 structure.edge_modules,
                 model.num_relations,
-                model.proposal.corruption,
+                network.proposal.corruption,
             )
-            logits = model.edge_logits(
+            logits = network.edge_logits(
                 params._replace(proposal=head_params),
                 supergraph,
                 states,

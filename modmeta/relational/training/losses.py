@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from modmeta import search
-from modmeta.relational.energies import cached, composed
-from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.energies.cached import CachedEnergies, build_cache
+from modmeta.relational.energies.composed import RolloutEnergies, structure_energies
 from modmeta.relational.inference.problems import Problems
+from modmeta.relational.modules.bank import ModuleParams
+from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.training.config import BounceGradConfig
 
 
@@ -30,61 +30,55 @@ def split_frames(
 
 
 def gradient_loss(
-    modules: Any,
-    model: RelationalModel,
-    params: ModelParams,
-    config: BounceGradConfig,
+    modules: ModuleParams,
     problems: Problems,
+    config: BounceGradConfig,
     structure: search.Structure,
     states: jax.Array,
     frames: jax.Array,
     temperature: jax.Array,
 ) -> jax.Array:
-    """Mean energy per real node and predicted frame, in nats."""
-    supergraph = problems.supergraph
+    """Mean energy per real node and predicted frame, in nats.
+
+    Args:
+      modules: Parameters of the bank, of which the gradient is taken.
+      problems: The problems that were searched, under parameters held fixed.
+      config: Options of meta-training.
+      structure: Structures found, leaves `[N, D]` and `[N]`.
+      states: `[N, T, F]` normalised observed frames.
+      frames: `[t]` input frames that count; all do for roll-outs.
+      temperature: `()` nats, of the mixture's weights.
+    """
+    model, supergraph = problems.model, problems.supergraph
+    bound = BoundBank(model.bank, modules, problems.params.preprocessing)
     num_nodes = jnp.sum(supergraph.node_mask)
-    if model.search.energy == "rollout":
-        energies = composed.rollout_energies(
-            model.bank,
-            modules,
-            params.preprocessing,
-            structure,
+    if model.energy.form == "rollout":
+        rolled = RolloutEnergies(
+            bound,
             states,
             supergraph.slot_senders,
             supergraph.slot_mask,
             supergraph.node_mask,
-            horizon=model.search.horizon,
+            model.energy.horizon,
         )
+        energies = rolled.all_nodes(structure)
         return jnp.sum(energies) / (num_nodes * (states.shape[1] - 1))
     inputs, following = states[:, frames], states[:, frames + 1]
     if config.gradient == "mixture":
         num_slots = supergraph.slot_mask.shape[1]
         assignments = search.all_assignments(num_slots, model.num_relations)
-        cache = jax.tree.map(lambda leaf: leaf[:, 0], problems.data)
-        weights = cached.assignment_weights(
-            model.bank,
-            params.modules,
-            cache,
-            supergraph,
-            structure,
-            assignments,
-            temperature,
+        searched = CachedEnergies(
+            model.network.modules(problems.params),
+            jax.tree.map(lambda leaf: leaf[:, 0], problems.data),
         )
-        cache = cached.build_cache(
-            model.bank, modules, params.preprocessing, supergraph, inputs, following
+        weights = searched.assignment_weights(
+            assignments, structure.node_modules, supergraph.slot_mask, temperature
         )
-        energies = cached.assignment_energies(
-            model.bank, modules, cache, structure, assignments
+        descended = CachedEnergies(
+            bound, build_cache(bound, supergraph, inputs, following)
         )
+        energies = descended.of_assignments(assignments, structure.node_modules)
         energies = jnp.sum(jax.lax.stop_gradient(weights) * energies, axis=-1)
     else:
-        energies = composed.structure_energies(
-            model.bank,
-            modules,
-            params.preprocessing,
-            supergraph,
-            structure,
-            inputs,
-            following,
-        )
+        energies = structure_energies(bound, supergraph, structure, inputs, following)
     return jnp.sum(energies) / (num_nodes * frames.shape[0])

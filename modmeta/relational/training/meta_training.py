@@ -16,8 +16,9 @@ import jax.numpy as jnp
 
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.inference import infer
-from modmeta.relational.inference.model import ModelParams, RelationalModel
+from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks import structures
 from modmeta.relational.tasks.batches import TaskBatch, TaskSampler, all_batches
 from modmeta.relational.tasks.states import device_states
@@ -31,8 +32,6 @@ from modmeta.runtime import training_loop
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter
 from modmeta.runtime.progress import ProgressMeter
-
-_EVALUATION_BATCH = 100
 
 
 class MetaTrainingState(NamedTuple):
@@ -143,7 +142,9 @@ def train(
         name: (
             device_states(dataset, normalization),
             all_batches(
-                dataset.num_nodes, _EVALUATION_BATCH, model.candidate_edges(dataset)
+                dataset.num_nodes,
+                model.memory.batch_size,
+                model.candidate_edges(dataset),
             ),
         )
         for name, dataset in followed.items()

@@ -7,15 +7,18 @@ import numpy as np
 
 from modmeta.graphs import supergraphs
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.inference.model import (
-    ModelParams,
-    RelationalModel,
-    SearchConfig,
-)
+from modmeta.relational.data.neighbors import CandidateConfig
+from modmeta.relational.energies.config import EnergyConfig
+from modmeta.relational.inference.config import MemoryConfig, MoveConfig
+from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.network import ModelParams, RelationalNetwork
 from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
+
+# More would cost time at every evaluation and choose no better.
+_MAX_VALID = 200
 
 
 def build_model(
@@ -24,7 +27,10 @@ def build_model(
     *,
     modules: ModuleConfig | None = None,
     proposal: ProposalConfig | None = None,
-    search: SearchConfig | None = None,
+    energy: EnergyConfig | None = None,
+    moves: MoveConfig | None = None,
+    candidates: CandidateConfig | None = None,
+    memory: MemoryConfig | None = None,
     baseline: str = "auto",
     compress: bool = True,
 ) -> tuple[RelationalModel, ModelParams]:
@@ -35,7 +41,10 @@ def build_model(
       rng_key: Consumed.
       modules: Options of the bank.
       proposal: Options of the proposal head.
-      search: Options of the search.
+      energy: What the search minimises.
+      moves: How it moves.
+      candidates: Which edges may hold a relation.
+      memory: What is held at once.
       baseline: See `preprocessing.fit_preprocessing`.
       compress: See `preprocessing.FeatureLayout`.
 
@@ -47,11 +56,18 @@ def build_model(
     )
     bank = ModuleBank(modules or ModuleConfig(), layout)
     model = RelationalModel(
-        bank, proposal or ProposalConfig(), search or SearchConfig()
+        RelationalNetwork(bank, proposal or ProposalConfig()),
+        energy or EnergyConfig(),
+        moves or MoveConfig(),
+        candidates or CandidateConfig(),
+        memory or MemoryConfig(),
     )
     # A pair of nodes: the head is run once to draw its parameters.
     supergraph = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
-    return model, model.init(rng_key, preprocessing, supergraph, train_set.num_frames)
+    params = model.network.init(
+        rng_key, preprocessing, supergraph, train_set.num_frames
+    )
+    return model, params
 
 
 def split_validation(
@@ -73,6 +89,3 @@ def split_validation(
     num_valid = int(np.clip(dataset.num_tasks // 10, 8, _MAX_VALID))
     order = np.random.default_rng((seed, 1)).permutation(dataset.num_tasks)
     return dataset.take(order[num_valid:]), dataset.take(order[:num_valid])
-
-
-_MAX_VALID = 200

@@ -16,19 +16,21 @@ import scipy.stats
 
 from modmeta import search
 from modmeta.graphs import supergraphs
-from modmeta.relational.energies import composed, priors, recomputed
-from modmeta.relational.energies.cached import (
-    assignment_energies,
-    assignment_weights,
-    build_cache,
-    cached_energies,
-    cached_residuals,
-    relaxed_energies,
-)
-from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.energies import composed, priors
+from modmeta.relational.energies.cached import CachedEnergies, build_cache
+from modmeta.relational.energies.recomputed import RecomputedEnergies
+from modmeta.relational.inference.moves import build_algorithm
+from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.modules.frames import observe, receiver_slots
 from modmeta.relational.modules.preprocessing import encode_targets
-from tests.fixtures import ANGLES, Batch, TinyProblem, small_model, small_params
+from tests.fixtures import (
+    ANGLES,
+    Batch,
+    TinyProblem,
+    search_options,
+    small_model,
+    small_params,
+)
 from tests.reference import Reference
 
 SIZES = (3, 1, 4)
@@ -98,9 +100,7 @@ def setting(variant):
 @functools.partial(jax.jit, static_argnames="model")
 def uncached(model, params, supergraph, structure, states):
     return composed.structure_energies(
-        model.bank,
-        params.modules,
-        params.preprocessing,
+        model.network.modules(params),
         supergraph,
         structure,
         states[:, :-1],
@@ -111,12 +111,7 @@ def uncached(model, params, supergraph, structure, states):
 @functools.partial(jax.jit, static_argnames="model")
 def make_cache(model, params, supergraph, states):
     return build_cache(
-        model.bank,
-        params.modules,
-        params.preprocessing,
-        supergraph,
-        states[:, :-1],
-        states[:, 1:],
+        model.network.modules(params), supergraph, states[:, :-1], states[:, 1:]
     )
 
 
@@ -125,22 +120,21 @@ def cached(model, params, supergraph, structure, states, receivers=None):
     cache = make_cache(model, params, supergraph, states)
     if receivers is None:
         receivers = jnp.arange(len(supergraph.node_mask))
-    return cached_energies(model.bank, params.modules, cache, structure, receivers)
+    energies = CachedEnergies(model.network.modules(params), cache)
+    return energies.local(structure, receivers)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "horizon"))
 def rolled_out(model, params, supergraph, structure, states, horizon):
-    return composed.rollout_energies(
-        model.bank,
-        params.modules,
-        params.preprocessing,
-        structure,
+    rolled = composed.RolloutEnergies(
+        model.network.modules(params),
         states,
         supergraph.slot_senders,
         supergraph.slot_mask,
         supergraph.node_mask,
-        horizon=horizon,
+        horizon,
     )
+    return rolled.all_nodes(structure)
 
 
 def evaluate(energies, given, batch=None, states=None, **kwargs):
@@ -177,10 +171,13 @@ def test_assignment_energies_and_weights_equal_the_reference(variant):
     structure = batch.structure()
     assignments = search.all_assignments(3, config.num_relations)
     cache = make_cache(given.model, given.params, batch.supergraph, batch.flat_states())
-    arguments = (given.model.bank, given.params.modules, cache)
-    energies = assignment_energies(*arguments, structure, assignments)
-    weights = assignment_weights(
-        *arguments, batch.supergraph, structure, assignments, jnp.float32(2.0)
+    kept = CachedEnergies(given.model.network.modules(given.params), cache)
+    energies = kept.of_assignments(assignments, structure.node_modules)
+    weights = kept.assignment_weights(
+        assignments,
+        structure.node_modules,
+        batch.supergraph.slot_mask,
+        jnp.float32(2.0),
     )
     row = 0
     for states, node_modules in zip(batch.states, batch.node_modules, strict=True):
@@ -241,7 +238,7 @@ def residuals_by_hand(given, system, receiver, weights, fixed):
 def test_residuals_and_their_derivatives_equal_the_reference(variant):
     """System 2, its second receiver: node 5 of the super-graph; node 8 is padding."""
     given = setting(variant)
-    bank, modules = given.model.bank, given.params.modules
+    bank, modules = given.model.bank, given.model.network.modules(given.params)
     graph, states = given.batch.supergraph, given.batch.flat_states()
     cache = make_cache(given.model, given.params, graph, states)
     rng = np.random.default_rng(0)
@@ -251,7 +248,8 @@ def test_residuals_and_their_derivatives_equal_the_reference(variant):
     node_module = given.batch.node_modules[2][1]
 
     def of(weights, receiver=5):
-        return cached_residuals(bank, modules, cache, weights, node_module, receiver)
+        kept = CachedEnergies(modules, cache)
+        return kept.residuals(weights, node_module, receiver)
 
     by_hand = functools.partial(residuals_by_hand, given, 2, 1, fixed=weights)
     found, slopes = jax.jit(lambda w: (of(w), jax.jacfwd(of)(w)))(jnp.float32(weights))
@@ -264,19 +262,9 @@ def test_residuals_and_their_derivatives_equal_the_reference(variant):
         np.testing.assert_allclose(slopes[:, slot, module], expected, atol=2e-3 * scale)
     np.testing.assert_array_equal(of(jnp.float32(weights), 8), 0.0)
 
-    frames = observe(
-        bank, given.params.preprocessing, graph, states[:, :-1], states[:, 1:]
-    )
-    again = recomputed.residuals(
-        bank,
-        modules,
-        given.params.preprocessing,
-        frames,
-        receiver_slots(graph),
-        jnp.float32(weights),
-        node_module,
-        5,
-    )
+    frames = observe(modules, graph, states[:, :-1], states[:, 1:])
+    anew = RecomputedEnergies(modules, frames, receiver_slots(graph))
+    again = anew.residuals(jnp.float32(weights), node_module, 5)
     np.testing.assert_allclose(again, found, rtol=1e-3, atol=1e-4)
 
 
@@ -286,20 +274,19 @@ def test_half_of_the_squared_residuals_is_the_energy(variant):
     given = setting(variant)
     graph, states = given.batch.supergraph, given.batch.flat_states()
     structure, bank = given.batch.structure(), given.model.bank
+    modules = given.model.network.modules(given.params)
     cache = make_cache(given.model, given.params, graph, states)
     weights = jax.nn.one_hot(structure.edge_modules, bank.config.num_relations)
-    residuals = jax.vmap(
-        lambda w, m, r: cached_residuals(bank, given.params.modules, cache, w, m, r)
-    )(weights, structure.node_modules, jnp.arange(len(weights)))
-    outputs = bank.outputs(
-        given.params.modules,
-        given.params.preprocessing,
+    residuals = jax.vmap(CachedEnergies(modules, cache).residuals)(
+        weights, structure.node_modules, jnp.arange(len(weights))
+    )
+    outputs = modules.outputs(
         structure,
         states[:, :-1],
         graph.slot_senders,
         graph.slot_mask,
     )
-    _, log_scale = bank.predict(given.params.modules, outputs)
+    _, log_scale = modules.predict(outputs)
     rest = jnp.sum(log_scale + 0.5 * np.log(2.0 * np.pi), axis=(1, 2))
     if bank.config.likelihood == "squared_error":
         rest = jnp.zeros_like(rest)
@@ -314,7 +301,7 @@ def test_energies_after_thousands_of_moves(prior):
     model = small_model(
         num_relations=3,
         num_node_modules=2,
-        search=SearchConfig(prior=prior, prior_weight=5.0),
+        search=search_options(prior=prior, prior_weight=5.0),
     )
     batch = Batch(SIZES, relations=3, nodes=2)
     params = small_params(model, batch.supergraph, 4)
@@ -323,11 +310,11 @@ def test_energies_after_thousands_of_moves(prior):
 
     @jax.jit
     def run(key):
-        problems = model.problems(params, batch.supergraph, states, logits)
+        problems = build_problems(model, params, batch.supergraph, states, logits)
         state, accepted = problems.run(
             key,
             problems.init(batch.structure()),
-            model.algorithm(),
+            build_algorithm(model),
             jnp.full((len(problems.mask), 2000), 20.0),
             transform=lambda _, info: info.is_accepted,
         )
@@ -467,7 +454,7 @@ def test_null_relation_sends_nothing(variant, energies):
 @pytest.mark.parametrize("variant", ["rich", "default"])
 def test_gaussian_energies_are_negative_log_densities(variant):
     given = setting(variant)
-    bank, modules = given.model.bank, given.params.modules
+    modules = given.model.network.modules(given.params)
     rng = np.random.default_rng(0)
     mean, log_scale = 3.0 * rng.normal(size=(2, 50, 4))
     targets = rng.normal(size=(50, 4))
@@ -476,8 +463,10 @@ def test_gaussian_energies_are_negative_log_densities(variant):
     if variant == "default":  # outputs are uncompressed changes and variances
         outputs[:, 4:] = np.exp(2.0 * log_scale)
         mean = np.sign(mean) * np.log(1.0 + np.abs(mean))
-    found = bank.frame_energies(modules, jnp.float32(outputs), jnp.float32(targets))
-    density = scipy.stats.norm(mean, np.exp(np.asarray(modules.log_scale) + log_scale))
+    found = modules.frame_energies(jnp.float32(outputs), jnp.float32(targets))
+    density = scipy.stats.norm(
+        mean, np.exp(np.asarray(modules.params.log_scale) + log_scale)
+    )
     np.testing.assert_allclose(
         found, -density.logpdf(targets).sum(axis=1), rtol=1e-4, atol=1e-4
     )
@@ -486,9 +475,8 @@ def test_gaussian_energies_are_negative_log_densities(variant):
 def test_squared_error_energies():
     given = setting("published")
     outputs, targets = np.random.default_rng(0).normal(size=(2, 50, 4))
-    found = given.model.bank.frame_energies(
-        given.params.modules, jnp.float32(outputs), jnp.float32(targets)
-    )
+    modules = given.model.network.modules(given.params)
+    found = modules.frame_energies(jnp.float32(outputs), jnp.float32(targets))
     np.testing.assert_allclose(found, np.sum((outputs - targets) ** 2, 1), rtol=1e-5)
 
 
@@ -510,16 +498,16 @@ def test_rollout_problems_with_horizon_one_equal_one_step_problems():
     batch = Batch(SIZES)
     totals = []
     for options in (
-        {"energy": "rollout", "horizon": 1},
+        {"form": "rollout", "horizon": 1},
         {"prior": "symmetric", "prior_weight": 0.0},
     ):
-        model = small_model(search=SearchConfig(**options))
+        model = small_model(search=search_options(**options))
         params = small_params(model, batch.supergraph, 4)
         logits = jnp.zeros((*batch.supergraph.slot_mask.shape, 2))
 
         @jax.jit
         def start(states, model=model, params=params, logits=logits):
-            problems = model.problems(params, batch.supergraph, states, logits)
+            problems = build_problems(model, params, batch.supergraph, states, logits)
             return problems.init(batch.structure()).energy
 
         totals.append(start(batch.flat_states()))
@@ -630,19 +618,13 @@ def test_targets_of_the_energy_are_the_encoded_ones():
 @functools.partial(jax.jit, static_argnames="model")
 def without_cache(model, params, supergraph, weights, structure, states, receivers):
     """Energies without a cache: of a structure, and of soft assignments."""
-    given = (
-        model.bank,
-        params.modules,
-        params.preprocessing,
-        observe(
-            model.bank, params.preprocessing, supergraph, states[:, :-1], states[:, 1:]
-        ),
-        receiver_slots(supergraph),
-    )
-    hard = recomputed.recomputed_energies(*given, structure, receivers)
+    modules = model.network.modules(params)
+    frames = observe(modules, supergraph, states[:, :-1], states[:, 1:])
+    anew = RecomputedEnergies(modules, frames, receiver_slots(supergraph))
+    hard = anew.local(structure, receivers)
 
     def total(weights):
-        energies = recomputed.relaxed_energies(*given, weights, structure.node_modules)
+        energies = anew.relaxed(weights, structure.node_modules)
         return jnp.sum(energies), energies
 
     (_, soft), gradient = jax.value_and_grad(total, has_aux=True)(weights)
@@ -654,9 +636,8 @@ def with_cache(model, params, supergraph, weights, structure, states):
     cache = make_cache(model, params, supergraph, states)
 
     def total(weights):
-        energies = relaxed_energies(
-            model.bank, params.modules, cache, weights, structure.node_modules
-        )
+        kept = CachedEnergies(model.network.modules(params), cache)
+        energies = kept.relaxed(weights, structure.node_modules)
         return jnp.sum(energies), energies
 
     (_, soft), gradient = jax.value_and_grad(total, has_aux=True)(weights)
@@ -692,9 +673,7 @@ def test_cache_of_some_receivers_holds_their_rows():
     receivers = jnp.array([5, 0, len(graph.node_mask) - 1, 5])
     everything = make_cache(given.model, given.params, graph, states)
     some = build_cache(
-        given.model.bank,
-        given.params.modules,
-        given.params.preprocessing,
+        given.model.network.modules(given.params),
         graph,
         states[:, :-1],
         states[:, 1:],

@@ -129,13 +129,13 @@ class Rollout:
 
     def __init__(self, max_nodes=4):
         self.model = small_model(num_node_modules=2)
-        self.step = jax.jit(self.model.bank.step)
         self.tasks = Batch(SIZES, nodes=2, frames=3)
         params = small_params(self.model, self.tasks.supergraph, 3)
         # Smaller changes, or the roll-out leaves the range of float32.
         self.params = params._replace(
             modules=jax.tree.map(lambda leaf: 0.3 * leaf, params.modules)
         )
+        self.step = jax.jit(self.model.network.modules(self.params).step)
         num_tasks = len(SIZES)
         states = np.zeros((num_tasks, max_nodes, 3, len(SPEC.names)), np.float32)
         edges = np.zeros((num_tasks, max_nodes, max_nodes), np.int32)
@@ -169,8 +169,6 @@ class Rollout:
         frames = []
         for _ in range(NUM_STEPS):
             current = self.step(
-                self.params.modules,
-                self.params.preprocessing,
                 structure,
                 jnp.asarray(current),
                 graph.slot_senders,

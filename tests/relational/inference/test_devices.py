@@ -18,18 +18,18 @@ import pytest
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer, infer_dataset
-from modmeta.relational.inference.model import SearchConfig
 from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.structures import random_structures
 from modmeta.runtime import devices
-from tests.fixtures import SPEC, Batch, small_model, small_params
+from tests.fixtures import SPEC, Batch, search_options, small_model, small_params
 
 SIZES = (3, 1, 4, 2, 3)
-CONFIG = InferenceConfig(num_steps=12, num_chains=3, num_samples=5, batch_size=2)
+CONFIG = InferenceConfig(num_steps=12, num_chains=3, num_samples=5)
+BATCH_SIZE = 2
 SEARCHES = {
-    "receivers": ({}, CONFIG),
-    "chunks": ({}, dataclasses.replace(CONFIG, receiver_chunk=3)),
-    "coupled": ({"prior": "symmetric", "prior_weight": 2.0}, CONFIG),
+    "receivers": {},
+    "chunks": {"receiver_chunk": 3},
+    "coupled": {"prior": "symmetric", "prior_weight": 2.0},
 }
 
 
@@ -39,7 +39,7 @@ def infer_systems(model, config, mesh=None, sizes=SIZES, start=None):
     for task, one in enumerate(tasks.states):
         states[task, : len(one)] = one
     params = small_params(model, tasks.supergraph, 4)
-    batches = all_batches(sizes, config.batch_size)
+    batches = all_batches(sizes, BATCH_SIZE)
     given = devices.replicate(
         (jax.random.key(0), params, states.astype(np.float32), batches, start), mesh
     )
@@ -50,9 +50,8 @@ def infer_systems(model, config, mesh=None, sizes=SIZES, start=None):
 
 @functools.cache
 def search_of(name):
-    options, config = SEARCHES[name]
-    model = small_model(num_relations=3, search=SearchConfig(**options))
-    return model, config, infer_systems(model, config)
+    model = small_model(num_relations=3, search=search_options(**SEARCHES[name]))
+    return model, CONFIG, infer_systems(model, CONFIG)
 
 
 def assert_same_bits(found, expected):

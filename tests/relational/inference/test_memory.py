@@ -11,11 +11,10 @@ import pytest
 from modmeta.graphs import supergraphs
 from modmeta.relational.inference import infer, memory
 from modmeta.relational.inference.config import InferenceConfig
-from modmeta.relational.inference.model import SearchConfig
 from modmeta.relational.tasks.batches import TaskBatch, all_batches
 from modmeta.relational.training import bouncegrad
 from modmeta.relational.training.bouncegrad import BounceGradConfig
-from tests.fixtures import SPEC, small_model, small_params
+from tests.fixtures import SPEC, search_options, small_model, small_params
 
 pytestmark = pytest.mark.usefixtures("full_compilation")
 
@@ -25,7 +24,7 @@ CONFIG = InferenceConfig(num_steps=4, num_chains=3, num_samples=0)
 def wide_model(node_update="mlp", encoder="none", **search):
     return small_model(
         encoder=encoder,
-        search=SearchConfig(**search),
+        search=search_options(**search),
         edge_sizes=(32, 32),
         message_size=32,
         node_sizes=(32, 32),
@@ -49,12 +48,12 @@ def arguments(model, num_nodes, *, num_systems=1, frames=10, config=CONFIG):
     [
         ({}, {}),
         ({"node_update": "additive"}, {}),
-        ({}, {"receiver_chunk": 5}),
+        ({"receiver_chunk": 5}, {}),
         ({"prior": "symmetric", "messages": "recompute"}, {}),
-        ({"encoder": "evidence"}, {"receiver_chunk": 1}),
+        ({"encoder": "evidence", "receiver_chunk": 1}, {}),
         (
-            {"encoder": "evidence", "node_update": "additive"},
-            {"receiver_chunk": 1},
+            {"encoder": "evidence", "node_update": "additive", "receiver_chunk": 1},
+            {},
         ),
         ({}, {"algorithm": "integer_least_squares"}),
         ({"node_update": "additive"}, {"algorithm": "integer_least_squares"}),
@@ -65,14 +64,8 @@ def test_prediction_is_near_what_the_compiler_assigns(search, options):
     config = dataclasses.replace(CONFIG, **options)
     given = arguments(model, 24, config=config)
     assigned = infer.infer.lower(*given).compile().memory_analysis()
-    need = memory.predict_bytes(
-        model,
-        memory.budget_of(given[4].supergraph),
-        10,
-        algorithm=config.algorithm,
-        num_chains=config.num_chains,
-        receiver_chunk=config.receiver_chunk,
-    )
+    budget = memory.budget_of(given[4].supergraph)
+    need = memory.predict_bytes(model, budget, 10, config)
     assert 0.7 < need.total / assigned.temp_size_in_bytes < 1.6
 
 
@@ -98,7 +91,7 @@ def never_compiled(*_, **__):
         ({}, 1, "set receiver_chunk to at most"),
         ({"prior": "symmetric"}, 1, "set messages to 'recompute'"),
         ({"prior": "symmetric"}, 2, "take fewer systems per batch"),
-        ({"energy": "rollout"}, 1, "limit candidate edges by num_neighbors or radius"),
+        ({"form": "rollout"}, 1, "limit candidate edges by num_neighbors or radius"),
     ],
 )
 def test_search_that_does_not_fit_is_refused(monkeypatch, search, num_systems, advice):
@@ -109,7 +102,7 @@ def test_search_that_does_not_fit_is_refused(monkeypatch, search, num_systems, a
     with pytest.raises(MemoryError, match="memory: found 0.000879 GiB") as error:
         infer.infer(*given)
     budget = memory.budget_of(given[4].supergraph)
-    need = memory.predict_bytes(model, budget, 10, num_chains=CONFIG.num_chains)
+    need = memory.predict_bytes(model, budget, 10, CONFIG)
     assert f"expected at least {need.total / 2**30:.3g} GiB" in str(error.value)
     assert advice in str(error.value)
 
@@ -120,11 +113,11 @@ def test_advice_is_good_enough_and_the_best(monkeypatch):
     budget = memory.budget_of(given[4].supergraph)
     monkeypatch.setattr(memory, "available_bytes", lambda: 3 * 2**20)
     with pytest.raises(MemoryError) as error:
-        memory.check(model, budget, 10, num_chains=3)
+        memory.check(model, budget, 10, CONFIG)
     chunk = int(re.search(r"receiver_chunk to at most (\d+)", str(error.value))[1])
-    memory.check(model, budget, 10, num_chains=3, receiver_chunk=chunk)
+    memory.check(model, budget, 10, CONFIG, receiver_chunk=chunk)
     with pytest.raises(MemoryError):
-        memory.check(model, budget, 10, num_chains=3, receiver_chunk=chunk + 1)
+        memory.check(model, budget, 10, CONFIG, receiver_chunk=chunk + 1)
 
 
 def test_training_that_does_not_fit_is_refused(monkeypatch):
@@ -147,7 +140,7 @@ def test_need_grows_with_candidates_and_chunk_alone():
             num_nodes + 1, num_nodes * degree, 1, num_nodes, degree
         )
         return memory.predict_bytes(
-            model, budget, 10, num_chains=2, receiver_chunk=chunk
+            model, budget, 10, CONFIG, num_chains=2, receiver_chunk=chunk
         )
 
     assert total(999, 20).total == 10 * total(99, 20).total

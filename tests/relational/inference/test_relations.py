@@ -4,6 +4,7 @@ Energies of the small random models differ by many nats, so that the optimum is 
 and a short annealing run finds it with near certainty; keys are fixed.
 """
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -16,12 +17,13 @@ import scipy.special
 
 from modmeta.graphs import supergraphs
 from modmeta.relational.inference import infer as infer_lib
-from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.config import InferenceConfig, MemoryConfig
 from modmeta.relational.inference.infer import infer
-from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.inference.moves import build_algorithm
+from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.structures import TaskStructures, random_structure
-from tests.fixtures import Batch, small_model, small_params
+from tests.fixtures import Batch, search_options, small_model, small_params
 from tests.reference import Reference
 
 SIZES = (3, 1, 4, 2, 3)
@@ -237,12 +239,12 @@ def all_structures(size, relations=2):
     [
         ({"prior": "symmetric", "prior_weight": 1e4}, 1, 1e4),
         ({"prior": "symmetric", "prior_weight": 5.0}, 1, 5.0),
-        ({"energy": "rollout", "horizon": 3}, 3, 0.0),
+        ({"form": "rollout", "horizon": 3}, 3, 0.0),
     ],
 )
 def test_coupled_receivers_equal_brute_force(options, horizon, weight):
     sizes = (3, 2, 1)
-    given = Setting(small_model(search=SearchConfig(**options)), sizes)
+    given = Setting(small_model(search=search_options(**options)), sizes)
     samples = 10 if weight == 5.0 else 0
     config = InferenceConfig(num_steps=300, num_chains=4, num_samples=samples)
     result = given.infer(config)
@@ -290,18 +292,20 @@ def test_chunks_of_receivers_find_what_all_at_once_find(is_warm, chunk):
         start = TaskStructures(jnp.int32(edges), jnp.zeros(edges.shape[:2], jnp.int32))
     # A handful of proposals: the searches would not agree by having converged.
     config = InferenceConfig(num_steps=5, num_chains=2, num_samples=7)
-    chunked = dataclasses.replace(config, receiver_chunk=chunk)
-    assert_same_inference(given.infer(chunked, start), given.infer(config, start))
+    memory = MemoryConfig(receiver_chunk=chunk)
+    chunked = copy.copy(given)
+    chunked.model = dataclasses.replace(given.model, memory=memory)
+    assert_same_inference(chunked.infer(config, start), given.infer(config, start))
 
 
 def coupled_pair(**options):
     """A model that keeps messages and the same one that does not."""
-    kept = SearchConfig(prior="symmetric", prior_weight=2.0, **options)
+    options = {"prior": "symmetric", "prior_weight": 2.0, **options}
     return [
         small_model(
             num_relations=3,
             num_node_modules=2,
-            search=dataclasses.replace(kept, messages=messages),
+            search=search_options(messages=messages, **options),
         )
         for messages in ("cache", "recompute")
     ]
@@ -311,14 +315,14 @@ def coupled_pair(**options):
 def long_walk(key, model, params, graph, states, num_steps):
     """Accepts nearly every one of many random moves, several chains at once."""
     logits = jnp.zeros((*graph.slot_mask.shape, model.num_relations))
-    problems = model.problems(params, graph, states, logits)
+    problems = build_problems(model, params, graph, states, logits)
     temperatures = jnp.full((problems.mask.shape[0], num_steps), 1e6)
 
     def chain(key):
         state = problems.init(
             random_structure(key, graph.slot_mask, model.num_relations)
         )
-        state, _ = problems.run(key, state, model.algorithm(), temperatures)
+        state, _ = problems.run(key, state, build_algorithm(model), temperatures)
         return state, problems.init(problems.join(state.structure))
 
     return jax.vmap(chain)(jax.random.split(key, 3))
@@ -344,14 +348,11 @@ def test_recomputed_messages_give_the_energies_of_cached_ones():
 
 
 def test_recomputed_search_of_independent_receivers_in_chunks():
-    search = SearchConfig(messages="recompute")
+    search = search_options(messages="recompute", receiver_chunk=2)
     kept = Setting(small_model(num_relations=3))
     recomputed = Setting(small_model(num_relations=3, search=search))
     config = InferenceConfig(num_steps=5, num_chains=2, num_samples=3)
-    assert_same_inference(
-        recomputed.infer(dataclasses.replace(config, receiver_chunk=2)),
-        kept.infer(config),
-    )
+    assert_same_inference(recomputed.infer(config), kept.infer(config))
 
 
 def some_edges(sizes, seed=0):
@@ -374,11 +375,11 @@ def test_lists_of_all_edges_find_what_the_default_finds():
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.parametrize("search", [SearchConfig(), SearchConfig(prior="symmetric")])
-def test_sparse_candidates_equal_enumeration(search):
+@pytest.mark.parametrize("prior", ["none", "symmetric"])
+def test_sparse_candidates_equal_enumeration(prior):
     """Module 0 sends nothing, so the reference leaves the other edges out by it."""
     edges = some_edges(SIZES)
-    model = small_model(null_relation=True, search=search)
+    model = small_model(null_relation=True, search=search_options(prior=prior))
     given = Setting(model, edges=edges)
     result = given.infer(dataclasses.replace(CONFIG, num_steps=400))
     totals = np.sum(result.probabilities, axis=-1)
@@ -396,7 +397,7 @@ def test_sparse_candidates_equal_enumeration(search):
             local = given.reference.energies(states, matrix, np.zeros(size, int))
             both = is_candidate[:size, :size] & is_candidate[:size, :size].T
             differs = both & (matrix != matrix.T)
-            weight = search.prior_weight if search.prior == "symmetric" else 0.0
+            weight = model.energy.prior_weight if prior == "symmetric" else 0.0
             total = local.sum() + weight * np.sum(np.triu(differs))
             if total < best:
                 best, expected = total, matrix
@@ -440,22 +441,22 @@ def test_names_of_nodes_do_not_matter_with_sparse_candidates():
 def test_receivers_that_a_prior_couples_cannot_be_chosen():
     model = coupled_pair()[0]
     with pytest.raises(ValueError, match="receivers: found a selection, expected None"):
-        model.problems(None, None, None, None, receivers=jnp.arange(2))
+        build_problems(model, None, None, None, None, receivers=jnp.arange(2))
     with pytest.raises(ValueError, match="receiver_chunk: found -1"):
-        InferenceConfig(receiver_chunk=-1)
+        MemoryConfig(receiver_chunk=-1)
     for search, algorithm, message in [
         (
-            {"energy": "rollout"},
+            {"form": "rollout"},
             "integer_least_squares",
             "energy: found 'rollout' with",
         ),
-        ({"energy": "rollout"}, "straight_through", "expected 'one_step'"),
+        ({"form": "rollout"}, "straight_through", "expected 'one_step'"),
         ({"prior": "symmetric"}, "enumeration", "expected independent receivers"),
     ]:
-        model = small_model(search=SearchConfig(**search))
+        model = small_model(search=search_options(**search))
         with pytest.raises(ValueError, match=message):
-            model.algorithm(algorithm)
+            build_algorithm(model, algorithm)
     with pytest.raises(ValueError, match="search: found 'anneal', expected one of"):
         InferenceConfig(algorithm="anneal")
     with pytest.raises(ValueError, match="messages: found 'keep', expected one of"):
-        SearchConfig(messages="keep")
+        MemoryConfig(messages="keep")

@@ -15,7 +15,7 @@ SIZES = (3, 1, 4)
 
 @functools.partial(jax.jit, static_argnames="model")
 def edge_evidence(model, params, supergraph, states):
-    return model.evidence(params, supergraph, states)
+    return model.network.evidence(params, supergraph, states)
 
 
 def by_hand(model, params, states, receiver):
@@ -114,5 +114,5 @@ def test_several_node_modules_leave_the_evidence_of_the_best():
 
 def test_models_without_it_have_none():
     model = small_model(encoder="mlp")
-    assert not model.reads_evidence
-    assert model.evidence(None, None, None) is None
+    assert not model.network.reads_evidence
+    assert model.network.evidence(None, None, None) is None

@@ -36,13 +36,15 @@ LOOSE = supergraphs.PaddingBudget(13, 25, 5, 5, 6)
 
 @functools.partial(jax.jit, static_argnames="model")
 def edge_logits(model, params, supergraph, states, weights):
-    return model.edge_logits(params, supergraph, states, weights)
+    return model.network.edge_logits(params, supergraph, states, weights)
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def initial_params(model, supergraph):
     """Parameters as training starts from them, not the random ones of the fixture."""
-    return model.init(jax.random.key(0), random_preprocessing(), supergraph, FRAMES)
+    return model.network.init(
+        jax.random.key(0), random_preprocessing(), supergraph, FRAMES
+    )
 
 
 @functools.cache
@@ -150,7 +152,7 @@ def test_no_encoder_gives_zeros():
     model = small_model(encoder="none")
     params = small_params(model, batch.supergraph, 4)
     assert not jax.tree.leaves(params.proposal)
-    logits = model.edge_logits(params, batch.supergraph, batch.flat_states())
+    logits = model.network.edge_logits(params, batch.supergraph, batch.flat_states())
     np.testing.assert_array_equal(
         logits, np.zeros((*batch.supergraph.slot_mask.shape, 2))
     )
@@ -253,8 +255,10 @@ def accuracy_after_training(encoder, gradient=lambda params: params):
     optimizer = optax.adam(1e-2)
 
     def loss(head, key):
-        weights = proposal_head.corrupt(key, edges, 2, model.proposal.corruption)
-        logits = model.edge_logits(
+        weights = proposal_head.corrupt(
+            key, edges, 2, model.network.proposal.corruption
+        )
+        logits = model.network.edge_logits(
             params._replace(proposal=gradient(head)), graph, states, weights
         )
         return proposal_head.cross_entropy(logits, edges, planted.train_mask)

@@ -18,7 +18,7 @@ import pytest
 from modmeta import search
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.energies import composed
-from modmeta.relational.inference.model import SearchConfig
+from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.tasks import batches
 from modmeta.relational.tasks.batches import TaskSampler, stack_batches
 from modmeta.relational.tasks.states import gather_states
@@ -31,7 +31,7 @@ from modmeta.relational.training import bouncegrad, meta_training
 from modmeta.relational.training.bouncegrad import BounceGradConfig
 from modmeta.relational.training.losses import split_frames
 from modmeta.relational.training.meta_training import TrainingConfig
-from tests.fixtures import SPEC, Batch, small_model, small_params
+from tests.fixtures import SPEC, Batch, search_options, small_model, small_params
 
 SIZES = (3, 1, 4, 2, 3, 2)
 CONFIG = BounceGradConfig(
@@ -91,9 +91,7 @@ class Setting:
         graph = batch.supergraph
         states = gather_states(self.states, batch.tasks, graph)
         return composed.structure_energies(
-            self.model.bank,
-            modules,
-            self.params.preprocessing,
+            BoundBank(self.model.bank, modules, self.params.preprocessing),
             graph,
             structure,
             states[:, :-1],
@@ -269,10 +267,10 @@ def test_mixture_gradient_equals_brute_force():
 
 
 @pytest.mark.parametrize(
-    "options", [{"prior": "symmetric"}, {"energy": "rollout", "horizon": 2}]
+    "options", [{"prior": "symmetric"}, {"form": "rollout", "horizon": 2}]
 )
 def test_coupled_receivers_train(options):
-    given = Setting(search=SearchConfig(**options), encoder="mlp")
+    given = Setting(search=search_options(**options), encoder="mlp")
     states, metrics = given.run(2)
     for record in metrics:
         assert all(np.isfinite(value) for value in record.values())
@@ -280,17 +278,15 @@ def test_coupled_receivers_train(options):
     graph = batch.supergraph
     structure = gather_structure(states[1].structures, batch.tasks, batch.supergraph)
     node_states = gather_states(given.states, batch.tasks, graph)
-    energies = composed.rollout_energies(
-        given.model.bank,
-        given.params.modules,
-        given.params.preprocessing,
-        structure,
+    rolled = composed.RolloutEnergies(
+        given.model.network.modules(given.params),
         node_states,
         graph.slot_senders,
         graph.slot_mask,
         graph.node_mask,
-        horizon=options.get("horizon", 1),
+        options.get("horizon", 1),
     )
+    energies = rolled.all_nodes(structure)
     expected = jnp.sum(energies) / (graph.node_mask.sum() * 5)
     np.testing.assert_allclose(metrics[0]["loss"], expected, rtol=1e-4)
 
@@ -375,9 +371,11 @@ def test_options_out_of_range(options, message):
 
 def test_options_that_do_not_go_together():
     config = BounceGradConfig(gradient="mixture")
-    for options in ({"prior": "symmetric"}, {"energy": "rollout"}):
-        model = small_model(search=SearchConfig(**options))
-        with pytest.raises(ValueError, match="mixture needs independent receivers"):
+    for options in ({"prior": "symmetric"}, {"form": "rollout"}):
+        model = small_model(search=search_options(**options))
+        with pytest.raises(
+            ValueError, match="gradient: found 'mixture' .*expected independent"
+        ):
             bouncegrad.bouncegrad(model, config)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from modmeta.relational import data
+from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.training import bouncegrad, meta_training, setup
 from modmeta.relational.training.bouncegrad import BounceGradConfig
 from modmeta.relational.training.meta_training import TrainingConfig
@@ -235,8 +236,8 @@ def test_options_out_of_range(options):
 def test_only_candidate_edges_are_searched(tmp_path):
     """The nearest sender of every receiver: other edges keep their first module."""
     run = Run(tmp_path)
-    search = dataclasses.replace(run.model.search, num_neighbors=1)
-    run.model = dataclasses.replace(run.model, search=search)
+    candidates = CandidateConfig(num_neighbors=1)
+    run.model = dataclasses.replace(run.model, candidates=candidates)
     state = run.train().state.bouncegrad
     key = jax.random.split(jax.random.key(1), 3)[0]
     start = bouncegrad.bouncegrad(run.model, run.config).init(key, run.params, 14, 3)
