@@ -2,7 +2,7 @@
 
 python docs/make_figures.py [relations|parameter_graph]
 
-Takes two minutes on two cores. The results are committed: the site is built without
+Takes a minute on two cores. The results are committed: the site is built without
 running this.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from modmeta import metanet
 from modmeta.metanet.parameter_graphs import vocabulary
-from modmeta.relational import data, infer_relations
+from modmeta.relational import BounceGradConfig, data, infer_relations
 from modmeta.runtime import figure_style
 
 FOLDER = pathlib.Path(__file__).parent / "assets"
@@ -50,7 +50,9 @@ def clean(axes, title, adjustable):
 def relations():
     """Observed paths, true springs, inferred springs, for two systems."""
     dataset = data.simulate_springs(seed=0, num_tasks=500, num_nodes=5)
-    result = infer_relations(dataset, seed=0)
+    result = infer_relations(
+        dataset, seed=0, bouncegrad=BounceGradConfig(num_steps=800)
+    )
     print("edge accuracy", result.edge_accuracy)
     # Names of relations have no meaning; the labels say which one is the spring.
     agree = np.mean(result.edges[dataset.edges == 1] == 1)
