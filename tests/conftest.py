@@ -39,7 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault(
             "JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("jax-compilation"))
         )
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    # Also the small programs, which every file would compile again.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
     import jax
 

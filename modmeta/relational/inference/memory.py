@@ -151,11 +151,10 @@ def _derivative_bytes(model: RelationalModel, num_slots: int, num_inputs: int) -
     """Derivatives of the outputs for a receiver by its edges, before the residuals."""
     bank = model.bank
     num_weights = num_slots * bank.config.num_relations
-    widest = bank.num_projected
-    if not bank.is_additive:
-        # Before and after a layer of the node module, and after its activation.
-        widest = 3 * max(bank.config.node_sizes)
-    derivatives = num_weights * num_inputs * bank.config.num_node_modules * widest
+    widest = bank.num_projected if bank.is_additive else max(bank.config.node_sizes)
+    # Of a layer's inputs, its outputs and what the activation makes of them; or three
+    # copies of those of the summed messages.
+    derivatives = 3 * num_weights * num_inputs * bank.config.num_node_modules * widest
     return _FLOAT_BYTES * derivatives
 
 
