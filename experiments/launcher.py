@@ -1,15 +1,33 @@
 """What the launchers of all experiments share; imports neither JAX nor modmeta.
 
-A wrong flag is answered before anything slow is imported.
+A wrong flag is answered before anything slow is imported. A launcher defines its own
+flags, and imports its experiment in `main`::
+
+    _FLAGS = launcher.define_flags({"tiny": "ends in a minute"}, "seed=1", "config.py")
+
+    def main(argv: list[str]) -> None:
+        launcher.check_arguments(argv)
+        from experiments.mine.compute import EXPERIMENT
+
+        config = launcher.configure(EXPERIMENT, _FLAGS, {"num_steps": _STEPS.value})
+        launcher.run(EXPERIMENT, config, _FLAGS)
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import time
 
-from absl import app, flags, logging
+# Total time starts before anything slow is imported.
+_STARTED = time.perf_counter()
+
+import contextlib  # noqa: E402
+from collections.abc import Iterator, Mapping  # noqa: E402
+from typing import TYPE_CHECKING, Any, NamedTuple  # noqa: E402
+
+from absl import app, flags, logging  # noqa: E402
+
+if TYPE_CHECKING:
+    from experiments.common import Experiment
 
 # Flags belong to the launcher that asks for them: its --help shows them.
 flags.disclaim_key_flags()
@@ -19,19 +37,24 @@ class CommonFlags(NamedTuple):
     """Flags that every launcher has.
 
     Attributes:
+      config: `--config`, the preset.
       workdir: `--workdir`, required.
       seed: `--seed`.
       smoke: `--smoke`.
       assignments: `--set`, any option by its path.
+      tensorboard: `--tensorboard`.
     """
 
+    config: flags.FlagHolder
     workdir: flags.FlagHolder
     seed: flags.FlagHolder
     smoke: flags.FlagHolder
     assignments: flags.FlagHolder
+    tensorboard: flags.FlagHolder
 
 
 def define_flags(
+    presets: Mapping[str, str],
     example: str,
     config_file: str,
     *,
@@ -41,28 +64,50 @@ def define_flags(
     """Defines the flags that every launcher has.
 
     Args:
+      presets: What every preset of the experiment is, by its name; the first one is
+        the default. They are named here since configurations are slow to import.
       example: An assignment, for the help of `--set`.
       config_file: Where the options are described.
       seed: Help of `--seed`.
       smoke: Help of `--smoke`.
     """
+    explained = "; ".join(f"{name}: {text}" for name, text in presets.items())
     common = CommonFlags(
-        flags.DEFINE_string(
+        config=flags.DEFINE_enum(
+            "config",
+            next(iter(presets)),
+            list(presets),
+            f"Preset of all options. {explained}.",
+        ),
+        workdir=flags.DEFINE_string(
             "workdir",
             None,
-            "Directory of the run; an interrupted run in it is resumed.",
+            "Directory of the run; an interrupted run in it is resumed. Required.",
         ),
-        flags.DEFINE_integer("seed", 0, seed, lower_bound=0),
-        flags.DEFINE_bool("smoke", False, smoke),
-        flags.DEFINE_multi_string(
+        seed=flags.DEFINE_integer("seed", 0, seed, lower_bound=0),
+        smoke=flags.DEFINE_bool("smoke", False, smoke),
+        assignments=flags.DEFINE_multi_string(
             "set",
             [],
             f"Any option by its path, for instance --set={example}; repeat for "
-            f"several. See {config_file}.",
+            f"several. See {config_file}. Default: none.",
+        ),
+        tensorboard=flags.DEFINE_bool(
+            "tensorboard", False, "Write TensorBoard event files too."
         ),
     )
     flags.mark_flag_as_required("workdir")
     return common
+
+
+def define_zoo() -> flags.FlagHolder:
+    """Defines `--zoo`, for experiments on networks."""
+    return flags.DEFINE_string(
+        "zoo",
+        None,
+        "Directory of the networks; they are trained where they are missing. Several "
+        "runs may share it. Default: in the working directory.",
+    )
 
 
 def integers(holder: flags.FlagHolder) -> tuple[int, ...] | None:
@@ -82,11 +127,6 @@ def integers(holder: flags.FlagHolder) -> tuple[int, ...] | None:
         ) from None
 
 
-def define_tensorboard() -> flags.FlagHolder:
-    """Defines `--tensorboard`."""
-    return flags.DEFINE_bool("tensorboard", False, "Write TensorBoard event files too.")
-
-
 def check_arguments(argv: list[str]) -> None:
     """Refuses words that are no flags, and quiets the libraries.
 
@@ -94,7 +134,10 @@ def check_arguments(argv: list[str]) -> None:
       app.UsageError: If there are any.
     """
     if len(argv) > 1:
-        raise app.UsageError(f"Found extra arguments {argv[1:]}.")
+        raise app.UsageError(
+            f"arguments: found {' '.join(argv[1:])}, expected flags alone, as "
+            "--name=value"
+        )
     if not flags.FLAGS["verbosity"].present:
         # Orbax tells of every file it writes.
         logging.set_verbosity(logging.WARNING)
@@ -109,37 +152,74 @@ def usage_errors() -> Iterator[None]:
         raise app.UsageError(str(error)) from error
 
 
-@contextlib.contextmanager
-def refusals(*errors: type[Exception]) -> Iterator[None]:
-    """Turns errors that a user's files caused into one message and exit status 1."""
-    try:
-        yield
-    except (
-        FileExistsError,
-        FileNotFoundError,
-        ImportError,
-        MemoryError,
-        *errors,
-    ) as error:
-        raise SystemExit(f"FATAL: {error}") from error
-
-
-def finish(
-    summary: dict[str, Any] | None,
-    format_summary: Callable[[dict[str, Any]], str],
-    files: str,
-    workdir: str,
-) -> None:
-    """Prints the last words of a run.
+def configure(
+    experiment: Experiment, common_flags: CommonFlags, values: Mapping[str, Any]
+) -> Any:
+    """Builds the configuration that flags describe.
 
     Args:
-      summary: What it returned; None if it was asked to stop.
-      format_summary: Makes a table of it.
-      files: What lies in the directory beside `summary.json`.
-      workdir: The directory.
+      experiment: The experiment.
+      common_flags: What `define_flags` gave.
+      values: What the flags of this launcher say: fields by dotted path, None where a
+        flag is absent.
+
+    Raises:
+      app.UsageError: If there is no such configuration.
     """
+    from experiments import common
+
+    with usage_errors():
+        return common.configure(
+            experiment,
+            common_flags.config.value,
+            smoke=common_flags.smoke.value,
+            values={"seed": common_flags.seed.value, **values},
+            assignments=common_flags.assignments.value,
+        )
+
+
+def run(
+    experiment: Experiment, config: Any, common_flags: CommonFlags, **options: Any
+) -> None:
+    """Runs or resumes an experiment and prints its summary.
+
+    Args:
+      experiment: The experiment.
+      config: Its configuration.
+      common_flags: What `define_flags` gave.
+      **options: What the `compute` of the experiment takes besides.
+
+    Raises:
+      SystemExit: With one message and status 1, if the run is refused.
+    """
+    from experiments import common
+    from modmeta.runtime import devices
+    from modmeta.runtime.checkpoint import CheckpointMismatchError
+    from modmeta.runtime.progress import TqdmProgress
+
+    workdir = common_flags.workdir.value
+    try:
+        summary = common.run(
+            experiment,
+            config,
+            workdir,
+            progress=TqdmProgress(experiment.shown),
+            tensorboard=common_flags.tensorboard.value,
+            started=_STARTED,
+            **options,
+        )
+    except (
+        OSError,
+        ImportError,
+        MemoryError,
+        CheckpointMismatchError,
+        *experiment.refusals,
+    ) as error:
+        raise SystemExit(f"FATAL: {error}") from error
+    if not devices.is_first_process():
+        return
     if summary is None:
         print("Stopped. The same command goes on from here.")
         return
-    print(format_summary(summary))
-    print(f"\n{files} and summary.json are in {workdir}.")
+    print(experiment.format_summary(summary))
+    print(f"\n{experiment.files} and summary.json are in {workdir}.")

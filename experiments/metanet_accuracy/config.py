@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from experiments import common
 from modmeta.metanet.learning.prediction import PredictionConfig
@@ -53,6 +52,30 @@ class ExperimentConfig:
     num_train: int = 0
     num_resamples: int = 1000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks what concerns several parts."""
+        unknown = sorted(set(self.models) - set(MODELS))
+        if unknown or not self.models or len(set(self.models)) < len(self.models):
+            raise ValueError(
+                f"models: found {self.models}, expected some of {', '.join(MODELS)}, "
+                "each once"
+            )
+        num_train = self.zoo.num_train
+        if not 0 <= self.num_train <= num_train:
+            raise ValueError(
+                f"num_train: found {self.num_train}, expected 0 to {num_train}, the "
+                "training networks of the zoo"
+            )
+        if self.pooling not in POOLINGS:
+            raise ValueError(
+                f"pooling: found {self.pooling!r}, expected one of "
+                f"{', '.join(POOLINGS)}"
+            )
+        if self.num_resamples < 1:
+            raise ValueError(
+                f"num_resamples: found {self.num_resamples}, expected at least 1"
+            )
 
 
 def digits() -> ExperimentConfig:
@@ -109,67 +132,3 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
             "num_resamples": 200,
         },
     )
-
-
-def check(config: ExperimentConfig) -> None:
-    """Checks what concerns several parts, and may not hold while they are replaced.
-
-    Raises:
-      ValueError: If a model or pooling is unknown, or the zoo holds too few networks.
-    """
-    unknown = sorted(set(config.models) - set(MODELS))
-    if unknown or not config.models or len(set(config.models)) < len(config.models):
-        raise ValueError(
-            f"models: found {config.models}, expected some of {', '.join(MODELS)}, "
-            "each once"
-        )
-    num_train = config.zoo.num_train
-    if not 0 <= config.num_train <= num_train:
-        raise ValueError(
-            f"num_train: found {config.num_train}, expected 0 to {num_train}, the "
-            "training networks of the zoo"
-        )
-    if config.pooling not in POOLINGS:
-        raise ValueError(
-            f"pooling: found {config.pooling!r}, expected one of {', '.join(POOLINGS)}"
-        )
-    if config.num_resamples < 1:
-        raise ValueError(
-            f"num_resamples: found {config.num_resamples}, expected at least 1"
-        )
-
-
-def from_flags(
-    name: str,
-    *,
-    smoke_test: bool,
-    file: str | None,
-    assignments: list[str],
-    values: dict[str, Any],
-) -> ExperimentConfig:
-    """Builds the configuration that command-line flags describe.
-
-    Args:
-      name: A key of `CONFIGS`.
-      smoke_test: Whether to shrink the run to minutes.
-      file: Images, None for those of the preset.
-      assignments: "path=value" strings; values in Python or plain text.
-      values: Fields by dotted path; None leaves the preset.
-
-    Raises:
-      ValueError: If an assignment is malformed or names no field, an option is out of
-        range, or the preset needs images and there are none.
-    """
-    config = CONFIGS[name]()
-    if smoke_test:
-        config = smoke(config)
-    config = common.override(
-        config, {path: value for path, value in values.items() if value is not None}
-    )
-    if file:
-        config = common.override(config, {"images": file})
-    config = common.apply_assignments(config, assignments)
-    if name != "digits" and not config.images:
-        raise ValueError(f"data: found no file, expected images for --config={name}")
-    check(config)
-    return config

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +10,13 @@ import scipy.special
 
 from experiments import common
 from experiments.metanet_accuracy import report
-from experiments.metanet_accuracy.config import ExperimentConfig, check
+from experiments.metanet_accuracy.config import CONFIGS, ExperimentConfig, smoke
 from experiments.metanet_accuracy.contenders import Contender, make_contenders
 from experiments.metanet_accuracy.networks import Networks, read_images, read_networks
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import prediction, scores
 from modmeta.metanet.zoo import classifiers
-from modmeta.runtime.checkpoint import CheckpointStore
-from modmeta.runtime.metrics import MetricWriter, read_metrics
-from modmeta.runtime.progress import ProgressMeter
+from modmeta.metanet.zoo.images import ImageError
 
 
 def train_contender(
@@ -29,22 +24,10 @@ def train_contender(
     networks: Networks,
     name: str,
     contender: Contender,
-    workdir: Path,
-    progress: ProgressMeter | None,
-    should_stop: Callable[[], bool],
-    tensorboard: bool,
+    run: common.Run,
 ) -> prediction.FitResult:
-    """Trains or resumes a model; its files go to `workdir/models/<name>`."""
-    directory = workdir / "models" / name
-    directory.mkdir(parents=True, exist_ok=True)
-    with (
-        CheckpointStore(directory / "checkpoints", max_to_keep=2) as store,
-        MetricWriter(
-            directory / "metrics.jsonl",
-            resume_step=store.latest_step,
-            tensorboard_dir=directory / "tensorboard" if tensorboard else None,
-        ) as writer,
-    ):
+    """Trains or resumes a model; its files go to `models/<name>`."""
+    with run.loop(f"models/{name}") as arguments:
         return prediction.fit(
             contender.predictor,
             prediction.accuracy_loss,
@@ -53,11 +36,8 @@ def train_contender(
             networks.splits,
             contender.training,
             seed=config.seed,
-            store=store,
-            writer=writer,
-            progress=progress,
-            should_stop=should_stop,
             description=name,
+            **arguments,
         )
 
 
@@ -137,90 +117,55 @@ def _is_taken(directory: Path) -> bool:
     return any(not entry.name.startswith(".") for entry in directory.iterdir())
 
 
-def run(
+def compute(
     config: ExperimentConfig,
-    workdir: str | Path,
+    run: common.Run,
     *,
     zoo_directory: str | Path | None = None,
-    progress: ProgressMeter | None = None,
-    tensorboard: bool = False,
-    started: float | None = None,
 ) -> dict[str, Any] | None:
-    """Runs or resumes the experiment in a working directory.
+    """Zoo, training, scores, outputs; the summary, or None if stopped.
 
     Args:
       config: The configuration.
-      workdir: Directory of the run.
-      zoo_directory: Where the zoo is or shall be; `workdir/zoo` by default.
-      progress: Progress meter.
-      tensorboard: Whether to write TensorBoard event files.
-      started: `time.perf_counter()` at which total time starts; now by default.
-
-    Returns:
-      The summary, read back if the run is finished already; None if it was asked to
-      stop and can be resumed.
+      run: The run.
+      zoo_directory: Where the zoo is or shall be; `zoo` in the directory of the run by
+        default.
 
     Raises:
-      ValueError: If parts of the configuration do not fit each other.
-      FileExistsError: If the directory holds a run of another configuration.
       ImageError: If the images are not what they should be.
       ZooError: If the zoo is damaged or of another configuration.
     """
-    started = time.perf_counter() if started is None else started
-    check(config)
-    workdir = Path(workdir)
-    directory = workdir / "zoo" if zoo_directory is None else Path(zoo_directory)
-    image_set = None
-    # Wrong images or a wrong zoo must not leave a working directory behind, and a
-    # finished run needs neither.
-    if not (workdir / common.CONFIG_FILE).exists():
-        image_set = read_images(config)
-        classifiers.split_of(config.zoo, image_set)
-        if _is_taken(directory):
-            zoo.read_spec(directory, classifiers.zoo_config(config.zoo, image_set))
-    if common.prepare_workdir(workdir, config) is common.WorkdirStatus.FINISHED:
-        return json.loads((workdir / common.SUMMARY_FILE).read_text())
-    if image_set is None:
-        image_set = read_images(config)
-    with common.stop_on_signal() as stop:
-
-        def should_stop() -> bool:
-            return stop.requested
-
-        is_complete = classifiers.generate_classifier_zoo(
-            directory,
-            config.zoo,
-            image_set,
-            progress=progress,
-            should_stop=should_stop,
-        )
-        if not is_complete:
+    directory = Path(zoo_directory or run.workdir / "zoo")
+    image_set = read_images(config)
+    classifiers.split_of(config.zoo, image_set)
+    if _is_taken(directory):
+        zoo.read_spec(directory, classifiers.zoo_config(config.zoo, image_set))
+    run.claim()
+    is_complete = classifiers.generate_classifier_zoo(
+        directory,
+        config.zoo,
+        image_set,
+        progress=run.progress,
+        should_stop=run.should_stop,
+    )
+    if not is_complete:
+        return None
+    zoo_seconds = run.seconds
+    networks = read_networks(directory, config, image_set)
+    contenders = make_contenders(config, networks)
+    results, predictions = {}, {}
+    for name, contender in contenders.items():
+        results[name] = train_contender(config, networks, name, contender, run)
+        if not results[name].is_finished:
             return None
-        zoo_seconds = time.perf_counter() - started
-        networks = read_networks(directory, config, image_set)
-        contenders = make_contenders(config, networks)
-        results, predictions = {}, {}
-        for name, contender in contenders.items():
-            results[name] = train_contender(
-                config,
-                networks,
-                name,
-                contender,
-                workdir,
-                progress,
-                should_stop,
-                tensorboard,
-            )
-            if not results[name].is_finished:
-                return None
-            outputs = prediction.predict(
-                contender.predictor,
-                results[name].params,
-                contender.source,
-                networks.splits["test"],
-                batch_size=contender.training.batch_size,
-            )
-            predictions[name] = scipy.special.expit(outputs)
+        outputs = prediction.predict(
+            contender.predictor,
+            results[name].params,
+            contender.source,
+            networks.splits["test"],
+            batch_size=contender.training.batch_size,
+        )
+        predictions[name] = scipy.special.expit(outputs)
     found = score_predictions(config, networks, predictions)
     summary = {
         "models": {
@@ -235,15 +180,25 @@ def run(
         "zoo": describe_zoo(networks),
         **{f"num_{name}": len(rows) for name, rows in networks.splits.items()},
         "zoo_seconds": zoo_seconds,
-        "seed": config.seed,
-        "config": config,
     }
-    records = {
-        name: read_metrics(workdir / "models" / name / "metrics.jsonl")
-        for name in contenders
-    }
+    records = {name: run.records(f"models/{name}") for name in contenders}
     params = {name: result.params for name, result in results.items()}
-    report.write_outputs(workdir, networks, params, predictions, records, found)
-    summary["total_seconds"] = time.perf_counter() - started
-    common.write_summary(workdir, summary)
+    report.write_outputs(run.workdir, networks, params, predictions, records, found)
     return summary
+
+
+def _check_images(preset: str, config: ExperimentConfig) -> None:
+    if preset != "digits" and not config.images:
+        raise ValueError(f"data: found no file, expected images for --config={preset}")
+
+
+EXPERIMENT = common.Experiment(
+    presets=CONFIGS,
+    smoke=smoke,
+    compute=compute,
+    format_summary=report.format_summary,
+    files="Predictions, figures",
+    shown=("loss", "valid_loss"),
+    check=_check_images,
+    refusals=(ImageError, zoo.ZooError),
+)

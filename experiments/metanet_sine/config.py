@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from experiments import common
 from modmeta.metanet.learning.contrastive import ViewConfig
@@ -82,6 +81,21 @@ class ExperimentConfig:
     num_train: int = 0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Checks what concerns several parts."""
+        num_train = self.zoo.num_train
+        if not 0 <= self.num_train <= num_train:
+            raise ValueError(
+                f"num_train: found {self.num_train}, expected 0 to {num_train}, the "
+                "training networks of the zoo"
+            )
+        smallest = min(self.num_train or num_train, self.zoo.num_valid)
+        if self.training.batch_size > smallest:
+            raise ValueError(
+                f"batch_size: found {self.training.batch_size}, expected at most "
+                f"{smallest}, the networks of the smaller split"
+            )
+
 
 def sine() -> ExperimentConfig:
     """All networks with fewer points and steps each, a small metanet; for a CPU."""
@@ -133,49 +147,3 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
             "training.batch_size": 8,
         },
     )
-
-
-def check(config: ExperimentConfig) -> None:
-    """Checks what concerns several parts, and may not hold while they are replaced.
-
-    Raises:
-      ValueError: If the zoo holds too few networks.
-    """
-    num_train = config.zoo.num_train
-    if not 0 <= config.num_train <= num_train:
-        raise ValueError(
-            f"num_train: found {config.num_train}, expected 0 to {num_train}, the "
-            "training networks of the zoo"
-        )
-    smallest = min(config.num_train or num_train, config.zoo.num_valid)
-    if config.training.batch_size > smallest:
-        raise ValueError(
-            f"batch_size: found {config.training.batch_size}, expected at most "
-            f"{smallest}, the networks of the smaller split"
-        )
-
-
-def from_flags(
-    name: str, *, smoke_test: bool, assignments: list[str], values: dict[str, Any]
-) -> ExperimentConfig:
-    """Builds the configuration that command-line flags describe.
-
-    Args:
-      name: A key of `CONFIGS`.
-      smoke_test: Whether to shrink the run to seconds.
-      assignments: "path=value" strings; values in Python or plain text.
-      values: Fields by dotted path; None leaves the preset.
-
-    Raises:
-      ValueError: If an assignment is malformed or names no field, or an option is out
-        of range.
-    """
-    config = CONFIGS[name]()
-    if smoke_test:
-        config = smoke(config)
-    config = common.override(
-        config, {path: value for path, value in values.items() if value is not None}
-    )
-    config = common.apply_assignments(config, assignments)
-    check(config)
-    return config

@@ -3,24 +3,11 @@
 python -m experiments.metanet_sine.main --config=sine --workdir=DIR
 """
 
-import time
+from absl import app, flags
 
-STARTED = time.perf_counter()
+from experiments import launcher
 
-from absl import app, flags  # noqa: E402
-
-from experiments import launcher  # noqa: E402
-from experiments.metanet_sine import config as config_lib  # noqa: E402
-
-_CONFIG = flags.DEFINE_enum(
-    "config", "sine", list(config_lib.CONFIGS), "Preset of all options."
-)
-_ZOO = flags.DEFINE_string(
-    "zoo",
-    None,
-    "Directory of the networks; they are trained where they are missing. Several runs "
-    "may share it. Default: in the working directory.",
-)
+_ZOO = launcher.define_zoo()
 _NUM_TRAIN = flags.DEFINE_integer(
     "num_train",
     None,
@@ -30,47 +17,29 @@ _NUM_TRAIN = flags.DEFINE_integer(
 _NUM_STEPS = flags.DEFINE_integer(
     "num_steps", None, "Training steps. Default: the preset's.", lower_bound=1
 )
-_COMMON = launcher.define_flags(
+_FLAGS = launcher.define_flags(
+    {
+        "sine": "all networks and a small metanetwork, for a CPU",
+        "published": "sizes of the published experiment, for a GPU",
+    },
     "training.learning_rate=1e-3",
     "experiments/metanet_sine/config.py",
     seed="Seed of everything random but the zoo (zoo.seed).",
 )
-_TENSORBOARD = launcher.define_tensorboard()
 
 
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe."""
     launcher.check_arguments(argv)
-    with launcher.usage_errors():
-        config = config_lib.from_flags(
-            _CONFIG.value,
-            smoke_test=_COMMON.smoke.value,
-            assignments=_COMMON.assignments.value,
-            values={
-                "num_train": _NUM_TRAIN.value,
-                "training.num_steps": _NUM_STEPS.value,
-                "seed": _COMMON.seed.value,
-            },
-        )
-    from experiments.metanet_sine import report, train
-    from modmeta.metanet.zoo import ZooError
-    from modmeta.runtime.progress import TqdmProgress
+    # Imported late: a wrong flag should not wait for JAX.
+    from experiments.metanet_sine.train import EXPERIMENT
 
-    with launcher.refusals(ZooError):
-        summary = train.run(
-            config,
-            _COMMON.workdir.value,
-            zoo_directory=_ZOO.value,
-            progress=TqdmProgress(["loss", "valid_loss", "valid_mse"]),
-            tensorboard=_TENSORBOARD.value,
-            started=STARTED,
-        )
-    launcher.finish(
-        summary,
-        report.format_summary,
-        "Embeddings, figures, model",
-        _COMMON.workdir.value,
+    config = launcher.configure(
+        EXPERIMENT,
+        _FLAGS,
+        {"num_train": _NUM_TRAIN.value, "training.num_steps": _NUM_STEPS.value},
     )
+    launcher.run(EXPERIMENT, config, _FLAGS, zoo_directory=_ZOO.value)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,18 +12,16 @@ import numpy as np
 
 from experiments import common
 from experiments.metanet_sine import report
-from experiments.metanet_sine.config import ExperimentConfig, check
+from experiments.metanet_sine.config import CONFIGS, ExperimentConfig, smoke
 from experiments.metanet_sine.learner import Learner, LearnerState, epoch_batches
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import contrastive
 from modmeta.metanet.parameter_graphs import tracing
 from modmeta.metanet.zoo import sine
 from modmeta.runtime import training_loop
-from modmeta.runtime.checkpoint import CheckpointStore
-from modmeta.runtime.metrics import MetricWriter, read_metrics
-from modmeta.runtime.progress import ProgressMeter
 
 SPLITS = ("train", "valid", "test")
+SHOWN = ("loss", "valid_loss", "valid_mse")
 _LABEL_COUNTS = (30, 100, 300, 1000)
 
 
@@ -112,30 +107,27 @@ def train(
     config: ExperimentConfig,
     learner: Learner,
     splits: Mapping[str, SineNetworks],
-    workdir: Path,
-    progress: ProgressMeter | None,
-    should_stop: Callable[[], bool],
-    tensorboard: bool,
+    run: common.Run,
 ) -> training_loop.TrainingOutcome:
     """Trains or resumes; checkpoints and metrics go to the working directory."""
     training = config.training
     key_init, key_views, key_valid = jax.random.split(jax.random.key(config.seed), 3)
     rows = jnp.asarray(splits["train"].rows)
     learner_state = learner.init(key_init)
-    run = RunState(learner_state, training_loop.Best.start(learner_state.params))
+    start = RunState(learner_state, training_loop.Best.start(learner_state.params))
 
-    def take_steps(run: RunState, step: int, count: int):
+    def take_steps(state: RunState, step: int, count: int):
         batches = epoch_batches(
             config.seed, len(rows), training.batch_size, step, count
         )
-        state, metrics = learner.take_steps(
-            run.learner, key_views, rows, jnp.asarray(batches), jnp.int32(step)
+        learner_state, metrics = learner.take_steps(
+            state.learner, key_views, rows, jnp.asarray(batches), jnp.int32(step)
         )
-        return run._replace(learner=state), metrics
+        return state._replace(learner=learner_state), metrics
 
-    def evaluate(run: RunState, step: int, metrics: Mapping[str, Any]):
+    def evaluate(state: RunState, step: int, metrics: Mapping[str, Any]):
         del step, metrics
-        params = run.learner.params
+        params = state.learner.params
         outcome = learner.evaluate(params, key_valid, splits["valid"].rows)
         _, _, errors = probe_scores(
             lambda rows: learner.embed(params, rows), splits, ("train", "valid")
@@ -147,28 +139,18 @@ def train(
             "valid_mse": errors["valid"],
         }
         score = outcome.loss if training.select_by == "loss" else errors["valid"]
-        return run._replace(best=run.best.update(params, score)), record, False
+        return state._replace(best=state.best.update(params, score)), record, False
 
-    with (
-        CheckpointStore(workdir / "checkpoints", max_to_keep=2) as store,
-        MetricWriter(
-            workdir / "metrics.jsonl",
-            resume_step=store.latest_step,
-            tensorboard_dir=workdir / "tensorboard" if tensorboard else None,
-        ) as writer,
-    ):
+    with run.loop() as arguments:
         return training_loop.train(
-            run,
+            start,
             take_steps,
             evaluate,
             num_steps=training.num_steps,
             num_evaluations=training.num_evaluations,
-            store=store,
-            writer=writer,
-            progress=progress,
-            should_stop=should_stop,
-            shown=("loss", "valid_loss", "valid_mse"),
+            shown=SHOWN,
             description="contrastive training",
+            **arguments,
         )
 
 
@@ -207,71 +189,43 @@ def label_curve(
     return curve
 
 
-def run(
+def compute(
     config: ExperimentConfig,
-    workdir: str | Path,
+    run: common.Run,
     *,
     zoo_directory: str | Path | None = None,
-    progress: ProgressMeter | None = None,
-    tensorboard: bool = False,
-    started: float | None = None,
 ) -> dict[str, Any] | None:
-    """Runs or resumes the experiment in a working directory.
+    """Zoo, training, probe, outputs; the summary, or None if stopped.
 
     Args:
       config: The configuration.
-      workdir: Directory of the run.
-      zoo_directory: Where the zoo is or shall be; `workdir/zoo` by default.
-      progress: Progress meter.
-      tensorboard: Whether to write TensorBoard event files.
-      started: `time.perf_counter()` at which total time starts; now by default.
-
-    Returns:
-      The summary, read back if the run is finished already; None if it was asked to
-      stop and can be resumed.
+      run: The run.
+      zoo_directory: Where the zoo is or shall be; `zoo` in the directory of the run by
+        default.
 
     Raises:
-      ValueError: If parts of the configuration do not fit each other.
-      FileExistsError: If the directory holds a run of another configuration.
       ZooError: If the zoo is damaged or of another configuration.
     """
-    started = time.perf_counter() if started is None else started
-    check(config)
-    workdir = Path(workdir)
-    directory = workdir / "zoo" if zoo_directory is None else Path(zoo_directory)
-    # A wrong zoo must not leave a working directory behind.
+    directory = Path(zoo_directory or run.workdir / "zoo")
     if (directory / zoo.ZOO_FILE).exists():
         zoo.read_spec(directory, sine.zoo_config(config.zoo))
-    if common.prepare_workdir(workdir, config) is common.WorkdirStatus.FINISHED:
-        return json.loads((workdir / common.SUMMARY_FILE).read_text())
-    with common.stop_on_signal() as stop:
-        is_complete = sine.generate_sine_zoo(
-            directory,
-            config.zoo,
-            progress=progress,
-            should_stop=lambda: stop.requested,
-        )
-        zoo_seconds = time.perf_counter() - started
-        if not is_complete:
-            return None
-        leaves, splits = load_splits(directory, config)
-        learner = build_learner(config, leaves, splits["train"].rows)
-        outcome = train(
-            config,
-            learner,
-            splits,
-            workdir,
-            progress,
-            lambda: stop.requested,
-            tensorboard,
-        )
+    run.claim()
+    is_complete = sine.generate_sine_zoo(
+        directory, config.zoo, progress=run.progress, should_stop=run.should_stop
+    )
+    zoo_seconds = run.seconds
+    if not is_complete:
+        return None
+    leaves, splits = load_splits(directory, config)
+    learner = build_learner(config, leaves, splits["train"].rows)
+    outcome = train(config, learner, splits, run)
     if not outcome.is_finished:
         return None
     params = outcome.state.run.best.params
     probe, features, errors = probe_scores(
         lambda rows: learner.embed(params, rows), splits, SPLITS
     )
-    records = read_metrics(workdir / "metrics.jsonl")
+    records = run.records()
     fit_mse = np.concatenate([splits[name].fit_mse for name in SPLITS])
     predictions = probe.predict(features["test"])
     test_errors = np.mean((predictions - splits["test"].targets) ** 2, axis=0)
@@ -296,11 +250,9 @@ def run(
         "num_steps": outcome.state.step,
         "train_seconds": outcome.state.seconds,
         "zoo_seconds": zoo_seconds,
-        "seed": config.seed,
-        "config": dataclasses.asdict(config),
     }
     report.write_outputs(
-        workdir,
+        run.workdir,
         params,
         learner.statistics,
         features["test"],
@@ -309,6 +261,15 @@ def run(
         records,
         summary["constant_mse"],
     )
-    summary["total_seconds"] = time.perf_counter() - started
-    common.write_summary(workdir, summary)
     return summary
+
+
+EXPERIMENT = common.Experiment(
+    presets=CONFIGS,
+    smoke=smoke,
+    compute=compute,
+    format_summary=report.format_summary,
+    files="Embeddings, figures, model",
+    shown=SHOWN,
+    refusals=(zoo.ZooError,),
+)

@@ -177,39 +177,15 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
     )
 
 
-def from_flags(
-    name: str,
-    *,
-    smoke_test: bool,
-    file: str | None,
-    assignments: list[str],
-    values: dict[str, Any],
-) -> ExperimentConfig:
-    """Builds the configuration that command-line flags describe.
+def values_of_file(path: str, num_train: int | None = None) -> dict[str, Any]:
+    """What a user's trajectories change, by dotted path.
 
     Args:
-      name: A key of `CONFIGS`.
-      smoke_test: Whether to shrink the run to seconds.
-      file: User's trajectories, None to simulate.
-      assignments: "path=value" strings; values in Python or plain text.
-      values: Fields by dotted path; None leaves the preset.
-
-    Raises:
-      ValueError: If an assignment is malformed or names no field.
+      path: The file or directory.
+      num_train: Systems that training may see; None for four fifths of them.
     """
-    config = CONFIGS[name]()
-    if file:
-        config = common.override(
-            config,
-            {
-                "data.file": file,
-                "data.num_train": 0,
-                "data.num_observed": 0,
-            },
-        )
-    if smoke_test:
-        config = smoke(config)
-    config = common.override(
-        config, {path: value for path, value in values.items() if value is not None}
-    )
-    return common.apply_assignments(config, assignments)
+    return {
+        "data.file": path,
+        "data.num_train": num_train or 0,
+        "data.num_observed": 0,
+    }

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.relational_inference.config import DataConfig
 from modmeta.relational import data
-from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data import DataError, TrajectoryDataset
 
 SIMULATORS: dict[str, Callable[..., TrajectoryDataset]] = {
     "springs": data.simulate_springs,
@@ -53,8 +53,8 @@ def make_datasets(config: DataConfig, seed: int) -> Datasets:
       seed: Training systems use `2 * seed`, test systems `2 * seed + 1`.
 
     Raises:
-      DataError: If a file's data are not what they should be.
-      ValueError: If fewer systems or frames are there than asked for.
+      DataError: If a file's data are not what they should be, or fewer systems or
+        frames are there than asked for.
     """
     if config.file:
         return _split_file(data.load(config.file), config, seed)
@@ -107,7 +107,7 @@ def _split_file(dataset: TrajectoryDataset, config: DataConfig, seed: int) -> Da
     num_predicted = min(config.num_predicted, num_frames // 4)
     num_observed = config.num_observed or num_frames - num_predicted
     if not 3 <= num_observed <= num_frames:
-        raise ValueError(
+        raise DataError(
             f"num_observed: found {num_observed}, expected 3 to the {num_frames} "
             f"frames of {config.file}"
         )
@@ -116,7 +116,7 @@ def _split_file(dataset: TrajectoryDataset, config: DataConfig, seed: int) -> Da
     num_tasks = dataset.num_tasks
     num_train = config.num_train
     if num_train > num_tasks:
-        raise ValueError(
+        raise DataError(
             f"num_train: found {num_train}, expected at most the {num_tasks} systems "
             f"of {config.file}"
         )

@@ -3,23 +3,15 @@
 python -m experiments.relational_inference.main --config=springs --workdir=DIR
 """
 
-import time
+from absl import app, flags
 
-STARTED = time.perf_counter()
+from experiments import launcher
 
-from absl import app, flags  # noqa: E402
-
-from experiments import launcher  # noqa: E402
-from experiments.relational_inference import config as config_lib  # noqa: E402
-
-_CONFIG = flags.DEFINE_enum(
-    "config", "springs", list(config_lib.CONFIGS), "System and preset of all options."
-)
 _DATA = flags.DEFINE_string(
     "data",
     None,
     "Your trajectories: an .npz file with `states` [tasks, time, nodes, features], or "
-    "a directory with loc_*/vel_*/edges_* .npy files. Simulated if absent.",
+    "a directory with loc_*/vel_*/edges_* .npy files. Default: they are simulated.",
 )
 _NUM_TRAIN = flags.DEFINE_integer(
     "num_train",
@@ -54,7 +46,9 @@ _PRIOR = flags.DEFINE_enum(
     "prior", "none", ["none", "symmetric"], "Structural prior of the search."
 )
 _MODEL = flags.DEFINE_string(
-    "model", None, "A model.npz to test on the data instead of training one."
+    "model",
+    None,
+    "A model.npz to test on the data instead of training one. Default: one is trained.",
 )
 _NUM_DEVICES = flags.DEFINE_integer(
     "num_devices",
@@ -72,51 +66,57 @@ _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
     "host:port of the first of several processes, the same for all, or 'auto' on a "
-    "cluster that JAX knows. Needs --model; the first process writes.",
+    "cluster that JAX knows. Needs --model; the first process writes. Default: one "
+    "process.",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Number of processes, with --coordinator.", lower_bound=1
+    "num_processes",
+    None,
+    "Number of processes, with --coordinator. Default: what the cluster says.",
+    lower_bound=1,
 )
 _PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "Which process this is, with --coordinator.", lower_bound=0
+    "process_id",
+    None,
+    "Which process this is, from 0, with --coordinator. Default: what the cluster "
+    "says.",
+    lower_bound=0,
 )
-_COMMON = launcher.define_flags(
+_FLAGS = launcher.define_flags(
+    {
+        "springs": "five bodies, springs between half of the pairs",
+        "charged": "five charged particles",
+        "kuramoto": "five phase oscillators",
+    },
     "bouncegrad.learning_rate=1e-3",
     "experiments/relational_inference/config.py",
 )
-_TENSORBOARD = launcher.define_tensorboard()
 
 
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe."""
     launcher.check_arguments(argv)
     with launcher.usage_errors():
-        config = config_lib.from_flags(
-            _CONFIG.value,
-            smoke_test=_COMMON.smoke.value,
-            file=_DATA.value,
-            assignments=_COMMON.assignments.value,
-            values={
-                "data.num_train": _NUM_TRAIN.value,
-                "data.num_test": _NUM_TEST.value,
-                "data.num_nodes": launcher.integers(_NUM_NODES),
-                "data.mean_degree": _MEAN_DEGREE.value,
-                "modules.num_relations": _NUM_RELATIONS.value,
-                "bouncegrad.num_steps": _NUM_STEPS.value,
-                "energy.prior": _PRIOR.value,
-                "model": _MODEL.value,
-                "seed": _COMMON.seed.value,
-            },
-        )
         _check_processes()
+        num_nodes = launcher.integers(_NUM_NODES)
     # Imported late: a wrong flag should not wait for JAX.
-    from experiments.relational_inference import report, train
-    from experiments.relational_inference.trained import ModelMismatchError
-    from modmeta.relational.data import DataError
+    from experiments.relational_inference.config import values_of_file
+    from experiments.relational_inference.train import EXPERIMENT
     from modmeta.runtime import devices
-    from modmeta.runtime.checkpoint import CheckpointMismatchError
-    from modmeta.runtime.progress import TqdmProgress
 
+    values = {
+        "data.num_train": _NUM_TRAIN.value,
+        "data.num_test": _NUM_TEST.value,
+        "data.num_nodes": num_nodes,
+        "data.mean_degree": _MEAN_DEGREE.value,
+        "modules.num_relations": _NUM_RELATIONS.value,
+        "bouncegrad.num_steps": _NUM_STEPS.value,
+        "energy.prior": _PRIOR.value,
+        "model": _MODEL.value,
+    }
+    if _DATA.value:
+        values |= values_of_file(_DATA.value, _NUM_TRAIN.value)
+    config = launcher.configure(EXPERIMENT, _FLAGS, values)
     mesh = None
     with launcher.usage_errors():
         if _COORDINATOR.value:
@@ -125,20 +125,7 @@ def main(argv: list[str]) -> None:
             mesh = devices.build_mesh(
                 _NUM_DEVICES.value, num_chain_groups=_NUM_CHAIN_GROUPS.value
             )
-    with launcher.refusals(CheckpointMismatchError, DataError, ModelMismatchError):
-        summary = train.run(
-            config,
-            _COMMON.workdir.value,
-            mesh=mesh,
-            progress=TqdmProgress(["loss", "valid_energy", "temperature"]),
-            tensorboard=_TENSORBOARD.value,
-            started=STARTED,
-        )
-    if not devices.is_first_process():
-        return
-    launcher.finish(
-        summary, report.format_summary, "Edges, figures, model", _COMMON.workdir.value
-    )
+    launcher.run(EXPERIMENT, config, _FLAGS, mesh=mesh)
 
 
 def _check_processes() -> None:

@@ -244,7 +244,7 @@ def _search_curves(
     num_proposals = cold.num_proposals.mean() / options.num_chains
     proposals = num_proposals * np.arange(1, options.num_steps + 1) / options.num_steps
     kinds = ("uniform", "learned")
-    has_head = model.proposal.encoder != "none"
+    has_head = model.network.proposal.encoder != "none"
     is_learned = has_head and options.learned
     curves = {kinds[is_learned]: cold.best_energies[:num_curves]}
     if has_head:

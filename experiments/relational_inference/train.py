@@ -7,10 +7,8 @@ processes every one of them searches and scores, and the first one writes.
 from __future__ import annotations
 
 import dataclasses
-import json
-import time
+import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,31 +17,64 @@ from jax.sharding import Mesh
 
 from experiments import common
 from experiments.relational_inference import report, trained
-from experiments.relational_inference.config import ExperimentConfig
+from experiments.relational_inference.config import CONFIGS, ExperimentConfig, smoke
 from experiments.relational_inference.datasets import Datasets, make_datasets
 from experiments.relational_inference.meta_test import meta_test
+from modmeta.relational.data import DataError
 from modmeta.relational.evaluation import scores
-from modmeta.relational.inference import infer
+from modmeta.relational.inference import infer, memory
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.structures import TaskStructures
 from modmeta.relational.training import meta_training, setup
 from modmeta.relational.training.meta_training import TrainResult
 from modmeta.runtime import devices
-from modmeta.runtime.checkpoint import CheckpointStore
-from modmeta.runtime.metrics import MetricWriter, read_metrics
-from modmeta.runtime.progress import ProgressMeter
+
+
+def check_memory(
+    config: ExperimentConfig,
+    datasets: Datasets,
+    model: RelationalModel,
+    mesh: Mesh | None = None,
+) -> None:
+    """Refuses, before anything is trained, a meta-test that would not fit.
+
+    Raises:
+      MemoryError: If it would not fit into memory.
+      DataError: If the search refuses systems of these sizes.
+    """
+    observed = datasets.observed
+    batches = all_batches(
+        observed.num_nodes, config.memory.batch_size, model.candidate_edges(observed)
+    )
+    num_groups = 1 if mesh is None else mesh.shape[devices.CHAINS]
+    try:
+        memory.check(
+            model,
+            memory.budget_of(batches.supergraph),
+            observed.num_frames,
+            config.inference,
+            num_chains=-(-config.inference.num_chains // num_groups),
+        )
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def meta_train(
     config: ExperimentConfig,
     datasets: Datasets,
-    workdir: Path,
-    progress: ProgressMeter | None,
-    should_stop: Callable[[], bool],
-    tensorboard: bool,
+    run: common.Run,
+    check: Callable[[RelationalModel], None],
 ) -> tuple[RelationalModel, TrainResult]:
-    """Trains or resumes; checkpoints and metrics go to the working directory."""
+    """Trains or resumes; checkpoints and metrics go to the directory of the run.
+
+    Args:
+      config: The configuration.
+      datasets: Its data.
+      run: The run.
+      check: Refuses what could not be done with the model, before it is trained.
+    """
     train_set, valid_set = setup.split_validation(
         datasets.train.without_labels(), config.seed
     )
@@ -56,6 +87,7 @@ def meta_train(
         baseline=config.baseline,
         compress=config.compress,
     )
+    check(model)
     observed = datasets.observed
     label_metrics = None
     if observed.edges is not None:
@@ -63,27 +95,19 @@ def meta_train(
         def label_metrics(found):
             return scores.label_scores(found, observed, model.num_relations)
 
-    with CheckpointStore(workdir / "checkpoints", max_to_keep=2) as store:
-        with MetricWriter(
-            workdir / "metrics.jsonl",
-            resume_step=store.latest_step,
-            tensorboard_dir=workdir / "tensorboard" if tensorboard else None,
-        ) as writer:
-            result = meta_training.train(
-                model,
-                params,
-                train_set,
-                valid_set,
-                config.bouncegrad,
-                config.training,
-                seed=config.seed,
-                warm_set=observed.without_labels(),
-                store=store,
-                writer=writer,
-                progress=progress,
-                should_stop=should_stop,
-                label_metrics=label_metrics,
-            )
+    with run.loop() as arguments:
+        result = meta_training.train(
+            model,
+            params,
+            train_set,
+            valid_set,
+            config.bouncegrad,
+            config.training,
+            seed=config.seed,
+            warm_set=observed.without_labels(),
+            label_metrics=label_metrics,
+            **arguments,
+        )
     return model, result
 
 
@@ -104,14 +128,16 @@ class Trained(NamedTuple):
 
 
 def _trained(
-    config: ExperimentConfig, datasets: Datasets, *options: Any
+    config: ExperimentConfig, datasets: Datasets, run: common.Run, mesh: Mesh | None
 ) -> Trained | None:
     """Loads the model that the configuration names, or trains one; None if stopped."""
+    check = functools.partial(check_memory, config, datasets, mesh=mesh)
     if config.model:
         model, params = trained.load(config.model, datasets.observed)
         model = dataclasses.replace(model, **config.search_options)
+        check(model)
         return Trained(model, params, None, {})
-    model, result = meta_train(config, datasets, *options)
+    model, result = meta_train(config, datasets, run, check)
     if not result.is_finished:
         return None
     warm = result.state.followed["warm"]
@@ -124,72 +150,34 @@ def _trained(
     return Trained(model, result.params, warm, summary)
 
 
-def _claim(
-    config: ExperimentConfig, workdir: Path
-) -> tuple[common.WorkdirStatus, Datasets | None]:
-    """Claims the directory; also the data, if they were looked at for that."""
-    # Bad data must not leave a working directory behind, and a finished run need not
-    # wait for data.
-    datasets = None
-    if not (workdir / common.CONFIG_FILE).exists():
-        datasets = make_datasets(config.data, config.seed)
-    return common.prepare_workdir(workdir, config), datasets
-
-
-def run(
-    config: ExperimentConfig,
-    workdir: str | Path,
-    *,
-    mesh: Mesh | None = None,
-    progress: ProgressMeter | None = None,
-    tensorboard: bool = False,
-    started: float | None = None,
+def compute(
+    config: ExperimentConfig, run: common.Run, *, mesh: Mesh | None = None
 ) -> dict[str, Any] | None:
-    """Runs or resumes the experiment in a working directory.
+    """Training or a trained model, meta-test, outputs; the summary, or None if stopped.
 
     Args:
       config: The configuration.
-      workdir: Directory of the run; with several processes that of the first one.
+      run: The run.
       mesh: Devices that share the meta-test, see `modmeta.runtime.devices`; None for
         one. It does not change the results.
-      progress: Progress meter.
-      tensorboard: Whether to write TensorBoard event files.
-      started: `time.perf_counter()` at which total time starts; now by default.
-
-    Returns:
-      The summary, read back if the run is finished already (None in all processes but
-      the first); None if training was asked to stop and can be resumed.
 
     Raises:
-      FileExistsError: If the directory holds a run of another configuration.
       DataError: If the data are not what they should be.
-      ValueError: If several processes were to train, or the model does not fit.
+      ModelMismatchError: If the model does not fit the data.
+      MemoryError: If the meta-test would not fit into memory.
+      ValueError: If several processes were to train.
     """
-    started = time.perf_counter() if started is None else started
-    workdir = Path(workdir)
-    is_first = devices.is_first_process()
     if jax.process_count() > 1 and not config.model:
         raise ValueError(
             f"model: found none with {jax.process_count()} processes, expected a "
             "trained one: training runs on one device"
         )
-    status, datasets = common.WorkdirStatus.NEW, None
-    if is_first:
-        status, datasets = _claim(config, workdir)
-    if devices.from_first_process(status is common.WorkdirStatus.FINISHED):
-        if not is_first:
-            return None
-        return json.loads((workdir / common.SUMMARY_FILE).read_text())
-    if datasets is None:
-        datasets = make_datasets(config.data, config.seed)
-    with common.stop_on_signal() as stop:
-        found = _trained(
-            config, datasets, workdir, progress, lambda: stop.requested, tensorboard
-        )
-        if found is None:
-            return None
-        model, params = found.model, found.params
-        outcome = meta_test(config, datasets, model, params, found.warm, mesh)
+    datasets = make_datasets(config.data, config.seed)
+    found = _trained(config, datasets, run, mesh)
+    if found is None:
+        return None
+    model, params = found.model, found.params
+    outcome = meta_test(config, datasets, model, params, found.warm, mesh)
     everything = outcome.cold
     exported = datasets.observed
     if datasets.everything is not None:
@@ -213,15 +201,27 @@ def run(
         "num_proposal_parameters": int(
             sum(np.size(leaf) for leaf in jax.tree.leaves(params.proposal))
         ),
-        "seed": config.seed,
-        "config": config,
     }
-    if is_first:
-        records = [] if config.model else read_metrics(workdir / "metrics.jsonl")
+    if run.is_first:
         report.write_outputs(
-            workdir, model, params, datasets, outcome, exported, everything, records
+            run.directory(),
+            model,
+            params,
+            datasets,
+            outcome,
+            exported,
+            everything,
+            [] if config.model else run.records(),
         )
-    summary["total_seconds"] = time.perf_counter() - started
-    if is_first:
-        common.write_summary(workdir, summary)
     return summary
+
+
+EXPERIMENT = common.Experiment(
+    presets=CONFIGS,
+    smoke=smoke,
+    compute=compute,
+    format_summary=report.format_summary,
+    files="Edges, figures, model",
+    shown=("loss", "valid_energy", "temperature"),
+    refusals=(DataError, trained.ModelMismatchError),
+)

@@ -41,7 +41,7 @@ def load(path: str, observed: TrajectoryDataset) -> tuple[RelationalModel, Model
         )
     pair = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
     expected = jax.eval_shape(
-        lambda: model.init(
+        lambda: model.network.init(
             jax.random.key(0), params.preprocessing, pair, observed.num_frames
         )
     )

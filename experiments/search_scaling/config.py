@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from experiments import common
 from experiments.relational_inference import config as relational_config
@@ -135,6 +134,20 @@ class ExperimentConfig:
     model: str = ""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Checks that systems of every size can be simulated and searched."""
+        if self.training.data.file:
+            raise ValueError(
+                f"file: found {self.training.data.file}, expected none: systems of "
+                "other sizes are simulated"
+            )
+        energy = self.training.energy
+        if energy.couples_receivers:
+            raise ValueError(
+                f"energy: found {energy}, expected independent receivers: form "
+                "'one_step' without prior"
+            )
+
 
 # Training on them, whatever the system.
 _SMALL_SYSTEMS = {
@@ -212,27 +225,3 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
             "measurement.chunk_size": 12,
         },
     )
-
-
-def from_flags(
-    name: str, *, smoke_test: bool, assignments: list[str], values: dict[str, Any]
-) -> ExperimentConfig:
-    """Builds the configuration that command-line flags describe.
-
-    Args:
-      name: A key of `CONFIGS`.
-      smoke_test: Whether to shrink the run to seconds.
-      assignments: "path=value" strings; values in Python or plain text.
-      values: Fields by dotted path; None leaves the preset.
-
-    Raises:
-      ValueError: If an assignment is malformed or names no field, or an option is out
-        of range.
-    """
-    config = CONFIGS[name]()
-    if smoke_test:
-        config = smoke(config)
-    config = common.override(
-        config, {path: value for path, value in values.items() if value is not None}
-    )
-    return common.apply_assignments(config, assignments)

@@ -3,22 +3,15 @@
 python -m experiments.search_scaling.main --config=springs --workdir=DIR
 """
 
-import time
+from absl import app, flags
 
-STARTED = time.perf_counter()
+from experiments import launcher
 
-from absl import app, flags  # noqa: E402
-
-from experiments import launcher  # noqa: E402
-from experiments.search_scaling import config as config_lib  # noqa: E402
-
-_CONFIG = flags.DEFINE_enum(
-    "config", "springs", list(config_lib.CONFIGS), "System and preset of all options."
-)
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "model.npz of a relational_inference run on small systems; trained if absent.",
+    "model.npz of a relational_inference run on small systems. Default: one is "
+    "trained first.",
 )
 _NUM_PROBLEMS = flags.DEFINE_integer(
     "num_problems",
@@ -33,7 +26,12 @@ _MEAN_DEGREE = flags.DEFINE_float(
     "pair. Default: 2; charges have none.",
     lower_bound=0.0,
 )
-_COMMON = launcher.define_flags(
+_FLAGS = launcher.define_flags(
+    {
+        "springs": "springs, two per entity",
+        "charged": "charges, which attract or repel all others",
+        "kuramoto": "phase oscillators, two couplings per entity",
+    },
     "measurement.num_chains=4",
     "experiments/search_scaling/config.py",
 )
@@ -42,34 +40,20 @@ _COMMON = launcher.define_flags(
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe."""
     launcher.check_arguments(argv)
-    with launcher.usage_errors():
-        config = config_lib.from_flags(
-            _CONFIG.value,
-            smoke_test=_COMMON.smoke.value,
-            assignments=_COMMON.assignments.value,
-            values={
-                "model": _MODEL.value,
-                "systems.num_problems": _NUM_PROBLEMS.value,
-                "training.data.mean_degree": _MEAN_DEGREE.value,
-                "seed": _COMMON.seed.value,
-                "training.seed": _COMMON.seed.value,
-            },
-        )
-    from experiments.relational_inference.trained import ModelMismatchError
-    from experiments.search_scaling import report, run
-    from modmeta.runtime.checkpoint import CheckpointMismatchError
-    from modmeta.runtime.progress import TqdmProgress
+    # Imported late: a wrong flag should not wait for JAX.
+    from experiments.search_scaling.run import EXPERIMENT
 
-    with launcher.refusals(CheckpointMismatchError, ModelMismatchError):
-        summary = run.run(
-            config,
-            _COMMON.workdir.value,
-            progress=TqdmProgress(["loss", "valid_energy", "entities"]),
-            started=STARTED,
-        )
-    launcher.finish(
-        summary, report.format_summary, "Curves, figures", _COMMON.workdir.value
+    config = launcher.configure(
+        EXPERIMENT,
+        _FLAGS,
+        {
+            "model": _MODEL.value,
+            "systems.num_problems": _NUM_PROBLEMS.value,
+            "training.data.mean_degree": _MEAN_DEGREE.value,
+            "training.seed": _FLAGS.seed.value,
+        },
     )
+    launcher.run(EXPERIMENT, config, _FLAGS)
 
 
 if __name__ == "__main__":

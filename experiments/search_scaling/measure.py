@@ -21,14 +21,15 @@ from experiments.search_scaling import problems as problems_lib
 from experiments.search_scaling.config import MeasurementConfig
 from experiments.search_scaling.problems import SizedProblems
 from modmeta import search
+from modmeta.graphs import supergraphs
 from modmeta.relational.inference import memory
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.moves import build_algorithm
 from modmeta.relational.inference.problems import Problems
+from modmeta.relational.tasks import structures
 
 UNIFORM, LEARNED, OWN = "uniform", "learned", "own moves"
-_TEMPERATURE_DRAWS = 8
 _ENUMERATED_AT_ONCE = 32
 
 
@@ -53,7 +54,9 @@ def kinds_of(name: str, model: RelationalModel) -> tuple[str, ...]:
     """The kinds of proposals that a search can be run with."""
     if not search.spec_of(name).uses_logits:
         return (OWN,)
-    return (UNIFORM,) if model.proposal.encoder == "none" else (UNIFORM, LEARNED)
+    return (
+        (UNIFORM,) if model.network.proposal.encoder == "none" else (UNIFORM, LEARNED)
+    )
 
 
 def recorded_proposals(budget: int, num_points: int) -> np.ndarray:
@@ -65,6 +68,38 @@ def num_structures(problems: SizedProblems) -> int:
     """Structures of one receiver."""
     bank = problems.model.bank.config
     return bank.num_relations ** (problems.size - 1) * bank.num_node_modules
+
+
+def check_memory(
+    model: RelationalModel,
+    name: str,
+    config: MeasurementConfig,
+    *,
+    size: int,
+    num_systems: int,
+    num_frames: int,
+) -> None:
+    """Refuses, before anything is trained, a search that would not fit.
+
+    Args:
+      model: The model.
+      name: A registered search.
+      config: Options.
+      size: Entities per system.
+      num_systems: Systems of this size.
+      num_frames: Observed frames.
+
+    Raises:
+      MemoryError: If the messages of a chunk would not fit into memory.
+    """
+    sizes = [size] * num_systems
+    memory.check(
+        model,
+        supergraphs.padding_budget(sizes, num_systems),
+        num_frames,
+        InferenceConfig(algorithm=name, num_chains=config.num_chains),
+        receiver_chunk=min(config.chunk_size, size * num_systems),
+    )
 
 
 def run(
@@ -87,17 +122,7 @@ def run(
 
     Returns:
       The curves, or None if asked to stop.
-
-    Raises:
-      MemoryError: If the messages of a chunk would not fit into memory.
     """
-    memory.check(
-        problems.model,
-        memory.budget_of(problems.supergraph),
-        problems.states.shape[1],
-        InferenceConfig(algorithm=name, num_chains=config.num_chains),
-        receiver_chunk=min(config.chunk_size, problems.num_problems),
-    )
     budget = config.budget(problems.size)
     grid = jnp.asarray(recorded_proposals(budget, config.num_points))
     if kind != LEARNED:
@@ -181,8 +206,8 @@ def _search(
 
     def step(index, state, key, data, candidates, initial):
         fraction = state.num_proposals / (config.annealed_fraction * budget)
-        decay = jnp.log(config.final_temperature / initial)
-        temperature = initial * jnp.exp(jnp.minimum(fraction, 1.0) * decay)
+        cooling = search.geometric_curve(initial, config.final_temperature)
+        temperature = cooling(jnp.minimum(fraction, 1.0))
         state, _ = algorithm.step(
             jax.random.fold_in(key, index),
             state,
@@ -230,13 +255,12 @@ def _search(
 def _random_structure(
     rng_key: jax.Array, model: RelationalModel, candidates: search.Candidates
 ) -> search.Structure:
-    key_edges, key_node = jax.random.split(rng_key)
-    shape = candidates.slot_mask.shape
-    edges = jax.random.randint(key_edges, shape, 0, model.num_relations, jnp.int32)
-    nodes = jax.random.randint(
-        key_node, shape[:1], 0, model.bank.config.num_node_modules, jnp.int32
+    return structures.random_structure(
+        rng_key,
+        candidates.slot_mask,
+        model.num_relations,
+        model.bank.config.num_node_modules,
     )
-    return search.Structure(jnp.where(candidates.slot_mask, edges, 0), nodes)
 
 
 def _initial_temperature(
@@ -249,7 +273,7 @@ def _initial_temperature(
     """That of the configuration, or the spread of a few random energies, in nats."""
     if config.initial_temperature:
         return jnp.float32(config.initial_temperature)
-    keys = jax.random.split(rng_key, _TEMPERATURE_DRAWS)
+    keys = jax.random.split(rng_key, search.SPREAD_DRAWS)
     energies = jax.lax.map(
         lambda key: (
             search.init(
@@ -258,8 +282,7 @@ def _initial_temperature(
         ),
         keys,
     )
-    energies = jnp.where(jnp.isfinite(energies), energies, jnp.nan)
-    return jnp.maximum(jnp.nan_to_num(jnp.nanstd(energies)), config.final_temperature)
+    return search.spread_temperature(energies, config.final_temperature)
 
 
 def exact_minima(problems: SizedProblems, config: MeasurementConfig) -> np.ndarray:

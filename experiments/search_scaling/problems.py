@@ -64,13 +64,8 @@ def simulate(
       seed: Training systems use even seeds, these an odd one for every size.
 
     Raises:
-      ValueError: If the systems come from a file, or the size is too small.
+      ValueError: If the size is too small.
     """
-    if like.file:
-        raise ValueError(
-            f"file: found {like.file}, expected none: systems of other sizes are "
-            "simulated"
-        )
     return datasets.simulate(
         dataclasses.replace(like, num_nodes=(size,)),
         2 * (1000 * seed + size) + 1,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from experiments.relational_inference import train as relational_train
 from experiments.relational_inference import trained
 from experiments.relational_inference.datasets import make_datasets
 from experiments.search_scaling import measure, problems, report, scores
-from experiments.search_scaling.config import ExperimentConfig
+from experiments.search_scaling.config import CONFIGS, ExperimentConfig, smoke
 from experiments.search_scaling.measure import Curves
 from experiments.search_scaling.problems import SizedProblems
 from modmeta.relational.data import TrajectoryDataset
@@ -30,7 +28,6 @@ from modmeta.relational.inference import artifacts
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
 from modmeta.runtime.files import atomic_write
-from modmeta.runtime.progress import NoProgress, ProgressMeter
 from modmeta.search import SEARCHES
 
 MODEL_FILE = "model.npz"
@@ -38,22 +35,16 @@ CURVES_DIRECTORY = "curves"
 
 
 def _model(
-    config: ExperimentConfig,
-    like: TrajectoryDataset,
-    workdir: Path,
-    progress: ProgressMeter | None,
-    should_stop: Callable[[], bool],
+    config: ExperimentConfig, like: TrajectoryDataset, run: common.Run
 ) -> tuple[RelationalModel, ModelParams] | None:
     """Loads the model of the configuration or of this run, or trains it first."""
-    path = Path(config.model) if config.model else workdir / MODEL_FILE
+    path = Path(config.model) if config.model else run.workdir / MODEL_FILE
     if not config.model and not path.exists():
         model, result = relational_train.meta_train(
             config.training,
             make_datasets(config.training.data, config.training.seed),
-            workdir,
-            progress,
-            should_stop,
-            False,
+            run,
+            functools.partial(_check_memory, config),
         )
         if not result.is_finished:
             return None
@@ -89,89 +80,74 @@ def _stages(
     ]
 
 
-def run(
-    config: ExperimentConfig,
-    workdir: str | Path,
-    *,
-    progress: ProgressMeter | None = None,
-    started: float | None = None,
-) -> dict[str, Any] | None:
-    """Runs or resumes the experiment in a working directory.
+def _check_memory(config: ExperimentConfig, model: RelationalModel) -> None:
+    """Refuses searches that would not fit, before the first of them."""
+    for size in config.systems.sizes:
+        for name in dict.fromkeys(name for name, _ in _stages(config, model, size)):
+            measure.check_memory(
+                model,
+                name,
+                config.measurement,
+                size=size,
+                num_systems=config.systems.num_systems(size),
+                num_frames=config.training.data.num_observed,
+            )
 
-    Args:
-      config: The configuration.
-      workdir: Directory of the run.
-      progress: Progress meter.
-      started: `time.perf_counter()` at which total time starts; now by default.
 
-    Returns:
-      The summary, read back if the run is finished already; None if it was asked to
-      stop and can be resumed.
+def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
+    """A model, all searches, scores, figures; the summary, or None if stopped.
 
     Raises:
-      FileExistsError: If the directory holds a run of another configuration.
       FileNotFoundError: If there is no such model.
-      ValueError: If the model does not fit the systems.
+      MemoryError: If a search would not fit into memory.
+      ModelMismatchError: If the model does not fit the systems.
     """
-    started = time.perf_counter() if started is None else started
-    workdir = Path(workdir)
     options, data = config.measurement, config.training.data
     sizes = config.systems.sizes
-    smallest = None
-    if not (workdir / common.CONFIG_FILE).exists():
-        # A wrong model must not leave a working directory behind.
-        smallest = problems.simulate(config.systems, data, sizes[0], config.seed)
-        if config.model:
-            trained.load(config.model, smallest)
-    if common.prepare_workdir(workdir, config) is common.WorkdirStatus.FINISHED:
-        return json.loads((workdir / common.SUMMARY_FILE).read_text())
-    (workdir / CURVES_DIRECTORY).mkdir(exist_ok=True)
-    if smallest is None:
-        smallest = problems.simulate(config.systems, data, sizes[0], config.seed)
+    smallest = problems.simulate(config.systems, data, sizes[0], config.seed)
+    found = _model(config, smallest, run)
+    if found is None:
+        return None
+    model, params = found
+    _check_memory(config, model)
+    directory = run.directory(CURVES_DIRECTORY)
 
     runs: dict[int, dict[tuple[str, str], Curves]] = {}
     best: dict[int, np.ndarray] = {}
     exact: dict[int, np.ndarray] = {}
     sized: dict[int, SizedProblems] = {}
-    progress = progress or NoProgress()
-    with common.stop_on_signal() as stop:
-        found = _model(config, smallest, workdir, progress, lambda: stop.requested)
-        if found is None:
-            return None
-        model, params = found
-        stages = {size: _stages(config, model, size) for size in sizes}
-        progress.start(sum(map(len, stages.values())), description="searches")
-        num_done = 0
-        for size in sizes:
-            dataset = smallest
-            if size != sizes[0]:
-                dataset = problems.simulate(config.systems, data, size, config.seed)
-            sized[size] = problems.prepare(model, params, dataset)
-            rng_key = jax.random.fold_in(jax.random.key(config.seed), size)
-            runs[size] = {}
-            for name, kind in stages[size]:
-                path = f"{size}_{name}_{kind.replace(' ', '_')}.npz"
-                curves = _stage(
-                    workdir / CURVES_DIRECTORY / path,
-                    functools.partial(
-                        measure.run,
-                        rng_key,
-                        sized[size],
-                        name,
-                        kind,
-                        options,
-                        lambda: stop.requested,
-                    ),
-                )
-                if curves is None:
-                    return None
-                runs[size][name, kind] = curves
-                num_done += 1
-                progress.update(num_done, {"entities": size})
-            if measure.num_structures(sized[size]) <= options.max_enumerated:
-                exact[size] = measure.exact_minima(sized[size], options)
-            best[size] = scores.best_known(runs[size], exact.get(size))
-        progress.close()
+    stages = {size: _stages(config, model, size) for size in sizes}
+    run.progress.start(sum(map(len, stages.values())), description="searches")
+    num_done = 0
+    for size in sizes:
+        dataset = smallest
+        if size != sizes[0]:
+            dataset = problems.simulate(config.systems, data, size, config.seed)
+        sized[size] = problems.prepare(model, params, dataset)
+        rng_key = jax.random.fold_in(jax.random.key(config.seed), size)
+        runs[size] = {}
+        for name, kind in stages[size]:
+            curves = _stage(
+                directory / f"{size}_{name}_{kind.replace(' ', '_')}.npz",
+                functools.partial(
+                    measure.run,
+                    rng_key,
+                    sized[size],
+                    name,
+                    kind,
+                    options,
+                    run.should_stop,
+                ),
+            )
+            if curves is None:
+                return None
+            runs[size][name, kind] = curves
+            num_done += 1
+            run.progress.update(num_done, {"entities": size})
+        if measure.num_structures(sized[size]) <= options.max_enumerated:
+            exact[size] = measure.exact_minima(sized[size], options)
+        best[size] = scores.best_known(runs[size], exact.get(size))
+    run.progress.close()
 
     names = scores.module_names(runs)
     scored = {
@@ -209,10 +185,17 @@ def run(
             for size in sizes
         },
         "module_names": names,
-        "seed": config.seed,
-        "config": config,
     }
-    report.write_figures(workdir, scored, speedups)
-    summary["total_seconds"] = time.perf_counter() - started
-    common.write_summary(workdir, summary)
+    report.write_figures(run.workdir, scored, speedups)
     return summary
+
+
+EXPERIMENT = common.Experiment(
+    presets=CONFIGS,
+    smoke=smoke,
+    compute=compute,
+    format_summary=report.format_summary,
+    files="Curves, figures",
+    shown=("loss", "valid_energy", "entities"),
+    refusals=(trained.ModelMismatchError,),
+)

@@ -81,7 +81,7 @@ def config(tmp_path_factory):
 def finished(tmp_path_factory, config):
     """A finished run: its directory and summary."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
-    return workdir, train.run(config, workdir)
+    return workdir, run(config, workdir)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,10 @@ def found(finished):
     """Its `predictions.npz`."""
     with np.load(finished[0] / "predictions.npz") as file:
         return dict(file)
+
+
+def run(config, workdir, **options):
+    return common.run(train.EXPERIMENT, config, workdir, **options)
 
 
 def launch(script, *flags):
@@ -262,10 +266,10 @@ def test_finished_run_is_reported_at_once(finished, config, monkeypatch):
         raise AssertionError("a finished run needs no zoo")
 
     monkeypatch.setattr(classifiers, "generate_classifier_zoo", generate)
-    assert train.run(config, workdir) == common.as_json(summary)
+    assert run(config, workdir) == common.as_json(summary)
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     with pytest.raises(FileExistsError, match="a finished run of another conf"):
-        train.run(dataclasses.replace(config, seed=1), workdir)
+        run(dataclasses.replace(config, seed=1), workdir)
 
 
 def assert_same_run(found, path, expected, whole):
@@ -323,7 +327,7 @@ def test_killed_launcher_goes_on_to_the_same_end(finished, config, tmp_path):
     }
     assert steps == {"gmn": [2, 4, 6], "deep_sets": [2, 4]}
     assert not (workdir / "summary.json").exists()
-    assert_same_run(train.run(config, workdir), workdir, expected, whole)
+    assert_same_run(run(config, workdir), workdir, expected, whole)
 
 
 def test_run_stopped_within_the_zoo_and_within_training(
@@ -342,14 +346,14 @@ def test_run_stopped_within_the_zoo_and_within_training(
 
     with monkeypatch.context() as patch:
         patch.setattr(classifiers, "flatten", signalled(classifiers.flatten))
-        assert train.run(config, tmp_path) is None
+        assert run(config, tmp_path) is None
     assert len(list((tmp_path / "zoo").glob("*.npz"))) == 1
     with monkeypatch.context() as patch:
         patch.setattr(CheckpointStore, "save", signalled(CheckpointStore.save))
-        assert train.run(config, tmp_path) is None
+        assert run(config, tmp_path) is None
     assert not (tmp_path / "summary.json").exists()
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"gmn"}
-    assert_same_run(train.run(config, tmp_path), tmp_path, expected, whole)
+    assert_same_run(run(config, tmp_path), tmp_path, expected, whole)
 
 
 def test_zoo_is_shared_by_runs(finished, config, tmp_path):
@@ -359,7 +363,7 @@ def test_zoo_is_shared_by_runs(finished, config, tmp_path):
     other = dataclasses.replace(
         config, num_train=6, seed=1, models=("statistics", "architecture")
     )
-    summary = train.run(other, tmp_path / "run", zoo_directory=directory)
+    summary = run(other, tmp_path / "run", zoo_directory=directory)
     assert summary["num_train"] == 6 and summary["num_test"] == 10
     assert tuple(summary["models"]) == ("statistics", "architecture")
     assert before == {path: path.stat().st_mtime_ns for path in directory.iterdir()}
@@ -367,24 +371,24 @@ def test_zoo_is_shared_by_runs(finished, config, tmp_path):
 
 
 def test_wrong_zoos_and_images_leave_no_directory_behind(finished, config, tmp_path):
-    run, directory = tmp_path / "run", finished[0] / "zoo"
+    workdir, directory = tmp_path / "run", finished[0] / "zoo"
     changed = common.override(config, {"zoo.seed": 7})
     with pytest.raises(zoo.ZooError, match="seed: found 0, expected 7"):
-        train.run(changed, run, zoo_directory=directory)
+        run(changed, workdir, zoo_directory=directory)
     shifted = dataclasses.replace(
         config, images=write_images(tmp_path / "shifted.npz", offset=1.0)
     )
     with pytest.raises(zoo.ZooError, match="images: found .*, expected"):
-        train.run(shifted, run, zoo_directory=directory)
+        run(shifted, workdir, zoo_directory=directory)
     with pytest.raises(zoo.ZooError, match="zoo.json: found no file, expected a zoo"):
-        train.run(config, run, zoo_directory=tmp_path)
+        run(config, workdir, zoo_directory=tmp_path)
     missing = dataclasses.replace(config, images=str(tmp_path / "none.npz"))
     with pytest.raises(images.ImageError, match="none.npz: found no file"):
-        train.run(missing, run)
+        run(missing, workdir)
     many = common.override(config, {"zoo.num_train_images": 111})
     with pytest.raises(images.ImageError, match="num_train: found 111, expected 1 to"):
-        train.run(many, run)
-    assert not run.exists()
+        run(many, workdir)
+    assert not workdir.exists()
 
 
 def test_damaged_zoo_is_named(finished, config, tmp_path):
@@ -395,4 +399,4 @@ def test_damaged_zoo_is_named(finished, config, tmp_path):
     chunk = sorted(directory.glob("deep_sets*.npz"))[0]
     chunk.write_bytes(chunk.read_bytes()[:-100])
     with pytest.raises(zoo.ZooError, match=f"{chunk.name}: found a damaged file"):
-        train.run(config, tmp_path / "run", zoo_directory=directory)
+        run(config, tmp_path / "run", zoo_directory=directory)

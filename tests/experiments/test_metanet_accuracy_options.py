@@ -7,16 +7,17 @@ import pytest
 
 from experiments import common
 from experiments.metanet_accuracy import config as config_lib
+from experiments.metanet_accuracy import train
 from modmeta.metanet.zoo import classifiers
 
 
 def flags(name="digits", *, assignments=(), file=None, smoke_test=False, **values):
-    return config_lib.from_flags(
+    return common.configure(
+        train.EXPERIMENT,
         name,
-        smoke_test=smoke_test,
-        file=file,
-        assignments=list(assignments),
-        values=values,
+        smoke=smoke_test,
+        assignments=assignments,
+        values={"images": file, **values},
     )
 
 

@@ -43,7 +43,11 @@ CONFIG = config_lib.smoke(config_lib.sine())
 def finished(tmp_path_factory):
     """A finished run: its directory and summary."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
-    return workdir, train.run(CONFIG, workdir)
+    return workdir, run(CONFIG, workdir)
+
+
+def run(config, workdir, **options):
+    return common.run(train.EXPERIMENT, config, workdir, **options)
 
 
 def launch(*flags, script=None):
@@ -170,13 +174,13 @@ def test_finished_run_is_reported_at_once(finished, monkeypatch):
         raise AssertionError("a finished run needs no zoo")
 
     monkeypatch.setattr(sine, "generate_sine_zoo", generate)
-    assert train.run(CONFIG, workdir) == common.as_json(summary)
+    assert run(CONFIG, workdir) == common.as_json(summary)
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
 
 
 def test_another_configuration_is_refused(finished):
     with pytest.raises(FileExistsError, match="a finished run of another conf"):
-        train.run(dataclasses.replace(CONFIG, seed=1), finished[0])
+        run(dataclasses.replace(CONFIG, seed=1), finished[0])
 
 
 KILLED = """
@@ -222,7 +226,7 @@ def test_killed_launcher_goes_on_to_the_same_end(finished, tmp_path):
     steps = [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")]
     assert steps == [4, 8]
     assert not (tmp_path / "summary.json").exists()
-    assert_same_run(train.run(CONFIG, tmp_path), tmp_path, expected, whole)
+    assert_same_run(run(CONFIG, tmp_path), tmp_path, expected, whole)
 
 
 def test_run_stopped_within_the_zoo_and_within_training(
@@ -241,16 +245,16 @@ def test_run_stopped_within_the_zoo_and_within_training(
 
     with monkeypatch.context() as patch:
         patch.setattr(sine, "train_networks", signalled(sine.train_networks))
-        assert train.run(CONFIG, tmp_path) is None
+        assert run(CONFIG, tmp_path) is None
     names = {path.name for path in (tmp_path / "zoo").iterdir()}
     assert names == {"zoo.json", "sine-000000.npz"}
     with monkeypatch.context() as patch:
         patch.setattr(CheckpointStore, "save", signalled(CheckpointStore.save))
-        assert train.run(CONFIG, tmp_path) is None
+        assert run(CONFIG, tmp_path) is None
     assert not (tmp_path / "summary.json").exists()
     steps = [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")]
     assert steps == [4]
-    assert_same_run(train.run(CONFIG, tmp_path), tmp_path, expected, whole)
+    assert_same_run(run(CONFIG, tmp_path), tmp_path, expected, whole)
 
 
 def test_zoo_is_shared_by_runs(finished, tmp_path):
@@ -258,7 +262,7 @@ def test_zoo_is_shared_by_runs(finished, tmp_path):
     directory = finished[0] / "zoo"
     before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
     config = dataclasses.replace(CONFIG, num_train=20, seed=1)
-    summary = train.run(config, tmp_path / "run", zoo_directory=directory)
+    summary = run(config, tmp_path / "run", zoo_directory=directory)
     assert summary["num_train"] == 20
     assert set(summary["label_curve"]) == {20}
     assert before == {path: path.stat().st_mtime_ns for path in directory.iterdir()}
@@ -268,7 +272,7 @@ def test_zoo_is_shared_by_runs(finished, tmp_path):
 def test_zoo_that_does_not_fit_leaves_no_directory_behind(finished, tmp_path):
     config = common.override(CONFIG, {"zoo.num_points": 17})
     with pytest.raises(zoo.ZooError, match="num_points: found 16, expected 17"):
-        train.run(config, tmp_path / "run", zoo_directory=finished[0] / "zoo")
+        run(config, tmp_path / "run", zoo_directory=finished[0] / "zoo")
     assert not (tmp_path / "run").exists()
 
 
@@ -278,11 +282,11 @@ def test_damaged_zoo_is_named(finished, tmp_path):
     for path in (finished[0] / "zoo").iterdir():
         (directory / path.name).write_bytes(path.read_bytes()[:-100])
     with pytest.raises(zoo.ZooError, match="zoo.json: found damaged JSON"):
-        train.run(CONFIG, tmp_path / "run", zoo_directory=directory)
+        run(CONFIG, tmp_path / "run", zoo_directory=directory)
     whole = (finished[0] / "zoo" / "zoo.json").read_bytes()
     (directory / "zoo.json").write_bytes(whole)
     with pytest.raises(zoo.ZooError, match="sine-000000.npz: found a damaged file"):
-        train.run(CONFIG, tmp_path / "run", zoo_directory=directory)
+        run(CONFIG, tmp_path / "run", zoo_directory=directory)
 
 
 def test_batches_cover_every_epoch_once():
@@ -296,8 +300,8 @@ def test_batches_cover_every_epoch_once():
 
 
 def flags(name="sine", *, assignments=(), **values):
-    return config_lib.from_flags(
-        name, smoke_test=False, assignments=list(assignments), values=values
+    return common.configure(
+        train.EXPERIMENT, name, assignments=assignments, values=values
     )
 
 

@@ -57,7 +57,11 @@ def small_config(**values):
 def finished(tmp_path_factory):
     """A finished run: its configuration, directory and summary."""
     config, workdir = small_config(), tmp_path_factory.mktemp("runs") / "finished"
-    return config, workdir, train.run(config, workdir)
+    return config, workdir, run(config, workdir)
+
+
+def run(config, workdir, **options):
+    return common.run(train.EXPERIMENT, config, workdir, **options)
 
 
 def launch(*flags, script=None):
@@ -175,7 +179,7 @@ def test_finished_run_is_reported_at_once(finished, monkeypatch):
         raise AssertionError("a finished run needs no data")
 
     monkeypatch.setattr(train, "make_datasets", make_datasets)
-    assert train.run(config, workdir) == common.as_json(summary)
+    assert run(config, workdir) == common.as_json(summary)
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
 
 
@@ -184,7 +188,7 @@ def test_trained_model_on_two_devices(finished, tmp_path):
     config, workdir, expected = finished
     path = str(workdir / "model.npz")
     config = dataclasses.replace(config, model=path)
-    summary = train.run(config, tmp_path / "run", mesh=devices.build_mesh(2))
+    summary = run(config, tmp_path / "run", mesh=devices.build_mesh(2))
     names = {file.name for file in (tmp_path / "run").iterdir()}
     trained = {"metrics.jsonl", "checkpoints", "learning_curves.png"}
     assert names == FILES - trained
@@ -210,7 +214,7 @@ def test_trained_model_under_another_search_without_samples(finished, tmp_path):
             "inference.num_samples": 0,
         },
     )
-    summary = train.run(config, tmp_path / "run")
+    summary = run(config, tmp_path / "run")
     assert summary["test_energy"] <= expected["test_energy"] + 1e-4
     assert "brier_score" in expected and "brier_score" not in summary
     assert not (tmp_path / "run" / "calibration.png").exists()
@@ -230,13 +234,13 @@ def test_model_for_other_data_is_refused(finished, tmp_path, values, message):
     config, workdir, _ = finished
     config = common.override(config, {"model": str(workdir / "model.npz"), **values})
     with pytest.raises(ValueError, match=message):
-        train.run(config, tmp_path / "run")
+        run(config, tmp_path / "run")
 
 
 def test_another_configuration_is_refused(finished):
     config, workdir, _ = finished
     with pytest.raises(FileExistsError, match="a finished run of another conf"):
-        train.run(dataclasses.replace(config, seed=1), workdir)
+        run(dataclasses.replace(config, seed=1), workdir)
 
 
 KILLED = """
@@ -272,7 +276,7 @@ def test_killed_launcher_goes_on_to_the_same_end(finished, tmp_path):
     assert steps == [10, 20]
     assert not (tmp_path / "summary.json").exists()
 
-    summary = train.run(config, tmp_path)
+    summary = run(config, tmp_path)
     found, wanted = common.as_json(summary), common.as_json(expected)
     for clock in CLOCKS:
         assert found.pop(clock) > 0.0
@@ -299,9 +303,9 @@ def test_polite_stop_leaves_a_run_to_resume(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "meta_train", signalled)
     config = small_config()
-    assert train.run(config, tmp_path) is None
+    assert run(config, tmp_path) is None
     assert not (tmp_path / "summary.json").exists()
-    status = common.prepare_workdir(tmp_path, config)
+    status = common.inspect_workdir(tmp_path, config)
     assert status is common.WorkdirStatus.INTERRUPTED
     assert not read_metrics(tmp_path / "metrics.jsonl")
 
@@ -322,19 +326,23 @@ def users_file(tmp_path):
 
 
 def file_config(path):
-    return config_lib.from_flags(
+    return common.configure(
+        train.EXPERIMENT,
         "springs",
-        smoke_test=True,
-        file=path,
+        smoke=True,
         assignments=["inference.num_steps=8", "bouncegrad.gradient_frames=8"],
-        values={"bouncegrad.num_steps": 8, "seed": None},
+        values={
+            "bouncegrad.num_steps": 8,
+            "seed": None,
+            **config_lib.values_of_file(path),
+        },
     )
 
 
 def test_users_file_without_labels(users_file, tmp_path):
     config = file_config(users_file(frame_interval=np.float64(0.5)))
     assert config.bouncegrad.num_steps == 8 and config.seed == 0
-    summary = train.run(config, tmp_path / "run")
+    summary = run(config, tmp_path / "run")
     assert not [name for name in summary if "accuracy" in name]
     assert {"mse_true_graph", "brier_score"}.isdisjoint(summary)
     # Five frames are held back, a quarter of them, and a fifth of the systems.
@@ -356,7 +364,7 @@ def test_bad_file_leaves_no_directory_behind(users_file, tmp_path):
     with pytest.raises(
         DataError, match=r"mine.npz: states: found nan at index \[5, 6, 1, 2\]"
     ):
-        train.run(config, tmp_path / "run")
+        run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -374,8 +382,8 @@ def test_more_than_the_file_holds(users_file, field, value, message):
 
 
 def flags(name="springs", *, assignments=(), **values):
-    return config_lib.from_flags(
-        name, smoke_test=False, file=None, assignments=list(assignments), values=values
+    return common.configure(
+        train.EXPERIMENT, name, assignments=assignments, values=values
     )
 
 
@@ -434,11 +442,11 @@ def test_wrong_assignments(assignment, message):
 
 
 def test_search_that_cannot_minimise_the_energy_is_refused():
-    with pytest.raises(ValueError, match="energy: found 'rollout' with the search"):
+    with pytest.raises(ValueError, match="energy.residuals: found None.*integer_l"):
         flags(
             assignments=[
                 "inference.algorithm=integer_least_squares",
-                "search.energy=rollout",
+                "energy.form=rollout",
             ]
         )
 

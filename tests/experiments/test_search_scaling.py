@@ -7,6 +7,7 @@ curves that the run leaves behind, compilations counted, stopping and going on.
 import collections
 import dataclasses
 import json
+import shutil
 import types
 
 import jax
@@ -56,6 +57,10 @@ STAGES[4] = STAGES[3] - {("enumeration", OWN)}
 CLOCKS = ("total_seconds", "seconds")
 
 
+def run_experiment(config, workdir):
+    return common.run(run.EXPERIMENT, config, workdir)
+
+
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory):
     """A model with random modules and a head that is sure of itself."""
@@ -85,7 +90,7 @@ def finished(tmp_path_factory, model_path):
     config = common.override(config_lib.springs(), {**VALUES, "model": model_path})
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     before = measure._search._cache_size()
-    summary = run.run(config, workdir)
+    summary = run_experiment(config, workdir)
     return config, workdir, summary, measure._search._cache_size() - before
 
 
@@ -275,7 +280,7 @@ def test_stopped_run_goes_on_with_the_missing_stage(finished, monkeypatch, tmp_p
         return compute(*arguments[:-1], lambda: len(calls) > 1)
 
     monkeypatch.setattr(measure, "run", stopped)
-    assert run.run(config, tmp_path) is None
+    assert run_experiment(config, tmp_path) is None
     assert calls == [("simulated_annealing", kind) for kind in (UNIFORM, LEARNED)]
     assert [path.name for path in (tmp_path / "curves").iterdir()] == [
         "3_simulated_annealing_uniform.npz"
@@ -288,13 +293,13 @@ def test_stopped_run_goes_on_with_the_missing_stage(finished, monkeypatch, tmp_p
             (tmp_path / "curves" / path.name).write_bytes(path.read_bytes())
     calls.clear()
     monkeypatch.setattr(measure, "run", lambda *a: calls.append(a[2:4]) or compute(*a))
-    summary = common.as_json(run.run(config, tmp_path))
+    summary = common.as_json(run_experiment(config, tmp_path))
     assert calls == [("gibbs", OWN)]
     assert without_clocks(summary) == without_clocks(common.as_json(expected))
     # A finished run is read back.
-    assert run.run(config, tmp_path) == summary and len(calls) == 1
+    assert run_experiment(config, tmp_path) == summary and len(calls) == 1
     with pytest.raises(FileExistsError, match="a finished run of another conf"):
-        run.run(dataclasses.replace(config, seed=1), tmp_path)
+        run_experiment(dataclasses.replace(config, seed=1), tmp_path)
 
 
 def without_clocks(tree):
@@ -339,7 +344,7 @@ def test_where_learning_helps(found, helps_up_to, stops_at):
         str(size): {"factor": factor, "kind": kind}
         for size, (factor, kind) in zip((5, 10, 20, 50), found, strict=True)
     }
-    assert scores._where_it_helps(by_size) == {
+    assert scores.where_it_helps(by_size) == {
         "helps_up_to": helps_up_to,
         "stops_helping_at": stops_at,
     }
@@ -403,12 +408,12 @@ def test_training_comes_first(finished, monkeypatch, model_path, tmp_path):
         {"model": "", "training.data.num_train": 16, "training.data.num_test": 4},
     )
     monkeypatch.setattr(run.relational_train, "meta_train", Training(model_path, False))
-    assert run.run(config, tmp_path) is None
+    assert run_experiment(config, tmp_path) is None
     assert not (tmp_path / "model.npz").exists()
     monkeypatch.setattr(run.relational_train, "meta_train", Training(model_path, True))
-    for path in (workdir / "curves").iterdir():
-        (tmp_path / "curves" / path.name).write_bytes(path.read_bytes())
-    summary = run.run(config, tmp_path)
+    shutil.copytree(workdir / "curves", tmp_path / "curves")
+    common.claim_workdir(tmp_path, config)
+    summary = run_experiment(config, tmp_path)
     assert (tmp_path / "model.npz").exists()
     found, wanted = (
         without_clocks(common.as_json(s)["searches"]) for s in (summary, expected)
@@ -433,9 +438,7 @@ def test_training_comes_first(finished, monkeypatch, model_path, tmp_path):
 )
 def test_impossible_options(values, message):
     with pytest.raises(ValueError, match=message):
-        config_lib.from_flags(
-            "springs", smoke_test=False, assignments=[], values=values
-        )
+        common.configure(run.EXPERIMENT, "springs", values=values)
 
 
 def test_models_and_systems_that_do_not_fit(finished, model_path, tmp_path):
@@ -448,9 +451,11 @@ def test_models_and_systems_that_do_not_fit(finished, model_path, tmp_path):
         ({"model": str(tmp_path / "no.npz")}, FileNotFoundError, "no.npz"),
     ):
         with pytest.raises(error, match=message):
-            run.run(common.override(config, values), tmp_path / "run")
+            run_experiment(common.override(config, values), tmp_path / "run")
         assert not (tmp_path / "run").exists()
     model, params = artifacts.load_model(model_path)
     model = dataclasses.replace(model, energy=EnergyConfig(prior="symmetric"))
-    with pytest.raises(ValueError, match="search: found prior 'symmetric'"):
+    with pytest.raises(
+        ValueError, match="energy: found EnergyConfig.*prior='symmetric'"
+    ):
         problems.prepare(model, params, None)
