@@ -103,8 +103,9 @@ def test_new_then_stopped_then_finished(experiment, folder, tmp_path):
     flags = ("--smoke", f"--workdir={workdir}")
     finished = launch(folder, *flags)
     assert finished.returncode == 0, finished.stderr[-2000:]
+    rows = [line.split() for line in finished.stdout.splitlines()]
     for level, accuracy in whole["edge_accuracy"].items():
-        assert f"{level:>5}" in finished.stdout and f"{accuracy:.4f}" in finished.stdout
+        assert [level, f"{accuracy:.4f}"] in rows
     other = launch(folder, *flags, "--set=inference.algorithm=gibbs")
     assert other.returncode == 1 and "Traceback" not in other.stderr
     assert other.stderr.splitlines()[-3:] == [
