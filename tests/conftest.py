@@ -1,5 +1,9 @@
+import ctypes
+import gc
 import importlib.metadata
 import os
+import pathlib
+import sys
 
 # These variables are read when jax is imported, hence before the imports below.
 _XLA_FLAGS = {"--xla_force_host_platform_device_count": "2"}
@@ -13,6 +17,9 @@ for _name, _value in _XLA_FLAGS.items():
 # Tests compile much and compute little; also in the processes that they start.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Else every thread of the compiler keeps a heap of its own; read by the workers.
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -28,6 +35,7 @@ hypothesis.settings.load_profile("modmeta")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_WORKERS] = {}
     cache = getattr(config, "cache", None)
     if cache is not None:
         os.environ.setdefault(
@@ -38,6 +46,89 @@ def pytest_configure(config: pytest.Config) -> None:
     import jax
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# What a worker may take at most: four of them fit a laptop of 16 GB, two one of 8 GB.
+# The kernel allows a process 65,530 memory maps; every compiled program keeps some.
+_MAX_GIGABYTES = 2.5
+_MAX_MAPS = 20_000
+_WORKERS = pytest.StashKey[dict[str, tuple[float, int]]]()
+
+
+def _count_maps() -> int:
+    """Memory maps of this process; 0 where that cannot be told."""
+    maps = pathlib.Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
+
+
+def _peak_gigabytes() -> float:
+    """Largest memory that this process ever had; 0 where that cannot be told."""
+    if sys.platform != "linux":
+        return 0.0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _drop_programs() -> None:
+    """Gives back what compiled programs hold, with the caches that hold them."""
+    import jax
+
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("tests", "modmeta", "experiments"):
+            for value in list(vars(module).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None):
+    result = yield
+    if nextitem is None or nextitem.path != item.path:
+        # Fixtures of the file are gone by now; its maps were never more than now.
+        _, maps = item.config.stash[_WORKERS].get("", (0.0, 0))
+        maps = max(maps, _count_maps())
+        item.config.stash[_WORKERS][""] = (_peak_gigabytes(), maps)
+        _drop_programs()
+    return result
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error) -> None:
+    del error
+    found = getattr(node, "workeroutput", {}).get("modmeta_usage")
+    if found is not None:
+        node.config.stash[_WORKERS][node.gateway.id] = tuple(found)
+
+
+def _largest(config: pytest.Config) -> tuple[float, int]:
+    usages = config.stash[_WORKERS].values() or [(0.0, 0)]
+    return tuple(max(column) for column in zip(*usages, strict=True))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    gigabytes, maps = _largest(session.config)
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["modmeta_usage"] = (gigabytes, maps)
+    elif gigabytes > _MAX_GIGABYTES or maps > _MAX_MAPS:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    gigabytes, maps = _largest(config)
+    if not gigabytes:
+        return
+    line = f"largest worker: {gigabytes:.1f} GB, {maps:,} memory maps"
+    if gigabytes > _MAX_GIGABYTES or maps > _MAX_MAPS:
+        line += f": FAILED, more than {_MAX_GIGABYTES} GB or {_MAX_MAPS:,} maps"
+    terminalreporter.write_line(line)
 
 
 @pytest.fixture

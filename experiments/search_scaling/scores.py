@@ -186,7 +186,7 @@ def summarize(
                 by_share["sizes"][str(size)] = found._asdict()
     for by_share in speedups.values():
         for found in by_share.values():
-            found.update(_where_it_helps(found["sizes"]))
+            found.update(where_it_helps(found["sizes"]))
     return searches, speedups
 
 
@@ -199,7 +199,7 @@ def _helps(found: Mapping[str, Any]) -> bool | None:
     return None
 
 
-def _where_it_helps(by_size: Mapping[str, Mapping[str, Any]]) -> dict[str, int | None]:
+def where_it_helps(by_size: Mapping[str, Mapping[str, Any]]) -> dict[str, int | None]:
     """Largest size at which learning helps; where it is known to help no longer."""
     verdicts = {int(size): _helps(found) for size, found in by_size.items()}
     helped = [size for size, helps in verdicts.items() if helps]

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
+from modmeta.graphs.edges import index_array
+
 GraphsTuple = jraph.GraphsTuple
 
 
@@ -59,7 +61,7 @@ def single_graph(nodes, edges, senders, receivers) -> jraph.GraphsTuple:
     Raises:
       ValueError: If the receivers are not sorted.
     """
-    receivers = np.asarray(receivers, np.int32)
+    receivers = index_array(receivers)
     if (np.diff(receivers) < 0).any():
         raise ValueError("receivers: found an unsorted array, expected rising order")
     num_nodes = jax.tree.leaves(nodes)[0].shape[0]
@@ -67,10 +69,10 @@ def single_graph(nodes, edges, senders, receivers) -> jraph.GraphsTuple:
         nodes=nodes,
         edges=edges,
         globals=GraphGlobals(is_real=np.ones(1, bool)),
-        senders=np.asarray(senders, np.int32),
+        senders=index_array(senders),
         receivers=receivers,
-        n_node=np.array([num_nodes], np.int32),
-        n_edge=np.array([len(receivers)], np.int32),
+        n_node=index_array([num_nodes]),
+        n_edge=index_array([len(receivers)]),
     )
 
 
@@ -128,7 +130,7 @@ def batch_graphs(
         batch = jraph.pad_with_graphs(batch, *budget)
     index_fields = ("senders", "receivers", "n_node", "n_edge")
     return batch._replace(
-        **{name: np.asarray(getattr(batch, name), np.int32) for name in index_fields}
+        **{name: index_array(getattr(batch, name)) for name in index_fields}
     )
 
 
@@ -139,7 +141,7 @@ def node_graphs(graph: jraph.GraphsTuple) -> np.ndarray | jax.Array:
 
 def edge_graphs(graph: jraph.GraphsTuple) -> np.ndarray | jax.Array:
     """The graph `[E]` that every edge belongs to, in rising order."""
-    return _owners(graph.n_edge, graph.senders.shape[0])
+    return _owners(graph.n_edge, jax.tree.leaves(graph.senders)[0].shape[0])
 
 
 def _owners(counts, total: int):

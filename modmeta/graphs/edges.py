@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
+import numpy.typing as npt
+
+Array = np.ndarray | jax.Array
+"""NumPy where a graph is built, JAX inside compiled functions."""
 
 Edges = tuple[np.ndarray, np.ndarray]
 """`(senders, receivers)`, each `[edges]`, as positions of nodes in their system."""
 
 EdgeLists = Sequence[Edges] | Callable[[int], Edges]
 """Edges of every system, or a function that makes them from its number of nodes."""
+
+
+def index_array(values: npt.ArrayLike) -> Any:
+    """Indices as int32 on the host; Jraph's annotations know device arrays alone."""
+    return np.asarray(values, np.int32)
 
 
 def fully_connected(num_nodes: int) -> Edges:

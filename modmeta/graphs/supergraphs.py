@@ -15,7 +15,7 @@ import jax
 import jraph
 import numpy as np
 
-from modmeta.graphs.edges import EdgeLists, Edges, edges_of
+from modmeta.graphs.edges import Array, EdgeLists, Edges, edges_of, index_array
 from modmeta.graphs.edges import fully_connected as fully_connected
 
 
@@ -62,16 +62,16 @@ class SuperGraph(NamedTuple):
     """
 
     graph: jraph.GraphsTuple
-    node_system: jax.Array
-    node_entity: jax.Array
-    node_mask: jax.Array
-    slot_edges: jax.Array
-    slot_senders: jax.Array
-    slot_entities: jax.Array
-    slot_mask: jax.Array
-    reverse_slots: jax.Array
-    system_nodes: jax.Array
-    system_mask: jax.Array
+    node_system: Array
+    node_entity: Array
+    node_mask: Array
+    slot_edges: Array
+    slot_senders: Array
+    slot_entities: Array
+    slot_mask: Array
+    reverse_slots: Array
+    system_nodes: Array
+    system_mask: Array
 
 
 def _max_degree(edges: Sequence[Edges]) -> int:
@@ -170,10 +170,10 @@ def _build_supergraph(
                 nodes=None,
                 edges=None,
                 globals=None,
-                senders=np.asarray(senders, np.int32),
-                receivers=np.asarray(receivers, np.int32),
-                n_node=np.array([size], np.int32),
-                n_edge=np.array([len(senders)], np.int32),
+                senders=index_array(senders),
+                receivers=index_array(receivers),
+                n_node=index_array([size]),
+                n_edge=index_array([len(senders)]),
             )
             for size, (senders, receivers) in zip(sizes, edges, strict=True)
         ]
@@ -181,7 +181,7 @@ def _build_supergraph(
     graph = jraph.pad_with_graphs(
         batched, budget.num_nodes, budget.num_edges, budget.num_systems + 1
     )
-    graph = jax.tree.map(lambda leaf: np.asarray(leaf, np.int32), graph)
+    graph = jax.tree.map(index_array, graph)
     return _index_tables(graph, sizes, budget)
 
 
@@ -199,8 +199,8 @@ def _index_tables(
         np.arange(num_real_nodes) - offsets[node_system[:num_real_nodes]]
     )
 
-    senders = graph.senders[:num_real_edges]
-    receivers = graph.receivers[:num_real_edges]
+    senders = np.asarray(graph.senders)[:num_real_edges]
+    receivers = np.asarray(graph.receivers)[:num_real_edges]
     order = np.lexsort((senders, receivers))
     degree = np.bincount(receivers, minlength=budget.num_nodes)
     first = np.concatenate([[0], np.cumsum(degree)[:-1]])

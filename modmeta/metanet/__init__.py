@@ -10,6 +10,9 @@ from modmeta.metanet.parameter_graphs.errors import (
     UnsupportedLayerError as UnsupportedLayerError,
 )
 from modmeta.metanet.parameter_graphs.registry import register_rule as register_rule
+from modmeta.metanet.parameter_graphs.registry import (
+    unregister_rule as unregister_rule,
+)
 from modmeta.metanet.parameter_graphs.symmetries import (
     permute_parameters as permute_parameters,
 )
@@ -40,4 +43,5 @@ __all__ = [
     "sample_symmetry",
     "to_graph",
     "trace",
+    "unregister_rule",
 ]

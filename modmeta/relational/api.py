@@ -108,7 +108,8 @@ class RelationalInference:
             np.asarray, self.params.preprocessing.normalization
         )
         states = denormalize(normalization, normalized)
-        return np.where(self.dataset.node_mask[:, None, :, None], states, 0.0)
+        node_mask = np.asarray(self.dataset.node_mask)
+        return np.where(node_mask[:, None, :, None], states, 0.0)
 
     def plot(self, num_systems: int = 4, num_steps: int = 20) -> dict[str, Any]:
         """Figures of the relations and of the predicted trajectories.
@@ -123,12 +124,13 @@ class RelationalInference:
         from modmeta.relational import figures
 
         labels, names = self.dataset.edges, None
-        if labels is not None:
+        num_labels = self.dataset.num_relations
+        if labels is not None and num_labels is not None:
             names = match_labels(
                 self.edges,
                 labels,
                 self.model.num_relations,
-                self.dataset.num_relations,
+                num_labels,
             )
         spec = self.dataset.features
         return {
@@ -154,9 +156,10 @@ class RelationalInference:
         """One `networkx.DiGraph` per system, sender to receiver."""
         from modmeta.relational.evaluation import export
 
-        return export.edges_to_networkx(
+        graphs = export.edges_to_networkx(
             self.edges, self.probabilities, node_mask=self.dataset.node_mask
         )
+        return graphs if isinstance(graphs, list) else [graphs]
 
     def to_csv(self, path: str) -> None:
         """Writes one line per edge: system, sender, receiver, relation, probabilities.

@@ -306,7 +306,8 @@ def save_artifact(
     }
     text = json.dumps(header, allow_nan=False)
     with atomic_write(path) as file:
-        np.savez(file, **{_HEADER: np.array(text)}, **entries)
+        content: dict[str, Any] = {_HEADER: np.array(text), **entries}
+        np.savez(file, **content)
 
 
 def load_artifact(
@@ -412,5 +413,5 @@ def _decode_leaf(place: str, entry: np.ndarray, schema: Mapping[str, Any]) -> An
             f"{expected[1]}{expected[0]}."
         )
     if "prng" in schema:
-        return jax.random.wrap_key_data(entry, impl=schema["prng"])
+        return jax.random.wrap_key_data(jax.numpy.asarray(entry), impl=schema["prng"])
     return entry

@@ -81,9 +81,11 @@ def legend_outside(
     figure: Figure, handles: list[Any], place: str, title: str | None = None
 ) -> None:
     """Adds one legend for all axes of a figure, "upper" or "lower" of them."""
+    # Unknown to the type stubs of matplotlib.
+    location: Any = f"outside {place} center"
     figure.legend(
         handles=handles,
-        loc=f"outside {place} center",
+        loc=location,
         ncols=min(len(handles), 4),
         frameon=False,
         title=title,

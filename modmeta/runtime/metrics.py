@@ -107,7 +107,7 @@ class MetricWriter:
             )
         if "step" in metrics:
             raise ValueError('A metric cannot be named "step".')
-        record = {"step": step}
+        record: dict[str, bool | float | int | str] = {"step": step}
         for name, value in metrics.items():
             try:
                 record[name] = as_json_scalar(value)

@@ -116,6 +116,7 @@ from modmeta.search.registry import check_energy as check_energy
 from modmeta.search.registry import options_of as options_of
 from modmeta.search.registry import register as register
 from modmeta.search.registry import spec_of as spec_of
+from modmeta.search.registry import unregister as unregister
 from modmeta.search.run import run_search as run_search
 from modmeta.search.run import sample_marginals as sample_marginals
 from modmeta.search.schedules import SPREAD_DRAWS as SPREAD_DRAWS
@@ -189,5 +190,6 @@ __all__ = [
     "straight_through",
     "testing",
     "traits_of",
+    "unregister",
     "worsening_acceptance",
 ]

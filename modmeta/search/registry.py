@@ -183,6 +183,18 @@ def register(name: str, spec: SearchSpec) -> None:
     _SEARCHES[name] = spec
 
 
+def unregister(name: str) -> None:
+    """Forgets a search, so that its name can be given to another one.
+
+    What was built by that name before stays as it is.
+
+    Raises:
+      ValueError: If there is no such search.
+    """
+    spec_of(name)
+    del _SEARCHES[name]
+
+
 def spec_of(name: str) -> SearchSpec:
     """What the registry knows of a search.
 

@@ -372,7 +372,7 @@ def _check_eager(
 def _check_needs(
     algorithm: base.SearchAlgorithm, problem: _Problem, spec: registry.SearchSpec
 ) -> None:
-    lacking = {
+    lacking: dict[str, dict[str, Any]] = {
         "independent_receivers": {"is_local": False},
         "relaxed": {"relaxed": None},
         "residuals": {"residuals": None},

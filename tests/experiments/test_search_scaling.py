@@ -344,7 +344,7 @@ def test_where_learning_helps(found, helps_up_to, stops_at):
         str(size): {"factor": factor, "kind": kind}
         for size, (factor, kind) in zip((5, 10, 20, 50), found, strict=True)
     }
-    assert scores._where_it_helps(by_size) == {
+    assert scores.where_it_helps(by_size) == {
         "helps_up_to": helps_up_to,
         "stops_helping_at": stops_at,
     }

@@ -31,11 +31,12 @@ SCHEDULES = {
 
 
 @pytest.fixture
-def own_registry(monkeypatch):
+def own_registry():
     """Searches registered by a test are gone after it."""
-    searches = dict(search.SEARCHES)
-    monkeypatch.setattr(registry, "_SEARCHES", searches)
-    return searches
+    before = set(search.SEARCHES)
+    yield
+    for name in set(search.SEARCHES) - before:
+        search.unregister(name)
 
 
 def build(name, **options):
@@ -249,6 +250,16 @@ def test_register_refuses(own_registry):
     assert list(search.SEARCHES) == NAMES
     with pytest.raises(TypeError):
         search.SEARCHES["new"] = search.SearchSpec(search.gibbs)
+
+
+def test_the_name_of_a_forgotten_search_is_free(own_registry):
+    for builder in (search.gibbs, search.mean_field):
+        search.register("new", search.SearchSpec(builder))
+        assert search.spec_of("new").build is builder
+        search.unregister("new")
+        assert "new" not in search.SEARCHES
+    with pytest.raises(ValueError, match="search: found 'new', expected one of"):
+        search.unregister("new")
 
 
 def test_check_energy_names_all_that_is_missing():

@@ -117,12 +117,12 @@ def test_every_rung_of_the_ladder_samples_its_own_boltzmann():
 
 
 def test_a_wrong_exchange_is_seen(monkeypatch):
-    exchange = parallel_tempering._exchange
+    exchange = parallel_tempering.exchange
 
     def always(rng_key, energies, temperatures, parity):
         return exchange(rng_key, jnp.zeros_like(energies), temperatures, parity)
 
-    monkeypatch.setattr(parallel_tempering, "_exchange", always)
+    monkeypatch.setattr(parallel_tempering, "exchange", always)
     truth = TableEnergy(skewed_problem("triangle"), prior=True)
     _, found = run_ladder(coupled(0.1), truth, 40)
     probabilities = truth.boltzmann(1.0)

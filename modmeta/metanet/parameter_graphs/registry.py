@@ -77,6 +77,16 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     return register
 
 
+def unregister_rule(*layers: type[nn.Module]) -> None:
+    """Forgets the rules of layers, whose bases' rules count again.
+
+    Args:
+      *layers: Module classes that have a rule of their own.
+    """
+    for layer in layers:
+        del _RULES[layer]
+
+
 def find_rule(layer: type[nn.Module]) -> Rule | None:
     """The rule of a module class, or None."""
     for base in layer.__mro__:

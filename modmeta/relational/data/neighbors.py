@@ -15,7 +15,6 @@ import numpy as np
 
 from modmeta.graphs.edges import EdgeLists, Edges, fully_connected
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.data.dataset import NO_EDGE
 
 # Receivers at once: the memory of their distances stays linear in the nodes.
 _BLOCK = 128
@@ -193,28 +192,6 @@ def candidate_edges(
 
     sizes = dataset.num_nodes.tolist()
     return [of_system(*pair) for pair in zip(dataset.states, sizes, strict=True)]
-
-
-def candidate_mask(
-    edges: EdgeLists, num_nodes: Sequence[int] | np.ndarray, max_nodes: int
-) -> np.ndarray:
-    """Marks candidates, `[tasks, nodes, nodes]`, row = receiver, column = sender.
-
-    Args:
-      edges: Edges of every system.
-      num_nodes: `[tasks]` size of every system.
-      max_nodes: Size of the node axis.
-    """
-    mask = np.zeros((len(num_nodes), max_nodes, max_nodes), bool)
-    for task, size in enumerate(num_nodes):
-        senders, receivers = edges(int(size)) if callable(edges) else edges[task]
-        mask[task, receivers, senders] = True
-    return mask
-
-
-def drop_others(edges: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Relations `[tasks, nodes, nodes]` with -1, no edge, at all but candidates."""
-    return np.where(mask, edges, NO_EDGE).astype(edges.dtype)
 
 
 def candidate_share(labels: np.ndarray, edges: np.ndarray) -> float:

@@ -95,7 +95,7 @@ def parallel_tempering(
                 chains.best_structure, chains.local_energies, chains.best_energy
             )
         )
-        source, accepted = _exchange(
+        source, accepted = exchange(
             key_exchange, chains.energy, temperatures, state.memory.step % 2
         )
         moved = evaluation.take(evaluation.present(chains), source)
@@ -117,7 +117,7 @@ def parallel_tempering(
     return base.SearchAlgorithm(init, step)
 
 
-def _exchange(
+def exchange(
     rng_key: jax.Array, energies: jax.Array, temperatures: jax.Array, parity: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Draws the exchanges of one step.

@@ -5,7 +5,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from modmeta.graphs.edges import fully_connected
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset, neighbors
+from modmeta.relational.data.neighbors import CandidateConfig
 
 
 def distance(positions, sender, receiver):
@@ -87,26 +89,17 @@ def dataset(sizes=(4, 2, 5), positions=(0, 2), frames=3):
 )
 def test_candidates_of_a_data_set(limits):
     systems = dataset()
-    found = neighbors.candidate_edges(systems, **limits)
-    mask = neighbors.candidate_mask(found, systems.num_nodes, systems.max_nodes)
+    found = neighbors.candidate_edges(systems, CandidateConfig(**limits))
     for task, edges in enumerate(found):
         # The charge is no position.
         positions = systems.states[task][:, :, [0, 2]]
         expected = expected_edges(positions, systems.node_mask[task], **limits)
         assert pairs_of(edges) == expected
-        assert [tuple(pair) for pair in np.argwhere(mask[task])] == expected
-    relations = np.ones(mask.shape, np.int32)
-    kept = neighbors.drop_others(relations, mask)
-    np.testing.assert_array_equal(kept, np.where(mask, 1, -1))
-    assert kept.dtype == np.int32
 
 
 def test_without_a_limit_all_edges_are_candidates():
     systems = dataset(positions=())
-    edges = neighbors.candidate_edges(systems)
-    mask = neighbors.candidate_mask(edges, systems.num_nodes, systems.max_nodes)
-    expected = systems.node_mask[:, :, None] & systems.node_mask[:, None, :]
-    np.testing.assert_array_equal(mask, expected & ~np.eye(5, dtype=bool))
+    assert neighbors.candidate_edges(systems) is fully_connected
 
 
 def test_share_of_labelled_pairs_that_are_candidates():
@@ -127,11 +120,13 @@ def test_share_of_labelled_pairs_that_are_candidates():
         (lambda x, m: neighbors.within_radius(x, m[1:], 1.0), "node_mask: found bool"),
         (lambda x, m: neighbors.within_radius(x * np.nan, m, 1.0), "found NaN or inf"),
         (
-            lambda x, m: neighbors.candidate_edges(dataset(), num_neighbors=-1),
-            "num_neighbors=-1",
+            lambda x, m: CandidateConfig(num_neighbors=-1),
+            "num_neighbors: found -1",
         ),
         (
-            lambda x, m: neighbors.candidate_edges(dataset(positions=()), radius=1.0),
+            lambda x, m: neighbors.candidate_edges(
+                dataset(positions=()), CandidateConfig(radius=1.0)
+            ),
             "positions: found no feature that is a position",
         ),
     ],

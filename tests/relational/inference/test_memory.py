@@ -11,6 +11,7 @@ import pytest
 from modmeta.graphs import supergraphs
 from modmeta.relational.inference import infer, memory
 from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.modules.network import RelationalNetwork
 from modmeta.relational.tasks.batches import TaskBatch, all_batches
 from modmeta.relational.training import bouncegrad
 from modmeta.relational.training.bouncegrad import BounceGradConfig
@@ -98,7 +99,7 @@ def test_search_that_does_not_fit_is_refused(monkeypatch, search, num_systems, a
     model = wide_model(**search)
     given = arguments(model, 30, num_systems=num_systems)
     monkeypatch.setattr(memory, "available_bytes", lambda: 2**20)
-    monkeypatch.setattr(infer, "_infer_batch", never_compiled)
+    monkeypatch.setattr(RelationalNetwork, "edge_logits", never_compiled)
     with pytest.raises(MemoryError, match="memory: found 0.000879 GiB") as error:
         infer.infer(*given)
     budget = memory.budget_of(given[4].supergraph)

@@ -16,11 +16,11 @@ import pytest
 import scipy.special
 
 from modmeta.graphs import supergraphs
-from modmeta.relational.inference import infer as infer_lib
 from modmeta.relational.inference.config import InferenceConfig, MemoryConfig
 from modmeta.relational.inference.infer import infer
 from modmeta.relational.inference.moves import build_algorithm
 from modmeta.relational.inference.problems import build_problems
+from modmeta.relational.modules.network import RelationalNetwork
 from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.structures import TaskStructures, random_structure
 from tests.fixtures import Batch, search_options, small_model, small_params
@@ -138,13 +138,13 @@ def test_probabilities_and_logits_live_on_edges(name):
 
 def test_batches_are_traced_once(monkeypatch):
     """Tracing a search takes seconds, as long as compiling it from the cache."""
-    given, calls, infer_batch = setting("uniform"), [], infer_lib._infer_batch
+    given, calls, edge_logits = setting("uniform"), [], RelationalNetwork.edge_logits
 
     def counted(*arguments):
         calls.append(arguments)
-        return infer_batch(*arguments)
+        return edge_logits(*arguments)
 
-    monkeypatch.setattr(infer_lib, "_infer_batch", counted)
+    monkeypatch.setattr(RelationalNetwork, "edge_logits", counted)
     config = dataclasses.replace(CONFIG, num_steps=3)
     key = jax.random.key(0)
     infer.trace(

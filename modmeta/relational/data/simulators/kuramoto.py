@@ -167,7 +167,7 @@ def kuramoto_trajectory(
     def rate(phase: jax.Array) -> jax.Array:
         # sin(b - a) = sin b cos a - cos b sin a needs 2 N functions in place of N^2,
         # if the compiler is kept from repeating them for each receiver.
-        waves = jnp.stack(_sine_and_cosine(phase))
+        waves = jnp.stack(sine_and_cosine(phase))
         sine, cosine = waves = lax.optimization_barrier(waves)
         pull = jnp.sum(couplings[None] * waves[:, None], axis=2)
         return frequency + pull[0] * cosine - pull[1] * sine
@@ -193,7 +193,7 @@ def kuramoto_trajectory(
     return phases, differences
 
 
-def _sine_and_cosine(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
+def sine_and_cosine(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sine and cosine to within the rounding of the angle, by arithmetic alone.
 
     The compiled loop calls the library's functions for one number at a time; these
@@ -234,7 +234,7 @@ def _observe(
 ) -> jax.Array:
     """Returns the features `[tasks, time, nodes, features]`, omega last."""
     frequency = jnp.broadcast_to(frequency[:, None], phases.shape)
-    sine, cosine = _sine_and_cosine(phases)
+    sine, cosine = sine_and_cosine(phases)
     if observation == "state":
         return jnp.stack((sine, cosine, frequency), axis=-1)
     if observation == "phase":
