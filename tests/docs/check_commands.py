@@ -20,6 +20,8 @@ EXPERIMENTS = (
 )
 OTHERS = ("experiments.metanet_accuracy.prepare_images",)
 ALWAYS = {"help"}
+# How pages write "any option".
+PLACEHOLDERS = ("", "path=value")
 
 
 def flags_of(module):
@@ -38,7 +40,7 @@ def problem(words, names, configs):
     config = None
     for word in words:
         name, _, value = word.removeprefix("--").partition("=")
-        if name == "set" and value:
+        if name == "set" and value not in PLACEHOLDERS:
             assignments.append(value)
         elif name == "config" and value in configs:
             config = value
