@@ -38,7 +38,7 @@ def problem(words, names, configs):
     config = None
     for word in words:
         name, _, value = word.removeprefix("--").partition("=")
-        if name == "set":
+        if name == "set" and value:
             assignments.append(value)
         elif name == "config" and value in configs:
             config = value

@@ -59,7 +59,9 @@ def test_code_runs(page, restored):
 
 
 def test_commands_agree_with_the_programs():
-    found = [command for page in pages.PAGES for command in pages.commands(page)]
+    # Old names belong to the list of changes.
+    current = [page for page in pages.PAGES if page != "CHANGELOG.md"]
+    found = [command for page in current for command in pages.commands(page)]
     assert len(found) > 40
     result = subprocess.run(
         [sys.executable, "-m", "tests.docs.check_commands"],
@@ -70,7 +72,8 @@ def test_commands_agree_with_the_programs():
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == []
+    messages = json.loads(result.stdout)
+    assert not messages, "\n".join(messages)
 
 
 def test_the_two_commands_of_the_readme_are_one_line_each():
