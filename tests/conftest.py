@@ -1,8 +1,6 @@
 import ctypes
-import gc
 import importlib.metadata
 import os
-import pathlib
 import sys
 
 # These variables are read when jax is imported, hence before the imports below.
@@ -55,12 +53,6 @@ _MAX_MAPS = 20_000
 _WORKERS = pytest.StashKey[dict[str, tuple[float, int]]]()
 
 
-def _count_maps() -> int:
-    """Memory maps of this process; 0 where that cannot be told."""
-    maps = pathlib.Path("/proc/self/maps")
-    return maps.read_bytes().count(b"\n") if maps.exists() else 0
-
-
 def _peak_gigabytes() -> float:
     """Largest memory that this process ever had; 0 where that cannot be told."""
     if sys.platform != "linux":
@@ -72,15 +64,14 @@ def _peak_gigabytes() -> float:
 
 def _drop_programs() -> None:
     """Gives back what compiled programs hold, with the caches that hold them."""
-    import jax
+    from modmeta.runtime import programs
 
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in ("tests", "modmeta", "experiments"):
             for value in list(vars(module).values()):
                 if hasattr(value, "cache_clear"):
                     value.cache_clear()
-    jax.clear_caches()
-    gc.collect()
+    programs.drop()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -91,9 +82,11 @@ def _drop_programs() -> None:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None):
     result = yield
     if nextitem is None or nextitem.path != item.path:
+        from modmeta.runtime import programs
+
         # Fixtures of the file are gone by now; its maps were never more than now.
         _, maps = item.config.stash[_WORKERS].get("", (0.0, 0))
-        maps = max(maps, _count_maps())
+        maps = max(maps, programs.count_maps())
         item.config.stash[_WORKERS][""] = (_peak_gigabytes(), maps)
         _drop_programs()
     return result

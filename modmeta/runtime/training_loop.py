@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from modmeta.runtime import programs
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter
 from modmeta.runtime.progress import NoProgress, ProgressMeter
@@ -100,6 +101,7 @@ def train(
     Raises:
       FloatingPointError: If a metric is not finite. The last checkpoint is untouched.
     """
+    programs.make_room()
     progress = progress or NoProgress()
     state = LoopState(run, 0, 0.0, False)
     if store is not None and store.latest_step is not None:

@@ -25,7 +25,7 @@ from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import TaskBatch, all_batches
 from modmeta.relational.tasks.states import device_states, gather_states
 from modmeta.relational.tasks.structures import TaskStructures, scatter_structure
-from modmeta.runtime import devices
+from modmeta.runtime import devices, programs
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config", "mesh"))
@@ -272,6 +272,7 @@ def infer_dataset(
       MemoryError: If the search would not fit into memory.
       ValueError: If processes do not agree on the arguments.
     """
+    programs.make_room()
     edges = model.candidate_edges(dataset)
     states = device_states(dataset, params.preprocessing.normalization)
     batches = all_batches(dataset.num_nodes, model.memory.batch_size, edges)
