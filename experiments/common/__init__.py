@@ -12,7 +12,6 @@ Flags are in `experiments.launcher`, which imports none of this before it has to
 """
 
 from experiments.common.options import apply_assignments as apply_assignments
-from experiments.common.options import check_kinds as check_kinds
 from experiments.common.options import override as override
 from experiments.common.options import parse_assignments as parse_assignments
 from experiments.common.runs import Experiment as Experiment

@@ -87,24 +87,6 @@ def apply_assignments(config: Config, assignments: Sequence[str]) -> Config:
     return override(config, parse_assignments(assignments))
 
 
-def check_kinds(
-    place: str, values: Mapping[str, Any], known: Mapping[str, Any]
-) -> None:
-    """Refuses values of a mapping that are of another kind than known ones.
-
-    Args:
-      place: Path of the mapping.
-      values: The mapping.
-      known: Values by name, such as defaults; None tells no kind.
-
-    Raises:
-      ValueError: If there is one.
-    """
-    for name, value in values.items():
-        if known.get(name) is not None:
-            _checked(f"{place}.{name}", value, known[name], None)
-
-
 def _is_config(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 

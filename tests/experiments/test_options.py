@@ -138,8 +138,9 @@ def test_options_of_a_search(assignments, expected):
         ),
         (
             "beam_size=many",
-            "found 'many' for 'inference.options.beam_size', expected .* like 64",
+            "options.beam_size: found 'many', expected something like 64",
         ),
+        ("beam_size=0", "beam_size: found 0, expected at least the number"),
     ],
 )
 def test_wrong_options_of_a_search(option, message):
