@@ -28,11 +28,18 @@ from pathlib import Path
 
 import numpy as np
 
-from modmeta.relational import data, figures, infer_relations
-from modmeta.relational.inference import artifacts, infer
-from modmeta.relational.modules.config import ModuleConfig
-from modmeta.relational.training.bouncegrad import BounceGradConfig
-from modmeta.relational.training.meta_training import TrainingConfig
+from modmeta.relational import (
+    BounceGradConfig,
+    InferenceConfig,
+    ModuleConfig,
+    TrainingConfig,
+    data,
+    figures,
+    infer_dataset,
+    infer_relations,
+    load_model,
+    save_model,
+)
 from modmeta.runtime.progress import TqdmProgress
 
 IS_SHORT = bool(os.environ.get("MODMETA_NOTEBOOK_SHORT"))  # Runs in seconds, to test.
@@ -101,13 +108,13 @@ result = infer_relations(
     frame_interval=frame_interval,
     seed=0,
     modules=ModuleConfig(edge_sizes=(32,), message_size=32, node_sizes=(32, 32)),
-    training=BounceGradConfig(
+    bouncegrad=BounceGradConfig(
         num_steps=6 if IS_SHORT else 400,
         gradient_frames=12,
         learning_rate=5e-3,
         proposal_learning_rate=3e-3,
     ),
-    loop=TrainingConfig(num_evaluations=2),
+    training=TrainingConfig(num_evaluations=2),
     progress=TqdmProgress(["loss", "temperature"]),
 )
 
@@ -167,10 +174,9 @@ print((folder / "edges.csv").read_text()[:200])
 import jax  # noqa: E402
 
 from modmeta.relational.evaluation.scores import label_scores  # noqa: E402
-from modmeta.relational.inference.config import InferenceConfig  # noqa: E402
 
-artifacts.save_model(folder / "model.npz", result.model, result.params)
-model, params = artifacts.load_model(folder / "model.npz")
+save_model(folder / "model.npz", result.model, result.params)
+model, params = load_model(folder / "model.npz")
 unseen = data.simulate_springs(1, NUM_SYSTEMS, num_nodes=4, num_frames=NUM_OBSERVED)
-found = infer.infer_dataset(jax.random.key(0), model, params, unseen, InferenceConfig())
+found = infer_dataset(jax.random.key(0), model, params, unseen, InferenceConfig())
 label_scores(found, unseen, model.num_relations)

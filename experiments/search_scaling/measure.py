@@ -54,9 +54,8 @@ def kinds_of(name: str, model: RelationalModel) -> tuple[str, ...]:
     """The kinds of proposals that a search can be run with."""
     if not search.spec_of(name).uses_logits:
         return (OWN,)
-    return (
-        (UNIFORM,) if model.network.proposal.encoder == "none" else (UNIFORM, LEARNED)
-    )
+    has_head = model.network.proposal.encoder != "none"
+    return (UNIFORM, LEARNED) if has_head else (UNIFORM,)
 
 
 def recorded_proposals(budget: int, num_points: int) -> np.ndarray:

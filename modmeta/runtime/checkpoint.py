@@ -77,11 +77,11 @@ class CheckpointStore:
         best_mode: Literal["min", "max"] = "min",
     ):
         if max_to_keep < 1:
-            raise ValueError(f"max_to_keep must be at least 1, got {max_to_keep}.")
+            raise ValueError(f"max_to_keep: found {max_to_keep}, expected at least 1")
         if keep_best < 0:
-            raise ValueError(f"keep_best must not be negative, got {keep_best}.")
+            raise ValueError(f"keep_best: found {keep_best}, expected at least 0")
         if best_mode not in ("min", "max"):
-            raise ValueError(f'best_mode must be "min" or "max", got {best_mode!r}.')
+            raise ValueError(f"best_mode: found {best_mode!r}, expected 'min' or 'max'")
         self._directory = Path(directory).absolute()
         self._keep_best = keep_best
         sign = 1.0 if best_mode == "max" else -1.0
@@ -137,7 +137,7 @@ class CheckpointStore:
           ValueError: if the store does not keep the best checkpoints.
         """
         if not self._keep_best:
-            raise ValueError("best_step needs a CheckpointStore with keep_best >= 1.")
+            raise ValueError("keep_best: found 0, expected at least 1 for best_step")
         return self._manager.best_step()
 
     def save(self, step: int, tree: PyTree, *, metric: float | None = None) -> None:
@@ -157,12 +157,13 @@ class CheckpointStore:
         latest = self.latest_step
         if latest is not None and step <= latest:
             raise ValueError(
-                f"Checkpoint {latest} exists in {self._directory}; steps must "
-                f"increase, got {step}."
+                f"step: found {step} with checkpoint {latest} in {self._directory}, "
+                "expected a later one"
             )
         if (metric is None) == bool(self._keep_best):
             raise ValueError(
-                "metric must be given if and only if the store has keep_best >= 1."
+                f"metric: found {metric} with keep_best {self._keep_best}, expected "
+                "one if and only if keep_best is at least 1"
             )
         self._manager.save(
             step,
@@ -336,22 +337,23 @@ def load_artifact(
                 entries = {name: file[name] for name in file.files}
             header = json.loads(str(entries.pop(_HEADER)))
         except Exception as error:
-            raise ValueError(f"{path} is not a readable {ARTIFACT_FORMAT}.") from error
+            raise ValueError(
+                f"{path}: found no readable file, expected a {ARTIFACT_FORMAT}"
+            ) from error
     if not isinstance(header, dict) or header.get("format") != ARTIFACT_FORMAT:
-        raise ValueError(f"{path} is not a {ARTIFACT_FORMAT}.")
+        raise ValueError(f"{path}: found another file, expected a {ARTIFACT_FORMAT}")
     if header["version"] > ARTIFACT_VERSION:
         raise ValueError(
-            f"{path} has format version {header['version']}; this modmeta reads "
-            f"versions up to {ARTIFACT_VERSION}."
+            f"{path}: found format version {header['version']}, expected at most "
+            f"{ARTIFACT_VERSION}: a newer modmeta wrote it"
         )
     if header["kind"] != kind:
-        raise ValueError(f"{path} holds {header['kind']!r}, expected {kind!r}.")
+        raise ValueError(f"{path}: found {header['kind']!r}, expected {kind!r}")
     schema = header["arrays"]
     if schema.keys() != entries.keys():
         raise ValueError(
-            f"{path} differs from its schema: missing "
-            f"{sorted(schema.keys() - entries.keys())}, unexpected "
-            f"{sorted(entries.keys() - schema.keys())}."
+            f"{path}: found {sorted(entries.keys() - schema.keys())} beyond its "
+            f"schema, expected {sorted(schema.keys() - entries.keys())} too"
         )
     arrays: dict[str, Any] = {}
     for name, entry in entries.items():
@@ -368,15 +370,17 @@ def _flatten(
 ) -> Iterator[tuple[str, np.ndarray | jax.Array]]:
     for name, value in arrays.items():
         if not isinstance(name, str):
-            raise TypeError(f"Names must be strings, got {name!r} below {prefix!r}.")
+            raise TypeError(f"names: found {name!r} below {prefix!r}, expected strings")
         if not name or "/" in name or name == _HEADER:
-            raise ValueError(f"{name!r} below {prefix!r} is not a valid name.")
+            raise ValueError(
+                f"names: found {name!r} below {prefix!r}, expected one without /"
+            )
         if not isinstance(value, Mapping):
             yield prefix + name, value
         elif value:
             yield from _flatten(value, f"{prefix}{name}/")
         else:
-            raise ValueError(f"{prefix + name!r} is an empty dict.")
+            raise ValueError(f"{prefix + name}: found an empty dict, expected arrays")
 
 
 def _encode_leaf(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
@@ -389,14 +393,14 @@ def _encode_leaf(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
             "prng": implementation,
         }
     if isinstance(leaf, list | tuple | str | bytes) or leaf is None:
-        raise TypeError(f"{name!r} is a {type(leaf).__name__}, not an array.")
+        raise TypeError(f"{name}: found a {type(leaf).__name__}, expected an array")
     array = np.asarray(leaf)
     schema = {"shape": list(array.shape), "dtype": str(array.dtype)}
     if array.dtype.kind in "biufc":
         return array, schema
     if array.dtype.isbuiltin == _REGISTERED_BY_EXTENSION:
         return array.view(f"u{array.dtype.itemsize}"), schema
-    raise TypeError(f"{name!r} has dtype {array.dtype}, which cannot be stored.")
+    raise TypeError(f"{name}: found dtype {array.dtype}, expected numbers or booleans")
 
 
 def _decode_leaf(place: str, entry: np.ndarray, schema: Mapping[str, Any]) -> Any:
@@ -409,8 +413,8 @@ def _decode_leaf(place: str, entry: np.ndarray, schema: Mapping[str, Any]) -> An
     expected = (schema["shape"], schema["dtype"])
     if found != expected:
         raise ValueError(
-            f"{place} is {found[1]}{found[0]}, its schema says "
-            f"{expected[1]}{expected[0]}."
+            f"{place}: found {found[1]}{found[0]}, expected {expected[1]}{expected[0]} "
+            "by its schema"
         )
     if "prng" in schema:
         return jax.random.wrap_key_data(jax.numpy.asarray(entry), impl=schema["prng"])

@@ -28,9 +28,9 @@ def as_json_scalar(value: Any) -> bool | int | float | str:
     """
     array = np.asarray(value)
     if array.dtype.kind in "OUSMmc":
-        raise TypeError(f"Expected a real number, got {value!r}.")
+        raise TypeError(f"found {value!r}, expected a real number")
     if array.shape:
-        raise ValueError(f"Expected a scalar, got an array of shape {array.shape}.")
+        raise ValueError(f"found an array of shape {array.shape}, expected a scalar")
     number = array.item()
     if isinstance(number, float) and not math.isfinite(number):
         return str(number)
@@ -99,20 +99,22 @@ class MetricWriter:
             decreases, or if the writer is closed.
         """
         if self._file.closed:
-            raise ValueError(f"The writer of {self._path} is closed.")
+            raise ValueError(
+                f"{self._path}: found a closed writer, expected an open one"
+            )
         step = int(step)
         if self._last_step is not None and step < self._last_step:
             raise ValueError(
-                f"Steps must not decrease: got {step} after {self._last_step}."
+                f"step: found {step} after {self._last_step}, expected no decrease"
             )
         if "step" in metrics:
-            raise ValueError('A metric cannot be named "step".')
+            raise ValueError("metrics: found one named 'step', expected other names")
         record: dict[str, bool | float | int | str] = {"step": step}
         for name, value in metrics.items():
             try:
                 record[name] = as_json_scalar(value)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"Metric {name!r}: {error}") from None
+                raise type(error)(f"metric {name!r}: {error}") from None
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self._file.flush()
         self._last_step = step
@@ -182,7 +184,9 @@ def _complete_records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
         except ValueError:
             record = None
         if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            raise ValueError(f"{path}:{number} is not a metric record.")
+            raise ValueError(
+                f"{path}:{number}: found another line, expected a metric record"
+            )
         records.append((line, record))
     return records
 

@@ -455,7 +455,5 @@ def test_models_and_systems_that_do_not_fit(finished, model_path, tmp_path):
         assert not (tmp_path / "run").exists()
     model, params = artifacts.load_model(model_path)
     model = dataclasses.replace(model, energy=EnergyConfig(prior="symmetric"))
-    with pytest.raises(
-        ValueError, match="energy: found EnergyConfig.*prior='symmetric'"
-    ):
+    with pytest.raises(ValueError, match="energy: found .*prior='symmetric'"):
         problems.prepare(model, params, None)

@@ -212,7 +212,7 @@ def test_rejects_misuse(tmp_path):
             store.restore(tree)
         store.save(3, tree)
         for step in (2, 3):
-            with pytest.raises(ValueError, match="steps must increase"):
+            with pytest.raises(ValueError, match="expected a later one"):
                 store.save(step, tree)
         with pytest.raises(ValueError, match="keep_best"):
             store.save(4, tree, metric=1.0)
@@ -312,11 +312,11 @@ def test_artifact_is_readable_with_plain_numpy(tmp_path):
     "arrays, error, message",
     [
         ({"a": {"b/c": np.ones(1)}}, ValueError, "'b/c' below 'a/'"),
-        ({"a": {}}, ValueError, "'a' is an empty dict"),
+        ({"a": {}}, ValueError, "a: found an empty dict"),
         ({"__header__": np.ones(1)}, ValueError, "__header__"),
-        ({0: np.ones(1)}, TypeError, "must be strings"),
-        ({"a": [1.0, 2.0]}, TypeError, "'a' is a list"),
-        ({"a": {"b": np.array([object()])}}, TypeError, "'a/b' has dtype object"),
+        ({0: np.ones(1)}, TypeError, "expected strings"),
+        ({"a": [1.0, 2.0]}, TypeError, "a: found a list, expected an array"),
+        ({"a": {"b": np.array([object()])}}, TypeError, "a/b: found dtype object"),
     ],
 )
 def test_artifact_rejects_what_it_cannot_hold(tmp_path, arrays, error, message):
@@ -353,24 +353,30 @@ def rewrite(path, **changes):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "not a readable"),
-        (lambda path: path.write_text("no archive"), "not a readable"),
-        (lambda path: path.write_bytes(b""), "not a readable"),
-        (lambda path: np.savez(path, a=np.ones(2)), "not a readable"),
-        (lambda path: rewrite(path, __header__=np.array("[]")), "not a modmeta"),
-        (lambda path: rewrite(path, a=None), r"missing \['a'\]"),
-        (lambda path: rewrite(path, b=np.ones(2)), r"unexpected \['b'\]"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-40]),
+            "found no readable file",
+        ),
+        (lambda path: path.write_text("no archive"), "found no readable file"),
+        (lambda path: path.write_bytes(b""), "found no readable file"),
+        (lambda path: np.savez(path, a=np.ones(2)), "found no readable file"),
+        (
+            lambda path: rewrite(path, __header__=np.array("[]")),
+            "found another file, expected a modmeta",
+        ),
+        (lambda path: rewrite(path, a=None), r"expected \['a'\] too"),
+        (lambda path: rewrite(path, b=np.ones(2)), r"found \['b'\] beyond its"),
         (
             lambda path: rewrite(path, a=np.ones(3)),
-            r"a is float64\[3\], its schema says float64\[2\]",
+            r"a: found float64\[3\], expected float64\[2\] by its schema",
         ),
         (
             lambda path: rewrite(path, a=np.ones(2, np.float32)),
-            r"a is float32\[2\], its schema says float64\[2\]",
+            r"a: found float32\[2\], expected float64\[2\] by its schema",
         ),
         (
             lambda path: rewrite(path, a=np.array([object()])),
-            "not a readable",
+            "found no readable file",
         ),
     ],
 )
@@ -385,7 +391,7 @@ def test_damaged_artifact_is_refused(tmp_path, damage, message):
 def test_artifact_of_another_kind_or_version_is_refused(tmp_path):
     path = tmp_path / "model.npz"
     save_artifact(path, {"a": np.ones(2)}, kind="test")
-    with pytest.raises(ValueError, match="holds 'test', expected 'other'"):
+    with pytest.raises(ValueError, match="found 'test', expected 'other'"):
         load_artifact(path, kind="other")
     with np.load(path) as file:
         header = json.loads(str(file["__header__"]))

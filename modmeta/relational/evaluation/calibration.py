@@ -87,7 +87,7 @@ def reliability_bins(
         left, or `num_bins` is not positive.
     """
     if num_bins < 1:
-        raise ValueError(f"num_bins: expected at least 1, got {num_bins}.")
+        raise ValueError(f"num_bins: found {num_bins}, expected at least 1")
     distribution, truth = _labelled_edges(probabilities, labels, matching)
     confidence = distribution.max(axis=1)
     correct = distribution.argmax(axis=1) == truth
@@ -144,12 +144,14 @@ def _labelled_edges(
     # False for NaN as well.
     compared = (labels >= 0) & (np.abs(total) > 0)
     if not compared.any():
-        raise ValueError("No entry has both probabilities and a true relation.")
+        raise ValueError(
+            "labels: found none where there are probabilities, expected at least one"
+        )
     distribution = probabilities[compared].astype(np.float64)
     off = np.abs(total[compared] - 1.0).max()
     if off > _SUM_TOLERANCE or distribution.min() < 0:
         raise ValueError(
-            "probabilities: expected non-negative numbers that sum to 1 over the last "
-            f"axis, got a sum that is off by {off:.3g} or a negative number."
+            f"probabilities: found a sum that is off by {off:.3g} or a negative "
+            "number, expected non-negative numbers that sum to 1 over the last axis"
         )
     return distribution, labels[compared].astype(np.int64)

@@ -20,10 +20,10 @@ def check_relations(
     """
     array = np.asarray(array)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got {array.dtype}.")
+        raise TypeError(f"{name}: found {array.dtype}, expected integers")
     if array.ndim != 3 or array.shape[1] != array.shape[2]:
         raise ValueError(
-            f"{name}: expected shape [systems, nodes, nodes], got {list(array.shape)}."
+            f"{name}: found shape {list(array.shape)}, expected [systems, nodes, nodes]"
         )
     wrong = array < -1
     if num_relations is not None:
@@ -32,8 +32,8 @@ def check_relations(
         index = [int(axis[0]) for axis in np.nonzero(wrong)]
         upper = "" if num_relations is None else f" to {num_relations - 1}"
         raise ValueError(
-            f"{name}: expected relations from 0{upper}, or -1 where there is no edge, "
-            f"got {array[tuple(index)]} at index {index}."
+            f"{name}: found {array[tuple(index)]} at index {index}, expected relations "
+            f"from 0{upper}, or -1 where there is no edge"
         )
     return array
 
@@ -53,12 +53,12 @@ def check_probabilities(
     """
     probabilities = np.asarray(probabilities)
     if probabilities.dtype.kind != "f":
-        raise TypeError(f"probabilities: expected floats, got {probabilities.dtype}.")
+        raise TypeError(f"probabilities: found {probabilities.dtype}, expected floats")
     shape = probabilities.shape
     if len(shape) != 4 or shape[1] != shape[2] or shape[3] == 0:
         raise ValueError(
-            "probabilities: expected shape [systems, nodes, nodes, relations], got "
-            f"{list(shape)}."
+            f"probabilities: found shape {list(shape)}, expected [systems, nodes, "
+            "nodes, relations]"
         )
     if edges_shape is not None:
         check_same_shape("probabilities[..., 0]", shape[:3], "edges", edges_shape)
@@ -75,6 +75,6 @@ def check_same_shape(
     """
     if shape != other_shape:
         raise ValueError(
-            f"{name}: expected shape {list(other_shape)}, as {other} has, got "
-            f"{list(shape)}."
+            f"{name}: found shape {list(shape)}, expected {list(other_shape)}, as "
+            f"{other} has"
         )

@@ -191,8 +191,8 @@ def save_edges_npz(
         labels = check_relations("labels", labels)
         if labels.shape != edges.shape:
             raise ValueError(
-                f"labels: expected shape {list(edges.shape)}, as edges has, got "
-                f"{list(labels.shape)}."
+                f"labels: found shape {list(labels.shape)}, expected "
+                f"{list(edges.shape)}, as edges has"
             )
         arrays["labels"] = labels.astype(np.int32)
     with atomic_write(path) as file:
@@ -212,23 +212,23 @@ def _check_arrays(
         if missing.any():
             index = np.argwhere(missing)[0].tolist()
             raise ValueError(
-                f"probabilities: expected numbers at every edge, got NaN at {index}."
+                f"probabilities: found NaN at {index}, expected numbers at every edge"
             )
     if node_mask is None:
         return edges, probabilities, real_nodes(edges)
     node_mask = np.asarray(node_mask)
     if node_mask.dtype != np.bool_:
-        raise TypeError(f"node_mask: expected bool, got {node_mask.dtype}.")
+        raise TypeError(f"node_mask: found {node_mask.dtype}, expected bool")
     if node_mask.shape != edges.shape[:2]:
         raise ValueError(
-            f"node_mask: expected shape {list(edges.shape[:2])}, [systems, nodes] of "
-            f"edges, got {list(node_mask.shape)}."
+            f"node_mask: found shape {list(node_mask.shape)}, expected "
+            f"{list(edges.shape[:2])}, [systems, nodes] of edges"
         )
     padded = ~(node_mask[:, :, None] & node_mask[:, None, :])
     if (padded & (edges >= 0)).any():
         index = np.argwhere(padded & (edges >= 0))[0].tolist()
         raise ValueError(
-            f"edges: expected -1 at padded nodes, got a relation at index {index}."
+            f"edges: found a relation at index {index}, expected -1 at padded nodes"
         )
     return edges, probabilities, node_mask
 
@@ -243,9 +243,9 @@ def _node_names(names: Sequence[Hashable] | None, num_nodes: int) -> Sequence[Ha
     if names is None:
         return range(num_nodes)
     if len(names) != num_nodes:
-        raise ValueError(f"node_names: expected {num_nodes} names, got {len(names)}.")
+        raise ValueError(f"node_names: found {len(names)}, expected {num_nodes} names")
     if len(set(names)) != len(names):
-        raise ValueError("node_names: expected distinct names.")
+        raise ValueError(f"node_names: found {list(names)}, expected distinct names")
     return names
 
 
@@ -258,7 +258,9 @@ def _relation_names(
     if names is None:
         return range(needed)
     if len(names) < needed or (probabilities is not None and len(names) > needed):
-        raise ValueError(f"relation_names: expected {needed} names, got {len(names)}.")
+        raise ValueError(f"relation_names: found {len(names)}, expected {needed} names")
     if len(set(names)) != len(names):
-        raise ValueError("relation_names: expected distinct names.")
+        raise ValueError(
+            f"relation_names: found {list(names)}, expected distinct names"
+        )
     return names

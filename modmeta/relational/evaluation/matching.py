@@ -74,14 +74,14 @@ def match_relations(confusion: npt.ArrayLike) -> np.ndarray:
     """
     confusion = np.asarray(confusion)
     if confusion.dtype.kind not in "iu":
-        raise TypeError(f"confusion: expected integers, got {confusion.dtype}.")
+        raise TypeError(f"confusion: found {confusion.dtype}, expected integers")
     if confusion.ndim != 2 or 0 in confusion.shape:
         raise ValueError(
-            "confusion: expected shape [found relations, true relations], got "
-            f"{list(confusion.shape)}."
+            f"confusion: found shape {list(confusion.shape)}, expected [found "
+            "relations, true relations]"
         )
     if (confusion < 0).any():
-        raise ValueError("confusion: expected counts, got a negative number.")
+        raise ValueError("confusion: found a negative number, expected counts")
     num_found, num_true = confusion.shape
     # All bonuses together weigh less than one edge.
     weight = confusion.astype(np.int64) * (num_found + 1)
@@ -138,16 +138,16 @@ def relabel_probabilities(
     probabilities = check_probabilities(probabilities)
     if probabilities.shape[-1] != matching.size:
         raise ValueError(
-            f"matching: expected {probabilities.shape[-1]} names, one for each found "
-            f"relation of probabilities, got {matching.size}."
+            f"matching: found {matching.size}, expected {probabilities.shape[-1]} "
+            "names, one for each found relation of probabilities"
         )
     smallest = int(matching.max()) + 1
     if num_relations is None:
         num_relations = smallest
     if num_relations < smallest:
         raise ValueError(
-            f"num_relations: expected at least {smallest} for the matching "
-            f"{matching.tolist()}, got {num_relations}."
+            f"num_relations: found {num_relations}, expected at least {smallest} for "
+            f"the matching {matching.tolist()}"
         )
     renamed = np.zeros((*probabilities.shape[:-1], num_relations), probabilities.dtype)
     renamed[..., matching] = probabilities
@@ -181,22 +181,24 @@ def edge_accuracy(
     check_same_shape("labels", labels.shape, "edges", edges.shape)
     compared = (edges >= 0) & (labels >= 0)
     if not compared.any():
-        raise ValueError("No entry has both a found and a true relation.")
+        raise ValueError(
+            "labels: found none where a relation was found, expected at least one"
+        )
     return float((edges == labels)[compared].mean())
 
 
 def _check_matching(matching: npt.ArrayLike) -> np.ndarray:
     matching = np.asarray(matching)
     if matching.dtype.kind not in "iu":
-        raise TypeError(f"matching: expected integers, got {matching.dtype}.")
+        raise TypeError(f"matching: found {matching.dtype}, expected integers")
     if matching.ndim != 1 or not matching.size:
         raise ValueError(
-            "matching: expected shape [found relations], one for the whole data set, "
-            f"got {list(matching.shape)}."
+            f"matching: found shape {list(matching.shape)}, expected [found "
+            "relations], one for the whole data set"
         )
     if (matching < 0).any() or np.unique(matching).size != matching.size:
         raise ValueError(
-            "matching: expected distinct names from 0 upwards, got "
-            f"{matching.tolist()}."
+            f"matching: found {matching.tolist()}, expected distinct names from 0 "
+            "upwards"
         )
     return matching.astype(np.int64)

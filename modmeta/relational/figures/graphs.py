@@ -74,20 +74,20 @@ def plot_adjacency(
         labels = check_relations("labels", labels)
         if labels.shape != edges.shape:
             raise ValueError(
-                f"labels: expected shape {list(edges.shape)}, as edges has, got "
-                f"{list(labels.shape)}."
+                f"labels: found shape {list(labels.shape)}, expected "
+                f"{list(edges.shape)}, as edges has"
             )
         num_relations = max(num_relations, int(labels.max(initial=-1)) + 1)
     if relation_names is None:
         relation_names = [str(relation) for relation in range(num_relations)]
     if len(relation_names) < num_relations:
         raise ValueError(
-            f"relation_names: expected {num_relations} names, got "
-            f"{len(relation_names)}."
+            f"relation_names: found {len(relation_names)}, expected {num_relations} "
+            "names"
         )
     shown = min(num_systems, len(edges))
     if shown < 1:
-        raise ValueError("There is no system to draw.")
+        raise ValueError("systems: found none to draw, expected at least one")
 
     graded = probabilities is not None and num_relations == 2
     matplotlib = import_optional("matplotlib", "plots")

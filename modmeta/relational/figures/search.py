@@ -48,10 +48,13 @@ def plot_search_curves(
     proposals = np.asarray(proposals, dtype=float)
     if proposals.ndim != 1 or not proposals.size:
         raise ValueError(
-            f"proposals: expected shape [steps], got {list(proposals.shape)}."
+            f"proposals: found shape {list(proposals.shape)}, expected [steps]"
         )
     if proposals[0] < 0 or (np.diff(proposals) <= 0).any():
-        raise ValueError("proposals: expected increasing numbers from 0 upwards.")
+        raise ValueError(
+            f"proposals: found {proposals.tolist()}, expected increasing numbers "
+            "from 0 on"
+        )
     energies = _check_curves(curves, len(proposals))
     stacked = np.stack(list(energies.values()))
     if best_known is None:
@@ -60,8 +63,8 @@ def plot_search_curves(
     num_systems = stacked.shape[1]
     if best_known.shape not in ((), (num_systems,)):
         raise ValueError(
-            f"best_known: expected shape [{num_systems}] or a scalar, got "
-            f"{list(best_known.shape)}."
+            f"best_known: found shape {list(best_known.shape)}, expected "
+            f"[{num_systems}] or a scalar"
         )
 
     figure = figure_style.new_figure(5.8, 4.0)
@@ -97,17 +100,19 @@ def _check_curves(
     curves: Mapping[str, npt.ArrayLike], num_steps: int
 ) -> dict[str, np.ndarray]:
     if not curves:
-        raise ValueError("curves: expected at least one search.")
+        raise ValueError("curves: found no search, expected at least one")
     energies = {name: np.asarray(values, float) for name, values in curves.items()}
     num_systems = len(next(iter(energies.values())))
     for name, energy in energies.items():
         if energy.shape != (num_systems, num_steps) or not energy.size:
             raise ValueError(
-                f"curves[{name!r}]: expected shape {[num_systems, num_steps]}, "
-                f"[systems, steps], got {list(energy.shape)}."
+                f"curves[{name!r}]: found shape {list(energy.shape)}, expected "
+                f"{[num_systems, num_steps]}, [systems, steps]"
             )
         if not np.isfinite(energy).all():
-            raise ValueError(f"curves[{name!r}]: expected finite energies.")
+            raise ValueError(
+                f"curves[{name!r}]: found NaN or infinity, expected finite energies"
+            )
     return energies
 
 

@@ -60,7 +60,7 @@ def plot_learning_curves(
     """
     for index, record in enumerate(records):
         if "step" not in record:
-            raise ValueError(f"records[{index}] has no step.")
+            raise ValueError(f"records[{index}]: found no step, expected one")
     panels = []
     for panel in _PANELS:
         series = [(name, *_series(records, key)) for key, name in panel.curves]
@@ -69,7 +69,7 @@ def plot_learning_curves(
             panels.append((panel, series))
     if not panels:
         known = ", ".join(key for panel in _PANELS for key, _ in panel.curves)
-        raise ValueError(f"No record has a finite value of any of: {known}.")
+        raise ValueError(f"records: found no finite value, expected some of {known}")
 
     figure = figure_style.new_figure(6.4, 0.8 + 2.0 * len(panels))
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]

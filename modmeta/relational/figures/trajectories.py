@@ -71,25 +71,26 @@ def plot_trajectories(
     node_mask = np.asarray(node_mask)
     if node_mask.shape != (num_all, num_nodes):
         raise ValueError(
-            f"node_mask: expected shape {[num_all, num_nodes]}, [systems, nodes] of "
-            f"truth, got {list(node_mask.shape)}."
+            f"node_mask: found shape {list(node_mask.shape)}, expected "
+            f"{[num_all, num_nodes]}, [systems, nodes] of truth"
         )
     planar = positions is not None and len(positions) == 2
     columns = tuple(positions) if planar else (feature,)
     if not all(0 <= column < num_features for column in columns):
         raise ValueError(
-            f"Expected features from 0 to {num_features - 1}, got {columns}; use "
-            "positions=None to draw one feature against time."
+            f"features: found {columns}, expected numbers from 0 to "
+            f"{num_features - 1}; use "
+            "positions=None to draw one feature against time"
         )
     if feature_names is None:
         feature_names = [f"feature {column}" for column in range(num_features)]
     if len(feature_names) != num_features:
         raise ValueError(
-            f"feature_names: expected {num_features} names, got {len(feature_names)}."
+            f"feature_names: found {len(feature_names)}, expected {num_features} names"
         )
     shown = min(num_systems, num_all)
     if shown < 1:
-        raise ValueError("There is no system to draw.")
+        raise ValueError("systems: found none to draw, expected at least one")
 
     figure = figure_style.new_figure(
         max(4.4, 0.6 + 3.0 * shown), 4.0 if planar else 3.4
@@ -128,12 +129,12 @@ def plot_rollout_error(mse: Mapping[str, npt.ArrayLike]) -> Figure:
       ValueError: if there is no predictor, or an error is not `[steps]`.
     """
     if not mse:
-        raise ValueError("mse: expected at least one predictor.")
+        raise ValueError("mse: found no predictor, expected at least one")
     curves = {name: np.asarray(values, dtype=float) for name, values in mse.items()}
     for name, values in curves.items():
         if values.ndim != 1 or not values.size:
             raise ValueError(
-                f"mse[{name!r}]: expected shape [steps], got {list(values.shape)}."
+                f"mse[{name!r}]: found shape {list(values.shape)}, expected [steps]"
             )
     figure = figure_style.new_figure(5.6, 3.8)
     axes = figure.subplots()
@@ -159,24 +160,24 @@ def _check_trajectories(
 ) -> None:
     if truth.ndim != 4:
         raise ValueError(
-            "truth: expected shape [systems, time, nodes, features], got "
-            f"{list(truth.shape)}."
+            f"truth: found shape {list(truth.shape)}, expected [systems, time, nodes, "
+            "features]"
         )
     systems, time, *rest = truth.shape
     if not 1 <= observed_frames <= time:
         raise ValueError(
-            f"observed_frames: expected 1 to {time}, the frames of truth, got "
-            f"{observed_frames}."
+            f"observed_frames: found {observed_frames}, expected 1 to {time}, the "
+            "frames of truth"
         )
     expected = (systems, *rest)
     if prediction.ndim != 4 or prediction.shape[:1] + prediction.shape[2:] != expected:
         nodes, features = rest
         raise ValueError(
-            f"prediction: expected shape [{systems}, horizon, {nodes}, {features}] to "
-            f"agree with truth, got {list(prediction.shape)}."
+            f"prediction: found shape {list(prediction.shape)}, expected [{systems}, "
+            f"horizon, {nodes}, {features}] to agree with truth"
         )
     if not prediction.shape[1]:
-        raise ValueError("prediction: expected at least 1 frame.")
+        raise ValueError("prediction: found no frame, expected at least one")
 
 
 def _draw_system(

@@ -122,11 +122,36 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         """Checks the options, and freezes those of the search."""
+        spec = search.spec_of(self.algorithm)
         object.__setattr__(self, "options", FrozenDict(self.options))
-        known = sorted(set(search.options_of(self.algorithm)) - set(GIVEN_OPTIONS))
+        known = sorted(set(spec.options) - set(GIVEN_OPTIONS))
         unknown = sorted(set(self.options) - set(known))
         if unknown:
             raise ValueError(
                 f"options: found {unknown} for {self.algorithm!r}, expected "
                 f"{'some of ' + str(known) if known else 'none'}"
+            )
+        for name, value in self.options.items():
+            kind = type(spec.defaults[name])
+            if type(value) is not kind and (type(value), kind) != (int, float):
+                raise ValueError(
+                    f"options.{name}: found {value!r}, expected something like "
+                    f"{spec.defaults[name]!r}"
+                )
+        # The builder knows what else an option may be.
+        moves = {"propose": search.flip_edge()} if spec.needs_proposal else {}
+        spec.build(**moves, **self.options)
+        for name in ("num_steps", "num_samples"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)}, expected at least 0"
+                )
+        if self.num_chains < 1:
+            raise ValueError(
+                f"num_chains: found {self.num_chains}, expected at least 1"
+            )
+        if not self.initial_temperature >= 0.0 or not self.final_temperature > 0.0:
+            raise ValueError(
+                f"temperatures: found {self.initial_temperature} and "
+                f"{self.final_temperature}, expected at least 0 and above 0"
             )

@@ -28,7 +28,8 @@ def build_moves(model: RelationalModel, fraction: float) -> search.ProposalFunct
     ]
     weights = [model.moves.flip_weight, model.moves.redraw_weight]
     if model.energy.prior == "symmetric":
-        # One edge of a pair alone would have to climb over the prior.
+        # One edge of a pair alone would have to climb over the prior: half of the
+        # moves or more are of pairs.
         moves.append(search.flip_pair(uniform_fraction=fraction))
         weights.append(max(sum(weights), 1.0))
     if model.num_node_modules > 1:

@@ -73,8 +73,9 @@ def resolve_geometry(name: str, spec: FeatureSpec) -> str:
         )
     if name == "relative" and not has_geometry:
         raise ValueError(
-            "geometry: relative needs position and velocity features, or sines and "
-            f"cosines, found positions={spec.positions}, velocities={spec.velocities}"
+            f"geometry: found 'relative' with positions {spec.positions} and "
+            f"velocities {spec.velocities}, expected columns of both, or of sines and "
+            "cosines"
         )
     return name
 

@@ -114,8 +114,8 @@ def fit_preprocessing(
         baseline = "constant_velocity" if spec.has_motion else "static"
     if baseline == "constant_velocity" and not spec.has_motion:
         raise ValueError(
-            "baseline: constant_velocity needs position and velocity features, found "
-            f"positions={spec.positions}, velocities={spec.velocities}"
+            f"baseline: found 'constant_velocity' with positions {spec.positions} and "
+            f"velocities {spec.velocities}, expected columns of both"
         )
     normalization = fit_normalization(dataset)
     num_features = len(spec.names)

@@ -82,6 +82,10 @@ class BounceGradConfig:
             )
 
 
+# Nats: warm enough to leave the structure of the last evaluation, not to forget it.
+_REHEATED = 5.0
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
     """Options of the loop around BounceGrad.
@@ -102,8 +106,8 @@ class TrainingConfig:
         """Checks the options."""
         if self.num_evaluations < 1 or self.search_steps < 1 or self.patience < 0:
             raise ValueError(
-                f"found {self}, expected num_evaluations >= 1, search_steps >= 1, "
-                "patience >= 0"
+                f"training: found {self}, expected num_evaluations >= 1, "
+                "search_steps >= 1, patience >= 0"
             )
 
     @property
@@ -112,7 +116,7 @@ class TrainingConfig:
         return InferenceConfig(
             num_steps=self.search_steps,
             num_chains=1,
-            initial_temperature=5.0,
+            initial_temperature=_REHEATED,
             final_temperature=1.0,
             num_samples=0,
         )

@@ -17,6 +17,10 @@ from modmeta.relational.modules.network import ModelParams, RelationalNetwork
 from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 
+# Below, systems set aside would be missed more than they tell.
+_MIN_TASKS_TO_SPLIT = 16
+_VALID_SHARE = 0.1
+_MIN_VALID = 8
 # More would cost time at every evaluation and choose no better.
 _MAX_VALID = 200
 
@@ -84,8 +88,9 @@ def split_validation(
     Returns:
       `(training systems, validation systems)`.
     """
-    if dataset.num_tasks < 16:
+    if dataset.num_tasks < _MIN_TASKS_TO_SPLIT:
         return dataset, dataset
-    num_valid = int(np.clip(dataset.num_tasks // 10, 8, _MAX_VALID))
+    num_valid = int(_VALID_SHARE * dataset.num_tasks)
+    num_valid = int(np.clip(num_valid, _MIN_VALID, _MAX_VALID))
     order = np.random.default_rng((seed, 1)).permutation(dataset.num_tasks)
     return dataset.take(order[num_valid:]), dataset.take(order[:num_valid])

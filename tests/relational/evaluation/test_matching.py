@@ -305,22 +305,22 @@ HALF = np.full((2, 3, 3, 2), 0.5)
         (
             lambda: confusion_matrix(SQUARE, SQUARE[:1], 2, 2),
             ValueError,
-            r"labels: expected shape \[2, 3, 3\], as edges has, got \[1, 3, 3\]",
+            r"labels: found shape \[1, 3, 3\], expected \[2, 3, 3\], as edges has",
         ),
         (
             lambda: confusion_matrix(SQUARE[0], SQUARE[0], 2, 2),
             ValueError,
-            r"edges: expected shape \[systems, nodes, nodes\], got \[3, 3\]",
+            r"edges: found shape \[3, 3\], expected \[systems, nodes, nodes\]",
         ),
         (
             lambda: confusion_matrix(SQUARE[:, :2], SQUARE[:, :2], 2, 2),
             ValueError,
-            "edges: expected shape",
+            "edges: found shape",
         ),
         (
             lambda: confusion_matrix(SQUARE + 2, SQUARE, 2, 2),
             ValueError,
-            r"edges: expected relations from 0 to 1, .* got 2 at index \[0, 0, 0\]",
+            r"edges: found 2 at index \[0, 0, 0\], expected relations from 0 to 1",
         ),
         (
             lambda: confusion_matrix(SQUARE, SQUARE - 2, 2, 2),
@@ -335,7 +335,7 @@ HALF = np.full((2, 3, 3, 2), 0.5)
         (
             lambda: match_relations(SQUARE),
             ValueError,
-            "confusion: expected shape",
+            "confusion: found shape",
         ),
         (lambda: match_relations([[1, -1]]), ValueError, "counts"),
         (lambda: match_relations([[0.5, 1.0]]), TypeError, "confusion"),
@@ -344,7 +344,11 @@ HALF = np.full((2, 3, 3, 2), 0.5)
             ValueError,
             "labels",
         ),
-        (lambda: edge_accuracy(SQUARE, SQUARE - 1), ValueError, "No entry"),
+        (
+            lambda: edge_accuracy(SQUARE, SQUARE - 1),
+            ValueError,
+            "labels: found none where",
+        ),
         (lambda: relabel(SQUARE + 2, [1, 0]), ValueError, "from 0 to 1"),
         (lambda: relabel(SQUARE, [1, 1]), ValueError, "distinct"),
         (
@@ -362,7 +366,7 @@ HALF = np.full((2, 3, 3, 2), 0.5)
         (
             lambda: relabel_probabilities(HALF, [0, 2], 2),
             ValueError,
-            "num_relations: expected at least 3",
+            "num_relations: found 2, expected at least 3",
         ),
         (
             lambda: calibration.brier_score(HALF[..., 0], SQUARE),
@@ -377,7 +381,7 @@ HALF = np.full((2, 3, 3, 2), 0.5)
         (
             lambda: calibration.brier_score(HALF, SQUARE[:1]),
             ValueError,
-            "labels: expected",
+            "labels: found shape",
         ),
         (lambda: calibration.brier_score(HALF * 3, SQUARE), ValueError, "sum to 1"),
         (
@@ -388,7 +392,7 @@ HALF = np.full((2, 3, 3, 2), 0.5)
         (
             lambda: calibration.brier_score(HALF * np.nan, SQUARE),
             ValueError,
-            "No entry",
+            "labels: found none where",
         ),
         (
             lambda: calibration.reliability_bins(HALF, SQUARE, num_bins=0),

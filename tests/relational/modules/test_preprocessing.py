@@ -362,11 +362,11 @@ def test_resolve_geometry(name, spec, expected):
 def test_errors():
     with pytest.raises(ValueError, match="geometry: found 'polar'"):
         resolve_geometry("polar", SPEC)
-    with pytest.raises(ValueError, match="relative needs position and velocity"):
+    with pytest.raises(ValueError, match="geometry: found 'relative' with positions"):
         resolve_geometry("relative", NO_ROLES)
     with pytest.raises(ValueError, match="baseline: found 'linear'"):
         preprocessing.fit_preprocessing(dataset(), baseline="linear")
-    with pytest.raises(ValueError, match="constant_velocity needs position"):
+    with pytest.raises(ValueError, match="baseline: found 'constant_velocity' with"):
         preprocessing.fit_preprocessing(dataset(NO_ROLES), baseline="constant_velocity")
 
 

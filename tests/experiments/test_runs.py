@@ -1,0 +1,244 @@
+"""How a run goes from new to finished, with an experiment that does nothing else.
+
+Where runs are refused, stopped or killed, and what the next command finds.
+"""
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import pytest
+
+from experiments import common
+from modmeta.runtime import training_loop
+from modmeta.runtime.metrics import read_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    num_steps: int = 4
+    fails: str = ""
+    seed: int = 0
+
+
+def fail(config, place):
+    """What a place of a run does if the configuration says so."""
+    if config.fails == f"data {place}":
+        raise LookupError(place)
+    if config.fails == f"memory {place}":
+        raise MemoryError(place)
+    if config.fails == f"killed {place}":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.fails == f"stopped {place}":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def compute(config, run, *, bonus=0):
+    """Counts, in steps that are saved two by two."""
+    fail(config, "before")
+    run.claim()
+    fail(config, "at claim")
+
+    def take_steps(state, step, count):
+        fail(config, f"in step {step}")
+        return state + count, {"loss": jnp.float32(step)}
+
+    with run.loop("counts") as arguments:
+        fail(config, "in loop")
+        outcome = training_loop.train(
+            jnp.int32(config.seed),
+            take_steps,
+            lambda state, step, metrics: (state, {}, False),
+            num_steps=config.num_steps,
+            num_evaluations=config.num_steps // 2,
+            **arguments,
+        )
+    if not outcome.is_finished:
+        return None
+    fail(config, "at the end")
+    return {"count": outcome.state.run + bonus, "steps": len(run.records("counts"))}
+
+
+EXPERIMENT = common.Experiment(
+    presets={"default": Config},
+    smoke=lambda config: common.override(config, {"num_steps": 2}),
+    compute=compute,
+    format_summary=lambda summary: f"count {summary['count']}",
+    files="Nothing",
+    refusals=(LookupError,),
+)
+
+
+def run(config, workdir, **options):
+    return common.run(EXPERIMENT, config, workdir, **options)
+
+
+def names(workdir):
+    return {path.name for path in workdir.iterdir()}
+
+
+def test_new_then_finished(tmp_path):
+    summary = run(Config(seed=3), tmp_path / "run", bonus=5)
+    assert summary["count"] == 12 and summary["steps"] == 2 and summary["seed"] == 3
+    assert summary["config"] == Config(seed=3) and summary["total_seconds"] > 0
+    assert names(tmp_path / "run") == {"config.json", "summary.json", "counts"}
+    assert names(tmp_path / "run" / "counts") == {"checkpoints", "metrics.jsonl"}
+    again = run(Config(seed=3), tmp_path / "run")
+    assert again == common.as_json(summary)
+
+
+BEFORE_WORK = ("before", "at claim", "in loop", "in step 0")
+
+
+@pytest.mark.parametrize(
+    "kind, error", [("data", LookupError), ("memory", MemoryError)]
+)
+@pytest.mark.parametrize("place", BEFORE_WORK)
+def test_refused_before_the_first_checkpoint(tmp_path, kind, error, place):
+    """Nothing is left, and the corrected command takes the same place."""
+    with pytest.raises(error, match=place):
+        run(Config(fails=f"{kind} {place}"), tmp_path / "a" / "run")
+    assert not (tmp_path / "a" / "run").exists()
+    # A directory of the user's own stays, with what is in it.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".gitignore").touch()
+    with pytest.raises(error, match=place):
+        run(Config(fails=f"{kind} {place}"), tmp_path / "mine")
+    assert names(tmp_path / "mine") == {".gitignore"}
+    assert run(Config(), tmp_path / "mine")["count"] == 4
+
+
+@pytest.mark.parametrize("place", ["in step 2", "at the end"])
+def test_refused_with_a_checkpoint(tmp_path, place):
+    config = Config(fails=f"memory {place}")
+    with pytest.raises(MemoryError):
+        run(config, tmp_path)
+    assert (tmp_path / "config.json").exists()
+    with pytest.raises(FileExistsError) as caught:
+        run(Config(num_steps=6), tmp_path)
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path} holds an interrupted run of another configuration:",
+        "  num_steps: 4 there, 6 now",
+        f"  fails: 'memory {place}' there, '' now",
+        "Choose another directory, or remove this one.",
+    ]
+    assert "checkpoints" in names(tmp_path / "counts")
+
+
+def launch(tmp_path, *flags):
+    """Runs this module's experiment as its launcher would."""
+    script = f"""
+import sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from absl import app
+from experiments import launcher
+FLAGS = launcher.define_flags({{"default": "four steps"}}, "seed=1", "test_runs.py")
+
+def main(argv):
+    launcher.check_arguments(argv)
+    from test_runs import EXPERIMENT
+    launcher.run(EXPERIMENT, launcher.configure(EXPERIMENT, FLAGS, {{}}), FLAGS)
+
+app.run(main)
+"""
+    return subprocess.run(
+        [sys.executable, "-c", script, f"--workdir={tmp_path / 'run'}", *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("place", ["at claim", "in step 0"])
+def test_killed_before_the_first_checkpoint(tmp_path, place):
+    process = launch(tmp_path, f"--set=fails=killed {place}")
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert (tmp_path / "run" / "config.json").exists()
+    assert run(Config(num_steps=6), tmp_path / "run")["count"] == 6
+    log = read_metrics(tmp_path / "run" / "counts" / "metrics.jsonl")
+    assert [record["step"] for record in log] == [2, 4, 6]
+
+
+def test_launcher(tmp_path):
+    """Exit status and last words: refused, killed, stopped, resumed, finished."""
+    refused = launch(tmp_path, "--set=fails=data in loop")
+    assert refused.returncode == 1 and not (tmp_path / "run").exists()
+    assert refused.stderr.splitlines()[-1] == "FATAL: in loop"
+    stopped = launch(tmp_path, "--set=fails=stopped in step 2", "--set=num_steps=8")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "Stopping after this chunk" in stopped.stderr
+    assert stopped.stdout.strip() == "Stopped. The same command goes on from here."
+    other = launch(tmp_path, "--smoke", "--seed=2")
+    assert other.returncode == 1 and "Traceback" not in other.stderr
+    assert "  seed: 0 there, 2 now" in other.stderr
+    config = Config(fails="stopped in step 2", num_steps=8)
+    assert run(config, tmp_path / "run")["count"] == 8
+    finished = launch(tmp_path, "--set=fails=stopped in step 2", "--set=num_steps=8")
+    assert finished.stdout.splitlines() == [
+        "count 8",
+        "",
+        f"Nothing and summary.json are in {tmp_path / 'run'}.",
+    ]
+
+
+EXPERIMENTS = (
+    "relational_inference",
+    "search_scaling",
+    "metanet_sine",
+    "metanet_accuracy",
+)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_help_and_wrong_flags_wait_for_nothing(name):
+    """Neither JAX nor the library is imported; each flag is explained."""
+    script = f"""
+import runpy, sys
+try:
+    runpy.run_module("experiments.{name}.main", run_name="__main__")
+finally:
+    slow = [m for m in ("jax", "numpy", "flax", "modmeta") if m in sys.modules]
+    print("imported", slow, file=sys.stderr)
+"""
+    for flags, status in (
+        (["--help"], 1),
+        (["--workdir=x", "--no_such_flag=1"], 1),
+        (["--workdir=x", "--config=no_such_preset"], 1),
+        (["--workdir=x", "--seed=-1"], 1),
+        ([], 1),
+    ):
+        started = time.perf_counter()
+        process = subprocess.run(
+            [sys.executable, "-c", script, *flags],
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        seconds = time.perf_counter() - started
+        assert process.returncode == status
+        assert "imported []" in process.stderr
+        # A quarter of a second; other work may run beside.
+        assert seconds < 10.0
+        if flags == ["--help"]:
+            explained = re.split(r"\n  --", process.stdout)[1:]
+            for text in explained:
+                text = " ".join(text.split())
+                assert re.search(r"default: |Default: |Required", text), text
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_presets_of_launchers_are_those_of_experiments(name):
+    script = f"""
+from absl import flags
+from experiments.{name}.main import main
+import experiments.{name}.{"run" if name == "search_scaling" else "train"} as module
+flags.FLAGS(["x", "--workdir=x"])
+assert flags.FLAGS["config"].parser.enum_values == list(module.EXPERIMENT.presets)
+assert flags.FLAGS.config == next(iter(module.EXPERIMENT.presets))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
