@@ -1,7 +1,8 @@
 """What holds for every search: one list of them, the same tests for each.
 
-Energies are tables of tiny problems, so the energy of whatever a search returns is
-known by hand, and the budget is counted by the energy function itself.
+What `modmeta.search.testing.check_search` tells of any search, and beyond it what these
+reach on larger tables. Energies are tables of tiny problems, so the energy of whatever
+a search returns is known by hand, and the budget is counted by the energy itself.
 """
 
 import functools
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from modmeta import search
-from modmeta.search import base, proposals, schedules
+from modmeta.search import proposals, schedules, testing
 from tests.search.tables import (
     TableEnergy,
     compare,
@@ -164,29 +165,9 @@ def test_every_search_is_tested():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_step_keeps_shapes_and_dtypes(name):
-    truth, algorithm = truth_of(name), build(name)
-    candidates = truth.problem.candidates
-    state = jax.eval_shape(
-        lambda: algorithm.init(truth.structure(0), truth.energy, candidates)
-    )
-    after, info = jax.eval_shape(
-        lambda key, state: algorithm.step(
-            key, state, truth.energy, candidates, jnp.float32(1.0)
-        ),
-        jax.random.key(0),
-        state,
-    )
-    assert isinstance(after, base.SearchState)
-    assert isinstance(info, base.SearchInfo)
-    assert jax.tree.structure(after) == jax.tree.structure(state)
-    for one, other in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
-        assert (one.shape, one.dtype) == (other.shape, other.dtype)
-    assert state.structure.edge_modules.dtype == jnp.int32
-    assert state.num_proposals.dtype == state.num_node_updates.dtype == jnp.int32
-    dtypes = [leaf.dtype for leaf in info]
-    assert dtypes == [jnp.float32, jnp.float32, jnp.float32, bool, bool]
-    assert all(leaf.shape == () for leaf in info)
+def test_contract_is_kept(name):
+    """Shapes, dtypes, counts, alone as in a batch and without jit, and more."""
+    testing.check_search(name, **OPTIONS[name])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -248,43 +229,22 @@ def test_diagnostics(name):
     np.testing.assert_array_equal(np.asarray(info.is_worsening)[clear], worse[clear])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_budget_is_counted_and_alone_equals_in_a_batch(name):
-    truth = truth_of(name)
-    counting, candidates = Counting(truth.energy), truth.problem.candidates
-    alone = jax.jit(lambda key: run(name, key, counting.energy, candidates))
-    found = alone(chain_key(3))
-    counting.assert_counted(jax.tree.map(lambda leaf: leaf[-1], found[0]))
-    compare(found, jax.tree.map(lambda leaf: leaf[3], usual_chains(name)))
-
-
-def eager_steps(name, num_steps, is_local=True):
-    """The first states and diagnostics of chain 3, and the count of evaluations."""
-    truth, algorithm = truth_of(name), build(name)
-    candidates = truth.problem.candidates
-    counting = Counting(truth.energy, is_local)
-    state = algorithm.init(truth.structure(START), counting.energy, candidates)
-    found = []
-    for step in range(num_steps):
-        key = jax.random.fold_in(chain_key(3), step)
-        found.append(
-            algorithm.step(key, state, counting.energy, candidates, temperature(step))
-        )
-        state, _ = found[-1]
-    counting.assert_counted(state)
-    return found
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_jit_equals_eager(name):
-    for step, found in enumerate(eager_steps(name, 2)):
-        expected = jax.tree.map(lambda leaf, at=step: leaf[3, at], usual_chains(name))
-        compare(found, expected)
-
-
 @pytest.mark.parametrize("name", [name for name in NAMES if has_prior(name)])
 def test_energy_that_is_not_local_is_evaluated_at_all_receivers(name):
-    [(state, info)] = eager_steps(name, 1, is_local=False)
+    truth, algorithm = truth_of(name), build(name)
+    candidates = truth.problem.candidates
+    counting = Counting(truth.energy, is_local=False)
+
+    @jax.jit
+    def first_step(key):
+        state = algorithm.init(truth.structure(START), counting.energy, candidates)
+        key = jax.random.fold_in(key, 0)
+        return algorithm.step(
+            key, state, counting.energy, candidates, temperature(jnp.int32(0))
+        )
+
+    state, info = first_step(chain_key(3))
+    counting.assert_counted(state)
     derivatives = 6 if search.SEARCHES[name].needs.residuals else 0
     assert state.num_node_updates == 4 * (1 + state.num_proposals) + derivatives
     # Only the cost differs. (A first step of REINFORCE draws before it learns.)

@@ -122,11 +122,6 @@ def test_every_file_of_algorithms_is_registered():
     assert files == set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_registered_searches_keep_the_contract(name):
-    testing.check_search(name)
-
-
 @pytest.mark.parametrize("module", [search, registry])
 def test_examples_of_docstrings(module, own_registry):
     """The second registers a search of one's own, checks and builds it."""
