@@ -1,6 +1,7 @@
 import ctypes
 import importlib.metadata
 import os
+import pathlib
 import sys
 
 # These variables are read when jax is imported, hence before the imports below.
@@ -34,6 +35,7 @@ hypothesis.settings.load_profile("modmeta")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_WORKERS] = {}
+    config.stash[_NEXT_DROP] = _HIGH_GIGABYTES
     cache = getattr(config, "cache", None)
     if cache is not None:
         os.environ.setdefault(
@@ -52,6 +54,18 @@ def pytest_configure(config: pytest.Config) -> None:
 _MAX_GIGABYTES = 2.5
 _MAX_MAPS = 20_000
 _WORKERS = pytest.StashKey[dict[str, tuple[float, int]]]()
+# Beyond, programs are dropped also within a file.
+_HIGH_GIGABYTES = 1.4
+_GROWTH = 0.6
+_NEXT_DROP = pytest.StashKey[float]()
+
+
+def _gigabytes() -> float:
+    """Memory of this process now; 0 where that cannot be told."""
+    status = pathlib.Path("/proc/self/statm")
+    if not status.exists():
+        return 0.0
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
 def _peak_gigabytes() -> float:
@@ -63,33 +77,38 @@ def _peak_gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def _drop_programs() -> None:
-    """Gives back what compiled programs hold, with the caches that hold them."""
-    from modmeta.runtime import programs
-
+def _clear_caches() -> None:
+    """Clears the caches of functions, whose results hold arrays and programs."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in ("tests", "modmeta", "experiments"):
             for value in list(vars(module).values()):
                 if hasattr(value, "cache_clear"):
                     value.cache_clear()
+
+
+def _drop_programs(config: pytest.Config) -> None:
+    """Gives back what compiled programs hold; what they took is kept in mind."""
+    from modmeta.runtime import programs
+
+    _, maps = config.stash[_WORKERS].get("", (0.0, 0))
+    maps = max(maps, programs.count_maps())
+    config.stash[_WORKERS][""] = (_peak_gigabytes(), maps)
     programs.drop()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
+    config.stash[_NEXT_DROP] = max(_HIGH_GIGABYTES, _gigabytes() + _GROWTH)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None):
     result = yield
-    if nextitem is None or nextitem.path != item.path:
-        from modmeta.runtime import programs
-
-        # Fixtures of the file are gone by now; its maps were never more than now.
-        _, maps = item.config.stash[_WORKERS].get("", (0.0, 0))
-        maps = max(maps, programs.count_maps())
-        item.config.stash[_WORKERS][""] = (_peak_gigabytes(), maps)
-        _drop_programs()
+    is_last = nextitem is None or nextitem.path != item.path
+    if is_last:  # fixtures of the file are gone by now
+        _clear_caches()
+    if is_last or _gigabytes() > item.config.stash[_NEXT_DROP]:
+        _drop_programs(item.config)
     return result
 
 
