@@ -1,7 +1,7 @@
 """What a user calls: shapes, units, files and refusals of `infer_relations`.
 
-The learning run that `tests.relational.test_learning` judges serves here too; runs of
-two steps serve where what was learnt does not matter.
+The learning run that `tests.relational.training.test_learning` judges serves here too;
+runs of two steps serve where what was learnt does not matter.
 """
 
 import csv

@@ -174,7 +174,8 @@ def small_dataset(sizes):
 def infer_small_dataset(mesh=None):
     """Two batches and two chains, hence one of each on every one of four devices."""
     sizes = (3, 2, 4, 3)
-    model = small_model(num_relations=3, encoder="mlp")
+    options = search_options(batch_size=BATCH_SIZE)
+    model = small_model(num_relations=3, encoder="mlp", search=options)
     params = small_params(model, Batch(sizes).supergraph, 4)
     config = dataclasses.replace(CONFIG, num_chains=2)
     return infer_dataset(
@@ -195,7 +196,7 @@ if arguments:
     devices.connect(coordinator, 2, int(process_id))
     mesh = devices.build_mesh(2, num_chain_groups=2)
     assert dict(mesh.shape) == {"batches": 2, "chains": 2}
-from tests.relational.test_devices import infer_small_dataset
+from tests.relational.inference.test_devices import infer_small_dataset
 np.savez(path, **infer_small_dataset(mesh)._asdict())
 if mesh is not None:
     first = devices.from_first_process({"id": jax.process_index(), "minus": -0.0})
