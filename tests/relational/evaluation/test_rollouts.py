@@ -245,5 +245,5 @@ def test_constant_velocity_is_exact_for_free_motion(spec, baseline):
 def test_labels_without_systems_of_their_size_are_refused():
     labels = random_labels(3, 4, 2)
     other = dataclasses.replace(labelled(labels[:, :3, :3]))
-    with pytest.raises(ValueError, match="expected shape"):
+    with pytest.raises(ValueError, match="labels: found shape"):
         label_scores(inference_of(labels), other, 2)

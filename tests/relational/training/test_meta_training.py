@@ -50,7 +50,7 @@ class Run:
             self.train_set,
             jax.random.key(0),
             modules=config,
-            proposal=small_model(encoder="mlp").proposal,
+            proposal=small_model(encoder="mlp").network.proposal,
         )
 
     def train(self, *, stop_after=None, max_to_keep=5):
