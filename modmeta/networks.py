@@ -121,7 +121,7 @@ def apply_bank(module: nn.Module, params, *inputs, method=None):
     )
 
 
-def apply_chosen(module: nn.Module, params, copies: jax.Array, *inputs):
+def apply_chosen(function: Callable, params, copies: jax.Array, *inputs):
     """Applies to every item the copy that it names, and no other.
 
     Items are sorted by copy and cut into tiles of one copy each, so that the work is
@@ -129,19 +129,19 @@ def apply_chosen(module: nn.Module, params, copies: jax.Array, *inputs):
     filled up.
 
     Args:
-      module: The Flax module.
-      params: Its bank, leaves `[K, ...]`.
+      function: From the parameters of a copy and inputs of items to outputs.
+      params: The bank, leaves `[K, ...]`.
       copies: `[items]` int, copy of every item, below K.
-      *inputs: `[items, ..., features]`; one item may hold many rows.
+      *inputs: Trees of `[items, ..., features]`; one item may hold many rows.
 
     Returns:
       `[items, ..., outputs]`.
     """
     num_copies = jax.tree.leaves(params)[0].shape[0]
     if num_copies == 1:
-        return module.apply({"params": copy_of(params, 0)}, *inputs)
+        return function(copy_of(params, 0), *inputs)
     num_items = copies.shape[0]
-    rows_per_item = int(np.prod(inputs[0].shape[1:-1]))
+    rows_per_item = int(np.prod(jax.tree.leaves(inputs)[0].shape[1:-1]))
     tile_size = min(max(_ROWS_PER_TILE // rows_per_item, 1), num_items)
     num_tiles = -(-num_items // tile_size) + num_copies - 1
     is_copy = jax.nn.one_hot(copies, num_copies, dtype=jnp.int32)
@@ -154,8 +154,10 @@ def apply_chosen(module: nn.Module, params, copies: jax.Array, *inputs):
     item = item.at[place].set(jnp.arange(num_items, dtype=jnp.int32))
     copy_of_tile = jnp.searchsorted(last_tile, jnp.arange(num_tiles), side="right")
     copy_of_tile = jnp.minimum(copy_of_tile, num_copies - 1)
-    outputs = jax.vmap(lambda p, x: module.apply({"params": p}, *x))(
+    outputs = jax.vmap(lambda p, x: function(p, *x))(
         jax.tree.map(lambda leaf: leaf[copy_of_tile], params),
-        [x[item].reshape(num_tiles, tile_size, *x.shape[1:]) for x in inputs],
+        jax.tree.map(
+            lambda x: x[item].reshape(num_tiles, tile_size, *x.shape[1:]), inputs
+        ),
     )
     return outputs.reshape(-1, *outputs.shape[2:])[place]

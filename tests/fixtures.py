@@ -72,6 +72,7 @@ def small_model(
 ):
     """A model with a few hidden units; `options` go to `ModuleConfig`."""
     options = {
+        "path": "start",
         "edge_sizes": (4, 5),
         "message_size": 3,
         "node_sizes": (6, 4),
@@ -91,9 +92,7 @@ def small_params(model, supergraph, num_frames, seed=0):
     preprocessing = random_preprocessing(seed, model.bank.layout)
     # Shapes alone: all leaves are drawn anew, so nothing need be compiled.
     shapes = jax.eval_shape(
-        lambda: model.network.init(
-            jax.random.key(0), preprocessing, supergraph, num_frames
-        )
+        lambda: model.network.init(jax.random.key(0), preprocessing, supergraph)
     )
     rng = np.random.default_rng(seed)
     modules, proposal = jax.tree.map(

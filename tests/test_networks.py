@@ -15,6 +15,10 @@ from modmeta import networks
 MODULE = networks.MLP((5, 3), activation="tanh")
 
 
+def apply(params, inputs):
+    return MODULE.apply({"params": params}, inputs)
+
+
 @functools.cache
 def bank(num_copies, seed=0):
     return networks.init_bank(MODULE, jax.random.key(seed), num_copies, jnp.zeros(4))
@@ -22,7 +26,7 @@ def bank(num_copies, seed=0):
 
 @jax.jit
 def apply_chosen(params, copies, inputs):
-    return networks.apply_chosen(MODULE, params, copies, inputs)
+    return networks.apply_chosen(apply, params, copies, inputs)
 
 
 def one_at_a_time(params, copies, inputs):
@@ -73,11 +77,11 @@ def test_chosen_copies_do_the_work_of_one():
     """Twice the copies, nearly the same number of operations."""
 
     def operations(num_copies):
-        def apply(params, copies, inputs):
-            return networks.apply_chosen(MODULE, params, copies, inputs)
+        def chosen(params, copies, inputs):
+            return networks.apply_chosen(apply, params, copies, inputs)
 
         arguments = (bank(num_copies), jnp.zeros(512, int), jnp.zeros((512, 16, 4)))
-        return jax.jit(apply).lower(*arguments).compile().cost_analysis()["flops"]
+        return jax.jit(chosen).lower(*arguments).compile().cost_analysis()["flops"]
 
     assert operations(8) < 1.3 * operations(4)
 
@@ -91,7 +95,11 @@ def test_several_inputs_and_a_batch_of_problems():
     first, second = jnp.ones((3, 6, 5)), jnp.arange(3 * 6 * 2.0).reshape(3, 6, 2)
     params = networks.init_bank(Sum(), jax.random.key(0), 2, first[0, 0], second[0, 0])
     copies = jnp.array([[0, 1, 0, 1, 1, 1], [0] * 6, [1, 1, 0, 0, 0, 0]])
-    found = jax.vmap(lambda c, *x: networks.apply_chosen(Sum(), params, c, *x))(
+
+    def add(params, *inputs):
+        return Sum().apply({"params": params}, *inputs)
+
+    found = jax.vmap(lambda c, *x: networks.apply_chosen(add, params, c, *x))(
         copies, first, second
     )
     both = networks.apply_bank(Sum(), params, first, second)

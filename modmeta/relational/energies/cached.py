@@ -9,7 +9,7 @@ not fit, the cache holds a chunk of the receivers, or there is none:
 `modmeta.relational.energies.recomputed`.
 
 Letters: N nodes of the super-graph or of a problem, D slots, K edge modules, M node
-modules, T frames that are predicted, F features, Y predicted features, H size of a
+modules, T windows whose changes are predicted, Y predicted features, H size of a
 message as it enters a node module.
 """
 
@@ -24,7 +24,7 @@ from flax import struct
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.modules.bound_bank import BoundBank, select_module
-from modmeta.relational.modules.frames import zero_padded_nodes
+from modmeta.relational.modules.observations import Observations
 
 
 class MessageCache(NamedTuple):
@@ -46,8 +46,7 @@ class MessageCache(NamedTuple):
 def build_cache(
     modules: BoundBank,
     supergraph: SuperGraph,
-    states: jax.Array,
-    next_states: jax.Array,
+    observed: Observations,
     receivers: jax.Array | None = None,
 ) -> MessageCache:
     """Computes the messages of all modules on all edges of a super-graph.
@@ -55,24 +54,25 @@ def build_cache(
     Args:
       modules: The bank with its arrays.
       supergraph: Connectivity of the batch.
-      states: `[N, T, F]` normalised input frames.
-      next_states: `[N, T, F]` the frames that follow them.
+      observed: Observations of all nodes.
       receivers: `[C]` nodes whose incoming messages are wanted; None for all N.
 
     Returns:
       The cache, with C in place of N if receivers are given.
     """
-    states, next_states = zero_padded_nodes(supergraph.node_mask, states, next_states)
     rows = slice(None) if receivers is None else receivers
-    own = states[rows]
+    own = observed.take(rows)
+    senders = observed.take(supergraph.slot_senders[rows])
     messages = modules.projected_messages(
-        states[supergraph.slot_senders[rows]], own[:, None]
+        senders.motion, jax.tree.map(lambda leaf: leaf[:, None], own.motion)
     )
     is_real = supergraph.slot_mask[rows][:, :, None, None, None, None]
+    messages = jnp.where(is_real, messages, 0.0)
+    embedded = jnp.moveaxis(modules.embed(own.motion), 0, 1)
     return MessageCache(
-        messages=jnp.where(is_real, messages, 0.0),
-        embedded=jnp.moveaxis(modules.embed(own), 0, 1),
-        targets=modules.encode(own, next_states[rows]),
+        messages=modules.collect(messages, own.windows),
+        embedded=modules.collect(embedded, own.windows),
+        targets=own.targets,
         node_mask=supergraph.node_mask[rows],
     )
 
@@ -122,7 +122,10 @@ class CachedEnergies:
         return jnp.where(cache.node_mask[receiver], residuals, 0.0).reshape(-1)
 
     def of_assignments(
-        self, assignments: jax.Array, node_modules: jax.Array
+        self,
+        assignments: jax.Array,
+        node_modules: jax.Array,
+        mean_power: float = 0.0,
     ) -> jax.Array:
         """Energies of every receiver under every one of A assignments of its slots.
 
@@ -132,6 +135,7 @@ class CachedEnergies:
         Args:
           assignments: `[A, D]`.
           node_modules: `[N]`.
+          mean_power: See `BoundBank.frame_energies`.
 
         Returns:
           `[N, A]`.
@@ -141,7 +145,9 @@ class CachedEnergies:
         hidden = jnp.einsum("adk,ndkmth->mnath", one_hot, cache.messages)
         hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)[:, :, None]
         outputs = select_module(self.modules.update(hidden), node_modules)
-        energies = self.modules.frame_energies(outputs, cache.targets[:, None])
+        energies = self.modules.frame_energies(
+            outputs, cache.targets[:, None], mean_power
+        )
         energies = jnp.sum(energies, axis=-1)
         return jnp.where(cache.node_mask[:, None], energies, 0.0)
 

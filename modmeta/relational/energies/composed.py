@@ -12,15 +12,16 @@ from flax import struct
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.modules.bound_bank import BoundBank
-from modmeta.relational.modules.frames import zero_padded_nodes
+from modmeta.relational.modules.motion import still
+from modmeta.relational.modules.observations import Observations, zero_padded_nodes
 
 
 def structure_energies(
     modules: BoundBank,
     supergraph: SuperGraph,
     structure: search.Structure,
-    states: jax.Array,
-    next_states: jax.Array,
+    observed: Observations,
+    mean_power: float = 0.0,
 ) -> jax.Array:
     """One-step energies of all nodes.
 
@@ -30,17 +31,20 @@ def structure_energies(
       modules: The bank with its arrays.
       supergraph: Connectivity of the batch.
       structure: Modules of all N nodes.
-      states: `[N, T, F]` normalised input frames.
-      next_states: `[N, T, F]` the frames that follow them.
+      observed: Observations of all nodes.
+      mean_power: See `BoundBank.frame_energies`.
 
     Returns:
       `[N]`, zero at padded nodes.
     """
-    states, next_states = zero_padded_nodes(supergraph.node_mask, states, next_states)
     outputs = modules.outputs(
-        structure, states, supergraph.slot_senders, supergraph.slot_mask
+        structure,
+        observed.motion,
+        supergraph.slot_senders,
+        supergraph.slot_mask,
+        observed.windows,
     )
-    energies = modules.frame_energies(outputs, modules.encode(states, next_states))
+    energies = modules.frame_energies(outputs, observed.targets, mean_power)
     return jnp.where(supergraph.node_mask, jnp.sum(energies, axis=-1), 0.0)
 
 
@@ -90,7 +94,7 @@ class RolloutEnergies:
         def body(current, step):
             following, observed = step
             outputs = modules.outputs(
-                structure, current, self.slot_senders, self.slot_mask
+                structure, still(current), self.slot_senders, self.slot_mask
             )
             energies = modules.frame_energies(
                 outputs, modules.encode(current, following)

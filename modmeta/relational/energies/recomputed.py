@@ -13,8 +13,8 @@ from flax import struct
 
 from modmeta import search
 from modmeta.relational.modules.bound_bank import BoundBank
-from modmeta.relational.modules.frames import (
-    ObservedFrames,
+from modmeta.relational.modules.observations import (
+    Observations,
     ReceiverSlots,
     weighted_outputs,
     weighted_residuals,
@@ -27,12 +27,12 @@ class RecomputedEnergies:
 
     Attributes:
       modules: The bank with its arrays.
-      frames: Frames of all nodes of the super-graph.
+      observed: Observations of all nodes of the super-graph.
       slots: The R receivers of the problem.
     """
 
     modules: BoundBank
-    frames: ObservedFrames
+    observed: Observations
     slots: ReceiverSlots
 
     def local(self, structure: search.Structure, receivers: jax.Array) -> jax.Array:
@@ -53,7 +53,7 @@ class RecomputedEnergies:
         """Residuals `[T * Y]` of one receiver, see `ReceiverEnergies`."""
         slots = jax.tree.map(lambda leaf: leaf[receiver], self.slots)
         return weighted_residuals(
-            self.modules, self.frames, slots, edge_weights, node_module
+            self.modules, self.observed, slots, edge_weights, node_module
         )
 
     def _energies(
@@ -68,9 +68,9 @@ class RecomputedEnergies:
         @jax.checkpoint
         def one_receiver(item):
             slots, weights, module = item
-            outputs = weighted_outputs(self.modules, self.frames, slots, weights)
+            outputs = weighted_outputs(self.modules, self.observed, slots, weights)
             energies = self.modules.frame_energies(
-                outputs[module], self.frames.targets[slots.nodes]
+                outputs[module], self.observed.targets[slots.nodes]
             )
             return jnp.where(slots.node_mask, jnp.sum(energies), 0.0)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from modmeta.graphs import supergraphs
 from modmeta.relational.data import FeatureSpec
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.normalization import Normalization
@@ -94,7 +95,7 @@ def _rebuild(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
         layout["compress"],
     )
     # Files from before there was a choice hold what the paper has.
-    options = {"node_update": "mlp", **metadata["modules"]}
+    options = {"node_update": "mlp", "path": "start", **metadata["modules"]}
     for name in ("edge_sizes", "node_sizes"):
         options[name] = tuple(options[name])
     if "search" in metadata:
@@ -118,7 +119,27 @@ def _rebuild(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
         proposal=_unflatten(arrays.get("proposal_head", {})),
         preprocessing=Preprocessing(**constants),
     )
+    _check_head(model, params)
     return model, params
+
+
+def _check_head(model: RelationalModel, params: ModelParams) -> None:
+    """Refuses heads of another architecture, such as those of one number of frames."""
+    pair = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
+    expected = jax.eval_shape(
+        lambda: model.network.init(jax.random.key(0), params.preprocessing, pair)
+    )
+    found, wanted = (
+        {name: leaf.shape for name, leaf in _flatten(tree.proposal).items()}
+        for tree in (params, expected)
+    )
+    if found != wanted:
+        different = sorted(set(found.items()) ^ set(wanted.items()))[0][0]
+        raise ValueError(
+            f"model: found a proposal head whose {different} has shape "
+            f"{found.get(different)}, expected {wanted.get(different)}; heads of "
+            "earlier versions were made for one number of frames: train it again"
+        )
 
 
 def _split_search_options(options: dict[str, Any]) -> dict[str, dict[str, Any]]:

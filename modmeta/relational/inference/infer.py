@@ -188,11 +188,12 @@ def _infer_batch(
 ) -> dict:
     graph = batch.supergraph
     inputs = gather_states(states, batch.tasks, graph)
-    logits = model.network.edge_logits(params, graph, inputs)
     num_systems, max_nodes = graph.system_nodes.shape
     draws = chains.draw(rng_key, model, batch, start, config)
     chunk = 0 if model.energy.couples_receivers else model.memory.receiver_chunk
+    network = model.network
     if chunk:
+        logits = network.edge_logits(params, graph, inputs)
 
         def one_chunk(receivers):
             problems = build_problems(
@@ -203,7 +204,11 @@ def _infer_batch(
 
         found = _map_chunks(one_chunk, graph.node_mask.shape[0], chunk)
     else:
-        problems = build_problems(model, params, graph, inputs, logits)
+        unknown = jnp.zeros((*graph.slot_mask.shape, model.num_relations))
+        problems = build_problems(model, params, graph, inputs, unknown)
+        evidence = network.evidence(params, graph, inputs, problems.residuals)
+        logits = network.edge_logits(params, graph, inputs, evidence=evidence)
+        problems = problems.with_logits(logits)
         found = chains.search_all(problems, draws, config, mesh)
 
     def per_system(values):

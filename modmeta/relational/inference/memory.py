@@ -97,6 +97,10 @@ def predict_bytes(
     per_receiver = _FLOAT_BYTES * slots * num_inputs
     # Inputs, outputs and a transposed copy of the widest layer, for every module.
     per_receiver_built = 3 * bank.num_relations * per_receiver * widest
+    if bank.path == "interpolated":
+        per_receiver_built *= bank.num_points  # all points of a path at once
+    elif bank.path == "two_body":
+        per_receiver_built *= 2  # from both ends, one step after the other
     if model.keeps_messages:
         messages = rows * per_receiver_built
         per_module = 2 * bank.num_relations + num_chains

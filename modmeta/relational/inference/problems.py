@@ -21,8 +21,13 @@ from modmeta.relational.energies.composed import RolloutEnergies
 from modmeta.relational.energies.priors import relaxed_symmetric_prior, symmetric_prior
 from modmeta.relational.energies.recomputed import RecomputedEnergies
 from modmeta.relational.inference.model import RelationalModel
-from modmeta.relational.modules.frames import ObservedFrames, observe, receiver_slots
+from modmeta.relational.modules.evidence import Residuals
 from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.modules.observations import (
+    Observations,
+    observe,
+    receiver_slots,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Problems:
         `[P, R, ...]`.
       candidates: Leaves `[P, R, D, ...]`.
       supergraph: Connectivity.
-      observed: Frames of all nodes, which all problems share, if there is no cache.
+      observed: Observations of all nodes, which all problems share; None where
+        roll-outs are searched.
     """
 
     model: RelationalModel
@@ -44,7 +50,7 @@ class Problems:
     data: Any
     candidates: search.Candidates
     supergraph: SuperGraph
-    observed: ObservedFrames | None = None
+    observed: Observations | None = None
 
     def energy(self, data: Any, candidates: search.Candidates) -> search.Energy:
         """The energy of one problem, from its slices of `data` and `candidates`."""
@@ -66,7 +72,7 @@ class Problems:
             )
             return search.Energy(rolled.local, prior, is_local=False)
         terms: ReceiverEnergies
-        if self.observed is None:
+        if self.model.keeps_messages:
             terms = CachedEnergies(modules, data)
         else:
             terms = RecomputedEnergies(modules, self.observed, data)
@@ -93,6 +99,24 @@ class Problems:
                 lambda leaf: leaf[graph.node_system, graph.node_entity], tree
             )
         return jax.tree.map(lambda leaf: leaf[:, 0], tree)
+
+    def with_logits(self, edge_logits: jax.Array) -> Problems:
+        """The same problems under other proposals, those of all edges `[N, D, K]`."""
+        candidates = _candidates(self.model, self.supergraph, edge_logits)
+        return dataclasses.replace(self, candidates=candidates)
+
+    @property
+    def residuals(self) -> Residuals | None:
+        """Residuals of any receiver of the super-graph, from kept messages.
+
+        None without them, or where some receivers are searched alone.
+        """
+        num_nodes = self.supergraph.node_mask.shape[0]
+        is_whole = self.model.energy.couples_receivers or len(self.mask) == num_nodes
+        if not (self.model.keeps_messages and is_whole):
+            return None
+        modules = self.model.network.modules(self.params)
+        return CachedEnergies(modules, self.join(self.data)).residuals
 
     @property
     def mask(self) -> jax.Array:
@@ -237,13 +261,19 @@ def system_candidates(
     )
 
 
+def _candidates(model, supergraph, edge_logits, receivers=None) -> search.Candidates:
+    if model.energy.couples_receivers:
+        return system_candidates(supergraph, edge_logits)
+    return receiver_candidates(supergraph, edge_logits, receivers)
+
+
 def build_problems(
     model: RelationalModel,
     params: ModelParams,
     supergraph: SuperGraph,
     states: jax.Array,
     edge_logits: jax.Array,
-    frames: jax.Array | None = None,
+    windows: jax.Array | None = None,
     receivers: jax.Array | None = None,
 ) -> Problems:
     """Prepares the search problems of a super-graph; computes the message cache.
@@ -254,8 +284,8 @@ def build_problems(
       supergraph: Connectivity.
       states: `[N, T, F]` normalised observed frames.
       edge_logits: `[N, D, K]` log-probabilities of learned proposals.
-      frames: `[t]` indices of the frames that serve as inputs; None for all but the
-        last. Ignored by the roll-out energy, which needs them in order.
+      windows: `[t]` frames at which the windows begin that count; None for all.
+        Ignored by the roll-out energy, which needs all frames in order.
       receivers: `[C]` receivers to search, where they are independent; None for all.
 
     Returns:
@@ -270,23 +300,15 @@ def build_problems(
             "receivers: found a selection, expected None where a prior or a "
             "roll-out couples the receivers"
         )
-    if is_coupled:
-        candidates = system_candidates(supergraph, edge_logits)
-    else:
-        candidates = receiver_candidates(supergraph, edge_logits, receivers)
+    candidates = _candidates(model, supergraph, edge_logits, receivers)
     if model.energy.form == "rollout":
         data = system_problems(supergraph, (states, supergraph.node_mask))
         return Problems(model, params, data, candidates, supergraph)
-    if frames is None:
-        inputs, following = states[:, :-1], states[:, 1:]
-    else:
-        inputs, following = states[:, frames], states[:, frames + 1]
     modules = model.network.modules(params)
-    observed = None
+    observed = observe(modules, supergraph, states, windows)
     if model.keeps_messages:
-        data = build_cache(modules, supergraph, inputs, following, receivers)
+        data = build_cache(modules, supergraph, observed, receivers)
     else:
-        observed = observe(modules, supergraph, inputs, following)
         data = receiver_slots(supergraph, receivers)
     if is_coupled:
         data = system_problems(supergraph, data)

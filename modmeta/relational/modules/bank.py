@@ -13,13 +13,58 @@ import jax
 import jax.numpy as jnp
 
 from modmeta import networks
-from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.data import FeatureSpec
+from modmeta.relational.modules.config import DEFAULT_POINTS, ModuleConfig
 from modmeta.relational.modules.inputs import edge_inputs, resolve_geometry
+from modmeta.relational.modules.laws import LawLayout, LawNetwork, OwnLawNetwork
+from modmeta.relational.modules.messages import LawMessages
 from modmeta.relational.modules.node_module import FIRST_OUTPUTS_SCALE, NodeModule
 from modmeta.relational.modules.preprocessing import (
     FeatureLayout,
     Preprocessing,
 )
+
+
+def resolve(config: ModuleConfig, spec: FeatureSpec) -> ModuleConfig:
+    """What "auto" stands for, given the roles of the features.
+
+    Raises:
+      ValueError: If the features do not allow what is asked for.
+    """
+    has_geometry = spec.has_motion or bool(spec.angles)
+    path = config.path
+    if path == "auto":
+        is_plain = config.node_update != "mlp" and config.geometry == "auto"
+        is_plain = is_plain and not config.activate_messages
+        path = "interpolated" if has_geometry and is_plain else "start"
+    if path == "two_body" and not spec.has_motion:
+        raise ValueError(
+            f"path: found 'two_body' with positions {spec.positions} and velocities "
+            f"{spec.velocities}, expected columns of both"
+        )
+    geometry = resolve_geometry(config.geometry, spec)
+    node_update = config.node_update
+    if path != "start":
+        if node_update == "mlp":
+            raise ValueError(
+                f"node_update: found 'mlp' with path {path!r}, expected 'additive': "
+                "rates add up"
+            )
+        node_update = "additive"
+    elif node_update == "auto":
+        has_forces = geometry == "relative" and not config.activate_messages
+        node_update = "additive" if has_forces else "mlp"
+    likelihood = config.likelihood
+    if likelihood == "auto":
+        likelihood = "gaussian" if path == "start" else "student"
+    return dataclasses.replace(
+        config,
+        path=path,
+        num_points=config.num_points or DEFAULT_POINTS[path],
+        geometry=geometry,
+        node_update=node_update,
+        likelihood=likelihood,
+    )
 
 
 class ModuleParams(NamedTuple):
@@ -50,15 +95,37 @@ class ModuleBank:
 
     def __post_init__(self) -> None:
         """Resolves the geometry against the features, and what follows from it."""
-        geometry = resolve_geometry(self.config.geometry, self.layout.spec)
-        node_update = self.config.node_update
-        if node_update == "auto":
-            has_forces = geometry == "relative" and not self.config.activate_messages
-            node_update = "additive" if has_forces else "mlp"
-        resolved = dataclasses.replace(
-            self.config, geometry=geometry, node_update=node_update
-        )
+        resolved = resolve(self.config, self.layout.spec)
         object.__setattr__(self, "config", resolved)
+        if resolved.path != "start" and self.layout.compress:
+            raise ValueError(
+                "compress: found True with laws, expected False: changes are what "
+                "their rates integrate to"
+            )
+        if resolved.path == "two_body" and self.laws.law.others:
+            raise ValueError(
+                "path: found 'two_body' where other features than positions and "
+                "velocities change, expected 'interpolated'"
+            )
+
+    @property
+    def has_laws(self) -> bool:
+        """Whether edge modules are laws, and messages their integrals."""
+        return self.config.path != "start"
+
+    @property
+    def laws(self) -> LawMessages:
+        """How laws make messages."""
+        config = self.config
+        return LawMessages(
+            LawLayout(config.law, config.attributes, self.layout),
+            config.path,
+            config.num_points,
+            config.span,
+            config.edge_sizes,
+            config.node_sizes,
+            config.activation,
+        )
 
     @property
     def is_additive(self) -> bool:
@@ -70,7 +137,7 @@ class ModuleBank:
         """Outputs of a node module: a change, and how far it is known."""
         num_targets = self.layout.num_targets
         has_scales = (
-            self.config.likelihood == "gaussian" and self.config.scale == "state"
+            self.config.likelihood != "squared_error" and self.config.scale == "state"
         )
         return 2 * num_targets if has_scales else num_targets
 
@@ -80,8 +147,10 @@ class ModuleBank:
         return self.num_outputs if self.is_additive else self.config.node_sizes[0]
 
     @property
-    def edge_module(self) -> networks.MLP:
+    def edge_module(self) -> LawNetwork | networks.MLP:
         """The architecture of an edge module."""
+        if self.has_laws:
+            return self.laws.edge_module
         if self.is_additive:
             return self._contributor(self.config.edge_sizes)
         return networks.MLP(
@@ -91,8 +160,10 @@ class ModuleBank:
         )
 
     @property
-    def node_module(self) -> NodeModule | networks.MLP:
+    def node_module(self) -> OwnLawNetwork | NodeModule | networks.MLP:
         """The architecture of a node module."""
+        if self.has_laws:
+            return self.laws.node_module
         if self.is_additive:
             return self._contributor(self.config.node_sizes)
         return NodeModule(
@@ -111,14 +182,19 @@ class ModuleBank:
         """Draws parameters; consumes the key."""
         key_edge, key_node = jax.random.split(rng_key)
         state = jnp.zeros((self.layout.num_features,))
-        inputs = edge_inputs(
-            self.config.geometry, preprocessing, self.layout, state, state
-        )
+        if self.has_laws:
+            inputs = self.laws.edge_examples(preprocessing)
+        else:
+            inputs = (
+                edge_inputs(
+                    self.config.geometry, preprocessing, self.layout, state, state
+                ),
+            )
         message = jnp.zeros((self.config.message_size,))
         node_inputs = (state,) if self.is_additive else (message, state)
         return ModuleParams(
             edge=networks.init_bank(
-                self.edge_module, key_edge, self.config.num_relations, inputs
+                self.edge_module, key_edge, self.config.num_relations, *inputs
             ),
             node=networks.init_bank(
                 self.node_module,

@@ -1,12 +1,13 @@
 """A bank with its arrays: what modules say, and what that is worth against targets.
 
 Letters: N nodes, D slots for incoming edges of a node, K edge modules, M node modules,
-T frames, F features, Y predicted changes, H size of a message as it enters a node
-module.
+I intervals between frames, W windows of intervals, F features, Y predicted changes, H
+size of a message as it enters a node module.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from flax import struct
 from modmeta import networks
 from modmeta.relational.modules.bank import ModuleBank, ModuleParams
 from modmeta.relational.modules.inputs import edge_inputs
+from modmeta.relational.modules.motion import Motion, Windows, still
 from modmeta.relational.modules.preprocessing import (
     Preprocessing,
     compressed,
@@ -28,6 +30,14 @@ from modmeta.search import Structure
 
 _LOG_SCALE_RANGE = 5.0
 _MIN_LOG_SCALE = -9.0
+# Degrees of freedom of Student's distribution: heavy tails, and still a variance.
+_FREEDOM = 4.0
+# Its normaliser, log(sqrt(pi freedom) gamma(freedom / 2) / gamma((freedom + 1) / 2)).
+_STUDENT_CONSTANT = float(
+    0.5 * np.log(np.pi * _FREEDOM)
+    + math.lgamma(_FREEDOM / 2)
+    - math.lgamma((_FREEDOM + 1) / 2)
+)
 
 
 def _bounded(log_scale: jax.Array) -> jax.Array:
@@ -58,33 +68,43 @@ class BoundBank:
             receivers,
         )
 
-    def encode(self, states: jax.Array, next_states: jax.Array) -> jax.Array:
+    def encode(
+        self,
+        states: jax.Array,
+        next_states: jax.Array,
+        duration: jax.Array | None = None,
+    ) -> jax.Array:
         """Targets `[..., Y]`, see `preprocessing.encode_targets`."""
-        return encode_targets(self.preprocessing, self.bank.layout, states, next_states)
+        return encode_targets(
+            self.preprocessing, self.bank.layout, states, next_states, duration
+        )
 
     def decode(self, states: jax.Array, targets: jax.Array) -> jax.Array:
         """Next normalised states `[..., F]`, see `preprocessing.decode_targets`."""
         return decode_targets(self.preprocessing, self.bank.layout, states, targets)
 
-    def projected_messages(self, senders: jax.Array, receivers: jax.Array) -> jax.Array:
+    def projected_messages(self, senders: Motion, receivers: Motion) -> jax.Array:
         """Messages of every edge module as they enter the node modules.
 
         Args:
-          senders: `[..., T, F]` normalised states at the senders.
-          receivers: `[..., T, F]` at the receivers; the leading axes broadcast.
+          senders: Motion of the senders, leaves `[..., I, ...]`.
+          receivers: Motion of the receivers; the leading axes broadcast.
 
         Returns:
-          `[..., K, M, T, H]`, of which sums may be taken: messages times the first
+          `[..., K, M, I, H]`, of which sums may be taken: messages times the first
           layer of every node module, which is linear and without bias, or what they
           add to the outputs. Zeros for edge module 0 if it is the null module.
         """
         config = self.bank.config
-        inputs = self.edge_inputs(senders, receivers)
-        project = self._addition if self.bank.is_additive else self._projection
+        if self.bank.is_additive:
+            project = self._addition
+        else:
+            project = self._projection
         # Unrolled: in one product of all modules XLA transposes all messages twice.
         modules = range(int(config.null_relation), config.num_relations)
         projected = [
-            project(networks.copy_of(self.params.edge, k), inputs) for k in modules
+            project(networks.copy_of(self.params.edge, k), senders, receivers)
+            for k in modules
         ]
         if config.null_relation:
             projected.insert(0, jnp.zeros_like(projected[0]))
@@ -93,20 +113,34 @@ class BoundBank:
     def _contribution(self, outputs: jax.Array) -> jax.Array:
         """Outputs `[..., outputs]` as terms of a sum: changes, and their variances."""
         num_targets = self.bank.layout.num_targets
-        change, log_scale = outputs[..., :num_targets], outputs[..., num_targets:]
+        change = outputs[..., :num_targets]
+        log_scale = outputs[..., num_targets : self.bank.num_outputs]
         return jnp.concatenate([change, jnp.exp(2.0 * _bounded(log_scale))], axis=-1)
 
-    def _addition(self, edge: Any, inputs: jax.Array) -> jax.Array:
-        """What the messages of one edge module add, `[..., M, T, H]`."""
-        outputs = self.bank.edge_module.apply({"params": edge}, inputs)
-        messages = self._contribution(outputs)
+    def _message(self, edge: Any, senders: Motion, receivers: Motion) -> jax.Array:
+        """What one edge module, whose outputs add up, says: `[..., I, outputs]`."""
+        if self.bank.has_laws:
+            return self.bank.laws.edge(self.preprocessing, edge, senders, receivers)
+        inputs = self.edge_inputs(senders.start, receivers.start)
+        return self.bank.edge_module.apply({"params": edge}, inputs)
+
+    def _own(self, node: Any, motion: Motion) -> jax.Array:
+        """What one node module adds to that: `[..., I, outputs]`."""
+        if self.bank.has_laws:
+            return self.bank.laws.node(self.preprocessing, node, motion)
+        return self.bank.node_module.apply({"params": node}, motion.start)
+
+    def _addition(self, edge: Any, senders: Motion, receivers: Motion) -> jax.Array:
+        """What the messages of one edge module add, `[..., M, I, H]`."""
+        messages = self._contribution(self._message(edge, senders, receivers))
         shape = list(messages.shape)
         shape.insert(-2, self.bank.config.num_node_modules)
         return jnp.broadcast_to(jnp.expand_dims(messages, -3), shape)
 
-    def _projection(self, edge: Any, inputs: jax.Array) -> jax.Array:
-        """Messages of one edge module in the first layers, `[..., M, T, H]`."""
+    def _projection(self, edge: Any, senders: Motion, receivers: Motion) -> jax.Array:
+        """Messages of one edge module in the first layers, `[..., M, I, H]`."""
         config = self.bank.config
+        inputs = self.edge_inputs(senders.start, receivers.start)
         first = self.params.node["message_layer"]["kernel"]
         num_node_modules, _, num_hidden = first.shape
         first = jnp.moveaxis(first, 0, 1).reshape(first.shape[1], -1)
@@ -127,12 +161,28 @@ class BoundBank:
         shape = (*projected.shape[:-1], num_node_modules, num_hidden)
         return jnp.moveaxis(projected.reshape(shape), -2, -3)
 
-    def embed(self, states: jax.Array) -> jax.Array:
-        """Embeds own states `[..., F]` to `[M, ..., H]`, to be added to messages."""
+    def embed(self, motion: Motion) -> jax.Array:
+        """Embeds own states to `[M, ..., I, H]`, to be added to messages.
+
+        Args:
+          motion: Motion of the nodes, leaves `[..., I, ...]`.
+        """
         module, params = self.bank.node_module, self.params.node
         if self.bank.is_additive:
-            return self._contribution(networks.apply_bank(module, params, states))
-        return networks.apply_bank(module, params, states, method="embed")
+            own = jax.vmap(lambda node: self._own(node, motion))(params)
+            return self._contribution(own)
+        return networks.apply_bank(module, params, motion.start, method="embed")
+
+    def collect(self, values: jax.Array, windows: Windows | None) -> jax.Array:
+        """Sums over the intervals of windows, `[N, ..., I, H]` to `[N, ..., W, H]`.
+
+        Args:
+          values: Messages or embedded states of N nodes.
+          windows: Leaves `[W, I]` and `[N, W, I]`; None where every interval is one.
+        """
+        if windows is None:
+            return values
+        return self.bank.laws.collect(self.preprocessing, values, windows)
 
     def update(self, hidden: jax.Array) -> jax.Array:
         """Messages plus own states `[M, ..., H]` to outputs `[M, ..., outputs]`."""
@@ -157,30 +207,56 @@ class BoundBank:
             )
         return mean, jnp.maximum(log_scale, _MIN_LOG_SCALE)
 
-    def frame_energies(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-        """Energy of every predicted frame.
+    def frame_energies(
+        self, outputs: jax.Array, targets: jax.Array, mean_power: float = 0.0
+    ) -> jax.Array:
+        """Energy of every predicted change.
+
+        Changes over windows that overlap are not independent witnesses: every one
+        counts by the share of a window that is its own.
 
         Args:
           outputs: `[..., outputs]` of a node module.
           targets: `[..., Y]` encoded targets; the leading axes broadcast.
+          mean_power: The gradient of the mean is multiplied by this power of the
+            variance, that of the variance is as it is (Seitzer et al. 2022, "On the
+            pitfalls of heteroscedastic uncertainty estimation", who weight both). The
+            value of the energy stays.
 
         Returns:
           `[...]`: negative log density in nats, summed over predicted features, of
           the encoded target; or the sum of squared errors.
         """
         mean, log_scale = self.predict(outputs)
+        share = 1.0 / self.bank.config.span
         if self.bank.config.likelihood == "squared_error":
-            return jnp.sum(jnp.square(targets - mean), axis=-1)
-        standardized = (targets - mean) * jnp.exp(-log_scale)
+            return share * jnp.sum(jnp.square(targets - mean), axis=-1)
+        densities = self._densities(targets - mean, log_scale)
+        if not mean_power:
+            return share * jnp.sum(densities, axis=-1)
+        held = jax.lax.stop_gradient(log_scale)
+        of_mean = self._densities(targets - mean, held)
+        of_scale = self._densities(targets - jax.lax.stop_gradient(mean), log_scale)
+        weighted = jnp.exp(2.0 * mean_power * held) * of_mean + of_scale
+        weighted = weighted + jax.lax.stop_gradient(densities - weighted)
+        return share * jnp.sum(weighted, axis=-1)
+
+    def _densities(self, errors: jax.Array, log_scale: jax.Array) -> jax.Array:
+        """Negative log densities `[..., Y]` of errors."""
+        squared = jnp.square(errors * jnp.exp(-log_scale))
+        if self.bank.config.likelihood == "student":
+            tails = 0.5 * (_FREEDOM + 1.0) * jnp.log1p(squared / _FREEDOM)
+            return tails + log_scale + _STUDENT_CONSTANT
         constant = 0.5 * np.log(2.0 * np.pi).astype(np.float32)
-        return jnp.sum(0.5 * jnp.square(standardized) + log_scale + constant, axis=-1)
+        return 0.5 * squared + log_scale + constant
 
     def residuals(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
         """Errors in units of their scale: what `frame_energies` squares and halves.
 
         Scales are constants to derivatives. Where messages add up, the errors are
         linear in them: large ones are compressed by the slope at the target, which
-        agrees with `frame_energies` to first order in the error.
+        agrees with `frame_energies` to first order in the error. Under Student's
+        distribution, an error counts as much as iterated least squares would let it.
 
         Args:
           outputs: `[..., outputs]` of a node module.
@@ -195,40 +271,54 @@ class BoundBank:
             change = expanded(targets)
             errors = outputs[..., : mean.shape[-1]] - change
             errors = errors / (1.0 + jnp.abs(change))
+        share = np.float32(self.bank.config.span**-0.5)
         if self.bank.config.likelihood == "squared_error":
-            return np.sqrt(2.0).astype(np.float32) * errors
-        return errors * jnp.exp(-jax.lax.stop_gradient(log_scale))
+            return np.sqrt(2.0).astype(np.float32) * share * errors
+        errors = errors * jnp.exp(-jax.lax.stop_gradient(log_scale))
+        if self.bank.config.likelihood == "student":
+            squared = jax.lax.stop_gradient(jnp.square(errors))
+            errors = errors * jnp.sqrt((_FREEDOM + 1.0) / (_FREEDOM + squared))
+        return share * errors
 
     def outputs(
         self,
         structure: Structure,
-        states: jax.Array,
+        motion: Motion,
         slot_senders: jax.Array,
         slot_mask: jax.Array,
+        windows: Windows | None = None,
     ) -> jax.Array:
-        """Evaluates the composed network from states, without any cache.
+        """Evaluates the composed network along given paths, without any cache.
 
         Args:
           structure: Module of every slot `[N, D]` and node `[N]`.
-          states: `[N, ..., F]` normalised; axes between are independent frames.
+          motion: Motion of the nodes, leaves `[N, I, ...]`.
           slot_senders: `[N, D]` node that the edge of a slot comes from.
           slot_mask: `[N, D]` true at real slots.
+          windows: See `collect`.
 
         Returns:
-          `[N, ..., outputs]`.
+          `[N, W, outputs]`.
         """
-        inputs = self.edge_inputs(states[slot_senders], states[:, None])
         modules, is_heard = structure.edge_modules, slot_mask
         edge = self.params.edge
         if self.bank.config.null_relation:
             edge = jax.tree.map(lambda leaf: leaf[1:], edge)
             is_heard = is_heard & (modules > 0)
             modules = jnp.maximum(modules - 1, 0)
+
+        def by_slot(leaf):
+            """Leaves of nodes `[N, ...]` as those of the receivers of all slots."""
+            shape = (*slot_mask.shape, *leaf.shape[1:])
+            return jnp.broadcast_to(leaf[:, None], shape).reshape(-1, *leaf.shape[1:])
+
+        senders = jax.tree.map(lambda leaf: leaf[slot_senders.reshape(-1)], motion)
         messages = networks.apply_chosen(
-            self.bank.edge_module,
+            self._message,
             edge,
             modules.reshape(-1),
-            inputs.reshape(-1, *inputs.shape[2:]),
+            senders,
+            jax.tree.map(by_slot, motion),
         )
         messages = messages.reshape(*slot_mask.shape, *messages.shape[1:])
         is_heard = is_heard.reshape(*slot_mask.shape, *(1,) * (messages.ndim - 2))
@@ -236,14 +326,17 @@ class BoundBank:
         if is_additive:
             messages = self._contribution(messages)
         summed = jnp.sum(jnp.where(is_heard, messages, 0.0), axis=1)
-        node_inputs = (states,) if is_additive else (summed, states)
-        outputs = networks.apply_chosen(
-            self.bank.node_module,
-            self.params.node,
-            structure.node_modules,
-            *node_inputs,
+        node = self.params.node
+        if is_additive:
+            own = networks.apply_chosen(self._own, node, structure.node_modules, motion)
+            return self.collect(summed + self._contribution(own), windows)
+
+        def update(node, summed, motion):
+            return self.bank.node_module.apply({"params": node}, summed, motion.start)
+
+        return networks.apply_chosen(
+            update, node, structure.node_modules, summed, motion
         )
-        return summed + self._contribution(outputs) if is_additive else outputs
 
     def step(
         self,
@@ -252,8 +345,12 @@ class BoundBank:
         slot_senders: jax.Array,
         slot_mask: jax.Array,
     ) -> jax.Array:
-        """Most likely next normalised states `[N, ..., F]`; arguments as `outputs`."""
-        outputs = self.outputs(structure, states, slot_senders, slot_mask)
+        """Most likely normalised states one frame after `[N, I, F]`.
+
+        For messages from the start of an interval; laws are integrated, see
+        `integration.advance`. Arguments as for `outputs`.
+        """
+        outputs = self.outputs(structure, still(states), slot_senders, slot_mask)
         mean, _ = self.predict(outputs)
         return self.decode(states, mean)
 

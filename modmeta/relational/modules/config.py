@@ -9,7 +9,16 @@ from modmeta import networks
 NODE_UPDATES = ("auto", "additive", "mlp")
 
 
-LIKELIHOODS = ("gaussian", "squared_error")
+LIKELIHOODS = ("auto", "gaussian", "student", "squared_error")
+
+
+PATHS = ("auto", "start", "interpolated", "two_body")
+
+
+LAWS = ("general", "central", "mutual")
+
+# Evaluations of a law per interval, enough for what lies between two frames as a rule.
+DEFAULT_POINTS = {"start": 1, "interpolated": 4, "two_body": 8}
 
 
 SCALES = ("state", "feature")
@@ -20,6 +29,23 @@ class ModuleConfig:
     """Sizes and options of the bank.
 
     Attributes:
+      path: What a message is. "interpolated": the integral of a law along the observed
+        paths of both entities between two frames. "two_body": along the motion that
+        the pair would take under that law alone, from both frames; for forces that
+        change within a frame interval, such as close encounters. "start": a function
+        of the states at the first frame alone, which need not be a law (the paper).
+        "auto": interpolated where positions and velocities or angles are known, else
+        start.
+      law: What a law depends on. "general": distance, radial velocity and speed, along
+        the displacement and the relative velocity. "central": distance, along the
+        displacement. "mutual": central, and both entities of a pair feel it alike,
+        which the two-body path makes use of. Differences of angles, and other features
+        of both ends, are seen by all of them.
+      attributes: Whether laws read features that do not change in time.
+      num_points: Evaluations of a law per frame interval; 0 for 4 on interpolated and
+        8 on two-body paths.
+      span: Frame intervals that a message covers. Of noisy observations, the changes
+        over several tell more than those over one.
       num_relations: Number of edge modules K, at least 2.
       num_node_modules: Number of node modules M.
       null_relation: Whether edge module 0 sends no message ("no relation").
@@ -36,23 +62,29 @@ class ModuleConfig:
       activate_messages: Whether the activation is applied to messages (the paper).
       geometry: Inputs of the edge modules, see `preprocessing.resolve_geometry`.
       likelihood: "gaussian": energies are negative log-likelihoods in nats, with
-        learned scales. "squared_error": sums of squared errors (the paper up to its
-        normaliser).
+        learned scales. "student": the same with 4 degrees of freedom, for errors of
+        which few are large. "squared_error": sums of squared errors (the paper up to
+        its normaliser). "auto": student for laws, else gaussian.
       scale: "state": the node module predicts a log-scale per output, around one
         learned per feature. "feature": one learned scale per feature alone.
     """
 
+    path: str = "auto"
+    law: str = "general"
+    attributes: bool = True
+    num_points: int = 0
+    span: int = 1
     num_relations: int = 2
     num_node_modules: int = 1
     null_relation: bool = False
-    edge_sizes: tuple[int, ...] = (64, 64)
+    edge_sizes: tuple[int, ...] = (32, 32)
     message_size: int = 64
-    node_sizes: tuple[int, ...] = (64, 64)
+    node_sizes: tuple[int, ...] = (32, 32)
     node_update: str = "auto"
-    activation: str = "relu"
+    activation: str = "silu"
     activate_messages: bool = False
     geometry: str = "auto"
-    likelihood: str = "gaussian"
+    likelihood: str = "auto"
     scale: str = "state"
 
     def __post_init__(self) -> None:
@@ -77,6 +109,21 @@ class ModuleConfig:
             raise ValueError(
                 "activate_messages: found True with node_update 'additive', expected "
                 "False: messages are changes of the receiver, of either sign"
+            )
+        for field, known in (("path", PATHS), ("law", LAWS)):
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)!r}, expected one of {known}"
+                )
+        if self.num_points < 0 or (self.path == "two_body" and self.num_points % 2):
+            raise ValueError(
+                f"num_points: found {self.num_points}, expected 0 or a positive "
+                "number, even on two-body paths"
+            )
+        if self.span < 1 or (self.path == "start" and self.span > 1):
+            raise ValueError(
+                f"span: found {self.span} with path {self.path!r}, expected 1, or more "
+                "with laws"
             )
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(

@@ -7,12 +7,14 @@ The proposal head learns from the search how far that can be believed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.modules.bound_bank import BoundBank
-from modmeta.relational.modules.frames import (
+from modmeta.relational.modules.observations import (
     observe,
     receiver_slots,
     weighted_residuals,
@@ -20,6 +22,7 @@ from modmeta.relational.modules.frames import (
 from modmeta.relational.modules.preprocessing import compressed
 from modmeta.search import decoding
 
+Residuals = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 # Receivers whose messages are held at once.
 CHUNK = 64
 
@@ -30,7 +33,10 @@ def num_evidence_features(num_relations: int) -> int:
 
 
 def edge_evidence(
-    modules: BoundBank, supergraph: SuperGraph, states: jax.Array
+    modules: BoundBank,
+    supergraph: SuperGraph,
+    states: jax.Array,
+    residuals: Residuals | None = None,
 ) -> jax.Array:
     """Features of the least-squares weights of the modules on every edge.
 
@@ -40,6 +46,8 @@ def edge_evidence(
       modules: The bank with its arrays.
       supergraph: Connectivity of the batch.
       states: `[N, T, F]` normalised observed frames.
+      residuals: Where messages are kept, `ReceiverEnergies.residuals` of all N nodes;
+        None computes the messages of one receiver after the other.
 
     Returns:
       `[N, D, num_evidence_features(K)]`: means, logarithms of standard deviations,
@@ -49,29 +57,35 @@ def edge_evidence(
     config = modules.bank.config
     num_modules = config.num_relations
     num_slots = supergraph.slot_mask.shape[1]
-    frames = observe(modules, supergraph, states[:, :-1], states[:, 1:])
     slots = receiver_slots(supergraph)
     uniform = jnp.full((num_slots, num_modules), 1.0 / num_modules)
+    if residuals is None:
+        observed = observe(modules, supergraph, states)
+
+        def residuals(edge_weights, node_module, receiver):
+            own = jax.tree.map(lambda leaf: leaf[receiver], slots)
+            return weighted_residuals(modules, observed, own, edge_weights, node_module)
 
     def one_receiver(receiver):
         mask = slots.slot_mask[receiver]
-        own_slots = jax.tree.map(lambda leaf: leaf[receiver], slots)
 
         def under(node_module):
-            def residuals(weights):
-                return weighted_residuals(
-                    modules, frames, own_slots, weights, node_module
-                )
+            def of_weights(weights):
+                return residuals(weights, node_module, receiver)
 
-            model = decoding.linear_model(residuals, uniform, uniform, mask)
+            model = decoding.linear_model(of_weights, uniform, uniform, mask)
             return decoding.posterior(model)
 
         found = jax.vmap(under)(jnp.arange(config.num_node_modules))
         best = jax.tree.map(lambda leaf: leaf[jnp.argmin(found.misfit)], found)
         return jnp.where(mask[:, None], _features(best, uniform), 0.0)
 
-    receivers = jnp.arange(len(slots.nodes))
-    return jax.lax.map(one_receiver, receivers, batch_size=CHUNK)
+    # Whole chunks: a shorter last one would be compiled once more by itself.
+    num_nodes = len(slots.nodes)
+    size = min(CHUNK, num_nodes)
+    receivers = jnp.minimum(jnp.arange(-(-num_nodes // size) * size), num_nodes - 1)
+    found = jax.lax.map(jax.vmap(one_receiver), receivers.reshape(-1, size))
+    return found.reshape(-1, *found.shape[2:])[:num_nodes]
 
 
 def _features(found: decoding.Posterior, uniform: jax.Array) -> jax.Array:

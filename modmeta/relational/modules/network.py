@@ -14,10 +14,17 @@ import jax.numpy as jnp
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.modules.bank import ModuleBank, ModuleParams
 from modmeta.relational.modules.bound_bank import BoundBank
-from modmeta.relational.modules.evidence import edge_evidence, num_evidence_features
+from modmeta.relational.modules.evidence import (
+    Residuals,
+    edge_evidence,
+    num_evidence_features,
+)
 from modmeta.relational.modules.inputs import edge_inputs
 from modmeta.relational.modules.preprocessing import Preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig, ProposalHead
+
+# Any number that all encoders take; parameters do not depend on it.
+_FRAMES = 16
 
 
 class ModelParams(NamedTuple):
@@ -75,7 +82,6 @@ class RelationalNetwork:
         rng_key: jax.Array,
         preprocessing: Preprocessing,
         supergraph: SuperGraph,
-        num_frames: int,
     ) -> ModelParams:
         """Draws all parameters.
 
@@ -83,12 +89,11 @@ class RelationalNetwork:
           rng_key: Consumed.
           preprocessing: Fitted constants.
           supergraph: Any super-graph; parameters do not depend on its sizes.
-          num_frames: Frames that the proposal head will see.
         """
         key_modules, key_head = jax.random.split(rng_key)
         preprocessing = jax.tree.map(jnp.asarray, preprocessing)
         num_features = self.bank.layout.num_features
-        states = jnp.zeros((len(supergraph.node_mask), num_frames, num_features))
+        states = jnp.zeros((len(supergraph.node_mask), _FRAMES, num_features))
         weights = jnp.zeros((*supergraph.slot_mask.shape, self.num_relations))
         sequences = self._edge_sequences(preprocessing, supergraph, states)
         evidence = None
@@ -118,7 +123,11 @@ class RelationalNetwork:
         )
 
     def evidence(
-        self, params: ModelParams, supergraph: SuperGraph, states: jax.Array
+        self,
+        params: ModelParams,
+        supergraph: SuperGraph,
+        states: jax.Array,
+        residuals: Residuals | None = None,
     ) -> jax.Array | None:
         """Input `[N, D, features]` of the proposal head; None where it reads none.
 
@@ -126,10 +135,11 @@ class RelationalNetwork:
           params: Arrays of the model.
           supergraph: Connectivity.
           states: `[N, T, F]` normalised observed frames.
+          residuals: See `evidence.edge_evidence`.
         """
         if not self.reads_evidence:
             return None
-        return edge_evidence(self.modules(params), supergraph, states)
+        return edge_evidence(self.modules(params), supergraph, states, residuals)
 
     def edge_logits(
         self,

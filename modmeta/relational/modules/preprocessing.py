@@ -90,7 +90,11 @@ class FeatureLayout:
 
 
 def fit_preprocessing(
-    dataset: TrajectoryDataset, *, baseline: str = "auto", compress: bool = True
+    dataset: TrajectoryDataset,
+    *,
+    baseline: str = "auto",
+    compress: bool = True,
+    span: int = 1,
 ) -> tuple[Preprocessing, FeatureLayout]:
     """Fits normalisation, baseline and target scale on training trajectories.
 
@@ -100,6 +104,7 @@ def fit_preprocessing(
         advances by its velocity times the frame interval), "static" (no change, as in
         the paper), or "auto", the first of them that applies.
       compress: See `FeatureLayout`.
+      span: Frame intervals between a state and the one that is predicted from it.
 
     Returns:
       The constants and the static layout.
@@ -135,8 +140,16 @@ def fit_preprocessing(
         moving[list(pair)] = moving[list(pair)].any()
     predicted = tuple(int(column) for column in np.flatnonzero(moving))
     layout = FeatureLayout(spec, predicted, compress)
-    expected = states[:, :-1] @ matrix + shift
-    residual = np.abs(_changes(layout, expected, states[:, 1:], np))
+    expected = states[:, :-span]
+    expected = expected + span * (expected @ (matrix - np.eye(num_features)) + shift)
+    residual = _changes(layout, expected, states[:, span:], np)
+    if span > 1 and layout.turning:
+        # Over several frames an angle may turn by more than half a circle.
+        num_shifts = len(layout.shifting)
+        turns = _changes(layout, states[:, :-1], states[:, 1:], np)[..., num_shifts:]
+        total = np.pad(np.cumsum(turns, axis=1), ((0, 0), (1, 0), (0, 0), (0, 0)))
+        residual[..., num_shifts:] = total[:, span:] - total[:, :-span]
+    residual = np.abs(residual)
     rows = np.broadcast_to(mask[..., 0], residual.shape[:-1])  # real nodes
     median = np.median(residual[rows], axis=0)
     # More than half the values at zero: fall back on their spread.
@@ -172,9 +185,29 @@ def _aligned(vector: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.reshape(vector, (1,) * (values.ndim - 1) + (-1,))
 
 
-def _baseline(preprocessing: Preprocessing, states: jax.Array) -> jax.Array:
+def _baseline(
+    preprocessing: Preprocessing, states: jax.Array, duration: jax.Array | None = None
+) -> jax.Array:
+    """States after a time `[...]` without any interaction, by default one frame."""
     offset = _aligned(preprocessing.step_offset, states)
-    return states @ preprocessing.step_matrix + offset
+    if duration is None:
+        return states @ preprocessing.step_matrix + offset
+    identity = jnp.eye(states.shape[-1])
+    drift = states @ (preprocessing.step_matrix - identity) + offset
+    return states + duration[..., None] * drift
+
+
+def velocity_per_frame(
+    preprocessing: Preprocessing, spec: FeatureSpec
+) -> tuple[jax.Array, jax.Array]:
+    """Normalised positions per frame interval: of a unit of velocity, and of none.
+
+    Returns:
+      `()`, and `[axes]`: velocities of zero may not be normalised to zero.
+    """
+    position, velocity = spec.positions[0], spec.velocities[0]
+    offset = preprocessing.step_offset[np.array(spec.positions)]
+    return preprocessing.step_matrix[velocity, position], offset
 
 
 def angle_differences(
@@ -200,7 +233,7 @@ def _changes(layout: FeatureLayout, states: Any, next_states: Any, xp: Any) -> A
     return xp.concatenate([shifts, turns], axis=-1)
 
 
-def _turned(sine: jax.Array, cosine: jax.Array, turns: jax.Array):
+def turned(sine: jax.Array, cosine: jax.Array, turns: jax.Array):
     """Sine and cosine of angles after a turn, on the unit circle."""
     radius = jnp.sqrt(sine**2 + cosine**2 + 1e-12)
     sine, cosine = sine / radius, cosine / radius
@@ -223,6 +256,7 @@ def encode_targets(
     layout: FeatureLayout,
     states: jax.Array,
     next_states: jax.Array,
+    duration: jax.Array | None = None,
 ) -> jax.Array:
     """Change beyond the baseline, scaled and compressed: what node modules predict.
 
@@ -230,12 +264,13 @@ def encode_targets(
       preprocessing: Fitted constants.
       layout: Static facts.
       states: `[..., F]` normalised.
-      next_states: `[..., F]` normalised, one frame later.
+      next_states: `[..., F]` normalised, later.
+      duration: `[...]` how much later, in frame intervals; None for one.
 
     Returns:
       `[..., Y]`.
     """
-    expected = _baseline(preprocessing, states)
+    expected = _baseline(preprocessing, states, duration)
     residual = _changes(layout, expected, next_states, jnp)
     scaled = residual / _aligned(preprocessing.target_scale, residual)
     return compressed(scaled) if layout.compress else scaled
@@ -263,7 +298,7 @@ def decode_targets(
     if layout.turning:
         turns = residual[..., len(layout.shifting) :]
         sine, cosine = np.array(layout.turning).T
-        after = _turned(following[..., sine], following[..., cosine], turns)
+        after = turned(following[..., sine], following[..., cosine], turns)
         following = following.at[..., sine].set(after[0])
         following = following.at[..., cosine].set(after[1])
     return following

@@ -4,9 +4,9 @@ Trained by cross-entropy on structures that the search accepted, never on labels
 (Alet et al. 2019, section 4; reference code, A.5). Shapes are those of a super-graph:
 N nodes, D slots, T frames, F features, K edge modules. Deviations from the reference:
 LayerNorm in place of batch norm, because nothing may normalise across systems; no
-dropout; the time convolution sees the inputs of the edge modules; state encoder and
-structure denoiser can be combined as a product of experts instead of by a coin per
-batch.
+dropout; no encoder depends on the number of frames; the time convolution sees the
+inputs of the edge modules; state encoder and structure denoiser can be combined as a
+product of experts instead of by a coin per batch.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ class ProposalConfig:
     """Options of the proposal head.
 
     Attributes:
-      encoder: "mlp" flattens the frames of a node, "cnn" convolves the edge inputs
-        over time, "denoiser" reads the present structure, "evidence" what the modules
-        say, see `modmeta.relational.modules.evidence`; "+" combines, as in
-        "mlp+evidence", "none" leaves every proposal uniform.
+      encoder: "mlp" averages over pairs of consecutive frames of a node what a network
+        makes of them, "cnn" convolves the edge inputs over time, "denoiser" reads the
+        present structure, "evidence" what the modules say, see
+        `modmeta.relational.modules.evidence`; "+" combines, as in "cnn+evidence",
+        "none" leaves every proposal uniform.
       width: Hidden width of the other encoders.
       denoiser_width: Hidden width of the denoiser.
       corruption: Share of the edges whose module the denoiser does not see.
     """
 
-    encoder: str = "mlp"
+    encoder: str = "evidence"
     width: int = 128
     denoiser_width: int = 32
     corruption: float = 0.2
@@ -102,7 +103,7 @@ class TimeConvolution(nn.Module):
         if sequences.shape[-2] < 15:
             raise ValueError(
                 f"cnn encoder: found {sequences.shape[-2]} frames, expected at least "
-                "15; use the mlp encoder"
+                "15; use the evidence encoder"
             )
         hidden = nn.relu(self._convolve(sequences, "convolution_0"))
         length = hidden.shape[-2] // 2 * 2
@@ -151,7 +152,8 @@ class StateEncoder(nn.Module):
             )
 
         if self.kind == "mlp":
-            nodes = block("trajectories")(states.reshape(states.shape[0], -1))
+            steps = jnp.concatenate([states[:, :-1], states[:, 1:]], axis=-1)
+            nodes = jnp.mean(block("trajectories")(steps), axis=1)
             edges = block("pairs")(_pairs(nodes, graph))
         else:
             edges = TimeConvolution(self.width, name="time")(edge_sequences)

@@ -168,11 +168,15 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
 
         states = gather_states(task_states, batch.tasks, supergraph)
         structure = gather_structure(state.structures, batch.tasks, supergraph)
-        search_frames, gradient_frames = split_frames(
-            key_frames, config, states.shape[1] - 1
+        search_windows, gradient_windows = split_frames(
+            key_frames, config, states.shape[1] - model.bank.config.span
         )
 
-        evidence = network.evidence(params, supergraph, states)
+        uniform = jnp.zeros((*supergraph.slot_mask.shape, model.num_relations))
+        problems = build_problems(
+            model, params, supergraph, states, uniform, search_windows
+        )
+        evidence = network.evidence(params, supergraph, states, problems.residuals)
         logits = network.edge_logits(
             params,
             supergraph,
@@ -180,9 +184,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             jax.nn.one_hot(structure.edge_modules, model.num_relations),
             evidence,
         )
-        problems = build_problems(
-            model, params, supergraph, states, logits, search_frames
-        )
+        problems = problems.with_logits(logits)
         chains, infos = problems.run(
             key_search,
             problems.init(structure),
@@ -201,7 +203,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             config,
             structure,
             states,
-            gradient_frames,
+            gradient_windows,
             temperature,
         )
         updates, optimizer_state = optimizer.update(

@@ -34,6 +34,9 @@ class BounceGradConfig:
       held_out: Whether the gradient's frames are withheld from the search of the same
         visit, which draws both anew (reference code: meta-training uses the same
         frames for both).
+      mean_power: Power of the variance that multiplies the gradient of the mean; above
+        0, it keeps asking about what is badly predicted, see
+        `BoundBank.frame_energies`.
       learning_rate: Adam, cosine decay to 0.
       warmup_fraction: Share of training over which the learning rate rises.
       weight_decay: Decoupled weight decay of the modules.
@@ -52,7 +55,8 @@ class BounceGradConfig:
     search_frames: int = 0
     gradient_frames: int = 16
     held_out: bool = True
-    learning_rate: float = 2e-3
+    mean_power: float = 0.5
+    learning_rate: float = 3e-3
     warmup_fraction: float = 0.01
     weight_decay: float = 0.0
     clip_norm: float = 1.0
@@ -71,6 +75,8 @@ class BounceGradConfig:
                 raise ValueError(
                     f"{field}: found {getattr(self, field)}, expected at least 0"
                 )
+        if not 0.0 <= self.mean_power <= 1.0:
+            raise ValueError(f"mean_power: found {self.mean_power}, expected 0 to 1")
         if self.gradient not in GRADIENTS:
             raise ValueError(
                 f"gradient: found {self.gradient!r}, expected one of {GRADIENTS}"

@@ -11,6 +11,7 @@ from modmeta.relational.energies.composed import RolloutEnergies, structure_ener
 from modmeta.relational.inference.problems import Problems
 from modmeta.relational.modules.bank import ModuleParams
 from modmeta.relational.modules.bound_bank import BoundBank
+from modmeta.relational.modules.observations import observe
 from modmeta.relational.training.config import BounceGradConfig
 
 
@@ -35,7 +36,7 @@ def gradient_loss(
     config: BounceGradConfig,
     structure: search.Structure,
     states: jax.Array,
-    frames: jax.Array,
+    windows: jax.Array,
     temperature: jax.Array,
 ) -> jax.Array:
     """Mean energy per real node and predicted frame, in nats.
@@ -46,7 +47,8 @@ def gradient_loss(
       config: Options of meta-training.
       structure: Structures found, leaves `[N, D]` and `[N]`.
       states: `[N, T, F]` normalised observed frames.
-      frames: `[t]` input frames that count; all do for roll-outs.
+      windows: `[t]` frames at which the windows begin that count; all frames do for
+        roll-outs.
       temperature: `()` nats, of the mixture's weights.
     """
     model, supergraph = problems.model, problems.supergraph
@@ -63,7 +65,7 @@ def gradient_loss(
         )
         energies = rolled.all_nodes(structure)
         return jnp.sum(energies) / (num_nodes * (states.shape[1] - 1))
-    inputs, following = states[:, frames], states[:, frames + 1]
+    observed = observe(bound, supergraph, states, windows)
     if config.gradient == "mixture":
         num_slots = supergraph.slot_mask.shape[1]
         assignments = search.all_assignments(num_slots, model.num_relations)
@@ -74,11 +76,13 @@ def gradient_loss(
         weights = searched.assignment_weights(
             assignments, structure.node_modules, supergraph.slot_mask, temperature
         )
-        descended = CachedEnergies(
-            bound, build_cache(bound, supergraph, inputs, following)
+        descended = CachedEnergies(bound, build_cache(bound, supergraph, observed))
+        energies = descended.of_assignments(
+            assignments, structure.node_modules, config.mean_power
         )
-        energies = descended.of_assignments(assignments, structure.node_modules)
         energies = jnp.sum(jax.lax.stop_gradient(weights) * energies, axis=-1)
     else:
-        energies = structure_energies(bound, supergraph, structure, inputs, following)
-    return jnp.sum(energies) / (num_nodes * frames.shape[0])
+        energies = structure_energies(
+            bound, supergraph, structure, observed, config.mean_power
+        )
+    return jnp.sum(energies) / (num_nodes * windows.shape[0])

@@ -11,7 +11,7 @@ from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.inference.config import MemoryConfig, MoveConfig
 from modmeta.relational.inference.model import RelationalModel
-from modmeta.relational.modules.bank import ModuleBank
+from modmeta.relational.modules.bank import ModuleBank, resolve
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.network import ModelParams, RelationalNetwork
 from modmeta.relational.modules.preprocessing import fit_preprocessing
@@ -55,10 +55,14 @@ def build_model(
     Returns:
       The model and its arrays.
     """
+    resolved = resolve(modules or ModuleConfig(), train_set.features)
     preprocessing, layout = fit_preprocessing(
-        train_set, baseline=baseline, compress=compress
+        train_set,
+        baseline=baseline,
+        compress=compress and resolved.path == "start",
+        span=resolved.span,
     )
-    bank = ModuleBank(modules or ModuleConfig(), layout)
+    bank = ModuleBank(resolved, layout)
     model = RelationalModel(
         RelationalNetwork(bank, proposal or ProposalConfig()),
         energy or EnergyConfig(),
@@ -68,9 +72,7 @@ def build_model(
     )
     # A pair of nodes: the head is run once to draw its parameters.
     supergraph = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
-    params = model.network.init(
-        rng_key, preprocessing, supergraph, train_set.num_frames
-    )
+    params = model.network.init(rng_key, preprocessing, supergraph)
     return model, params
 
 

@@ -21,7 +21,8 @@ from modmeta.relational.energies.cached import CachedEnergies, build_cache
 from modmeta.relational.energies.recomputed import RecomputedEnergies
 from modmeta.relational.inference.moves import build_algorithm
 from modmeta.relational.inference.problems import build_problems
-from modmeta.relational.modules.frames import observe, receiver_slots
+from modmeta.relational.modules.motion import still
+from modmeta.relational.modules.observations import observe, receiver_slots
 from modmeta.relational.modules.preprocessing import encode_targets
 from tests.fixtures import (
     ANGLES,
@@ -99,20 +100,15 @@ def setting(variant):
 
 @functools.partial(jax.jit, static_argnames="model")
 def uncached(model, params, supergraph, structure, states):
-    return composed.structure_energies(
-        model.network.modules(params),
-        supergraph,
-        structure,
-        states[:, :-1],
-        states[:, 1:],
-    )
+    modules = model.network.modules(params)
+    observed = observe(modules, supergraph, states)
+    return composed.structure_energies(modules, supergraph, structure, observed)
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def make_cache(model, params, supergraph, states):
-    return build_cache(
-        model.network.modules(params), supergraph, states[:, :-1], states[:, 1:]
-    )
+    modules = model.network.modules(params)
+    return build_cache(modules, supergraph, observe(modules, supergraph, states))
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -262,8 +258,8 @@ def test_residuals_and_their_derivatives_equal_the_reference(variant):
         np.testing.assert_allclose(slopes[:, slot, module], expected, atol=2e-3 * scale)
     np.testing.assert_array_equal(of(jnp.float32(weights), 8), 0.0)
 
-    frames = observe(modules, graph, states[:, :-1], states[:, 1:])
-    anew = RecomputedEnergies(modules, frames, receiver_slots(graph))
+    observed = observe(modules, graph, states)
+    anew = RecomputedEnergies(modules, observed, receiver_slots(graph))
     again = anew.residuals(jnp.float32(weights), node_module, 5)
     np.testing.assert_allclose(again, found, rtol=1e-3, atol=1e-4)
 
@@ -282,7 +278,7 @@ def test_half_of_the_squared_residuals_is_the_energy(variant):
     )
     outputs = modules.outputs(
         structure,
-        states[:, :-1],
+        still(states[:, :-1]),
         graph.slot_senders,
         graph.slot_mask,
     )
@@ -619,8 +615,8 @@ def test_targets_of_the_energy_are_the_encoded_ones():
 def without_cache(model, params, supergraph, weights, structure, states, receivers):
     """Energies without a cache: of a structure, and of soft assignments."""
     modules = model.network.modules(params)
-    frames = observe(modules, supergraph, states[:, :-1], states[:, 1:])
-    anew = RecomputedEnergies(modules, frames, receiver_slots(supergraph))
+    observed = observe(modules, supergraph, states)
+    anew = RecomputedEnergies(modules, observed, receiver_slots(supergraph))
     hard = anew.local(structure, receivers)
 
     def total(weights):
@@ -672,13 +668,8 @@ def test_cache_of_some_receivers_holds_their_rows():
     graph, states = given.batch.supergraph, given.batch.flat_states()
     receivers = jnp.array([5, 0, len(graph.node_mask) - 1, 5])
     everything = make_cache(given.model, given.params, graph, states)
-    some = build_cache(
-        given.model.network.modules(given.params),
-        graph,
-        states[:, :-1],
-        states[:, 1:],
-        receivers,
-    )
+    modules = given.model.network.modules(given.params)
+    some = build_cache(modules, graph, observe(modules, graph, states), receivers)
     for rows, row in zip(some, everything, strict=True):
         np.testing.assert_allclose(
             rows, np.asarray(row)[receivers], rtol=1e-5, atol=1e-5

@@ -22,10 +22,12 @@ pytestmark = pytest.mark.usefixtures("full_compilation")
 CONFIG = InferenceConfig(num_steps=4, num_chains=3, num_samples=0)
 
 
-def wide_model(node_update="mlp", encoder="none", **search):
+def wide_model(node_update="mlp", encoder="none", path="start", **search):
     return small_model(
         encoder=encoder,
         search=search_options(**search),
+        path=path,
+        compress=path == "start",
         edge_sizes=(32, 32),
         message_size=32,
         node_sizes=(32, 32),
@@ -48,16 +50,15 @@ def arguments(model, num_nodes, *, num_systems=1, frames=10, config=CONFIG):
     "search, options",
     [
         ({}, {}),
-        ({"node_update": "additive"}, {}),
         ({"receiver_chunk": 5}, {}),
         ({"prior": "symmetric", "messages": "recompute"}, {}),
-        ({"encoder": "evidence", "receiver_chunk": 1}, {}),
         (
             {"encoder": "evidence", "node_update": "additive", "receiver_chunk": 1},
             {},
         ),
-        ({}, {"algorithm": "integer_least_squares"}),
         ({"node_update": "additive"}, {"algorithm": "integer_least_squares"}),
+        ({"node_update": "additive", "path": "interpolated"}, {}),
+        ({"node_update": "additive", "path": "two_body"}, {}),
     ],
 )
 def test_prediction_is_near_what_the_compiler_assigns(search, options):

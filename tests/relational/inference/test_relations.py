@@ -140,9 +140,9 @@ def test_batches_are_traced_once(monkeypatch):
     """Tracing a search takes seconds, as long as compiling it from the cache."""
     given, calls, edge_logits = setting("uniform"), [], RelationalNetwork.edge_logits
 
-    def counted(*arguments):
+    def counted(*arguments, **options):
         calls.append(arguments)
-        return edge_logits(*arguments)
+        return edge_logits(*arguments, **options)
 
     monkeypatch.setattr(RelationalNetwork, "edge_logits", counted)
     config = dataclasses.replace(CONFIG, num_steps=3)

@@ -42,9 +42,7 @@ def edge_logits(model, params, supergraph, states, weights):
 @functools.partial(jax.jit, static_argnames="model")
 def initial_params(model, supergraph):
     """Parameters as training starts from them, not the random ones of the fixture."""
-    return model.network.init(
-        jax.random.key(0), random_preprocessing(), supergraph, FRAMES
-    )
+    return model.network.init(jax.random.key(0), random_preprocessing(), supergraph)
 
 
 @functools.cache
@@ -174,8 +172,19 @@ def test_misuse_is_refused():
     with pytest.raises(ValueError, match="corruption: found 1.5"):
         ProposalConfig(corruption=1.5)
     batch = Batch((2,), frames=FRAMES - 1)
+    model = small_model(encoder="cnn")
+    params = small_params(model, batch.supergraph, FRAMES)
     with pytest.raises(ValueError, match="cnn encoder: found 14 frames.*at least 15"):
-        small_params(small_model(encoder="cnn"), batch.supergraph, FRAMES - 1)
+        model.network.edge_logits(params, batch.supergraph, batch.flat_states())
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "cnn", "evidence"])
+def test_one_head_takes_any_number_of_frames(encoder):
+    model, params, batch = setting(encoder)
+    more = Batch(SIZES, frames=FRAMES + 7, relations=3)
+    logits = model.network.edge_logits(params, more.supergraph, more.flat_states())
+    assert logits.shape == (*batch.supergraph.slot_mask.shape, 3)
+    assert np.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])

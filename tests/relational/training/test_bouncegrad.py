@@ -19,6 +19,7 @@ from modmeta import search
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.energies import composed
 from modmeta.relational.modules.bound_bank import BoundBank
+from modmeta.relational.modules.observations import observe
 from modmeta.relational.tasks import batches
 from modmeta.relational.tasks.batches import TaskSampler, stack_batches
 from modmeta.relational.tasks.states import gather_states
@@ -40,6 +41,7 @@ CONFIG = BounceGradConfig(
     search_steps=3,
     gradient_frames=0,
     held_out=False,
+    mean_power=0.0,
     clip_norm=1e9,
 )
 
@@ -90,13 +92,9 @@ class Setting:
         """Energies `[N]` of a batch under any structure, all frames, no cache."""
         graph = batch.supergraph
         states = gather_states(self.states, batch.tasks, graph)
-        return composed.structure_energies(
-            BoundBank(self.model.bank, modules, self.params.preprocessing),
-            graph,
-            structure,
-            states[:, :-1],
-            states[:, 1:],
-        )
+        bound = BoundBank(self.model.bank, modules, self.params.preprocessing)
+        observed = observe(bound, graph, states)
+        return composed.structure_energies(bound, graph, structure, observed)
 
     def assert_first_gradient(self, loss, state):
         """Compares the gradient of `modules -> loss` with what Adam was given."""

@@ -1,0 +1,233 @@
+"""Prediction by integration: the composed law from one observed state onwards.
+
+Nothing here sees a later frame. Bodies move by velocity Verlet steps, exact to second
+order in the length of a step; where anything else changes, everything moves by those of
+Runge and Kutta, exact to fourth order.
+
+Letters: N nodes, D slots, F features, C axes of space, O other rates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta import networks
+from modmeta.relational.modules.bound_bank import BoundBank
+from modmeta.relational.modules.laws import relative_state, units_of
+from modmeta.relational.modules.preprocessing import turned, velocity_per_frame
+from modmeta.search import Structure
+
+DOMAINS = ("open", "reflecting")
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """Where bodies can be; declared by the user, never guessed silently.
+
+    Attributes:
+      kind: "open", or "reflecting": elastic walls on all sides of a box.
+      lower: Coordinates of its lower corner, in the units of the data.
+      upper: Those of its upper corner.
+    """
+
+    kind: str = "open"
+    lower: tuple[float, ...] = ()
+    upper: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the kind and the corners."""
+        if self.kind not in DOMAINS:
+            raise ValueError(
+                f"domain.kind: found {self.kind!r}, expected one of {DOMAINS}"
+            )
+        if self.kind == "open":
+            return
+        if not self.lower or len(self.lower) != len(self.upper):
+            raise ValueError(
+                f"domain: found corners {self.lower} and {self.upper}, expected one "
+                "coordinate per axis in both"
+            )
+        if not all(a < b for a, b in zip(self.lower, self.upper, strict=True)):
+            raise ValueError(
+                f"domain: found corners {self.lower} and {self.upper}, expected the "
+                "lower one first"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Integrator:
+    """How the composed law is integrated.
+
+    Attributes:
+      modules: The bank with its arrays.
+      structure: Module of every slot `[N, D]` and node `[N]`.
+      slot_senders: `[N, D]` node that the edge of a slot comes from.
+      slot_mask: `[N, D]` true at real slots.
+      num_substeps: Steps per frame interval.
+      domain: Where bodies can be.
+    """
+
+    modules: BoundBank
+    structure: Structure
+    slot_senders: jax.Array
+    slot_mask: jax.Array
+    num_substeps: int
+    domain: Domain = Domain()
+
+    def rates(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Accelerations `[N, C]` and other rates `[N, O]` of states `[N, F]`."""
+        modules = self.modules
+        laws = modules.bank.laws
+        preprocessing = modules.preprocessing
+        units = units_of(laws.law, preprocessing, laws.span)
+        chosen, is_heard = self.structure.edge_modules, self.slot_mask
+        edge = modules.params.edge
+        if modules.bank.config.null_relation:
+            edge = jax.tree.map(lambda leaf: leaf[1:], edge)
+            is_heard = is_heard & (chosen > 0)
+            chosen = jnp.maximum(chosen - 1, 0)
+        relative = relative_state(
+            laws.law, preprocessing, states[self.slot_senders], states[:, None]
+        )
+
+        def of_pair(params):
+            rate, others, _ = laws.pair_rates(units, params, relative)
+            return jnp.concatenate([rate, others], axis=-1)
+
+        # All modules on all pairs: cheaper, step after step, than sorting the pairs.
+        found = jax.vmap(of_pair)(edge)
+        weights = jax.nn.one_hot(chosen, found.shape[0]) * is_heard[..., None]
+        total = jnp.einsum("ndk,kndr->nr", weights, found)
+
+        def own(params, states):
+            return laws.node_module.apply({"params": params}, states, method="rates")
+
+        alone = networks.apply_chosen(
+            own, modules.params.node, self.structure.node_modules, states
+        )
+        axes = laws.law.num_axes
+        return (
+            total[:, :axes] + units.acceleration * alone[:, :axes],
+            total[:, axes:] + units.others * alone[:, axes:],
+        )
+
+    def advance(self, states: jax.Array) -> jax.Array:
+        """Normalised states `[N, F]` one frame interval later."""
+        laws = self.modules.bank.laws
+        is_mechanical = laws.law.layout.spec.has_motion and not laws.law.others
+        length = 1.0 / self.num_substeps
+        if is_mechanical:
+            return self._verlet(states, length)
+
+        def body(states, _):
+            return self._runge_kutta(states, length), None
+
+        return jax.lax.scan(body, states, None, length=self.num_substeps)[0]
+
+    def _split(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Normalised positions, and what they change by in a frame interval."""
+        spec = self.modules.bank.layout.spec
+        per_frame, shift = velocity_per_frame(self.modules.preprocessing, spec)
+        velocity = states[..., np.array(spec.velocities)]
+        return states[..., np.array(spec.positions)], per_frame * velocity + shift[None]
+
+    def _join(self, states, position, drift):
+        spec = self.modules.bank.layout.spec
+        per_frame, shift = velocity_per_frame(self.modules.preprocessing, spec)
+        velocity = (drift - shift[None]) / per_frame
+        states = states.at[..., np.array(spec.positions)].set(position)
+        return states.at[..., np.array(spec.velocities)].set(velocity)
+
+    def _verlet(self, states: jax.Array, length: float) -> jax.Array:
+        """All steps of a frame; one evaluation of the rates each."""
+        spread = self.modules.preprocessing.position_scale
+        position, drift = self._split(states)
+
+        def rate_at(position, drift):
+            return spread * self.rates(self._join(states, position, drift))[0]
+
+        def body(carry, _):
+            position, drift, rate = carry
+            middle = drift + 0.5 * length * rate
+            position, middle = self._reflect(position + length * middle, middle)
+            # Of forces that depend on velocities, those at the predicted one.
+            rate = rate_at(position, middle + 0.5 * length * rate)
+            return (position, middle + 0.5 * length * rate, rate), None
+
+        start = (position, drift, rate_at(position, drift))
+        (position, drift, _), _ = jax.lax.scan(
+            body, start, None, length=self.num_substeps
+        )
+        return self._join(states, position, drift)
+
+    def _reflect(self, position, drift):
+        if self.domain.kind == "open":
+            return position, drift
+        columns = np.array(self.modules.bank.layout.spec.positions)
+        offset, scale = (
+            leaf[columns] for leaf in self.modules.preprocessing.normalization
+        )
+        lower, upper = (
+            ((jnp.array(corner) - offset) / scale)[None]
+            for corner in (self.domain.lower, self.domain.upper)
+        )
+        is_above, is_below = position > upper, position < lower
+        position = jnp.where(is_above, 2.0 * upper - position, position)
+        position = jnp.where(is_below, 2.0 * lower - position, position)
+        speed = jnp.abs(drift)
+        drift = jnp.where(is_above, -speed, jnp.where(is_below, speed, drift))
+        return position, drift
+
+    def _runge_kutta(self, states: jax.Array, length: float) -> jax.Array:
+        first = self._change(states)
+        second = self._change(self._move(states, 0.5 * length * first))
+        third = self._change(self._move(states, 0.5 * length * second))
+        fourth = self._change(self._move(states, length * third))
+        total = first + 2.0 * second + 2.0 * third + fourth
+        states = self._move(states, length / 6.0 * total)
+        if self.domain.kind == "open" or not states.shape[-1]:
+            return states
+        position, drift = self._split(states)
+        return self._join(states, *self._reflect(position, drift))
+
+    def _change(self, states: jax.Array) -> jax.Array:
+        """Changes `[N, Y]` per frame interval, of columns and of angles in radians."""
+        bank = self.modules.bank
+        layout, law = bank.layout, bank.laws.law
+        spec, preprocessing = layout.spec, self.modules.preprocessing
+        acceleration, others = self.rates(states)
+        moving = preprocessing.position_scale * acceleration
+        if spec.has_motion:
+            per_frame, _ = velocity_per_frame(preprocessing, spec)
+            drift = self._split(states)[1]
+        columns = []
+        for target in range(layout.num_targets):
+            column = layout.shifting[target] if target < len(layout.shifting) else None
+            if target in law.others:
+                rate = others[:, law.others.index(target)]
+                columns.append(rate * preprocessing.target_scale[target])
+            elif column in spec.velocities:
+                columns.append(moving[:, spec.velocities.index(column)] / per_frame)
+            elif spec.has_motion:
+                columns.append(drift[:, spec.positions.index(column)])
+            else:
+                columns.append(moving[:, spec.positions.index(column)])
+        return jnp.stack(columns, axis=-1)
+
+    def _move(self, states: jax.Array, changes: jax.Array) -> jax.Array:
+        layout = self.modules.bank.layout
+        num_shifts = len(layout.shifting)
+        if layout.shifting:
+            columns = np.array(layout.shifting)
+            states = states.at[..., columns].add(changes[..., :num_shifts])
+        if layout.turning:
+            sine, cosine = np.array(layout.turning).T
+            after = turned(
+                states[..., sine], states[..., cosine], changes[..., num_shifts:]
+            )
+            states = states.at[..., sine].set(after[0]).at[..., cosine].set(after[1])
+        return states

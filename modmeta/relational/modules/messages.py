@@ -1,0 +1,316 @@
+"""Messages as integrals of laws over the interval between two observed frames.
+
+Over an interval of length h, a rate a adds to a velocity its impulse, the integral of
+a dt, and to a position, beyond constant velocity, its moment, that of (h - t) a dt.
+Both are terms of a sum over senders, as are the variances of what is not known.
+
+Letters: I intervals, S points on a path, C axes of space, O other predicted features,
+Y predicted changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta.relational.modules.laws import (
+    LawLayout,
+    LawNetwork,
+    OwnLawNetwork,
+    RelativeState,
+    Units,
+    law_inputs,
+    relative_state,
+    units_of,
+)
+from modmeta.relational.modules.motion import Motion, Windows, gauss_legendre
+from modmeta.relational.modules.preprocessing import Preprocessing
+
+
+class Integrals(NamedTuple):
+    """What a rate adds over an interval.
+
+    Attributes:
+      moment: `[..., I, C]` of accelerations.
+      impulse: `[..., I, C]`.
+      others: `[..., I, O]` integrals of the other rates.
+    """
+
+    moment: jax.Array
+    impulse: jax.Array
+    others: jax.Array
+
+
+def quadrature(
+    accelerations: jax.Array, others: jax.Array, duration: jax.Array
+) -> Integrals:
+    """Gauss-Legendre sums of rates over the points of a path.
+
+    Args:
+      accelerations: `[..., I, S, C]` at the S points of `motion.gauss_legendre`.
+      others: `[..., I, S, O]`.
+      duration: `[..., I]`; the leading axes broadcast.
+    """
+    points, weights = gauss_legendre(accelerations.shape[-2])
+    shape = (1,) * (accelerations.ndim - 2) + (-1, 1)
+    left, weights = (1.0 - points).reshape(shape), weights.reshape(shape)
+    length = jnp.broadcast_to(duration, accelerations.shape[:-2])[..., None]
+    return Integrals(
+        jnp.square(length) * jnp.sum(left * weights * accelerations, axis=-2),
+        length * jnp.sum(weights * accelerations, axis=-2),
+        length * jnp.sum(weights * others, axis=-2),
+    )
+
+
+def two_body_flow(
+    rates: Callable[[RelativeState], tuple[jax.Array, jax.Array, jax.Array]],
+    first: RelativeState,
+    last: RelativeState,
+    duration: jax.Array,
+    num_steps: int,
+    share: float,
+) -> tuple[Integrals, jax.Array]:
+    """Integrals of a law along the motion that a pair would take under it alone.
+
+    Leapfrog, half of the steps forwards from the first state, half backwards from the
+    last: the others, who pull as well, have less time to lead the pair elsewhere.
+
+    Args:
+      rates: From relative states to the acceleration of the receiver `[..., C]`,
+        anything, and the inputs `[..., inputs]` of the law.
+      first: Relative states at the start, leaves `[..., I, C]`.
+      last: Those at the end.
+      duration: `[..., I]`; the leading axes broadcast.
+      num_steps: Steps, an even number.
+      share: Relative acceleration in units of that of the receiver: 2 where the sender
+        feels the same force.
+
+    Returns:
+      The integrals, and the inputs at all steps `[..., I, num_steps, inputs]`.
+    """
+    shape = first.displacement.shape[:-1]
+    duration = jnp.broadcast_to(duration, shape)[None, ..., None]
+    step = duration / num_steps
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), first, last)
+    # Backwards in time velocities point the other way, and forces do not.
+    sign = jnp.reshape(jnp.array([1.0, -1.0]), (2,) + (1,) * len(shape) + (1,))
+
+    def body(carry, index):
+        displacement, velocity = carry
+        displacement = displacement + 0.5 * step * velocity
+        rate, _, inputs = rates(
+            RelativeState(displacement, sign * velocity, both.others)
+        )
+        # From receiver to sender: what pulls the receiver shortens it.
+        velocity = velocity - step * share * rate
+        displacement = displacement + 0.5 * step * velocity
+        passed = (index + 0.5) * step
+        left = jnp.where(sign > 0, duration - passed, passed)
+        return (displacement, velocity), (rate, left * rate, inputs)
+
+    _, (found, moments, inputs) = jax.lax.scan(
+        body,
+        (both.displacement, sign * both.velocity),
+        jnp.arange(num_steps // 2, dtype=jnp.float32),
+    )
+    length = step[0]
+    integrals = Integrals(
+        length * jnp.sum(moments, axis=(0, 1)),
+        length * jnp.sum(found, axis=(0, 1)),
+        jnp.zeros((*shape, 0)),
+    )
+    inputs = inputs.reshape(num_steps, *inputs.shape[2:])
+    return integrals, jnp.moveaxis(inputs, 0, -2)
+
+
+@dataclasses.dataclass(frozen=True)
+class LawMessages:
+    """Messages of a bank of laws.
+
+    Attributes:
+      law: What a law depends on and changes.
+      path: "interpolated": along observed paths. "two_body": along the relative motion
+        that the pair would take under the law alone, from both ends of the interval.
+      num_points: Evaluations of a law per interval.
+      span: Intervals per window; sets the units.
+      edge_sizes: Hidden layers of a law.
+      node_sizes: Hidden layers of what acts on an entity alone.
+      activation: See `modmeta.networks.ACTIVATIONS`.
+    """
+
+    law: LawLayout
+    path: str
+    num_points: int
+    span: int
+    edge_sizes: tuple[int, ...]
+    node_sizes: tuple[int, ...]
+    activation: str
+
+    @property
+    def edge_module(self) -> LawNetwork:
+        """The architecture of an edge module."""
+        return LawNetwork(
+            self.edge_sizes,
+            self.activation,
+            self.law.num_outputs,
+            self.law.layout.num_targets,
+        )
+
+    @property
+    def node_module(self) -> OwnLawNetwork:
+        """The architecture of a node module."""
+        num_rates = self.law.num_axes + len(self.law.others)
+        return OwnLawNetwork(
+            self.node_sizes, self.activation, num_rates, self.law.layout.num_targets
+        )
+
+    def edge_examples(self, preprocessing: Preprocessing) -> tuple[jax.Array, ...]:
+        """Inputs of an edge module, to draw its parameters."""
+        state = jnp.zeros((self.law.layout.num_features,))
+        inputs, _ = law_inputs(
+            self.law, relative_state(self.law, preprocessing, state, state)
+        )
+        return inputs, jnp.concatenate([inputs, inputs])
+
+    def edge(
+        self,
+        preprocessing: Preprocessing,
+        params: Any,
+        senders: Motion,
+        receivers: Motion,
+    ) -> jax.Array:
+        """Messages of one law, `[..., I, 2 Y]`: changes and their log-scales.
+
+        Args:
+          preprocessing: Fitted constants.
+          params: Parameters of one edge module.
+          senders: Motion of the senders, leaves `[..., I, ...]`.
+          receivers: Motion of the receivers; the leading axes broadcast.
+        """
+        units = units_of(self.law, preprocessing, self.span)
+        integrals, inputs = self._integrate(
+            units, preprocessing, params, senders, receivers
+        )
+        summary = jnp.concatenate(
+            [jnp.min(inputs, axis=-2), jnp.max(inputs, axis=-2)], axis=-1
+        )
+        spreads = self.edge_module.apply({"params": params}, summary, method="spreads")
+        return jnp.concatenate([self.changes(units, integrals), spreads], axis=-1)
+
+    def node(self, preprocessing: Preprocessing, params: Any, motion: Motion):
+        """What one node module adds to its node, `[..., I, 2 Y]` as for `edge`."""
+        units = units_of(self.law, preprocessing, self.span)
+        apply = self.node_module.apply
+        rates = apply({"params": params}, motion.points, method="rates")
+        axes = self.law.num_axes
+        integrals = quadrature(
+            units.acceleration * rates[..., :axes],
+            units.others * rates[..., axes:],
+            motion.duration,
+        )
+        spreads = apply({"params": params}, motion.start, method="spreads")
+        return jnp.concatenate([self.changes(units, integrals), spreads], axis=-1)
+
+    def pair_rates(
+        self, units: Units, params: Any, relative: RelativeState
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """One law at relative states.
+
+        Returns:
+          Accelerations `[..., C]`, other rates `[..., O]`, and the inputs `[..., I]`.
+        """
+        inputs, directions = law_inputs(self.law, relative)
+        outputs = self.edge_module.apply({"params": params}, inputs, method="rates")
+        factors, others = jnp.split(outputs, [self.law.num_directions], axis=-1)
+        others = units.others * others
+        if directions is None:
+            return jnp.zeros((*others.shape[:-1], 0)), others, inputs
+        factors = units.acceleration * factors
+        factors = jnp.clip(factors, -units.limit, units.limit)
+        return jnp.sum(factors[..., None] * directions, axis=-2), others, inputs
+
+    def _integrate(
+        self, units, preprocessing, params, senders, receivers
+    ) -> tuple[Integrals, jax.Array]:
+        """Integrals of a law over the intervals, and the inputs that it was asked."""
+
+        def rates(relative):
+            return self.pair_rates(units, params, relative)
+
+        def relative(name):
+            return relative_state(
+                self.law,
+                preprocessing,
+                getattr(senders, name),
+                getattr(receivers, name),
+            )
+
+        if self.path == "interpolated":
+            accelerations, others, inputs = rates(relative("points"))
+            return quadrature(accelerations, others, receivers.duration), inputs
+        first, last = relative("start"), relative("end")
+        # The sender moves as much as the receiver where what they do is mutual.
+        share = 2.0 if self.law.kind == "mutual" else 1.0
+        integrals, inputs = two_body_flow(
+            rates, first, last, receivers.duration, self.num_points, share
+        )
+        ends = [law_inputs(self.law, end)[0][..., None, :] for end in (first, last)]
+        return integrals, jnp.concatenate([inputs, *ends], axis=-2)
+
+    def changes(self, units: Units, integrals: Integrals) -> jax.Array:
+        """Integrals as changes of the targets, `[..., Y]`."""
+        law, layout = self.law, self.law.layout
+        spec, axes = layout.spec, law.num_axes
+        # Without velocities, an acceleration is the rate of a position.
+        of_position = 0 if spec.velocities else axes
+        places = []
+        for target in range(layout.num_targets):
+            column = layout.shifting[target] if target < len(layout.shifting) else None
+            if target in law.others:
+                places.append(2 * axes + law.others.index(target))
+            elif column in spec.positions:
+                places.append(of_position + spec.positions.index(column))
+            else:
+                places.append(axes + spec.velocities.index(column))
+        values = jnp.concatenate(list(integrals), axis=-1)
+        changes = jnp.reshape(units.changes, (1,) * (values.ndim - 1) + (-1,))
+        return (values * changes)[..., np.array(places)]
+
+    def collect(
+        self, preprocessing: Preprocessing, messages: jax.Array, windows: Windows
+    ) -> jax.Array:
+        """Sums messages over windows.
+
+        What a velocity gains early in a window moves the position until its end.
+
+        Args:
+          preprocessing: Fitted constants.
+          messages: `[N, ..., I, 2 Y]` changes and variances.
+          windows: Which intervals are in which window; leaves `[N, W, I]`.
+
+        Returns:
+          `[N, ..., W, 2 Y]`.
+        """
+        total = jnp.einsum("wi,...iy->...wy", windows.is_inside, messages)
+        layout, spec = self.law.layout, self.law.layout.spec
+        if not spec.has_motion:
+            return total
+        units = units_of(self.law, preprocessing, self.span)
+        axes, pairs, factors = self.law.num_axes, [], []
+        for axis, columns in enumerate(
+            zip(spec.positions, spec.velocities, strict=True)
+        ):
+            if set(columns) <= set(layout.shifting):
+                pairs.append([layout.shifting.index(c) for c in columns])
+                factors.append(units.changes[axis] / units.changes[axes + axis])
+        position, velocity = np.array(pairs).T
+        drift = jnp.einsum(
+            "nwi,n...ic->n...wc", windows.remaining, messages[..., velocity]
+        )
+        factors = jnp.reshape(jnp.stack(factors), (1,) * (drift.ndim - 1) + (-1,))
+        return total.at[..., position].add(drift * factors)

@@ -1,0 +1,182 @@
+"""How nodes move between two observed frames: what messages are integrated along.
+
+In inference both ends of an interval are observed, so the path between them is known
+up to interpolation. Prediction never gets here: it integrates from the last frame.
+
+Letters: N nodes, T frames, I = T - 1 intervals from one frame to the next, W windows
+of one or several of them, S points on a path, F features, Y predicted changes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta.relational.modules.preprocessing import (
+    FeatureLayout,
+    Preprocessing,
+    angle_differences,
+    turned,
+    velocity_per_frame,
+)
+
+# Frames that the path of an interval is laid through, where a feature has no velocity.
+_STENCIL = 4
+
+
+class Motion(NamedTuple):
+    """Paths of nodes over intervals of one frame.
+
+    Attributes:
+      start: `[N, I, F]` normalised states where an interval begins.
+      end: `[N, I, F]` where it ends.
+      points: `[N, I, S, F]` states at the Gauss-Legendre points in between.
+      duration: `[N, I]` length of an interval, in frame intervals.
+    """
+
+    start: jax.Array
+    end: jax.Array
+    points: jax.Array
+    duration: jax.Array
+
+
+class Windows(NamedTuple):
+    """Which intervals follow one another in a window.
+
+    Attributes:
+      is_inside: `[W, I]` 1 where an interval lies in a window, else 0.
+      remaining: `[N, W, I]` time from the end of an interval to that of the window,
+        in frame intervals; 0 outside.
+    """
+
+    is_inside: jax.Array
+    remaining: jax.Array
+
+
+def still(states: jax.Array) -> Motion:
+    """Motion of which the start alone is known, from states `[N, I, F]`."""
+    duration = jnp.ones(states.shape[:-1])
+    return Motion(states, states, states[..., None, :], duration)
+
+
+def gauss_legendre(num_points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points in [0, 1] and their weights, which sum to 1, each `[num_points]`."""
+    points, weights = np.polynomial.legendre.leggauss(num_points)
+    return ((points + 1.0) / 2.0).astype(np.float32), (weights / 2.0).astype(np.float32)
+
+
+def interpolate(
+    preprocessing: Preprocessing,
+    layout: FeatureLayout,
+    states: jax.Array,
+    times: jax.Array,
+    intervals: jax.Array,
+    num_points: int,
+) -> Motion:
+    """Lays paths through observed frames.
+
+    Positions whose velocities are observed follow the cubic through both ends, and
+    velocities its slope. Everything else follows the cubic through the four nearest
+    frames, at the ends of a trajectory those on one side; angles by their turns, of
+    which the shortest are taken.
+
+    Args:
+      preprocessing: Fitted constants.
+      layout: Static facts.
+      states: `[N, T, F]` normalised.
+      times: `[N, T]` of the frames, in frame intervals.
+      intervals: `[I]` the frames at which the wanted intervals begin.
+      num_points: Points S on every path.
+    """
+    num_frames = states.shape[1]
+    size = min(_STENCIL, num_frames)
+    first = jnp.clip(intervals - (size - 2) // 2, 0, num_frames - size)
+    nodes = first[:, None] + jnp.arange(size)[None, :]
+    start, end = states[:, intervals], states[:, intervals + 1]
+    duration = times[:, intervals + 1] - times[:, intervals]
+    points, _ = gauss_legendre(num_points)
+    at = duration[..., None] * points[None, None, :]
+    weights = _lagrange(times[:, nodes] - times[:, intervals, None], at)
+    values = states[:, nodes]
+    path = jnp.einsum("nisc,nicf->nisf", weights, values)
+    spec = layout.spec
+    if spec.angles:
+        path = _turn(path, start, values, weights, spec.angles, intervals - first)
+    if spec.has_motion:
+        path = _follow(
+            preprocessing, layout, path, start, end, points, duration[..., None, None]
+        )
+    return Motion(start, end, path, duration)
+
+
+def windows_of(
+    times: jax.Array, starts: jax.Array, num_frames: int, span: int
+) -> Windows:
+    """Windows of `span` intervals each.
+
+    Args:
+      times: `[N, T]` of the frames, in frame intervals.
+      starts: `[W]` first frames.
+      num_frames: Number of frames T.
+      span: Intervals per window.
+    """
+    interval = jnp.arange(num_frames - 1)[None, :]
+    is_inside = (interval >= starts[:, None]) & (interval < starts[:, None] + span)
+    remaining = times[:, starts + span][:, :, None] - times[:, None, 1:]
+    return Windows(
+        is_inside.astype(times.dtype), jnp.where(is_inside[None], remaining, 0.0)
+    )
+
+
+def _lagrange(nodes: jax.Array, at: jax.Array) -> jax.Array:
+    """Weights `[..., S, C]` of C nodes `[..., C]` at S times `[..., S]`."""
+    size = nodes.shape[-1]
+    weights = []
+    for index in range(size):
+        others = [other for other in range(size) if other != index]
+        weight = jnp.ones_like(at)
+        for other in others:
+            gap = nodes[..., index] - nodes[..., other]
+            weight = weight * (at - nodes[..., other, None]) / gap[..., None]
+        weights.append(weight)
+    return jnp.stack(weights, axis=-1)
+
+
+def _turn(path, start, values, weights, angles, own):
+    """Angles along the path, from the turns between the nodes of the stencil."""
+    turns = jnp.arctan2(*angle_differences(values[:, :, 1:], values[:, :, :-1], angles))
+    turned_by = jnp.pad(jnp.cumsum(turns, axis=2), ((0, 0), (0, 0), (1, 0), (0, 0)))
+    begin = jnp.take_along_axis(turned_by, own[None, :, None, None], axis=2)
+    along = jnp.einsum("nisc,nica->nisa", weights, turned_by - begin)
+    sine, cosine = np.array(angles).T
+    after = turned(start[:, :, None, sine], start[:, :, None, cosine], along)
+    return path.at[..., sine].set(after[0]).at[..., cosine].set(after[1])
+
+
+def _follow(preprocessing, layout, path, start, end, points, duration):
+    """Positions along the cubic Hermite path of both ends, and its slope."""
+    spec = layout.spec
+    position, velocity = np.array(spec.positions), np.array(spec.velocities)
+    per_frame, shift = velocity_per_frame(preprocessing, spec)
+    # In normalised positions per frame interval, the drift of the scales included.
+    shift = jnp.reshape(shift, (1, 1, 1, -1))
+    slope = [per_frame * s[..., None, velocity] + shift for s in (start, end)]
+    x0, x1 = (s[..., None, position] for s in (start, end))
+    t = points[None, None, :, None]
+    u0, u1 = (duration * s for s in slope)
+    where = (
+        (2 * t**3 - 3 * t**2 + 1) * x0
+        + (t**3 - 2 * t**2 + t) * u0
+        + (3 * t**2 - 2 * t**3) * x1
+        + (t**3 - t**2) * u1
+    )
+    speed = (
+        (6 * t**2 - 6 * t) * (x0 - x1)
+        + (3 * t**2 - 4 * t + 1) * u0
+        + (3 * t**2 - 2 * t) * u1
+    ) / duration
+    path = path.at[..., position].set(where)
+    return path.at[..., velocity].set((speed - shift) / per_frame)

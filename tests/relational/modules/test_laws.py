@@ -1,0 +1,462 @@
+"""Laws and their integrals against closed forms and the solvers of SciPy."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+
+from modmeta.relational.data import FeatureSpec
+from modmeta.relational.data.normalization import Normalization
+from modmeta.relational.energies.cached import CachedEnergies, build_cache
+from modmeta.relational.energies.composed import structure_energies
+from modmeta.relational.energies.recomputed import RecomputedEnergies
+from modmeta.relational.modules import laws, motion
+from modmeta.relational.modules.messages import Integrals, LawMessages, two_body_flow
+from modmeta.relational.modules.observations import observe, receiver_slots
+from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
+from tests.fixtures import Batch, small_model, small_params
+
+BODIES = FeatureLayout(
+    FeatureSpec(("x", "vx", "y", "vy", "mass"), (0, 2), (1, 3)), (0, 1, 2, 3), False
+)
+PHASES = FeatureLayout(
+    FeatureSpec(("sin", "cos", "frequency"), (), (), (0,), (1,)), (0, 1), False
+)
+PLAIN = FeatureLayout(FeatureSpec(("u", "v", "kind")), (0, 1), False)
+LAYOUTS = {"bodies": BODIES, "phases": PHASES, "plain": PLAIN}
+
+
+def preprocessing(layout=BODIES, seed=0):
+    """Constants without special values: velocities move positions, with a drift."""
+    rng = np.random.default_rng(seed)
+    size, spec = layout.num_features, layout.spec
+    matrix, shift = np.eye(size), np.zeros(size)
+    for position, velocity in zip(spec.positions, spec.velocities, strict=True):
+        matrix[velocity, position] = 0.3
+        shift[position] = 0.05
+    return jax.tree.map(
+        jnp.float32,
+        Preprocessing(
+            normalization=Normalization(np.zeros(size), np.ones(size)),
+            step_matrix=matrix,
+            step_offset=shift,
+            target_scale=rng.uniform(0.3, 0.8, layout.num_targets),
+            target_limit=np.full(layout.num_targets, 4.0),
+            position_scale=0.7,
+            velocity_scale=1.3,
+        ),
+    )
+
+
+def law_of(layout=BODIES, kind="central", attributes=False):
+    return laws.LawLayout(kind, attributes, layout)
+
+
+def messages_of(law, path="interpolated", num_points=8, span=1):
+    return LawMessages(law, path, num_points, span, (5,), (5,), "tanh")
+
+
+def states_of(position, velocity, constants=None):
+    """Normalised states `[..., F]` of bodies from positions and drifts per frame."""
+    constants = constants or preprocessing()
+    position = np.asarray(position) * constants.position_scale
+    drift = np.asarray(velocity) * constants.position_scale
+    speed = (drift - 0.05) / 0.3
+    mass = np.ones((*position.shape[:-1], 1))
+    parts = [position[..., :1], speed[..., :1], position[..., 1:], speed[..., 1:], mass]
+    return jnp.asarray(np.concatenate(parts, axis=-1), jnp.float32)
+
+
+def changes_by_hand(constants, impulse, moment):
+    """Targets x, vx, y, vy from integrals in spreads of position."""
+    spread, scale = float(constants.position_scale), np.asarray(constants.target_scale)
+    impulse, moment = np.asarray(impulse) * spread / 0.3, np.asarray(moment) * spread
+    values = [moment[0], impulse[0], moment[1], impulse[1]]
+    return np.array(values) / scale
+
+
+# Positions of two bodies as cubics in time, in spreads of position and frames.
+CUBICS = np.array(
+    [
+        [[0.1, 0.4, -0.3, 0.1], [0.2, -0.1, 0.2, -0.05]],
+        [[1.2, -0.2, 0.1, 0.05], [0.9, 0.3, -0.2, 0.1]],
+    ]
+)
+
+
+def cubic(body, time, derivative=0):
+    return np.stack(
+        [np.polyval(np.polyder(c[::-1], derivative), time) for c in CUBICS[body]], -1
+    )
+
+
+def motion_of(body, duration, num_points):
+    constants = preprocessing()
+    times = np.array([0.0, duration])
+    states = states_of(cubic(body, times), cubic(body, times, 1))
+    return motion.interpolate(
+        constants,
+        BODIES,
+        states[None],
+        jnp.asarray(times, jnp.float32)[None],
+        jnp.arange(1),
+        num_points,
+    )
+
+
+def test_path_through_cubic_motion_is_exact():
+    """Positions and velocities of the Hermite path, at all points and durations."""
+    for duration in (0.5, 1.0, 2.0):
+        found = motion_of(0, duration, 5).points[0, 0]
+        at = motion.gauss_legendre(5)[0] * duration
+        expected = states_of(cubic(0, at), cubic(0, at, 1))
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_angles_follow_their_turns_and_others_the_nearest_frames():
+    """A quadratic phase that passes pi, and a cubic of a plain column."""
+    times = np.arange(7.0)
+    phase, plain = 2.5 + 1.1 * times - 0.05 * times**2, 0.1 * times**3 - times
+    layout = FeatureLayout(
+        FeatureSpec(("sin", "u", "cos"), (), (), (0,), (2,)), (0, 1, 2), False
+    )
+    states = np.stack([np.sin(phase), plain, np.cos(phase)], -1)[None]
+    found = motion.interpolate(
+        preprocessing(layout),
+        layout,
+        jnp.asarray(states, jnp.float32),
+        jnp.asarray(times, jnp.float32)[None],
+        jnp.arange(6),
+        4,
+    ).points[0]
+    at = np.arange(6.0)[:, None] + motion.gauss_legendre(4)[0]
+    phase, plain = 2.5 + 1.1 * at - 0.05 * at**2, 0.1 * at**3 - at
+    expected = np.stack([np.sin(phase), plain, np.cos(phase)], -1)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["central", "general"])
+def test_message_is_the_integral_of_its_law_along_the_path(kind):
+    """Simpson's rule on 2,000 steps; the error falls with the number of points."""
+    constants, duration = preprocessing(), 1.5
+    law = law_of(kind=kind)
+    units = laws.units_of(law, constants, 1)
+    bank = messages_of(law)
+    params = bank.edge_module.init(jax.random.key(3), *bank.edge_examples(constants))
+    params = jax.tree.map(lambda leaf: 3.0 * leaf, params["params"])
+
+    @jax.jit
+    def rate(sender, receiver):
+        relative = laws.relative_state(law, constants, sender, receiver)
+        return bank.pair_rates(units, params, relative)[0]
+
+    time = np.linspace(0.0, duration, 2001)
+    states = [states_of(cubic(b, time), cubic(b, time, 1)) for b in (1, 0)]
+    rates = np.asarray(rate(*states), np.float64)
+    impulse = scipy.integrate.simpson(rates, x=time, axis=0)
+    moment = scipy.integrate.simpson((duration - time)[:, None] * rates, x=time, axis=0)
+    expected = changes_by_hand(constants, impulse, moment)
+    errors = []
+    for num_points in (1, 2, 4, 8):
+        bank = messages_of(law, num_points=num_points)
+        found = bank.edge(
+            constants,
+            params,
+            motion_of(1, duration, num_points),
+            motion_of(0, duration, num_points),
+        )
+        errors.append(np.abs(np.asarray(found)[0, 0, :4] - expected).max())
+    assert errors[-1] < 3e-3 * np.abs(expected).max()
+    assert errors[2] < 0.2 * errors[0]
+
+
+def flow_errors(law, start, end, duration, counts, expected):
+    """Errors of impulse and moment of a known mutual law, by number of steps."""
+
+    def relative(state):
+        return laws.RelativeState(
+            jnp.asarray(state[None, :2], jnp.float32),
+            jnp.asarray(state[None, 2:], jnp.float32),
+            jnp.zeros((1, 0)),
+        )
+
+    def rates(relative):
+        return law(relative.displacement, jnp), None, relative.displacement
+
+    errors = []
+    for count in counts:
+        integrals, inputs = two_body_flow(
+            rates, relative(start), relative(end), jnp.full(1, duration), count, 2.0
+        )
+        assert inputs.shape == (1, count, 2)
+        found = np.stack([integrals.impulse[0], integrals.moment[0]])
+        errors.append(np.abs(found - expected).max())
+    return np.array(errors) / np.abs(expected).max()
+
+
+def solved(law, start, duration):
+    """End, impulse and moment of relative motion of two bodies that act mutually."""
+
+    def slope(time, values):
+        rate = law(values[:2])
+        left = (duration - time) * rate
+        return np.concatenate([values[2:4], -2.0 * rate, rate, left])
+
+    solution = scipy.integrate.solve_ivp(
+        slope,
+        (0.0, duration),
+        np.concatenate([start, np.zeros(4)]),
+        method="DOP853",
+        rtol=1e-12,
+        atol=1e-12,
+    ).y[:, -1]
+    return solution[:4], solution[4:6], solution[6:]
+
+
+def test_two_body_flow_of_a_spring_against_its_closed_form():
+    strength, duration = 0.8, 1.2
+    start = np.array([1.0, 0.3, -0.2, 0.5])
+    omega = np.sqrt(2.0 * strength)
+
+    def at(t):
+        position = start[:2] * np.cos(omega * t) + start[2:] / omega * np.sin(omega * t)
+        speed = start[2:] * np.cos(omega * t) - start[:2] * omega * np.sin(omega * t)
+        return np.concatenate([position, speed])
+
+    end = at(duration)
+    # The relative velocity changes by twice the impulse on either body.
+    impulse = -(end[2:] - start[2:]) / 2.0
+    moment = -(end[:2] - start[:2] - duration * start[2:]) / 2.0
+    errors = flow_errors(
+        lambda displacement, _: strength * displacement,
+        start,
+        end,
+        duration,
+        (4, 8, 16),
+        np.stack([impulse, moment]),
+    )
+    assert errors[2] < 2e-3
+    # Of second order in the length of a step.
+    assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.25)
+    assert errors[1] / errors[2] == pytest.approx(4.0, rel=0.25)
+
+
+def test_two_body_flow_in_the_kepler_problem():
+    """An eccentric orbit, of which the interval covers a quarter."""
+    strength, duration = 0.6, 1.0
+    start = np.array([0.8, 0.0, -0.4, 0.9])
+
+    def law(displacement, xp=np):
+        squared = xp.sum(displacement**2, axis=-1, keepdims=True)
+        return strength * displacement / squared**1.5
+
+    end, impulse, moment = solved(law, start, duration)
+    errors = flow_errors(
+        law, start, end, duration, (16, 32, 64), np.stack([impulse, moment])
+    )
+    assert errors[2] < 1e-2
+    assert errors[0] > 2.5 * errors[1] > 6.0 * errors[2]
+
+
+def scaled_params(model, params, seed=5):
+    """Random parameters for which variances neither vanish nor explode."""
+    rng = np.random.default_rng(seed)
+    modules = jax.tree.map(
+        lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32),
+        params.modules,
+    )
+    return params._replace(
+        modules=modules, preprocessing=preprocessing(model.bank.layout)
+    )
+
+
+@functools.cache
+def law_setting(layout, path, span, null):
+    model = small_model(
+        layout=LAYOUTS[layout],
+        compress=False,
+        path=path,
+        span=span,
+        null_relation=null,
+        num_relations=3,
+        num_node_modules=2,
+        law="general",
+        node_sizes=(4,),
+    )
+    sizes = (3, 1, 4)
+    batch = Batch(sizes, frames=6, relations=3, nodes=2)
+    return model, batch
+
+
+VARIANTS = [
+    ("bodies", "interpolated", 1, False),
+    ("bodies", "two_body", 1, True),
+    ("bodies", "interpolated", 3, True),
+    ("phases", "interpolated", 2, False),
+    ("plain", "interpolated", 1, True),
+]
+
+
+def random_states(layout, shape, seed=0):
+    """Normalised states of a layout; angles on the circle, attributes at rest."""
+    rng = np.random.default_rng(seed)
+    nodes, frames = shape
+    values = np.cumsum(0.3 * rng.normal(size=(nodes, frames, layout.num_features)), 1)
+    for sine, cosine in layout.spec.angles:
+        angle = np.cumsum(rng.normal(size=(nodes, frames)), 1)
+        values[..., sine], values[..., cosine] = np.sin(angle), np.cos(angle)
+    for column in set(range(layout.num_features)) - set(layout.predicted):
+        values[..., column] = values[:, :1, column]
+    return jnp.asarray(values, jnp.float32)
+
+
+@pytest.mark.parametrize("layout, path, span, null", VARIANTS)
+def test_cached_recomputed_and_composed_energies_agree(layout, path, span, null):
+    model, batch = law_setting(layout, path, span, null)
+    graph = batch.supergraph
+    params = scaled_params(model, small_params(model, graph, 6))
+    modules = model.network.modules(params)
+    states = random_states(model.bank.layout, (len(graph.node_mask), 6))
+    states = jnp.where(jnp.asarray(graph.node_mask)[:, None, None], states, jnp.nan)
+    structure = batch.structure()
+    receivers = jnp.arange(len(graph.node_mask))
+
+    @jax.jit
+    def energies(modules):
+        observed = observe(modules, graph, states)
+        cached = CachedEnergies(modules, build_cache(modules, graph, observed))
+        anew = RecomputedEnergies(modules, observed, receiver_slots(graph))
+        return (
+            structure_energies(modules, graph, structure, observed),
+            cached.local(structure, receivers),
+            anew.local(structure, receivers),
+        )
+
+    composed, cached, anew = energies(modules)
+    assert np.isfinite(composed).all() and np.ptp(composed[:8]) > 0.1
+    np.testing.assert_allclose(cached, composed, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(anew, composed, rtol=1e-4, atol=1e-4)
+    # Windows are chosen, not made anew: those of a selection are those of all.
+    starts = jnp.array([2, 0])
+
+    def targets(chosen):
+        observed = observe(modules, graph, states, chosen)
+        cache = build_cache(modules, graph, observed)
+        return cache.messages, cache.embedded, cache.targets
+
+    for some, every in zip(targets(starts), targets(None), strict=True):
+        axis = some.ndim - 2
+        np.testing.assert_allclose(
+            some, jnp.take(every, starts, axis=axis), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_a_window_adds_up_what_its_intervals_do():
+    """Constant acceleration: closed form over three frames of unequal length."""
+    constants, law = preprocessing(), law_of()
+    bank = messages_of(law, span=3)
+    times = jnp.array([[0.0, 1.0, 1.5, 3.5]])
+    acceleration = np.array([0.4, -0.2])
+    units = laws.units_of(law, constants, 3)
+    durations = np.diff(np.asarray(times)[0])
+    parts = [
+        (
+            (0.5 * h**2 * acceleration).astype(np.float32),
+            (h * acceleration).astype(np.float32),
+        )
+        for h in durations
+    ]
+    integrals = Integrals(
+        jnp.stack([m for m, _ in parts])[None],
+        jnp.stack([i for _, i in parts])[None],
+        jnp.zeros((1, 3, 0)),
+    )
+    messages = jnp.pad(bank.changes(units, integrals), ((0, 0), (0, 0), (0, 4)))
+    windows = motion.windows_of(times, jnp.arange(1), 4, 3)
+    found = bank.collect(constants, messages, windows)[0, 0, :4]
+    total = 3.5
+    expected = changes_by_hand(
+        constants, total * acceleration, 0.5 * total**2 * acceleration
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["general", "central", "mutual"])
+def test_laws_turn_and_move_with_the_frame_of_reference(kind):
+    constants, law = preprocessing(), law_of(kind=kind)
+    units = laws.units_of(law, constants, 1)
+    bank = messages_of(law)
+    params = bank.edge_module.init(jax.random.key(1), *bank.edge_examples(constants))
+
+    def rate(sender, receiver):
+        relative = laws.relative_state(law, constants, sender, receiver)
+        return bank.pair_rates(units, params["params"], relative)[0]
+
+    rng = np.random.default_rng(0)
+    position, velocity = rng.normal(size=(2, 2, 2))
+    angle = 0.7
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    expected = rate(*states_of(position, velocity)) @ turn.T
+    shift, boost = rng.normal(size=(2, 2))
+    found = rate(*states_of(position @ turn.T + shift, velocity @ turn.T + boost))
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-6)
+    # One's pull is the other's, backwards.
+    back = rate(*states_of(position, velocity)[::-1])
+    np.testing.assert_allclose(back, -rate(*states_of(position, velocity)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "student"])
+def test_densities_and_the_weighted_gradient(likelihood):
+    model, batch = law_setting("bodies", "interpolated", 1, False)
+    bank = dataclasses.replace(
+        model.bank,
+        config=dataclasses.replace(model.bank.config, likelihood=likelihood),
+    )
+    model = dataclasses.replace(
+        model, network=dataclasses.replace(model.network, bank=bank)
+    )
+    params = scaled_params(model, small_params(model, batch.supergraph, 6))
+    modules = model.network.modules(params)
+    rng = np.random.default_rng(0)
+    outputs = jnp.asarray(rng.uniform(0.2, 2.0, (7, 8)), jnp.float32)
+    targets = jnp.asarray(rng.normal(size=(7, 4)), jnp.float32)
+    mean, log_scale = modules.predict(outputs)
+    kind = scipy.stats.norm if likelihood == "gaussian" else scipy.stats.t(df=4)
+    density = kind.logpdf((targets - mean) / np.exp(log_scale)) - log_scale
+    found = modules.frame_energies(outputs, targets)
+    np.testing.assert_allclose(found, -density.sum(-1), rtol=1e-5)
+
+    def slopes(power):
+        of = jax.grad(lambda o: jnp.sum(modules.frame_energies(o, targets, power)))
+        return of(outputs)
+
+    np.testing.assert_allclose(
+        modules.frame_energies(outputs, targets, 0.5), found, rtol=1e-5
+    )
+    plain, weighted = slopes(0.0), slopes(0.5)
+    np.testing.assert_allclose(
+        weighted[:, :4], plain[:, :4] * np.exp(log_scale), rtol=1e-4
+    )
+    np.testing.assert_allclose(weighted[:, 4:], plain[:, 4:], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"path": "two_body", "layout": PHASES}, "path: found 'two_body'"),
+        ({"path": "interpolated", "node_update": "mlp"}, "node_update: found 'mlp'"),
+        ({"path": "spline"}, "path: found 'spline'"),
+        ({"law": "odd"}, "law: found 'odd'"),
+        ({"path": "two_body", "num_points": 3}, "num_points: found 3"),
+        ({"path": "start", "span": 2}, "span: found 2 with path 'start'"),
+    ],
+)
+def test_options_that_make_no_law_are_refused(options, message):
+    options = {"layout": BODIES, **options}
+    with pytest.raises(ValueError, match=message):
+        small_model(compress=False, **options)
