@@ -1,4 +1,4 @@
-"""Simulators of springs, charges and oscillators, in double precision on the CPU."""
+"""Simulators of bodies and oscillators, in double precision on the CPU."""
 
 from modmeta.relational.data.simulators.charged import (
     charged_energy,
@@ -8,6 +8,11 @@ from modmeta.relational.data.simulators.charged import (
 from modmeta.relational.data.simulators.kuramoto import (
     kuramoto_trajectory,
     simulate_kuramoto,
+)
+from modmeta.relational.data.simulators.pairwise import (
+    simulate_gravity,
+    simulate_lennard_jones,
+    simulate_pairs,
 )
 from modmeta.relational.data.simulators.springs import (
     simulate_springs,
@@ -20,7 +25,10 @@ __all__ = [
     "charged_trajectory",
     "kuramoto_trajectory",
     "simulate_charged",
+    "simulate_gravity",
     "simulate_kuramoto",
+    "simulate_lennard_jones",
+    "simulate_pairs",
     "simulate_springs",
     "springs_energy",
     "springs_trajectory",

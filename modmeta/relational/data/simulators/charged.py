@@ -161,7 +161,8 @@ def charged_energy(states: Any, couplings: Any) -> jax.Array:
     return particles.kinetic_energy(states) + jnp.sum(potential, axis=(-2, -1))
 
 
-def _force(couplings: jax.Array, position: jax.Array) -> jax.Array:
+def _force(couplings: jax.Array, position: jax.Array, velocity: jax.Array) -> jax.Array:
+    del velocity
     differences = position[:, :, None] - position[:, None]
     # Unit distance of a body to itself: its difference of zero cancels the force.
     self_pair = jnp.eye(position.shape[1], dtype=position.dtype)[:, :, None]

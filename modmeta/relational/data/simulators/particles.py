@@ -21,7 +21,7 @@ BOX_HALF_WIDTH = 5.0
 MAX_FORCE = 100.0
 INITIAL_SPEED = 0.5
 
-Force = Callable[[jax.Array, jax.Array], jax.Array]
+Force = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def draw_motion(
@@ -57,11 +57,12 @@ def particle_trajectory(
     state is not recorded.
 
     Args:
-      force: From couplings `[nodes, nodes, tasks]` and positions `[2, nodes, tasks]`
-        to forces `[2, nodes, tasks]`.
+      force: From couplings `[nodes, nodes, tasks]`, positions and velocities
+        `[2, nodes, tasks]` to forces `[2, nodes, tasks]`.
       position: `[tasks, nodes, 2]`.
       velocity: `[tasks, nodes, 2]`.
-      couplings: `[tasks, nodes, nodes]`, row = receiver.
+      couplings: `[tasks, nodes, nodes]`, row = receiver; or anything else that the
+        force understands, tasks first.
       num_frames: Number of recorded frames.
       steps_per_frame: Steps from one frame to the next.
       time_step: Length dt of a step.
@@ -85,7 +86,8 @@ def particle_trajectory(
         return position, velocity
 
     def kick(position: jax.Array, velocity: jax.Array) -> jax.Array:
-        clipped = jnp.clip(force(couplings, position), -MAX_FORCE, MAX_FORCE)
+        net = force(couplings, position, velocity)
+        clipped = jnp.clip(net, -MAX_FORCE, MAX_FORCE)
         return velocity + time_step * clipped
 
     def step(

@@ -143,7 +143,8 @@ def springs_energy(states: Any, strengths: Any) -> jax.Array:
     return particles.kinetic_energy(states) + jnp.sum(potential, axis=(-2, -1))
 
 
-def _force(strengths: jax.Array, position: jax.Array) -> jax.Array:
+def _force(strengths: jax.Array, position: jax.Array, velocity: jax.Array) -> jax.Array:
+    del velocity
     differences = position[:, :, None] - position[:, None]
     return -SPRING_CONSTANT * jnp.sum(strengths[None] * differences, axis=2)
 
