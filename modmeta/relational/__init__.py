@@ -12,6 +12,7 @@ from modmeta.relational.data import TrajectoryDataset as TrajectoryDataset
 from modmeta.relational.data.arrays import as_dataset as as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig as CandidateConfig
 from modmeta.relational.energies.config import EnergyConfig as EnergyConfig
+from modmeta.relational.evaluation.laws import LawCurve as LawCurve
 from modmeta.relational.inference.artifacts import load_model as load_model
 from modmeta.relational.inference.artifacts import save_model as save_model
 from modmeta.relational.inference.config import InferenceConfig as InferenceConfig
@@ -21,6 +22,7 @@ from modmeta.relational.inference.infer import infer_dataset as infer_dataset
 from modmeta.relational.inference.model import RelationalModel as RelationalModel
 from modmeta.relational.inference.relations import Relations as Relations
 from modmeta.relational.modules.config import ModuleConfig as ModuleConfig
+from modmeta.relational.modules.integration import Domain as Domain
 from modmeta.relational.modules.network import ModelParams as ModelParams
 from modmeta.relational.modules.proposal_head import ProposalConfig as ProposalConfig
 from modmeta.relational.training.config import BounceGradConfig as BounceGradConfig
@@ -31,9 +33,11 @@ __all__ = [
     "BounceGradConfig",
     "CandidateConfig",
     "DataError",
+    "Domain",
     "EnergyConfig",
     "FeatureSpec",
     "InferenceConfig",
+    "LawCurve",
     "MemoryConfig",
     "ModelParams",
     "ModuleConfig",

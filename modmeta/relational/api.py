@@ -11,6 +11,7 @@ Example::
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ from modmeta.relational.data.arrays import as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.energies.config import EnergyConfig
-from modmeta.relational.evaluation import rollouts
+from modmeta.relational.evaluation import laws, rollouts
+from modmeta.relational.evaluation.laws import LawCurve
 from modmeta.relational.evaluation.scores import label_scores, match_labels
 from modmeta.relational.inference.config import (
     InferenceConfig,
@@ -35,6 +37,7 @@ from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.integration import Domain
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.training import meta_training
@@ -84,6 +87,18 @@ class RelationalInference:
         scores = label_scores(self.found, self.dataset, self.model.num_relations)
         return scores["edge_accuracy"]
 
+    @functools.cached_property
+    def laws(self) -> list[LawCurve]:
+        """The law of every relation as a curve with a band, see `LawCurve`.
+
+        Empty where modules have no law of one distance or angle.
+        """
+        if not laws.has_curve(self.model):
+            return []
+        return laws.law_curves(
+            self.model, self.params, self.dataset, self.found.structures
+        )
+
     @property
     def candidate_share(self) -> float | None:
         """Share of labelled pairs that are candidates, hence scored; None without."""
@@ -91,18 +106,34 @@ class RelationalInference:
             return None
         return neighbors.candidate_share(self.dataset.edges, self.edges)
 
-    def predict(self, num_steps: int) -> np.ndarray:
+    def predict(
+        self,
+        num_steps: int,
+        *,
+        num_substeps: int = 0,
+        domain: Domain | None = None,
+    ) -> np.ndarray:
         """Frames that follow the last one, `[tasks, num_steps, nodes, features]`.
 
         In the units of the input; zeros at padded nodes.
 
         Args:
           num_steps: Frames to predict, at least 1.
+          num_substeps: Steps per frame in which laws are integrated; 0 for as many as
+            the prediction needs.
+          domain: Where bodies can be, for instance
+            `Domain("reflecting", (-5, -5), (5, 5))`; None for everywhere.
         """
         if num_steps < 1:
             raise ValueError(f"num_steps: found {num_steps}, expected at least 1")
         normalized = rollouts.predict(
-            self.model, self.params, self.dataset, self.found.structures, num_steps
+            self.model,
+            self.params,
+            self.dataset,
+            self.found.structures,
+            num_steps,
+            num_substeps=num_substeps,
+            domain=domain,
         )
         normalization = jax.tree.map(
             np.asarray, self.params.preprocessing.normalization
@@ -119,7 +150,8 @@ class RelationalInference:
           num_steps: Frames to predict.
 
         Returns:
-          Matplotlib figures by name: "adjacency", "trajectories".
+          Matplotlib figures by name: "adjacency", "trajectories" and, where there are
+          laws, "laws".
         """
         from modmeta.relational import figures
 
@@ -133,7 +165,7 @@ class RelationalInference:
                 num_labels,
             )
         spec = self.dataset.features
-        return {
+        drawn = {
             "adjacency": figures.plot_adjacency(
                 self.edges,
                 labels,
@@ -151,6 +183,9 @@ class RelationalInference:
                 feature_names=spec.names,
             ),
         }
+        if self.laws:
+            drawn["laws"] = figures.plot_laws(self.laws)
+        return drawn
 
     def to_networkx(self) -> list[Any]:
         """One `networkx.DiGraph` per system, sender to receiver."""

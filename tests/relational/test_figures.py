@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.colors import to_rgb  # noqa: E402
 
 from modmeta.relational import figures  # noqa: E402
+from modmeta.relational.evaluation.laws import LawCurve  # noqa: E402
 from modmeta.runtime import figure_style  # noqa: E402
 
 
@@ -486,6 +487,7 @@ def test_calibration_of_two_bins():
 
 
 CALLS = {
+    "plot_laws": lambda: figures.plot_laws([curve()]),
     "plot_learning_curves": lambda: figures.plot_learning_curves(records()),
     "plot_adjacency": lambda: figures.plot_adjacency(*edge_arrays(2)[:2]),
     "plot_edge_probability_calibration": lambda: (
@@ -495,6 +497,41 @@ CALLS = {
     "plot_rollout_error": lambda: figures.plot_rollout_error({"a": [1.0, 2.0]}),
     "plot_search_curves": lambda: figures.plot_search_curves(*search_curves()),
 }
+
+
+def curve(relation=0, variable="distance", power=-2.0):
+    at = np.geomspace(0.1, 4.0, 30)
+    rates = at**power if variable == "distance" else np.sin(at)
+    return LawCurve(
+        relation=relation,
+        variable=variable,
+        inputs=at,
+        rates=rates,
+        lower=rates - 0.1,
+        upper=rates + 0.1,
+        weights=np.full(30, 1 / 30),
+        num_edges=7,
+    )
+
+
+def test_laws_beside_the_true_ones():
+    """Laws that span orders of size have logarithmic axes, others do not."""
+    curves = [curve(0), curve(1, power=-1.5)]
+    figure = figures.plot_laws(curves, [lambda d: d**-2.0, None])
+    assert_readable(figure)
+    first, second = figure.axes
+    assert first.get_title() == "relation 0, 7 edges"
+    np.testing.assert_allclose(
+        lines_of(first)["found"], np.stack([curves[0].inputs, curves[0].rates], -1)
+    )
+    np.testing.assert_allclose(lines_of(first)["true"][:, 1], curves[0].rates)
+    assert "true" not in lines_of(second)
+    assert first.get_xscale() == "log" and first.get_yscale() == "symlog"
+    figure = figures.plot_laws([curve(variable="phase difference")], names=["pull"])
+    assert_readable(figure)
+    assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == "linear"
+    with pytest.raises(ValueError, match="curves: found none"):
+        figures.plot_laws([])
 
 
 def test_every_public_function_is_called_here():

@@ -17,13 +17,21 @@ import numpy as np
 from modmeta import search
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.integration import Domain, Integrator
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import TaskBatch, all_batches
 from modmeta.relational.tasks.states import device_states, gather_states
 from modmeta.relational.tasks.structures import TaskStructures, gather_structure
 
+# Substeps per frame are doubled until a prediction moves by less than this, in
+# normalised units, at all but one in a hundred values; or until there are so many.
+_TOLERANCE = 1e-4
+_FIRST_SUBSTEPS, _MAX_SUBSTEPS = 8, 128
 
-@functools.partial(jax.jit, static_argnames=("model", "num_steps"))
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "num_steps", "num_substeps", "domain")
+)
 def _predict(
     model: RelationalModel,
     params: ModelParams,
@@ -31,6 +39,8 @@ def _predict(
     batches: TaskBatch,
     structures: TaskStructures,
     num_steps: int,
+    num_substeps: int,
+    domain: Domain,
 ) -> jax.Array:
     """Rolls out from `[tasks, nodes, F]` to `[tasks, nodes, num_steps, F]`."""
     modules = model.network.modules(params)
@@ -39,11 +49,15 @@ def _predict(
         graph = batch.supergraph
         structure: search.Structure = gather_structure(structures, batch.tasks, graph)
         start = gather_states(states, batch.tasks, graph)
+        slots = (graph.slot_senders, graph.slot_mask)
 
         def body(current, _):
-            following = modules.step(
-                structure, current, graph.slot_senders, graph.slot_mask
-            )
+            if model.bank.has_laws:
+                following = Integrator(
+                    modules, structure, *slots, num_substeps, domain
+                ).advance(current)
+            else:
+                following = modules.step(structure, current[:, None], *slots)[:, 0]
             return following, following
 
         _, rollout = jax.lax.scan(body, start, None, length=num_steps)
@@ -64,6 +78,8 @@ def predict(
     structures: TaskStructures,
     num_steps: int,
     *,
+    num_substeps: int = 0,
+    domain: Domain | None = None,
     batch_size: int = 100,
 ) -> np.ndarray:
     """Predicts the frames that follow the last frame of every system.
@@ -74,15 +90,59 @@ def predict(
       dataset: Observed systems, raw units.
       structures: Their structures.
       num_steps: Frames to predict.
+      num_substeps: Steps per frame in which laws are integrated; 0 doubles them, from 8
+        to at most 128, until that changes the prediction by less than 1e-4 in
+        normalised units at 99 of 100 values.
+      domain: Where bodies can be; None for everywhere.
       batch_size: Systems at once.
 
     Returns:
       `[tasks, num_steps, nodes, F]` in normalised units, zeros at padded nodes.
+
+    Raises:
+      ValueError: If walls are declared where there are no laws or no velocities.
     """
+    domain = domain or Domain()
+    bank = model.bank
+    if domain.kind != "open":
+        axes = len(bank.layout.spec.positions)
+        if not (bank.has_laws and bank.layout.spec.has_motion):
+            raise ValueError(
+                f"domain: found {domain.kind!r} with path {bank.config.path!r}, "
+                "expected laws of positions and velocities"
+            )
+        if len(domain.lower) != axes:
+            raise ValueError(
+                f"domain: found {len(domain.lower)} coordinates, expected {axes}"
+            )
     states = device_states(dataset, params.preprocessing.normalization)
     batches = all_batches(dataset.num_nodes, batch_size)
-    rollout = _predict(model, params, states[:, :, -1], batches, structures, num_steps)
-    return np.asarray(jnp.swapaxes(rollout, 1, 2))
+
+    def run(num_substeps):
+        found = _predict(
+            model,
+            params,
+            states[:, :, -1],
+            batches,
+            structures,
+            num_steps,
+            num_substeps,
+            domain,
+        )
+        return np.asarray(jnp.swapaxes(found, 1, 2))
+
+    if num_substeps or not bank.has_laws:
+        return run(num_substeps)
+    count = _FIRST_SUBSTEPS
+    found = run(count)
+    while count < _MAX_SUBSTEPS:
+        count *= 2
+        finer = run(count)
+        error = np.quantile(np.abs(finer - found), 0.99)
+        found = finer
+        if error < _TOLERANCE:
+            break
+    return found
 
 
 def baseline_predictions(
