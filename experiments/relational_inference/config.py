@@ -17,8 +17,16 @@ from modmeta.relational import (
     ProposalConfig,
     TrainingConfig,
 )
+from modmeta.relational.modules.integration import Domain
 
-SYSTEMS = ("springs", "charged", "kuramoto")
+SYSTEMS = (
+    "springs",
+    "springs4",
+    "charged",
+    "kuramoto",
+    "gravity",
+    "lennard_jones",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +87,26 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PredictionConfig:
+    """How laws are integrated into the future.
+
+    Attributes:
+      num_substeps: Steps per frame; 0 takes as many as the prediction needs.
+      domain: Where bodies can be. It is declared, not found in the data.
+    """
+
+    num_substeps: int = 0
+    domain: Domain = Domain()
+
+    def __post_init__(self) -> None:
+        """Checks the number of steps."""
+        if self.num_substeps < 0:
+            raise ValueError(
+                f"num_substeps: found {self.num_substeps}, expected at least 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
     """One run of the experiment.
 
@@ -93,6 +121,7 @@ class ExperimentConfig:
       bouncegrad: Meta-training.
       training: Loop around it.
       inference: Search at meta-test.
+      prediction: Integration of laws at meta-test.
       baseline: See `preprocessing.fit_preprocessing`.
       compress: See `preprocessing.FeatureLayout`.
       model: A `model.npz` whose modules are tested instead of training any, with the
@@ -110,6 +139,7 @@ class ExperimentConfig:
     bouncegrad: BounceGradConfig = BounceGradConfig()
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
+    prediction: PredictionConfig = PredictionConfig()
     baseline: str = "auto"
     compress: bool = True
     model: str = ""
@@ -126,35 +156,83 @@ class ExperimentConfig:
         return {name: getattr(self, name) for name in names}
 
 
+# The generators of bodies reflect them at the walls of this box.
+_BOX = Domain("reflecting", (-5.0, -5.0), (5.0, 5.0))
+
+
 def springs() -> ExperimentConfig:
     """Five bodies, springs between half of the pairs; a minute on two CPU cores."""
     return ExperimentConfig(
         data=DataConfig(system="springs", num_train=500),
-        bouncegrad=BounceGradConfig(num_steps=800),
-        training=TrainingConfig(num_evaluations=8),
+        modules=ModuleConfig(law="central"),
+        bouncegrad=BounceGradConfig(num_steps=600),
+        training=TrainingConfig(num_evaluations=6),
+        prediction=PredictionConfig(num_substeps=20, domain=_BOX),
     )
 
 
 def charged() -> ExperimentConfig:
     """Five charged particles that attract or repel each other."""
     return ExperimentConfig(
-        data=DataConfig(system="charged", num_train=10_000),
-        bouncegrad=BounceGradConfig(num_steps=12_000),
-        training=TrainingConfig(num_evaluations=30),
+        data=DataConfig(system="charged", num_train=2000),
+        modules=ModuleConfig(path="two_body", law="mutual"),
+        bouncegrad=BounceGradConfig(num_steps=3000),
+        training=TrainingConfig(num_evaluations=10),
+        prediction=PredictionConfig(num_substeps=100, domain=_BOX),
     )
 
 
 def kuramoto() -> ExperimentConfig:
     """Five phase oscillators, coupled along half of the directed pairs."""
     return ExperimentConfig(
-        data=DataConfig(system="kuramoto", num_train=10_000),
-        modules=ModuleConfig(null_relation=True),
-        bouncegrad=BounceGradConfig(num_steps=10_000),
-        training=TrainingConfig(num_evaluations=20),
+        data=DataConfig(system="kuramoto", num_train=1000),
+        modules=ModuleConfig(attributes=False, null_relation=True),
+        bouncegrad=BounceGradConfig(num_steps=1000, learning_rate=6e-3),
+        training=TrainingConfig(num_evaluations=5),
     )
 
 
-CONFIGS = {"springs": springs, "charged": charged, "kuramoto": kuramoto}
+def springs4() -> ExperimentConfig:
+    """Five bodies, no spring or one of three strengths between every pair."""
+    return ExperimentConfig(
+        data=DataConfig(system="springs4", num_train=1000),
+        modules=ModuleConfig(law="central", num_relations=4),
+        bouncegrad=BounceGradConfig(num_steps=1500),
+        training=TrainingConfig(num_evaluations=6),
+        prediction=PredictionConfig(num_substeps=20, domain=_BOX),
+    )
+
+
+def gravity() -> ExperimentConfig:
+    """Five bodies of different mass, gravity between half of the pairs."""
+    return ExperimentConfig(
+        data=DataConfig(system="gravity", num_train=1000),
+        modules=ModuleConfig(path="two_body", law="central"),
+        bouncegrad=BounceGradConfig(num_steps=2000),
+        training=TrainingConfig(num_evaluations=8),
+        prediction=PredictionConfig(num_substeps=100, domain=_BOX),
+    )
+
+
+def lennard_jones() -> ExperimentConfig:
+    """Five bodies, half of the pairs attract and repel as neutral atoms do."""
+    return ExperimentConfig(
+        data=DataConfig(system="lennard_jones", num_train=1000),
+        modules=ModuleConfig(path="two_body", law="mutual"),
+        bouncegrad=BounceGradConfig(num_steps=2000),
+        training=TrainingConfig(num_evaluations=8),
+        prediction=PredictionConfig(num_substeps=100, domain=_BOX),
+    )
+
+
+CONFIGS = {
+    "springs": springs,
+    "springs4": springs4,
+    "charged": charged,
+    "kuramoto": kuramoto,
+    "gravity": gravity,
+    "lennard_jones": lennard_jones,
+}
 
 
 def smoke(config: ExperimentConfig) -> ExperimentConfig:
@@ -188,4 +266,6 @@ def values_of_file(path: str, num_train: int | None = None) -> dict[str, Any]:
         "data.file": path,
         "data.num_train": num_train or 0,
         "data.num_observed": 0,
+        # The walls of the simulators are not those of other data.
+        "prediction.domain.kind": "open",
     }

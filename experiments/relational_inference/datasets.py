@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,10 +12,15 @@ from experiments.relational_inference.config import DataConfig
 from modmeta.relational import data
 from modmeta.relational.data import DataError, TrajectoryDataset
 
+# Strengths of the springs of four relations: none, and three that differ.
+SPRINGS4 = (0.0, 0.5, 1.0, 2.0)
 SIMULATORS: dict[str, Callable[..., TrajectoryDataset]] = {
     "springs": data.simulate_springs,
+    "springs4": functools.partial(data.simulate_springs, strengths=SPRINGS4),
     "charged": data.simulate_charged,
     "kuramoto": data.simulate_kuramoto,
+    "gravity": data.simulate_gravity,
+    "lennard_jones": data.simulate_lennard_jones,
 }
 _MIN_SYSTEMS_TO_SPLIT = 20
 # Systems of another size get seeds of their own.
@@ -90,7 +96,8 @@ def simulate(
             break
         if config.mean_degree:
             share = config.mean_degree / (size - 1)
-            options["probabilities"] = (1.0 - share, share)
+            num_kinds = len(SPRINGS4) - 1 if config.system == "springs4" else 1
+            options["probabilities"] = (1.0 - share, *[share / num_kinds] * num_kinds)
         simulated.append(
             SIMULATORS[config.system](
                 seed + index * _SEEDS_PER_SIZE, len(tasks), num_nodes=size, **options

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
+from experiments.relational_inference.exact import TRUE_LAWS, exact_predictions
 from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.normalization import normalize
-from modmeta.relational.evaluation import calibration, matching, rollouts
+from modmeta.relational.evaluation import calibration, laws, matching, rollouts
 from modmeta.relational.evaluation.scores import (
     label_scores,
     match_labels,
@@ -42,6 +43,7 @@ class MetaTest(NamedTuple):
       names: True name of every module, None without labels.
       curves: Lowest energy `[systems, proposals]` by kind of proposal.
       curve_proposals: `[proposals]` per system.
+      laws: The law of every relation; empty where modules have none.
     """
 
     summary: dict[str, Any]
@@ -52,6 +54,7 @@ class MetaTest(NamedTuple):
     names: np.ndarray | None
     curves: dict[str, np.ndarray]
     curve_proposals: np.ndarray
+    laws: list[laws.LawCurve]
 
 
 def meta_test(
@@ -130,8 +133,12 @@ def meta_test(
     predictions, errors = {}, {}
     num_steps = future.shape[1]
     if num_steps:
+        integration = {
+            "num_substeps": config.prediction.num_substeps,
+            "domain": config.prediction.domain,
+        }
         predictions["inferred graph"] = rollouts.predict(
-            model, params, observed, cold.structures, num_steps
+            model, params, observed, cold.structures, num_steps, **integration
         )
         if names is not None:
             true_edges = structures_from_labels(
@@ -143,6 +150,7 @@ def meta_test(
                 observed,
                 cold._replace(edges=true_edges).structures,
                 num_steps,
+                **integration,
             )
         baselines = rollouts.baseline_predictions(
             truth[:, : datasets.num_observed],
@@ -165,11 +173,88 @@ def meta_test(
         ):
             if name in errors:
                 summary[key] = rollouts.errors_at(errors[name], REPORTED_STEPS)
+        summary.update(
+            _exact_errors(config, observed, normalization, future, test, columns)
+        )
+
+    law_curves = []
+    if laws.has_curve(model):
+        law_curves = laws.law_curves(model, params, observed, cold.structures)
+        summary["laws"] = _describe_laws(config, law_curves, names)
+        summary["assumed"] = assumptions(config, model)
 
     curves, proposals = _search_curves(
         keys[3], config, model, params, observed, cold, mesh
     )
-    return MetaTest(summary, cold, predictions, errors, truth, names, curves, proposals)
+    return MetaTest(
+        summary, cold, predictions, errors, truth, names, curves, proposals, law_curves
+    )
+
+
+def true_law(config: ExperimentConfig, names: np.ndarray | None, relation: int):
+    """The law of a simulator that a relation stands for; None where none is known."""
+    known = TRUE_LAWS.get(config.data.system, ())
+    if names is None or config.data.file or names[relation] >= len(known):
+        return None
+    return known[names[relation]]
+
+
+def _describe_laws(config, curves, names) -> list[dict[str, Any]]:
+    """How well every law is known, and how near it is to the true one."""
+    described = []
+    for curve in curves:
+        entry: dict[str, Any] = {
+            "relation": curve.relation,
+            "variable": curve.variable,
+            "num_edges": curve.num_edges,
+        }
+        power = curve.power_law()
+        if power is not None:
+            entry["power_law"] = power._asdict()
+        law = true_law(config, names, curve.relation)
+        if law is not None:
+            if np.ptp(law(curve.inputs)) > 0:
+                entry["r2"] = curve.r_squared(law)
+            scale = max(float(np.max(np.abs(law(curve.inputs)))), 1e-12)
+            error = np.abs(curve.rates - law(curve.inputs))
+            entry["mean_error"] = float(np.sum(curve.weights * error))
+            entry["largest_true_rate"] = scale
+        described.append(entry)
+    return described
+
+
+def assumptions(config: ExperimentConfig, model: RelationalModel) -> list[str]:
+    """What was declared about the physics, not found in the data."""
+    modules, spec = model.bank.config, model.bank.layout.spec
+    found = ["rates of pairs add up"]
+    roles = [
+        f"{role} {[spec.names[c] for c in getattr(spec, role)]}"
+        for role in ("positions", "velocities", "sines", "cosines")
+        if getattr(spec, role)
+    ]
+    found.append("roles of columns: " + ", ".join(roles))
+    if spec.positions and modules.law != "general":
+        found.append("forces act along the line between two entities")
+    if modules.law == "mutual":
+        found.append("both entities of a pair feel the same force")
+    if modules.null_relation:
+        found.append("relation 0 is no interaction")
+    if config.prediction.domain.kind != "open":
+        found.append(f"domain: {config.prediction.domain}")
+    return found
+
+
+def _exact_errors(config, observed, normalization, future, test, columns):
+    """Errors of the true law under the true graph, by substeps per frame."""
+    found = exact_predictions(config.data, observed, future.shape[1])
+    if not found:
+        return {}
+    errors = {}
+    for count, values in found.items():
+        values = np.asarray(normalize(normalization, values), np.float32)
+        by_step = rollouts.prediction_errors(values, future, test.node_mask, columns)
+        errors[count] = rollouts.errors_at(by_step, REPORTED_STEPS)
+    return {"mse_exact_law": errors}
 
 
 def _accuracy_by_size(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from experiments import common
+from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
-from experiments.relational_inference.meta_test import MetaTest
+from experiments.relational_inference.meta_test import MetaTest, true_law
 from modmeta.relational import figures
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
@@ -19,6 +21,7 @@ from modmeta.relational.modules.network import ModelParams
 
 def write_outputs(
     workdir: Path,
+    config: ExperimentConfig,
     model: RelationalModel,
     params: ModelParams,
     datasets: Datasets,
@@ -27,10 +30,11 @@ def write_outputs(
     found: relations.Relations,
     records: list[dict[str, Any]],
 ) -> None:
-    """Writes `edges.npz`, `edges.csv`, `model.npz` and the figures.
+    """Writes `edges.npz`, `edges.csv`, `model.npz`, `laws.json` and the figures.
 
     Args:
       workdir: Where to write.
+      config: Configuration of the run.
       model: The model.
       params: Its trained arrays.
       datasets: Data of the run.
@@ -85,6 +89,13 @@ def write_outputs(
         drawn["calibration"] = figures.plot_edge_probability_calibration(
             outcome.cold.probabilities, observed.edges, outcome.names
         )
+    if outcome.laws:
+        laws_known = [
+            true_law(config, outcome.names, curve.relation) for curve in outcome.laws
+        ]
+        drawn["laws"] = figures.plot_laws(outcome.laws, laws_known)
+        curves = [curve.to_dict() for curve in outcome.laws]
+        (workdir / "laws.json").write_text(json.dumps(curves, indent=1) + "\n")
     for name, figure in drawn.items():
         figure.savefig(workdir / f"{name}.png", dpi=150)
 
@@ -117,6 +128,17 @@ def format_summary(summary: dict[str, Any]) -> str:
     ):
         for step, error in summary.get(key, {}).items():
             add(f"MSE at step {step}, {text}", f"{error:.2e}")
+    for count, errors in summary.get("mse_exact_law", {}).items():
+        for step, error in errors.items():
+            add(f"MSE at step {step}, exact law, {count} substeps", f"{error:.2e}")
+    for entry in summary.get("laws", []):
+        title = f"law of relation {entry['relation']}"
+        if "power_law" in entry:
+            power = entry["power_law"]
+            formula = f"{power['coefficient']:.4g} d^{power['exponent']:.3f}"
+            add(f"{title}, R2 {power['r_squared']:.4f}", formula)
+        if "r2" in entry:
+            add(f"{title}, R2 with the true one", f"{entry['r2']:.5f}")
     if "train_seconds" in summary:
         add("training seconds", f"{summary['train_seconds']:.0f}")
     add("total seconds", f"{summary['total_seconds']:.0f}")

@@ -205,6 +205,7 @@ def compute(
     if run.is_first:
         report.write_outputs(
             run.directory(),
+            config,
             model,
             params,
             datasets,

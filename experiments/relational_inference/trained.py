@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import jax
-
-from modmeta.graphs import supergraphs
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.inference.artifacts import load_model
 from modmeta.relational.inference.model import RelationalModel
@@ -20,15 +17,16 @@ def load(path: str, observed: TrajectoryDataset) -> tuple[RelationalModel, Model
 
     Args:
       path: The file.
-      observed: Systems to search, observed frames; they may have any size.
+      observed: Systems to search, observed frames; they may have any size and number
+        of frames.
 
     Returns:
       The model, with the search options that it was trained with, and its arrays.
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ModelMismatchError: If it holds something else, or was trained on other features
-        or another number of frames.
+      ModelMismatchError: If it holds something else, or was trained on other
+        features.
     """
     try:
         model, params = load_model(path)
@@ -38,17 +36,5 @@ def load(path: str, observed: TrajectoryDataset) -> tuple[RelationalModel, Model
     if observed.features != features:
         raise ModelMismatchError(
             f"model: found {path} trained on {features}, expected {observed.features}"
-        )
-    pair = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
-    expected = jax.eval_shape(
-        lambda: model.network.init(
-            jax.random.key(0), params.preprocessing, pair, observed.num_frames
-        )
-    )
-    shapes = [jax.tree.map(lambda leaf: leaf.shape, p) for p in (params, expected)]
-    if shapes[0].proposal != shapes[1].proposal:
-        raise ModelMismatchError(
-            f"model: found {path} with a proposal head for another number of frames, "
-            f"expected one for {observed.num_frames}"
         )
     return model, params

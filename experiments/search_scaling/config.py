@@ -189,7 +189,7 @@ def charged() -> ExperimentConfig:
         relational_config.charged(),
         {
             **_SMALL_SYSTEMS,
-            "proposal.encoder": "mlp+evidence",
+            "proposal.encoder": "evidence",
             "bouncegrad.num_steps": 6000,
         },
     )

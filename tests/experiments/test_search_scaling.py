@@ -444,7 +444,6 @@ def test_impossible_options(values, message):
 def test_models_and_systems_that_do_not_fit(finished, model_path, tmp_path):
     config = finished[0]
     for values, error, message in (
-        ({"training.data.num_observed": 6}, ValueError, "another number of frames"),
         ({"training.data.system": "kuramoto"}, ValueError, "trained on FeatureSpec"),
         ({"training.data.system": "charged"}, ValueError, "mean_degree: found 1.0"),
         ({"training.data.file": "own.npz"}, ValueError, "file: found own.npz"),

@@ -1,0 +1,83 @@
+"""What the law that made simulated data predicts: the floor of every error."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from experiments.relational_inference.config import DataConfig
+from experiments.relational_inference.datasets import SPRINGS4
+from modmeta.relational import data
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.simulators.pairwise import lennard_jones_law
+
+# Steps of the exact law per frame; the generators of bodies take 100.
+SUBSTEPS = (10, 20, 50, 100)
+
+
+def charged_law(distance: np.ndarray) -> np.ndarray:
+    """Push of charges at a distance, as strong as the generator lets it be."""
+    return np.minimum(distance**-2.0, 100.0)
+
+
+def lennard_jones(distance: np.ndarray) -> np.ndarray:
+    """Pull of neutral atoms, as strong as the generator lets it be."""
+    pull = np.asarray(lennard_jones_law(np.asarray(distance, np.float32)))
+    return np.clip(pull, -100.0, 100.0)
+
+
+# Rate towards the sender under every relation of a simulator, by its label.
+TRUE_LAWS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], ...]] = {
+    "springs": (np.zeros_like, lambda distance: 0.1 * distance),
+    "springs4": tuple(
+        functools.partial(np.multiply, 0.1 * strength) for strength in SPRINGS4
+    ),
+    "charged": (charged_law, lambda distance: -charged_law(distance)),
+    "kuramoto": (np.zeros_like, np.sin),
+    "lennard_jones": (np.zeros_like, lennard_jones),
+}
+
+
+def exact_predictions(
+    config: DataConfig, observed: TrajectoryDataset, num_steps: int
+) -> dict[str, np.ndarray]:
+    """Predictions of simulated bodies by their true law and true graph.
+
+    Args:
+      config: What was simulated.
+      observed: The systems, raw units; the last frame is where predictions start.
+      num_steps: Frames to predict.
+
+    Returns:
+      `[tasks, num_steps, nodes, 4]` in raw units by substeps per frame; nothing for
+      data of which not everything that the law needs was observed without noise.
+    """
+    is_body = config.system in ("springs", "charged")
+    if config.file or config.observation_noise or not is_body or num_steps < 1:
+        return {}
+    if observed.is_padded:
+        return {}
+    last = np.asarray(observed.states[:, -1], np.float64)
+    labels = np.maximum(np.asarray(observed.edges), 0).astype(np.float64)
+    if config.system == "springs":
+        trajectory, couplings = data.springs_trajectory, labels
+    else:
+        trajectory, couplings = data.charged_trajectory, 2.0 * labels - 1.0
+    found = {}
+    for count in SUBSTEPS:
+        with jax.enable_x64(True):
+            found[str(count)] = np.asarray(
+                trajectory(
+                    last[..., :2],
+                    last[..., 2:4],
+                    couplings,
+                    num_frames=num_steps,
+                    steps_per_frame=count,
+                    time_step=observed.frame_interval / count,
+                ),
+                np.float32,
+            )
+    return found
