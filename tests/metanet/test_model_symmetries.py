@@ -62,4 +62,4 @@ def test_symmetries_of_traced_networks(name):
     broken = vector.copy()
     rows = slice(leaf.offset, leaf.offset + leaf.size)
     broken[rows] = rng.permutation(broken[rows])
-    assert np.abs(apply(broken)[0] - prediction).max() > 1e-3
+    assert np.abs(apply(broken)[0] - prediction).max() > 3e-4

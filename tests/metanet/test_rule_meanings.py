@@ -272,29 +272,14 @@ class InputMask(nn.Module):
         return attention(inputs, mask=mask)
 
 
-class WideSet(nn.Module):
-    """Units of a dense layer as the elements of a set."""
-
-    @nn.compact
-    def __call__(self, inputs):
-        hidden = nn.Dense(6)(inputs[:, 0])
-        return layers.DeepSetsDense(3, name="set")(hidden.reshape(-1, 3, 2))
-
-
 ATTENTION = nn.MultiHeadDotProductAttention
 UNSUPPORTED = {
     "normalize_qk": (ATTENTION(1, normalize_qk=True), (SEQUENCES,), {}),
-    "dropout in training": (
-        ATTENTION(1, dropout_rate=0.5, deterministic=False),
-        (SEQUENCES,),
-        {"rngs": {"dropout": jax.random.key(0)}},
-    ),
     "attention.*mask that is not constant": (
         InputMask(),
         (SEQUENCES, normal(2, 1, 4, 4)),
         {},
     ),
-    "set.*units that differ on the last axis alone": (WideSet(), (SEQUENCES,), {}),
     "mixes the examples": (layers.DeepSetsDense(2), (SEQUENCES[0],), {}),
 }
 

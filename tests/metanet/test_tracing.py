@@ -299,7 +299,8 @@ def test_units_and_functions_of_an_mlp():
     is_linear = topology.node_types == NODE_TYPES.id("linear")
     for index, function in ((1, nn.relu), (2, jnp.tanh), (3, lambda v: v)):
         for values in topology.node_functions[is_linear & (layer == index)]:
-            np.testing.assert_allclose(values, function(PROBES), rtol=1e-6)
+            probed = values[: len(PROBES)]
+            np.testing.assert_allclose(probed, function(PROBES), rtol=1e-6)
     homogeneous = topology.node_homogeneous[is_linear]
     np.testing.assert_array_equal(homogeneous, layer[is_linear] != 2)
     assert topology.num_layers == 3
@@ -350,9 +351,9 @@ class Wrapped(nn.Module):
 REFUSED = {
     "cumsum": (lambda x: jnp.cumsum(nn.Dense(3)(x), axis=-1), "Wrapped_0.*cumsum"),
     "mean over the batch": (lambda x: nn.Dense(3)(x).mean(axis=0), "batch"),
-    "norm over other axes": (
-        lambda x: nn.LayerNorm(reduction_axes=(1, 2, 3))(x),
-        r"Wrapped_0/LayerNorm_0 \(LayerNorm\).*reduction_axes",
+    "norm over examples": (
+        lambda x: nn.LayerNorm(reduction_axes=(0, 1))(x),
+        r"Wrapped_0/LayerNorm_0 \(LayerNorm\).*reduction_axes.*batch",
     ),
     "batch statistics": (
         lambda x: nn.BatchNorm(use_running_average=None)(

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
-from modmeta.metanet.parameter_graphs.functions import IDENTITY
+from modmeta.metanet.parameter_graphs.functions import IDENTITY, identity_of
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Atom,
@@ -117,14 +119,24 @@ class Builder(GraphStore):
         if tie:
             self.tie(receivers, units)
 
-    def add_input(self, shape: Sequence[int], *, argument: int, is_index: bool):
+    def add_input(
+        self, shape: Sequence[int], *, argument: int, dtype: Any, num_examples: int
+    ) -> Signal:
         """The signal of an argument of the network.
 
         The last axis is explicit, one unit per feature; the axes before it are
-        shared, the first as the axis of examples. An array of integers is shared on
-        all axes: one unit.
+        shared, the first as the axis of examples. Shared on all axes, as one unit, are
+        arrays of integers or booleans, and vectors with one number per example.
+
+        Args:
+          shape: Shape of the array.
+          argument: Number of the argument.
+          dtype: Its type.
+          num_examples: Length of the axis of examples, 0 if there is none.
         """
         shape = tuple(shape)
+        is_index = not jax.dtypes.issubdtype(dtype, np.inexact)
+        is_index = is_index or shape == (num_examples,)
         num_shared = len(shape) if is_index else max(len(shape) - 1, 0)
         units_shape = (1,) * num_shared + shape[num_shared:]
         axes = tuple(
@@ -141,7 +153,7 @@ class Builder(GraphStore):
             attributes={"argument": argument},
         )
         self.inputs.append(units.ravel())
-        return Signal(units, shape, axes)
+        return Signal(units, shape, axes, function=identity_of(dtype))
 
     def signal_like(
         self, signal: Signal, units: np.ndarray, *, axes=None, shape=None

@@ -12,7 +12,7 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
 from modmeta.metanet.parameter_graphs.layout import layout_code
 from modmeta.metanet.parameter_graphs.signals import Signal
-from modmeta.metanet.parameter_graphs.topology import LeafSpec, Topology
+from modmeta.metanet.parameter_graphs.topology import LeafSpec, StateLeaf, Topology
 from modmeta.metanet.parameter_graphs.vocabulary import ATTRIBUTES
 
 
@@ -20,6 +20,7 @@ def finish(
     builder: Builder,
     outputs: Sequence[Signal],
     leaves: tuple[LeafSpec, ...],
+    state: tuple[StateLeaf, ...],
     structure: Any,
 ) -> Topology:
     """Turns everything that was collected into a `Topology`.
@@ -27,7 +28,8 @@ def finish(
     Args:
       builder: Nodes and edges.
       outputs: Outputs of the network.
-      leaves: Arrays of its variables.
+      leaves: Parameters among its variables.
+      state: Other arrays among them.
       structure: Tree structure of the variables.
 
     Returns:
@@ -86,6 +88,7 @@ def finish(
         inputs=np.concatenate([np.zeros(0, np.int32), *builder.inputs]),
         outputs=output_units,
         leaves=leaves,
+        state=state,
         structure=structure,
         node_blocks=blocks.astype(np.int32),
         node_classes=node_classes,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
@@ -104,7 +105,10 @@ class Table:
     @classmethod
     def constant(cls, values) -> Table:
         """A table of constants of any type."""
-        values = np.asarray(values)
+        if not jax.dtypes.issubdtype(
+            jax.dtypes.result_type(values), jax.dtypes.prng_key
+        ):
+            values = np.asarray(values)
         return cls(np.full(values.shape, -1, np.int32), values)
 
     def replace(self, **changes) -> Table:

@@ -170,4 +170,5 @@ def permute_parameters(
     """
     permutation = parameter_permutation(topology, node_permutation)
     vector = topology.flatten(variables)
-    return topology.unflatten(jnp.zeros_like(vector).at[permutation].set(vector))
+    moved = jnp.zeros_like(vector).at[permutation].set(vector)
+    return topology.unflatten(moved, variables)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from modmeta.metanet.input_networks.layers import PatchConv
 from modmeta.metanet.parameter_graphs.arrays import reshape
 from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
@@ -167,7 +168,11 @@ def _window(module: nn.Conv, shape: tuple[int, ...], num_spatial: int) -> Window
     )
 
 
-@register_rule(nn.Conv)
+@register_rule(
+    nn.Conv,
+    PatchConv,
+    defaults=("conv_general_dilated", "conv_general_dilated_cls", "promote_dtype"),
+)
 def conv(builder: Builder, call: LayerCall) -> Signal:
     """`nn.Conv` in one, two or three dimensions."""
     module, signal = call.module, call.signal

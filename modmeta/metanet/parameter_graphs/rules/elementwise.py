@@ -7,6 +7,7 @@ several signals become units of type sum, product, maximum or minimum.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 
 from modmeta.metanet.parameter_graphs.builder import MINUS_ONE, ONE, Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
-from modmeta.metanet.parameter_graphs.functions import Function
+from modmeta.metanet.parameter_graphs.functions import compose, constant_function
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 
 NAMES = frozenset(
@@ -96,21 +97,28 @@ def _fuse(
     operands: list[Signal | Table],
     carrier: Signal | Table,
 ) -> Signal | Table:
+    function = carrier.function
     if primitive.name == "convert_element_type":
-        old = carrier.function.values.dtype
-        if _float_type(old) and _float_type(params["new_dtype"]):
+        if _float_type(function.values.dtype) and _float_type(params["new_dtype"]):
             return carrier  # rounding is not part of the function
-    length = len(carrier.function.values)
-    values = [
-        np.broadcast_to(_scalar(o), (length,))
+        converted = function.values.astype(params["new_dtype"])
+        if np.array_equal(converted, function.values):
+            values = dataclasses.replace(function, values=converted)
+            return carrier.replace(function=values)
+    functions = [
+        constant_function(_scalar(o))
         if isinstance(o, Table) and o.is_uniform
-        else o.function.values
+        else o.function
         for o in operands
     ]
-    if primitive.name == "select_n" and values[0].dtype != bool:
+    if primitive.name == "select_n" and functions[0].values.dtype != bool:
         raise UnsupportedLayerError("select_n by an index")
-    result = primitive.bind(*(jnp.asarray(value) for value in values), **params)
-    return carrier.replace(function=Function(np.asarray(result)))
+    result = compose(
+        lambda *values: primitive.bind(*map(jnp.asarray, values), **params),
+        f"{primitive.name} {params}",
+        functions,
+    )
+    return carrier.replace(function=result)
 
 
 def _combine(
@@ -119,6 +127,9 @@ def _combine(
     rank = max(left.ndim, right.ndim)
     left, right = (_raise_rank(operand, rank) for operand in (left, right))
     if isinstance(left, Table) and isinstance(right, Table):
+        masked = _masked(left, right) or _masked(right, left)
+        if name == "mul" and masked is not None:
+            return masked
         raise UnsupportedLayerError(f"{name} of two tables of parameters")
     if name == "div":
         right = _reciprocal(right)
@@ -139,6 +150,17 @@ def _combine(
     )
     second = MINUS_ONE if name == "sub" else ONE
     return builder.combine(_COMBINED[name], [left, right], [ONE, second])
+
+
+def _masked(table: Table, mask: Table) -> Table | None:
+    """A table with constants 0 where a mask is 0, or None if the other is no mask."""
+    is_mask = mask.is_constant and np.all((mask.constants == 0) | (mask.constants == 1))
+    if not is_mask or not table.function.is_identity:
+        return None
+    kept = mask.constants.astype(bool)
+    return Table(
+        np.where(kept, table.parameters, -1), np.where(kept, table.constants, 0)
+    )
 
 
 def _raise_rank(operand: Signal | Table, rank: int) -> Signal | Table:

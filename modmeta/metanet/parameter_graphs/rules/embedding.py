@@ -11,7 +11,7 @@ from modmeta.metanet.parameter_graphs.registry import LayerCall, register_rule
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 
 
-@register_rule(nn.Embed)
+@register_rule(nn.Embed, defaults=("promote_dtype",))
 def embedding(builder: Builder, call: LayerCall) -> Signal | Table:
     """`nn.Embed`: rows of the table by indices.
 

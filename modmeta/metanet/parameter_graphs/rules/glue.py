@@ -25,28 +25,9 @@ from modmeta.metanet.parameter_graphs.rules.linear import contract
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 
 Value = Signal | Table
-_CALLS = frozenset(
-    """
-    jit pjit closed_call core_call custom_jvp_call custom_vjp_call
-    custom_vjp_call_jaxpr remat checkpoint custom_lin
-    """.split()
-)
 _PASSED_ON = frozenset(
     ["copy", "copy_p", "stop_gradient", "reduce_precision", "optimization_barrier"]
 )
-
-
-def function_body(equation: Any) -> tuple[Any, list[Any]] | None:
-    """The program and constants of a called function, or None for other primitives."""
-    if equation.primitive.name not in _CALLS:
-        return None
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        body = equation.params.get(name)
-        if body is not None:
-            if hasattr(body, "consts"):
-                return body.jaxpr, list(body.consts)
-            return body, []
-    return None
 
 
 def apply_primitive(

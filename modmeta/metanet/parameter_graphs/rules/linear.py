@@ -108,7 +108,10 @@ def contract(
     return reshape(builder, result, (*free_shape, *out_shape))
 
 
-@register_rule(nn.Dense)
+_DEFAULTS = ("dot_general", "dot_general_cls", "promote_dtype")
+
+
+@register_rule(nn.Dense, defaults=_DEFAULTS)
 def dense(builder: Builder, call: LayerCall) -> Signal:
     """`nn.Dense`."""
     return linear(
@@ -116,7 +119,7 @@ def dense(builder: Builder, call: LayerCall) -> Signal:
     )
 
 
-@register_rule(nn.DenseGeneral)
+@register_rule(nn.DenseGeneral, defaults=_DEFAULTS)
 def dense_general(builder: Builder, call: LayerCall) -> Signal:
     """`nn.DenseGeneral` without batch axes."""
     if call.module.batch_dims:
