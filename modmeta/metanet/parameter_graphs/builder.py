@@ -26,8 +26,12 @@ from modmeta.metanet.parameter_graphs.functions import IDENTITY, identity_of
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Atom,
+    Axis,
     axis_positions,
+    independent,
+    is_own,
     layout_code,
+    repeated,
 )
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 from modmeta.metanet.parameter_graphs.store import MINUS_ONE as MINUS_ONE
@@ -96,19 +100,19 @@ class Builder(GraphStore):
         """One edge from every element of a signal to the receiver of the same place.
 
         Args:
-          signal: Units, broadcast to the shape of the receivers.
+          signal: Units, broadcast to the shape of the receivers; a unit that sends to
+            several receivers moves with them as a group.
           receivers: Node ids.
           values: Values of the edges, 1 unless given; broadcast likewise.
           edge_type: Name of the edge type.
           positions: Added to the positions of the signal.
           tie: True if receivers move with the units.
         """
-        units = np.broadcast_to(signal.units, receivers.shape)
         offsets = signal.all_positions()
         if positions is not None:
             offsets = offsets + positions
         self.add_edges(
-            units,
+            signal.units,
             receivers,
             edge_type,
             layer=int(self.node_array("layers")[receivers].max(initial=0)),
@@ -117,7 +121,7 @@ class Builder(GraphStore):
             positions=np.broadcast_to(offsets, (*receivers.shape, NUM_COORDINATES)),
         )
         if tie:
-            self.tie(receivers, units)
+            self.tie_broadcast(signal.units, receivers)
 
     def add_input(
         self, shape: Sequence[int], *, argument: int, dtype: Any, num_examples: int
@@ -221,8 +225,69 @@ class Builder(GraphStore):
             return signal
         return self.copy(signal)
 
+    def align(
+        self, signals: Sequence[Signal], *, skipped: int | None = None
+    ) -> tuple[list[Signal], tuple[Axis, ...]]:
+        """Signals in the axes of an array that takes an element of each.
+
+        Units along axes on which units of another one differ become explicit. A signal
+        whose values run along other coordinates than those of the result is moved:
+        copied, with a code that tells how.
+
+        Args:
+          signals: Of one rank.
+          skipped: An axis that is left as it is.
+
+        Returns:
+          The signals, and the axes of the result.
+        """
+        rank = signals[0].ndim
+        others = [axis for axis in range(rank) if axis != skipped]
+        explicit = [
+            axis
+            for axis in others
+            if any(signal.units.shape[axis] > 1 for signal in signals)
+        ]
+        signals = [
+            self.expand(signal, [a for a in explicit if is_own(signal.axes[a])])
+            for signal in signals
+        ]
+        axes: list[Axis] = [()] * rank
+        for axis in others:
+            if axis not in explicit:
+                found = [signal.axes[axis] for signal in signals]
+                size = max(signal.shape[axis] for signal in signals)
+                axes[axis] = next(filter(is_own, found), repeated(size))
+        result = independent(axes)
+        return [self._moved(signal, result, others) for signal in signals], result
+
+    def _moved(
+        self, signal: Signal, axes: tuple[Axis, ...], considered: Sequence[int]
+    ) -> Signal:
+        changed = [
+            axis
+            for axis in considered
+            if is_own(signal.axes[axis]) and signal.axes[axis] != axes[axis]
+        ]
+        if not changed:
+            return signal
+        own = [signal.axes[axis] for axis in changed]
+        code = layout_code(*own, *(axes[axis] for axis in changed), is_usual=False)
+        copy = self.copy(signal, node_type="moved", attributes={"layout": code})
+        moved = [
+            axes[axis] if axis in changed else old
+            for axis, old in enumerate(signal.axes)
+        ]
+        return copy.replace(axes=tuple(moved))
+
     def combine(
-        self, node_type: str, signals: Sequence[Signal], values: Sequence[Table]
+        self,
+        node_type: str,
+        signals: Sequence[Signal],
+        values: Sequence[Table],
+        *,
+        edge_types: Sequence[str] | None = None,
+        attributes: dict[str, float] | None = None,
     ) -> Signal:
         """New units that combine several signals element by element.
 
@@ -230,37 +295,20 @@ class Builder(GraphStore):
           node_type: What the units do: "sum", "product", "maximum", ...
           signals: Of one rank; shapes, units and axes are broadcast.
           values: Value of the edges from each signal.
+          edge_types: Type of the edges from each signal, "identity" unless given.
+          attributes: As for `add_nodes`.
         """
         shape = np.broadcast_shapes(*(signal.shape for signal in signals))
-        is_explicit = [
-            any(signal.units.shape[axis] > 1 for signal in signals)
-            for axis in range(len(shape))
-        ]
-        signals = [
-            self.expand(s, [a for a, explicit in enumerate(is_explicit) if explicit])
-            for s in signals
-        ]
-        axes = tuple(
-            next((s.axes[axis] for s in signals if s.axes[axis]), ())
-            for axis in range(len(shape))
-        )
-        attributes = {}
-        differing = [
-            s.axes[axis]
-            for axis in range(len(shape))
-            for s in signals
-            if s.axes[axis] and s.axes[axis] != axes[axis]
-        ]
-        if differing:
-            attributes["layout"] = layout_code(*axes, *differing, is_usual=False)
+        signals, axes = self.align(signals)
         units = self.add_nodes(
             node_type,
             np.broadcast_shapes(*(signal.units.shape for signal in signals)),
             layer=self.layer(*signals),
             attributes=attributes,
         )
-        for signal, value in zip(signals, values, strict=True):
-            self.link(signal, units, values=value)
+        edge_types = edge_types or ["identity"] * len(signals)
+        for signal, value, kind in zip(signals, values, edge_types, strict=True):
+            self.link(signal, units, values=value, edge_type=kind)
         return Signal(units, shape, axes)
 
     def add_table(
@@ -278,20 +326,17 @@ class Builder(GraphStore):
         table = table.collapse(
             [axis for axis, size in enumerate(receivers.shape) if size == 1]
         )
-        is_row = [
-            size > 1 and receivers.shape[axis] == 1
-            for axis, size in enumerate(table.shape)
-        ]
-        is_repeated = [
-            size == 1 and receivers.shape[axis] > 1
-            for axis, size in enumerate(table.shape)
-        ]
-        is_listed = [
-            size > 1 and not row for size, row in zip(table.shape, is_row, strict=True)
-        ]
+        sizes, places = np.array(table.shape), np.array(receivers.shape)
+        is_row = (sizes > 1) & (places == 1)
+        is_repeated = (sizes == 1) & (places > 1)
+        is_listed = (sizes > 1) & (places > 1)
         if any(is_repeated) and any(is_listed):
-            # Units that share an entry would have to move with it.
-            self.fix(receivers)
+            # Units that share an entry move with it.
+            first = [axis for axis, repeat in enumerate(is_repeated) if repeat]
+            last = [axis for axis in range(table.ndim) if axis not in first]
+            rows = receivers.transpose(*first, *last)
+            count = math.prod(rows.shape[: len(first)])
+            self.tie_rows(rows.reshape(count, -1))
         row_shape = tuple(
             s if row else 1 for s, row in zip(table.shape, is_row, strict=True)
         )
@@ -303,11 +348,15 @@ class Builder(GraphStore):
                 offsets = axis_positions(axes[axis])
                 positions = positions + offsets.reshape(*others, NUM_COORDINATES)
         num_rows = math.prod(row_shape)
-        if num_rows == 1:
-            rows = self.add_nodes("position", row_shape, layer=layer, is_fixed=True)
-        else:
-            orders = np.arange(num_rows).reshape(row_shape)
-            rows = self.add_nodes("position", row_shape, layer=layer, orders=orders)
+        row_axes = [axes[axis] for axis, row in enumerate(is_row) if row]
+        rows = self.add_nodes(
+            "position",
+            row_shape,
+            layer=layer,
+            orders=np.arange(num_rows).reshape(row_shape) if num_rows > 1 else None,
+            attributes={"layout": layout_code(*row_axes)},
+            is_fixed=True,
+        )
         self.add_edges(
             rows,
             receivers,
@@ -323,23 +372,27 @@ class Builder(GraphStore):
             ),
         )
 
-    def table_signal(self, table: Table, like: Signal) -> Signal:
+    def table_signal(
+        self, table: Table, axes: Sequence[Axis] | None = None, *, layer: int = 0
+    ) -> Signal:
         """Units that hold the entries of a table, under the table's function.
 
         Args:
-          table: Of the rank of `like`, broadcastable to its shape.
-          like: Axes that it shares units on stay shared.
+          table: In its full shape.
+          axes: Axes that units are shared on; on all others units differ, where
+            entries do.
+          layer: Layer of the units.
         """
-        shared = [axis for axis in range(like.ndim) if like.is_shared[axis]]
-        table = table.collapse(shared)
+        axes = [axis if is_own(axis) else () for axis in axes or [()] * table.ndim]
+        size, full = table.shape, table.collapse(range(table.ndim))
+        axes = [axis if full.shape[i] > 1 else () for i, axis in enumerate(axes)]
         shape = tuple(
-            1 if axis in shared else size for axis, size in enumerate(table.shape)
+            1 if axis else count for axis, count in zip(axes, full.shape, strict=True)
         )
-        layer = self.layer(like)
         units = self.add_nodes("table", shape, layer=layer)
-        self.add_table(table.replace(function=IDENTITY), units, like.axes, layer=layer)
-        axes = tuple(
-            like.axes[axis] if size > 1 and shape[axis] == 1 else ()
-            for axis, size in enumerate(table.shape)
+        self.add_table(full.replace(function=IDENTITY), units, axes, layer=layer)
+        found = tuple(
+            axis or (repeated(length) if count == 1 else ())
+            for axis, length, count in zip(axes, size, full.shape, strict=True)
         )
-        return Signal(units, table.shape, axes, function=table.function)
+        return Signal(units, size, found, function=table.function)

@@ -171,6 +171,15 @@ class PermutationClasses:
             entry.targets[part] = self.add(len(part))
             entry.target_slots[part] = np.arange(len(part))
 
+    def separate(self, classes: np.ndarray, slots: np.ndarray) -> None:
+        """Keeps members of a flat class among themselves; fixes other classes."""
+        roots, places = self.resolve(classes, slots)
+        for root in np.unique(roots):
+            chosen = np.unique(places[roots == root])
+            if len(chosen) < self._classes[root].size:
+                if not self._classes[root].is_fixed:
+                    self._separate(int(root), chosen)
+
     def _join(self, left: int, right: int, slots: np.ndarray) -> None:
         """Joins two classes of one size; slot i of left is slots[i] of right."""
         first, second = self._classes[left], self._classes[right]

@@ -40,6 +40,7 @@ def finish(
     """
     outputs = _separate_outputs(builder, outputs)
     _tie_shared_parameters(builder)
+    _fix_parting_copies(builder)
     output_units, functions = _assign_functions(builder, outputs)
     builder.fix(output_units)
 
@@ -139,17 +140,59 @@ def _tie_shared_parameters(builder: Builder) -> None:
         chosen = chosen[is_shared[block.parameters[chosen]]]
         if not chosen.size:
             continue
-        parameters = block.parameters[chosen]
-        ends = np.stack([block.senders[chosen], block.receivers[chosen]], axis=1)
-        if len(np.unique(parameters)) < len(parameters):
-            builder.fix(np.unique(ends))
+        parameters, first = np.unique(block.parameters[chosen], return_index=True)
+        ends = np.stack([block.senders, block.receivers], axis=1)[chosen[first]]
         is_new = first_ends[parameters, 0] < 0
         first_ends[parameters[is_new]] = ends[is_new]
-        old = first_ends[parameters[~is_new]]
-        for end in range(2):
-            pairs = np.unique(np.stack([old[:, end], ends[~is_new, end]]), axis=1)
-            if pairs.size:
-                builder.tie(pairs[0], pairs[1])
+        _tie_ends(builder, first_ends[parameters[~is_new]], ends[~is_new])
+
+
+def _fix_parting_copies(builder: Builder) -> None:
+    """Fixes the ends of edges of one parameter that need not move in step.
+
+    Rules tie copies of a layer; a table may repeat parameters in any other pattern.
+    """
+    for block in builder.edges:
+        chosen = np.nonzero(block.parameters >= 0)[0]
+        parameters, first, which, counts = np.unique(
+            block.parameters[chosen],
+            return_index=True,
+            return_inverse=True,
+            return_counts=True,
+        )
+        if len(parameters) < 2 or counts.max() < 2:
+            continue
+        for ends in (block.senders[chosen], block.receivers[chosen]):
+            members = np.stack(builder.members(ends))
+            differ = np.any(members != members[:, first[which]], axis=0)
+            parting = np.isin(which, which[differ])
+            if parting.any():
+                builder.fix(np.unique(ends[parting]))
+
+
+def _tie_ends(builder: Builder, old: np.ndarray, new: np.ndarray) -> None:
+    """Ties the ends `[n, 2]` of edges to those of others with the same parameters.
+
+    Where a table is used the other way round, as in a tied autoencoder, the senders of
+    one use are the receivers of the other.
+    """
+
+    def pairs(columns):
+        return [
+            np.unique(np.stack([old[:, end], new[:, other]]), axis=1)
+            for end, other in enumerate(columns)
+        ]
+
+    def is_one_to_one(pair):
+        return all(len(np.unique(side)) == pair.shape[1] for side in pair)
+
+    straight, turned = pairs((0, 1)), pairs((1, 0))
+    is_turned = not all(map(is_one_to_one, straight)) and all(
+        map(is_one_to_one, turned)
+    )
+    for first, second in turned if is_turned else straight:
+        if first.size:
+            builder.tie(first, second)
 
 
 def _assign_functions(

@@ -205,6 +205,10 @@ class GraphStore:
         nodes = np.ravel(units)
         return self.node_array("classes")[nodes], self.node_array("slots")[nodes]
 
+    def members(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Present classes and slots of units, which move in step if both are equal."""
+        return self.classes.resolve(*self._members(units))
+
     def tie(self, first: np.ndarray, second: np.ndarray) -> None:
         """Makes units move together, element by element; shapes are broadcast."""
         first, second = np.broadcast_arrays(first, second)
@@ -242,6 +246,54 @@ class GraphStore:
             self.fix(units)
             return self.classes.add(num_groups, is_fixed=True)
         return self.classes.groups(int(roots[0]), num_groups)
+
+    def tie_broadcast(self, units: np.ndarray, receivers: np.ndarray) -> None:
+        """Makes receivers move with the units that send to them.
+
+        Args:
+          units: Node ids.
+          receivers: Node ids, of a shape that those of the units broadcast to: a unit
+            with several receivers moves as a group with them. A unit that occurs
+            again along an axis has its receivers there in fixed places.
+        """
+        for axis in range(units.ndim):
+            if units.shape[axis] > 1 and np.all(units == units.take([0], axis)):
+                for index in range(units.shape[axis]):
+                    places = receivers.take([index], axis)
+                    self.tie_broadcast(units.take([0], axis), places)
+                return
+        repeats = [
+            axis
+            for axis in range(units.ndim)
+            if units.shape[axis] == 1 and receivers.shape[axis] > 1
+        ]
+        if not repeats:
+            self.tie(receivers, units)
+        elif units.size > 1:
+            kept = [axis for axis in range(units.ndim) if axis not in repeats]
+            rows = receivers.transpose(*kept, *repeats).reshape(units.size, -1)
+            self.tie_to_rows(units.ravel(), rows)
+
+    def tie_to_rows(self, heads: np.ndarray, rows: np.ndarray) -> None:
+        """Makes heads `[G]` move with rows `[G, K]` of units.
+
+        Units of one class may change places within their row; else they keep their
+        column.
+        """
+        classes = self.classes.resolve(*self._members(rows))[0]
+        is_one = np.all(classes == classes[0]) and len(np.unique(rows)) == rows.size
+        if is_one and self.classes.size(int(classes[0])) == rows.size:
+            self.tie_groups(rows, heads, len(heads))
+            return
+        for column in rows.T:
+            self.tie(heads, column)
+
+    def tie_rows(self, rows: np.ndarray) -> None:
+        """Makes the columns of units `[R, K]` move as wholes: rows move in step."""
+        for row in rows:
+            self.classes.separate(*self._members(row))
+        for row in rows[1:]:
+            self.tie(rows[0], row)
 
     def tie_groups(
         self, first: np.ndarray, second: np.ndarray, num_groups: int

@@ -24,7 +24,7 @@ from modmeta.metanet.parameter_graphs.layer_checks import LayerChecks
 from modmeta.metanet.parameter_graphs.markers import LAYER, marked_layers
 from modmeta.metanet.parameter_graphs.program import Name, Program, Step
 from modmeta.metanet.parameter_graphs.registry import LayerCall
-from modmeta.metanet.parameter_graphs.rules import glue
+from modmeta.metanet.parameter_graphs.rules.primitives import apply_primitive
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 from modmeta.metanet.parameter_graphs.topology import (
     LeafSpec,
@@ -198,7 +198,7 @@ class _Reading:
         self, builder: Builder, step: Step, operands: list[Signal | Table]
     ) -> list[Any]:
         try:
-            found = glue.apply_primitive(
+            found = apply_primitive(
                 builder, step.primitive, step.params, operands, step.shapes
             )
             return [

@@ -79,7 +79,7 @@ def _layout(queries: Signal, keys: Signal, values: Signal) -> tuple[int, float]:
     slot, layout = mixed_axis(keys)
 
     def coordinates(signal: Signal) -> list:
-        return [[atom[:2] for atom in axis] for axis in signal.axes[:-1]]
+        return [[a._replace(size=0) for a in axis] for axis in signal.axes[:-1]]
 
     mixed_axis(queries)
     signals = (queries, keys, values)

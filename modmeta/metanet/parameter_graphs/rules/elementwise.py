@@ -2,21 +2,25 @@
 
 Any expression of one signal and scalar constants becomes a function of its units, by
 applying each primitive to the function's values at the probe points. Expressions of
-several signals become units of type sum, product, maximum or minimum.
+several signals become units of type sum, product, maximum or minimum, or of type
+operation, with an edge type per operand.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta.metanet.parameter_graphs import arrays
 from modmeta.metanet.parameter_graphs.builder import MINUS_ONE, ONE, Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import compose, constant_function
+from modmeta.metanet.parameter_graphs.layout import is_own
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 
 NAMES = frozenset(
@@ -36,6 +40,9 @@ _COMBINED = {
     "max": "maximum",
     "min": "minimum",
 }
+
+
+_OPERANDS = ("first", "second", "third", "fourth")
 
 
 def _float_type(dtype) -> bool:
@@ -63,17 +70,61 @@ def apply_elementwise(
       operands: Signals and tables; not all of them constants.
 
     Raises:
-      UnsupportedLayerError: If several units take part in an operation that is not a
-        sum, difference, product, quotient, maximum or minimum.
+      UnsupportedLayerError: If a value is chosen by a number.
     """
+    operands = [_without_mixture(builder, operand) for operand in operands]
     carriers = [o for o in operands if not (isinstance(o, Table) and o.is_uniform)]
     if _share_units(carriers):
         return _fuse(primitive, params, operands, carriers[0])
-    if primitive.name not in _COMBINED or len(operands) != 2:
-        raise UnsupportedLayerError(
-            f"{primitive.name} of several units, or of units and tables"
-        )
-    return _combine(builder, primitive.name, *operands)
+    if primitive.name in _COMBINED:
+        return _combine(builder, primitive.name, *operands)
+    return _operate(builder, primitive, params, operands)
+
+
+def _without_mixture(builder: Builder, operand: Signal | Table) -> Signal | Table:
+    """An operand as units if its function holds for parameters and constants."""
+    is_mixed = isinstance(operand, Table) and not (
+        operand.function.is_identity or np.all(operand.parameters >= 0)
+    )
+    return builder.table_signal(operand) if is_mixed else operand
+
+
+def _operate(
+    builder: Builder,
+    primitive: Any,
+    params: dict[str, Any],
+    operands: list[Signal | Table],
+) -> Signal:
+    """Units for an operation on several units, whose edges tell operands apart."""
+    shape = np.broadcast_shapes(*(operand.shape for operand in operands))
+    axes = next(
+        (o.axes for o in operands if isinstance(o, Signal) and o.shape == shape), None
+    )
+    signals, pattern = [], []
+    for operand in operands:
+        if isinstance(operand, Table) and operand.is_uniform:
+            pattern.append(repr(_scalar(operand)))
+            continue
+        operand = _raise_rank(operand, shape)
+        if isinstance(operand, Table):
+            operand = builder.table_signal(operand, axes)
+        signals.append(operand)
+        pattern.append("")
+    kinds = _OPERANDS[: len(signals)]
+    attributes = {"operation": operation_code(primitive.name, params, pattern)}
+    return builder.combine(
+        "operation",
+        signals,
+        [ONE] * len(signals),
+        edge_types=kinds,
+        attributes=attributes,
+    )
+
+
+def operation_code(*settings: Any) -> float:
+    """A number in (0, 1) that stands for an operation and its settings."""
+    text = repr([sorted(s.items()) if isinstance(s, dict) else s for s in settings])
+    return (1 + zlib.crc32(text.encode()) % 16777213) / 16777216.0
 
 
 def _share_units(carriers: list[Signal | Table]) -> bool:
@@ -81,12 +132,11 @@ def _share_units(carriers: list[Signal | Table]) -> bool:
     first = carriers[0]
     if isinstance(first, Signal):
         return all(isinstance(c, Signal) and first.has_units_of(c) for c in carriers)
-    if np.any(first.parameters < 0):
-        return False
     return all(
         isinstance(c, Table)
         and c.shape == first.shape
         and np.array_equal(c.parameters, first.parameters)
+        and np.all(c.parameters >= 0)
         for c in carriers
     )
 
@@ -124,13 +174,13 @@ def _fuse(
 def _combine(
     builder: Builder, name: str, left: Signal | Table, right: Signal | Table
 ) -> Signal:
-    rank = max(left.ndim, right.ndim)
-    left, right = (_raise_rank(operand, rank) for operand in (left, right))
+    shape = np.broadcast_shapes(left.shape, right.shape)
+    left, right = (_raise_rank(operand, shape) for operand in (left, right))
     if isinstance(left, Table) and isinstance(right, Table):
         masked = _masked(left, right) or _masked(right, left)
         if name == "mul" and masked is not None:
             return masked
-        raise UnsupportedLayerError(f"{name} of two tables of parameters")
+        left, right = builder.table_signal(left), builder.table_signal(right)
     if name == "div":
         right = _reciprocal(right)
     tables = [o for o in (left, right) if isinstance(o, Table)]
@@ -143,9 +193,9 @@ def _combine(
             right, is_negative = tables[0].replace(constants=constants), False
         if is_plain and not is_negative:
             return _with_table(builder, name, left, right)
-    like = left if isinstance(left, Signal) else right
+    axes = (left if isinstance(left, Signal) else right).axes
     left, right = (
-        builder.table_signal(operand, like) if isinstance(operand, Table) else operand
+        builder.table_signal(operand, axes) if isinstance(operand, Table) else operand
         for operand in (left, right)
     )
     second = MINUS_ONE if name == "sub" else ONE
@@ -163,12 +213,13 @@ def _masked(table: Table, mask: Table) -> Table | None:
     )
 
 
-def _raise_rank(operand: Signal | Table, rank: int) -> Signal | Table:
-    if operand.ndim == rank:
+def _raise_rank(operand: Signal | Table, shape: tuple[int, ...]) -> Signal | Table:
+    """A scalar repeated in the shape of the others."""
+    if operand.shape == shape:
         return operand
-    if isinstance(operand, Table) and operand.ndim == 0:
-        return operand.map(lambda array: array.reshape((1,) * rank))
-    raise UnsupportedLayerError("operands of different ranks")
+    if isinstance(operand, Signal):
+        return arrays.broadcast(operand, shape, range(operand.ndim))
+    return operand.map(lambda array: np.broadcast_to(array, shape))
 
 
 def _reciprocal(operand: Signal | Table) -> Signal | Table:
@@ -185,17 +236,20 @@ def _with_table(
     """New units with an edge from the signal and one from a row of the table."""
     signal, table = (right, left) if isinstance(left, Table) else (left, right)
     shape = np.broadcast_shapes(signal.shape, table.shape)
-    longer = [
-        axis for axis in range(signal.ndim) if signal.shape[axis] < table.shape[axis]
-    ]
-    if longer:
+    sign = MINUS_ONE if name == "sub" and signal is right else ONE
+    varying = table.collapse(range(table.ndim))
+    is_repeated = any(
+        varying.shape[axis] > 1
+        and signal.units.shape[axis] == 1
+        and not is_own(signal.axes[axis])
+        for axis in range(signal.ndim)
+    )
+    if is_repeated:
         # The table has elements where the signal repeats itself.
-        other = builder.table_signal(table, signal)
-        sign = MINUS_ONE if name == "sub" and signal is right else ONE
+        other = builder.table_signal(table, signal.axes)
         return builder.combine(_COMBINED[name], [signal, other], [sign, ONE])
     layer = builder.layer(signal)
     units = builder.add_nodes(_COMBINED[name], signal.units.shape, layer=layer)
-    sign = MINUS_ONE if name == "sub" and signal is right else ONE
     builder.link(signal, units, values=sign)
     builder.add_table(table, units, signal.axes, layer=layer)
     return Signal(units, tuple(shape), signal.axes)

@@ -44,7 +44,11 @@ def linear(
     lead = signal.units.shape[:-1]
     num_copies, num_inputs = math.prod(lead), signal.units.shape[-1]
     num_outputs = kernel.shape[1]
-    outputs = builder.add_nodes(node_type, (*lead, num_outputs), layer=layer)
+    copies = [
+        builder.add_nodes(node_type, num_outputs, layer=layer)
+        for _ in range(num_copies)
+    ]
+    outputs = np.stack(copies).reshape(*lead, num_outputs)
     flat = outputs.reshape(num_copies, 1, num_outputs)
     builder.add_edges(
         signal.units.reshape(num_copies, num_inputs, 1),
@@ -55,10 +59,9 @@ def linear(
         function=signal.function,
         positions=signal.all_positions().reshape(num_copies, num_inputs, 1, -1),
     )
-    if num_copies > 1:
-        # Copies share their weights: units move in step, which no class describes.
-        builder.fix(signal.units)
-        builder.fix(outputs)
+    # Copies share their weights: their units move in step.
+    builder.tie_rows(signal.units.reshape(num_copies, num_inputs))
+    builder.tie_rows(outputs.reshape(num_copies, num_outputs))
     if bias is not None:
         bias = bias.map(
             lambda array: np.broadcast_to(array, (num_copies, 1, num_outputs))
