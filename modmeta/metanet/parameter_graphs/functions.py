@@ -47,12 +47,12 @@ _LARGEST = 1e4
 
 
 def _bounded(values: np.ndarray) -> np.ndarray:
-    """Values in (-1, 1), -2 for what is not a number."""
-    values = np.nan_to_num(np.asarray(values, np.float64), nan=np.nan)
+    """Values on a scale of magnitudes, in (-1, 1); -2 for what is not a number."""
     with np.errstate(invalid="ignore"):
-        bounded = values / (1 + np.abs(values))
-    bounded = np.where(np.isinf(values), np.sign(values), bounded)
-    return np.where(np.isnan(values), -2.0, bounded)
+        scaled = np.arcsinh(np.asarray(values, np.float64))
+        bounded = scaled / (8 + np.abs(scaled))
+    bounded = np.where(np.isinf(scaled), np.sign(scaled), bounded)
+    return np.where(np.isnan(scaled), -2.0, bounded)
 
 
 _WEIGHTS = np.cos(
