@@ -10,8 +10,8 @@ import numpy as np
 from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
-from modmeta.metanet.parameter_graphs.layout import layout_code
-from modmeta.metanet.parameter_graphs.signals import Signal
+from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES, layout_code
+from modmeta.metanet.parameter_graphs.signals import Signal, Table
 from modmeta.metanet.parameter_graphs.topology import LeafSpec, StateLeaf, Topology
 from modmeta.metanet.parameter_graphs.vocabulary import ATTRIBUTES
 
@@ -22,6 +22,8 @@ def finish(
     leaves: tuple[LeafSpec, ...],
     state: tuple[StateLeaf, ...],
     structure: Any,
+    *,
+    allow_unused: bool = False,
 ) -> Topology:
     """Turns everything that was collected into a `Topology`.
 
@@ -31,13 +33,16 @@ def finish(
       leaves: Parameters among its variables.
       state: Other arrays among them.
       structure: Tree structure of the variables.
+      allow_unused: Whether parameters that no output depends on are carried along.
 
     Returns:
       The topology.
 
     Raises:
-      UnsupportedLayerError: If a parameter has no edge; the message names its path.
+      UnsupportedLayerError: If a parameter has no edge and that is not allowed; the
+        message names its path.
     """
+    _carry_unused(builder, leaves, allow_unused)
     outputs = _separate_outputs(builder, outputs)
     _tie_shared_parameters(builder)
     _fix_parting_copies(builder)
@@ -238,6 +243,44 @@ def _assign_functions(
     return np.concatenate([np.zeros(0, np.int32), *output_units]), node_functions
 
 
+def _carry_unused(
+    builder: Builder, leaves: tuple[LeafSpec, ...], is_allowed: bool
+) -> None:
+    """Gives every parameter without an edge one, from a node of its array to itself.
+
+    The edges of an array are told apart by their positions, so none of them moves.
+
+    Raises:
+      UnsupportedLayerError: If that is not allowed; the message names the path.
+    """
+    is_used = np.zeros(sum(leaf.size for leaf in leaves), bool)
+    for block in builder.edges:
+        is_used[block.parameters[block.parameters >= 0]] = True
+    for index, leaf in enumerate(leaves):
+        unused = np.nonzero(~is_used[leaf.offset : leaf.offset + leaf.size])[0]
+        if unused.size and not is_allowed:
+            raise UnsupportedLayerError(
+                f"{leaf.name}: found entries that no edge carries, expected every "
+                "parameter to take part in the output, or allow_unused=True"
+            )
+        if not unused.size:
+            continue
+        node = builder.add_nodes("unused", 1, layer=0, orders=np.array([index]))
+        positions = np.zeros((unused.size, NUM_COORDINATES), np.float32)
+        positions[:, 0], positions[:, 1] = unused % 2**20, unused // 2**20
+        builder.add_edges(
+            node,
+            np.broadcast_to(node, unused.shape),
+            "unused",
+            layer=0,
+            values=Table(
+                (leaf.offset + unused).astype(np.int32),
+                np.zeros(unused.size, np.float32),
+            ),
+            positions=positions,
+        )
+
+
 def _parameter_edges(
     parameters: np.ndarray, leaves: tuple[LeafSpec, ...]
 ) -> np.ndarray:
@@ -245,10 +288,4 @@ def _parameter_edges(
     edges = np.full(sum(leaf.size for leaf in leaves), -1, np.int32)
     backwards = np.nonzero(parameters >= 0)[0][::-1]
     edges[parameters[backwards]] = backwards
-    for leaf in leaves:
-        if np.any(edges[leaf.offset : leaf.offset + leaf.size] < 0):
-            raise UnsupportedLayerError(
-                f"{leaf.name}: found entries that no edge carries, expected every "
-                "parameter to take part in the output"
-            )
     return edges

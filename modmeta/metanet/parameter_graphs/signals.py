@@ -31,6 +31,8 @@ class Signal:
       positions: `units.shape + (3,)` position of explicit elements that were taken
         from shared axes, or None if all are 0.
       function: Function to apply to the sums that units form.
+      is_open: True if units are weighted sums that nothing else was made of, so that
+        a bias may join them.
     """
 
     units: np.ndarray
@@ -38,6 +40,7 @@ class Signal:
     axes: tuple[Axis, ...]
     positions: np.ndarray | None = None
     function: Function = IDENTITY
+    is_open: bool = False
 
     def replace(self, **changes) -> Signal:
         """A copy with other fields."""

@@ -9,6 +9,8 @@ output depends on are dropped.
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -47,24 +49,41 @@ def _leaf_table(leaf: LeafSpec) -> Table:
     return Table(indices.reshape(leaf.shape), np.zeros(leaf.shape, np.float32))
 
 
+def _is_input(name: str, value: Any) -> bool:
+    """True for a keyword argument that is made of arrays."""
+    leaves = jax.tree.leaves(value)
+    kinds = jax.Array | np.ndarray | jax.ShapeDtypeStruct
+    is_array = bool(leaves) and all(isinstance(leaf, kinds) for leaf in leaves)
+    return is_array and name != "rngs"
+
+
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf
     return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf))
 
 
-def trace(model: nn.Module, variables: Any, *example_inputs: Any, **kwargs) -> Topology:
+def trace(
+    model: nn.Module | Callable,
+    variables: Any,
+    *example_inputs: Any,
+    allow_unused: bool = False,
+    **kwargs,
+) -> Topology:
     """The parameter graph of an architecture.
 
     Args:
-      model: A Flax module.
+      model: A Flax module, or any function `model(variables, *example_inputs)`.
       variables: `{"params": ...}`, with "batch_stats" where the model has them, or the
         parameters alone: arrays or `jax.ShapeDtypeStruct`. Integers are no parameters:
-        they are carried along, and constants where the output depends on them.
+        they are carried along, and constants where the output depends on them. A
+        function takes any tree.
       *example_inputs: Inputs of the model: arrays or `jax.ShapeDtypeStruct`. The last
         axis holds features, the first one examples (if there are two or more); integers
         are indices; a vector as long as the axis of examples has a number for each.
-      **kwargs: Passed on to `model.apply`, for example `train=False`.
+      allow_unused: Whether parameters that no output depends on are carried along, on
+        edges of their own; refused otherwise.
+      **kwargs: Passed on to the model, for example `train=False`. Arrays are inputs.
 
     Returns:
       The topology. Its methods take variables of the given form.
@@ -78,20 +97,28 @@ def trace(model: nn.Module, variables: Any, *example_inputs: Any, **kwargs) -> T
         leaves, state, structure = leaf_specs(variables)
     except ValueError as error:
         raise UnsupportedLayerError(str(error)) from error
-    is_bare = _is_bare(variables)
+    is_module = isinstance(model, nn.Module)
+    is_bare = is_module and _is_bare(variables)
+    arrays = {name: value for name, value in kwargs.items() if _is_input(name, value)}
+    settings = {name: value for name, value in kwargs.items() if name not in arrays}
 
     def apply(tree, inputs):
+        run = model.apply if is_module else model
+        args, named = inputs
         with marked_layers():
-            return model.apply({"params": tree} if is_bare else tree, *inputs, **kwargs)
+            tree = {"params": tree} if is_bare else tree
+            return run(tree, *args, **named, **settings)
 
-    inputs = jax.tree.map(_abstract, example_inputs)
+    inputs = jax.tree.map(_abstract, (example_inputs, arrays))
     abstract = jax.tree.map(_abstract, variables)
     program = Program(jax.make_jaxpr(apply)(abstract, inputs))
     reading = _Reading(program, leaves, state, jax.tree.leaves(inputs))
     with jax.ensure_compile_time_eval():
         builder, outputs, used = reading.build()
         state = tuple(leaf._replace(is_used=leaf.name in used) for leaf in state)
-        return finish(builder, outputs, leaves, state, structure)
+        return finish(
+            builder, outputs, leaves, state, structure, allow_unused=allow_unused
+        )
 
 
 class _Refused(Exception):
@@ -175,6 +202,12 @@ class _Reading:
         steps, results = self._program.needed(
             lambda step: step.outputs[0] in self._bodies
         )
+        uses = collections.Counter(
+            value
+            for group in [*(step.inputs for step in steps), results]
+            for value in group
+            if isinstance(value, Name)
+        )
         for step in steps:
             operands = [
                 read(value) if isinstance(value, Name) else Table.constant(value)
@@ -184,7 +217,12 @@ class _Reading:
                 found = self._apply_rule(builder, step, operands)
             else:
                 found = self._apply_primitive(builder, step, operands)
-            values.update(zip(step.outputs, found, strict=True))
+            values.update(
+                (name, value.replace(is_open=value.is_open and uses[name] == 1))
+                if isinstance(value, Signal)
+                else (name, value)
+                for name, value in zip(step.outputs, found, strict=True)
+            )
         outputs = [values.get(result) for result in results]
         for position, output in enumerate(outputs):
             if not isinstance(output, Signal):
@@ -253,12 +291,12 @@ class _Reading:
 
 
 def parameter_graph(
-    model: nn.Module, variables: Any, *example_inputs: Any, **kwargs
+    model: nn.Module | Callable, variables: Any, *example_inputs: Any, **kwargs
 ) -> ParameterGraph:
     """A network as a graph: its topology and the values of its edges.
 
     Args:
-      model: A Flax module.
+      model: As for `trace`.
       variables: As for `trace`, with values.
       *example_inputs: As for `trace`.
       **kwargs: As for `trace`.

@@ -90,12 +90,13 @@ def _dot_general(builder, params, operands, shapes):
             )
         ]
     if isinstance(left, Signal):
-        return [_with_kernel(builder, left, right, left_axes, right_axes)]
+        result = _with_kernel(builder, left, right, left_axes, right_axes)
+        return [result.replace(is_open=True)]
     result = _with_kernel(builder, right, left, right_axes, left_axes)
     num_left = left.ndim - len(left_axes)
     order = [*range(result.ndim - num_left, result.ndim)]
     order += range(result.ndim - num_left)
-    return [arrays.transpose(result, order)]
+    return [arrays.transpose(result, order).replace(is_open=True)]
 
 
 def _with_kernel(
@@ -221,4 +222,4 @@ def _convolution(builder, params, operands, shapes):
         window,
         tuple(shapes[0][axis] for axis in out),
     )
-    return [arrays.transpose(result, np.argsort(out))]
+    return [arrays.transpose(result, np.argsort(out)).replace(is_open=True)]

@@ -230,6 +230,17 @@ def _reciprocal(operand: Signal | Table) -> Signal | Table:
     return operand.replace(function=reciprocal)
 
 
+def _takes_bias(signal: Signal, table: Table) -> bool:
+    """True if a table adds one parameter to every unit of a weighted sum."""
+    return (
+        signal.is_open
+        and signal.function.is_identity
+        and bool(np.all(table.parameters >= 0))
+        and table.shape == signal.units.shape
+        and len(np.unique(signal.units)) == signal.units.size
+    )
+
+
 def _with_table(
     builder: Builder, name: str, left: Signal | Table, right: Signal | Table
 ) -> Signal:
@@ -249,6 +260,10 @@ def _with_table(
         other = builder.table_signal(table, signal.axes)
         return builder.combine(_COMBINED[name], [signal, other], [sign, ONE])
     layer = builder.layer(signal)
+    if name == "add" and _takes_bias(signal, varying):
+        values = varying.map(lambda a: np.broadcast_to(a, signal.units.shape))
+        builder.add_unit_node(signal.units, values, layer=layer)
+        return signal.replace(is_open=False)
     units = builder.add_nodes(_COMBINED[name], signal.units.shape, layer=layer)
     builder.link(signal, units, values=sign)
     builder.add_table(table, units, signal.axes, layer=layer)
