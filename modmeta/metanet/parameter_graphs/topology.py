@@ -94,7 +94,8 @@ def leaf_specs(
     leaves, state, offset = [], [], 0
     for position, (path, leaf) in enumerate(paths):
         names = tuple(_key_name(key) for key in path)
-        dtype = getattr(leaf, "dtype", None)
+        kinds = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
+        dtype = leaf.dtype if isinstance(leaf, kinds) else None
         if dtype is not None and not jax.dtypes.issubdtype(dtype, np.inexact):
             state.append(StateLeaf("/".join(names), position, leaf, False))
             continue
