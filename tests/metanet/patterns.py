@@ -480,6 +480,9 @@ PATTERNS = {
     "taken units": Pattern(
         lambda m, x: D(2)(D(3)(x)[:, jnp.array([2, 0])]), VECTOR
     ),
+    "product with reversed units": Pattern(
+        lambda m, x: D(2)((lambda h: h * h[:, ::-1])(D(3)(x))), VECTOR
+    ),
     "summed up": Pattern(lambda m, x: D(2)(jnp.cumsum(D(3)(x), 1)), TOKENS, fac(3)),
     "summed up units": Pattern(lambda m, x: D(2)(jnp.cumsum(D(3)(x), 1)), VECTOR, 1),
     "largest position": Pattern(
