@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.metanet import trace
+from modmeta.metanet import UnsupportedLayerError, trace
 from modmeta.metanet.parameter_graphs.functions import fingerprint_of
 from modmeta.metanet.parameter_graphs.vocabulary import NODE_TYPES
 from tests.metanet.network_cases import IMAGE, Case, make
@@ -94,10 +94,28 @@ def test_different_operations_have_different_graphs(name):
     assert_told_apart(PAIRS[name])
 
 
-def test_queries_and_keys_do_not_change_places():
+def flattened(swaps):
+    """Logits of pairs of places, read by a dense layer with a row per pair."""
+
+    def body(module, x):
+        logits = jnp.einsum("bqc,bkc->bqk", nn.Dense(3)(x[:, 0]), nn.Dense(3)(x[:, 0]))
+        logits = jnp.swapaxes(logits, 1, 2) if swaps else logits
+        return nn.Dense(2)(nn.tanh(logits).reshape(2, 16))
+
+    return body
+
+
+WITH_WEIGHTS = {
+    "queries and keys": (attending("bqc,bkc->bqk"), attending("bkc,bqc->bqk")),
+    "pairs of places": (flattened(False), flattened(True)),
+}
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_weights_lie_on_other_edges(name):
     outputs, signatures = [], []
-    for products in ("bqc,bkc->bqk", "bkc,bqc->bqk"):
-        model, variables, x = make(Case(attending(products), IMAGE))
+    for body in WITH_WEIGHTS[name]:
+        model, variables, x = make(Case(body, IMAGE))
         outputs.append(np.asarray(model.apply(variables, x)))
         topology = trace(model, variables, x)
         signatures.append(signature(topology, topology.edge_values(variables)))
@@ -120,6 +138,15 @@ def test_functions_that_change_at_another_place_are_told_apart(kind, place):
             for at in (place, 1.05 * place)
         )
         assert np.abs(first - second).max() > 1e-7
+
+
+def test_normalisation_over_examples_is_refused():
+    def body(module, x):
+        x = jnp.swapaxes(x.reshape(2, 16, 3), 0, 1)
+        return nn.Dense(2)(nn.InstanceNorm()(x))
+
+    with pytest.raises(UnsupportedLayerError, match="mixes the examples"):
+        trace(*make(Case(body, IMAGE)))
 
 
 def grouped(num_groups):

@@ -85,8 +85,14 @@ def replace_axis(axes: Sequence[Axis], index: int, axis: Axis) -> tuple[Axis, ..
     return (*others[:index], axis, *others[index:])
 
 
+_LENGTHS = (1, 2, 3, 5, 7, 11, 13, 17, 19, 23)
+
+
 def axis_positions(axis: Axis) -> np.ndarray:
     """Positions `[n, 3]` of the n elements of an axis, in pixels.
+
+    Steps along copies of a coordinate are longer by square roots of primes, so that
+    sums over several axes of one coordinate differ.
 
     Raises:
       UnsupportedLayerError: If the axis runs over examples or a fourth coordinate.
@@ -96,7 +102,8 @@ def axis_positions(axis: Axis) -> np.ndarray:
         check_coordinate(atom)
         steps = np.zeros((atom.size, NUM_COORDINATES), np.float32)
         if atom.coordinate != REPEAT:
-            steps[:, atom.coordinate] = atom.stride * np.arange(atom.size)
+            length = atom.stride * np.sqrt(_LENGTHS[atom.copy % len(_LENGTHS)])
+            steps[:, atom.coordinate] = length * np.arange(atom.size)
         positions = (positions[:, None] + steps[None]).reshape(-1, NUM_COORDINATES)
     return positions
 

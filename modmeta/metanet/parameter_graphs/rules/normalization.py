@@ -6,11 +6,14 @@ for gain, shift, mean and variance, and one edge per entry to every unit.
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
 import numpy as np
 
 from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
+from modmeta.metanet.parameter_graphs.layout import is_own, window_slots
 from modmeta.metanet.parameter_graphs.registry import LayerCall, register_rule
 from modmeta.metanet.parameter_graphs.signals import Signal
 
@@ -144,11 +147,9 @@ def instance_norm(builder: Builder, call: LayerCall) -> Signal:
 
 
 def _extents(signal: Signal) -> dict[str, float]:
-    """Sizes of the axes that statistics are taken over."""
-    sizes: dict[str, float] = {}
-    for axis in signal.axes[1:]:
-        for atom in axis:
-            if 0 <= atom.coordinate < 3:
-                name = f"extent_{atom.coordinate}"
-                sizes[name] = sizes.get(name, 1) * atom.size
-    return sizes
+    """Sizes of the axes that statistics are taken over, and which axes these are."""
+    axes = [axis for axis in signal.axes[1:] if is_own(axis)]
+    slots, layout = window_slots(axes)
+    sizes = [math.prod(atom.size for atom in axis) for axis in axes]
+    extents = zip(slots, sizes, strict=True)
+    return {"layout": layout, **{f"extent_{slot}": size for slot, size in extents}}
