@@ -348,29 +348,35 @@ PATTERNS = {
     "attention, matmul": Pattern(
         lambda m, x: attention(m, x, by_matmul), TOKENS, 2 * 6**2 * 6**2
     ),
-    "attention, causal": Pattern(lambda m, x: attention(m, x, causal), TOKENS),
+    "attention, causal": Pattern(
+        lambda m, x: attention(m, x, causal), TOKENS, 2 * 6**2 * 6**2
+    ),
     "attention, jax function": Pattern(
-        lambda m, x: attention(m, x, jax.nn.dot_product_attention), TOKENS
+        lambda m, x: attention(m, x, jax.nn.dot_product_attention), TOKENS, 2 * 6**4
     ),
     "attention, linear": Pattern(
-        lambda m, x: attention(m, x, linear_attention), TOKENS
+        lambda m, x: attention(m, x, linear_attention), TOKENS, 2 * 6**2 * 6**2
     ),
     "attention, rotary": Pattern(lambda m, x: attention(m, x, rotary), TOKENS),
     "attention, grouped queries": Pattern(grouped_query, TOKENS),
-    "attention, relative positions": Pattern(relative_positions, TOKENS),
-    "attention, learned queries": Pattern(cross_attention, TOKENS),
+    "attention, relative positions": Pattern(
+        relative_positions, TOKENS, 2 * 6**2 * 6**2
+    ),
+    "attention, learned queries": Pattern(
+        cross_attention, TOKENS, 2 * 6**2 * 6**2 * fac(6)
+    ),
     "attention, additive": Pattern(additive_attention, TOKENS, fac(3, 5)),
     "attention, normed queries": Pattern(
         lambda m, x: nn.MultiHeadDotProductAttention(2, normalize_qk=True)(x), TOKENS
     ),
-    "attention in windows": Pattern(windows, IMAGE),
+    "attention in windows": Pattern(windows, IMAGE, fac(4) * 2 * 2**2 * 2**2),
     # Normalisations and gates written out.
     "rms norm by hand": Pattern(rms_by_hand, VECTOR, fac(5)),
     "layer norm by hand": Pattern(layer_norm_by_hand, VECTOR, fac(5)),
     "batch norm by hand": Pattern(batch_norm_by_hand, VECTOR, fac(5)),
     "group norm by hand": Pattern(group_norm_by_hand, VECTOR, fac(3) * fac(2) ** 3),
     "layer norm over positions": Pattern(
-        lambda m, x: D(2)(nn.LayerNorm(reduction_axes=(1, 2))(D(5)(x))), TOKENS
+        lambda m, x: D(2)(nn.LayerNorm(reduction_axes=(1, 2))(D(5)(x))), TOKENS, fac(5)
     ),
     "cosine": Pattern(
         lambda m, x: D(2)((lambda h: h / jnp.linalg.norm(h, axis=-1, keepdims=True))(
@@ -390,8 +396,10 @@ PATTERNS = {
     "where": Pattern(
         lambda m, x: D(2)(jnp.where(D(5)(x) > 0, D(5)(x), D(5)(x))), VECTOR, fac(5)
     ),
-    "weight norm": Pattern(lambda m, x: D(2)(nn.relu(nn.WeightNorm(D(5))(x))), VECTOR),
-    "normed kernel": Pattern(weighted_kernel, VECTOR),
+    "weight norm": Pattern(
+        lambda m, x: D(2)(nn.relu(nn.WeightNorm(D(5))(x))), VECTOR, fac(5)
+    ),
+    "normed kernel": Pattern(weighted_kernel, VECTOR, fac(5)),
     # Recurrence.
     "simple cell, scanned": Pattern(scanned(nn.SimpleCell(3)), TOKENS, fac(3)),
     "lstm, scanned": Pattern(scanned(nn.LSTMCell(3)), TOKENS, fac(3)),
@@ -422,20 +430,20 @@ PATTERNS = {
     "experts by vmap": Pattern(vmapped_experts, VECTOR),
     "best expert": Pattern(top_expert, VECTOR),
     "top two": Pattern(
-        lambda m, x: D(2)(jax.lax.top_k(D(5)(x), 2)[0]), VECTOR
+        lambda m, x: D(2)(jax.lax.top_k(D(5)(x), 2)[0]), VECTOR, fac(5)
     ),
     "sorted units": Pattern(lambda m, x: D(2)(jnp.sort(D(5)(x), -1)), VECTOR, fac(5)),
     # Splines, factors, fields, graphs, sets.
-    "kan": Pattern(kan, VECTOR),
+    "kan": Pattern(kan, VECTOR, fac(5)),
     "radial basis": Pattern(
         lambda m, x: D(2)(jnp.exp(-jnp.square(
             D(3)(x)[:, :, None] - m.param("centers", nn.initializers.normal(), (3, 4))[
-                None]).sum(1))), VECTOR
+                None]).sum(1))), VECTOR, fac(3, 4)
     ),  # fmt: skip
     "low rank": Pattern(low_rank, VECTOR, fac(3, 5)),
     "nerf": Pattern(nerf, VECTOR, fac(5, 5)),
-    "fourier features": Pattern(fourier_features, VECTOR),
-    "graph network": Pattern(graph_network, TOKENS),
+    "fourier features": Pattern(fourier_features, VECTOR, fac(5)),
+    "graph network": Pattern(graph_network, TOKENS, fac(5)),
     "deep set": Pattern(
         lambda m, x: D(2)(nn.relu(D(5)(x)).sum(1)), TOKENS, fac(5)
     ),
@@ -443,10 +451,10 @@ PATTERNS = {
         lambda m, x: D(2)((lambda h: nn.relu(h - h.mean(1, keepdims=True)))(
             D(5)(x)).sum(1)), TOKENS, fac(5)
     ),  # fmt: skip
-    "gradient of an energy": Pattern(energy, VECTOR),
+    "gradient of an energy": Pattern(energy, VECTOR, fac(5)),
     "tied autoencoder": Pattern(tied_autoencoder, VECTOR, fac(5)),
     "tied embedding": Pattern(tied_embedding, TOKENS, fac(4)),
-    "mixer": Pattern(mixer, TOKENS),
+    "mixer": Pattern(mixer, TOKENS, fac(5, 7)),
     # Images.
     "u-net": Pattern(unet, IMAGE, fac(3, 4)),
     "bilinear resize": Pattern(bilinear, IMAGE, fac(3)),
@@ -483,6 +491,9 @@ PATTERNS = {
     "product with reversed units": Pattern(
         lambda m, x: D(2)((lambda h: h * h[:, ::-1])(D(3)(x))), VECTOR
     ),
+    "sum of some units": Pattern(
+        lambda m, x: D(2)(D(3)(x)[:, :2].sum(1, keepdims=True)), VECTOR, fac(2)
+    ),
     "summed up": Pattern(lambda m, x: D(2)(jnp.cumsum(D(3)(x), 1)), TOKENS, fac(3)),
     "summed up units": Pattern(lambda m, x: D(2)(jnp.cumsum(D(3)(x), 1)), VECTOR, 1),
     "largest position": Pattern(
@@ -496,11 +507,11 @@ PATTERNS = {
     ),
     "outer product": Pattern(
         lambda m, x: D(2)(jnp.einsum("bi,bj->bij", D(3)(x), D(2)(x)).reshape(2, 6)),
-        VECTOR,
+        VECTOR, fac(3, 2),
     ),
     "bilinear form": Pattern(
         lambda m, x: jnp.einsum("bi,ijk,bj->bk", D(3)(x), m.param("form",
-        nn.initializers.normal(), (3, 4, 2)), D(4)(x)), VECTOR
+        nn.initializers.normal(), (3, 4, 2)), D(4)(x)), VECTOR, fac(3, 4)
     ),  # fmt: skip
     "pairs of tokens": Pattern(
         lambda m, x: D(2)(jnp.concatenate([jnp.broadcast_to(a, (2, 4, 4, 6)) for a in

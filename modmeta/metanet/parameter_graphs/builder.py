@@ -43,6 +43,11 @@ class Builder(SignalStore):
     Attributes are those of `GraphStore`.
     """
 
+    def __init__(self):
+        super().__init__()
+        # Units of tables, which may be read under several functions.
+        self._tables: dict[tuple, np.ndarray] = {}
+
     def align(
         self, signals: Sequence[Signal], *, skipped: int | None = None
     ) -> tuple[list[Signal], tuple[Axis, ...]]:
@@ -124,11 +129,14 @@ class Builder(SignalStore):
             layer=self.layer(*signals),
             attributes=attributes,
         )
+        parts = []
         for index, signal in enumerate(signals):
             kind = edge_types[index] if edge_types else "identity"
             if any(_meets(signal, earlier) for earlier in signals[:index]):
                 signal = self.copy(signal)  # parallel edges could not be told apart
-            self.link(signal, units, values=values[index], edge_type=kind)
+            self.link(signal, units, values=values[index], edge_type=kind, tie=False)
+            parts.append(signal.units)
+        self.tie_product(units, parts)
         return Signal(units, shape, axes)
 
     def add_table(
@@ -148,15 +156,6 @@ class Builder(SignalStore):
         )
         sizes, places = np.array(table.shape), np.array(receivers.shape)
         is_row = (sizes > 1) & (places == 1)
-        is_repeated = (sizes == 1) & (places > 1)
-        is_listed = (sizes > 1) & (places > 1)
-        if any(is_repeated) and any(is_listed):
-            # Units that share an entry move with it.
-            first = [axis for axis, repeat in enumerate(is_repeated) if repeat]
-            last = [axis for axis in range(table.ndim) if axis not in first]
-            rows = receivers.transpose(*first, *last)
-            count = math.prod(rows.shape[: len(first)])
-            self.tie_rows(rows.reshape(count, -1))
         row_shape = tuple(
             s if row else 1 for s, row in zip(table.shape, is_row, strict=True)
         )
@@ -209,8 +208,12 @@ class Builder(SignalStore):
         shape = tuple(
             1 if axis else count for axis, count in zip(axes, full.shape, strict=True)
         )
-        units = self.add_nodes("table", shape, layer=layer)
-        self.add_table(full.replace(function=IDENTITY), units, axes, layer=layer)
+        key = tuple(axes), layer, full.shape, full.parameters.tobytes()
+        key = *key, np.asarray(full.constants, np.float32).tobytes()
+        units = self._tables.get(key)
+        if units is None:
+            units = self._tables[key] = self.add_nodes("table", shape, layer=layer)
+            self.add_table(full.replace(function=IDENTITY), units, axes, layer=layer)
         found = tuple(
             axis or (repeated(length) if count == 1 else ())
             for axis, length, count in zip(axes, size, full.shape, strict=True)

@@ -165,7 +165,7 @@ def _fix_parting_copies(builder: Builder) -> None:
             return_inverse=True,
             return_counts=True,
         )
-        if len(parameters) < 2 or counts.max() < 2:
+        if block.in_step or len(parameters) < 2 or counts.max() < 2:
             continue
         for ends in (block.senders[chosen], block.receivers[chosen]):
             members = np.stack(builder.members(ends))

@@ -216,7 +216,8 @@ class _Reading:
             if step.primitive is LAYER:
                 found = self._apply_rule(builder, step, operands)
             else:
-                found = self._apply_primitive(builder, step, operands)
+                used_results = [uses[name] > 0 for name in step.outputs]
+                found = self._apply_primitive(builder, step, operands, used_results)
             values.update(
                 (name, value.replace(is_open=value.is_open and uses[name] == 1))
                 if isinstance(value, Signal)
@@ -233,11 +234,15 @@ class _Reading:
         return builder, outputs, used
 
     def _apply_primitive(
-        self, builder: Builder, step: Step, operands: list[Signal | Table]
+        self,
+        builder: Builder,
+        step: Step,
+        operands: list[Signal | Table],
+        used: list[bool],
     ) -> list[Any]:
         try:
             found = apply_primitive(
-                builder, step.primitive, step.params, operands, step.shapes
+                builder, step.primitive, step.params, operands, step.shapes, used
             )
             return [
                 value.replace(function=identity_of(aval.dtype))

@@ -249,14 +249,16 @@ def _with_table(
     shape = np.broadcast_shapes(signal.shape, table.shape)
     sign = MINUS_ONE if name == "sub" and signal is right else ONE
     varying = table.collapse(range(table.ndim))
+    sizes, places = np.array(varying.shape), np.array(signal.units.shape)
     is_repeated = any(
         varying.shape[axis] > 1
         and signal.units.shape[axis] == 1
         and not is_own(signal.axes[axis])
         for axis in range(signal.ndim)
     )
-    if is_repeated:
-        # The table has elements where the signal repeats itself.
+    is_shared = np.any((sizes == 1) & (places > 1)) and np.any(sizes > 1)
+    if is_repeated or is_shared:
+        # The table has elements where the signal repeats itself, or the reverse.
         other = builder.table_signal(table, signal.axes)
         return builder.combine(_COMBINED[name], [signal, other], [sign, ONE])
     layer = builder.layer(signal)

@@ -18,8 +18,9 @@ RULES: dict[str, Rule] = {}
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Registers the rule of primitives.
 
-    A rule gets the builder, the parameters of the primitive, its operands and the
-    shapes of its results, and returns the results.
+    A rule gets the builder, the parameters of the primitive (and "__name__" and
+    "__used__", which of its results are), its operands and the shapes of its results,
+    and returns the results.
     """
 
     def register(function: Rule) -> Rule:
@@ -35,6 +36,7 @@ def apply_primitive(
     params: dict[str, Any],
     operands: list[Value],
     shapes: list[tuple[int, ...]],
+    used: list[bool],
 ) -> list[Value]:
     """Applies a primitive to signals and tables.
 
@@ -44,6 +46,7 @@ def apply_primitive(
       params: Its parameters.
       operands: Signals and tables.
       shapes: Shapes of its results.
+      used: Whether the output depends on them, by result.
 
     Returns:
       Its results.
@@ -60,4 +63,6 @@ def apply_primitive(
         return [apply_elementwise(builder, primitive, params, operands)]
     if name not in RULES:
         raise UnsupportedLayerError(f"no rule for the primitive {name}")
-    return RULES[name](builder, params | {"__name__": name}, operands, shapes)
+    return RULES[name](
+        builder, params | {"__name__": name, "__used__": used}, operands, shapes
+    )

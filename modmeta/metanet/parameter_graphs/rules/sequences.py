@@ -121,6 +121,8 @@ def _top_k(builder, params, operands, shapes):
     values = along_axis(
         builder, signal, axis, operation_code("top"), size, is_symmetric=True
     )
+    if not params["__used__"][1]:
+        return [values, values]
     places = along_axis(builder, signal, axis, operation_code("place of top"), size)
     return [values, places]
 
@@ -265,5 +267,5 @@ def _taken_axis(value: Signal | Table, params: dict[str, Any]) -> int | None:
 
 def _gathered(array: np.ndarray, indices: np.ndarray, params: dict[str, Any]):
     """A gather of constants; entries are numbers that float32 need not hold."""
-    settings = {name: params[name] for name in params if name != "__name__"}
+    settings = {k: v for k, v in params.items() if not k.startswith("__")}
     return np.asarray(lax.gather_p.bind(array, np.asarray(indices), **settings))
