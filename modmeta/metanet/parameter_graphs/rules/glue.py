@@ -101,6 +101,9 @@ def _split(builder, params, operands, shapes):
 @rule("concatenate")
 def _concatenate(builder, params, operands, shapes):
     axis = params["dimension"]
+    operands = [operand for operand in operands if operand.shape[axis]]
+    if len(operands) == 1:
+        return operands
     if all(isinstance(operand, Table) for operand in operands):
         if all(operand.function.is_identity for operand in operands):
             return [

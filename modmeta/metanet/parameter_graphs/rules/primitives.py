@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.rules.elementwise import NAMES, apply_elementwise
@@ -59,6 +61,8 @@ def apply_primitive(
         results = primitive.bind(*(o.constants for o in operands), **params)
         results = results if primitive.multiple_results else [results]
         return [Table.constant(result) for result in results]
+    if shapes and all(0 in shape for shape in shapes):
+        return [Table.constant(np.zeros(shape, np.float32)) for shape in shapes]
     if name in NAMES:
         return [apply_elementwise(builder, primitive, params, operands)]
     if name not in RULES:
