@@ -491,6 +491,9 @@ PATTERNS = {
     "product with reversed units": Pattern(
         lambda m, x: D(2)((lambda h: h * h[:, ::-1])(D(3)(x))), VECTOR
     ),
+    "norm of repeated units": Pattern(
+        lambda m, x: D(2)(nn.LayerNorm()(jnp.tile(D(3)(x), (1, 2)))), VECTOR
+    ),
     "nothing beside it": Pattern(
         lambda m, x: D(2)(jnp.concatenate([D(3)(x), x[:, :0]], 1)), VECTOR, fac(3)
     ),

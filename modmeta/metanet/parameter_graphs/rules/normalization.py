@@ -36,6 +36,7 @@ def normalize(
             f"{type(call.module).__name__} over units that differ along several axes "
             f"(array {signal.shape}, units {signal.units.shape})"
         )
+    signal = builder.distinct(signal)
     layer = builder.layer(signal)
     attributes = {"epsilon": call.module.epsilon, **attributes}
     units = builder.add_nodes(
