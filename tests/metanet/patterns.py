@@ -494,6 +494,12 @@ PATTERNS = {
     "norm of repeated units": Pattern(
         lambda m, x: D(2)(nn.LayerNorm()(jnp.tile(D(3)(x), (1, 2)))), VECTOR
     ),
+    "unstacked": Pattern(
+        lambda m, x: D(2)(jnp.tanh(jnp.unstack(D(3)(x), axis=1)[2])), TOKENS, fac(3)
+    ),
+    "unstacked units": Pattern(
+        lambda m, x: D(2)(jnp.stack(jnp.unstack(D(3)(x), axis=1)[:2], 1)), VECTOR
+    ),
     "nothing beside it": Pattern(
         lambda m, x: D(2)(jnp.concatenate([D(3)(x), x[:, :0]], 1)), VECTOR, fac(3)
     ),

@@ -179,7 +179,7 @@ def _function_body(equation: Any) -> tuple[Any, list[Any]] | None:
     """The jaxpr and constants of a called function, or None for other primitives."""
     params = equation.params
     if equation.primitive.name == "scan" and params["length"] <= MAX_SCAN_LENGTH:
-        closed = _unrolled(params, [var.aval for var in equation.invars])
+        closed = _unrolled(equation)
         return closed.jaxpr, closed.consts
     if equation.primitive.name not in _CALLS:
         return None
@@ -192,10 +192,20 @@ def _function_body(equation: Any) -> tuple[Any, list[Any]] | None:
     return None
 
 
-def _unrolled(params: dict[str, Any], avals: list) -> Any:
+def _unrolled(equation: Any) -> Any:
     """A scan as the steps it takes, one after the other."""
-    body, length = params["jaxpr"], params["length"]
-    num_constants, num_carries = params["num_consts"], params["num_carry"]
+    body, length = equation.params["jaxpr"], equation.params["length"]
+    is_reversed = equation.params["reverse"]
+    avals = [var.aval for var in equation.invars]
+    # Sequences have an axis more than what the body sees of them.
+    num_sequences = sum(
+        aval.ndim > inner.ndim for aval, inner in zip(avals, body.in_avals, strict=True)
+    )
+    num_carries = sum(
+        var.aval.ndim == inner.ndim
+        for var, inner in zip(equation.outvars, body.out_avals, strict=True)
+    )
+    num_constants = len(avals) - num_carries - num_sequences
 
     def run(*operands):
         constants = operands[:num_constants]
@@ -203,7 +213,7 @@ def _unrolled(params: dict[str, Any], avals: list) -> Any:
         sequences = operands[num_constants + num_carries :]
         order = range(length)
         outputs: dict[int, Any] = {}
-        for step in reversed(order) if params["reverse"] else order:
+        for step in reversed(order) if is_reversed else order:
             rows = [jax.lax.index_in_dim(s, step, keepdims=False) for s in sequences]
             found = jax.extend.core.jaxpr_as_fun(body)(*constants, *carries, *rows)
             carries, outputs[step] = found[:num_carries], found[num_carries:]

@@ -25,10 +25,11 @@ from modmeta.metanet.parameter_graphs.signals import Signal, Table
 
 NAMES = frozenset(
     """
-    neg sign floor ceil round is_finite exp exp2 log log1p expm1 tanh sin cos tan asin
-    acos atan sinh cosh asinh acosh atanh logistic erf erfc erf_inv lgamma digamma sqrt
-    rsqrt cbrt abs square integer_pow not convert_element_type add add_any sub mul div
-    rem pow max min atan2 eq ne lt le gt ge and or xor nextafter select_n clamp
+    neg sign floor ceil round is_finite exp exp2 log log2 log1p expm1 tanh sin cos tan
+    asin acos atan sinh cosh asinh acosh atanh logistic erf erfc erf_inv lgamma digamma
+    sqrt rsqrt cbrt abs square one_minus_square integer_pow not convert_element_type add
+    add_any sub mul div rem pow max min atan2 eq ne lt le gt ge and or xor nextafter
+    select_n clamp
     """.split()
 )
 _COMBINED = {

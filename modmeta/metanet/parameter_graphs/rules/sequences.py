@@ -179,6 +179,18 @@ def _stack(builder, params, operands, shapes):
     return [arrays.stack(builder, parts, axis)]
 
 
+@rule("unstack")
+def _unstack(builder, params, operands, shapes):
+    (value,), axis = operands, params["axis"]
+    if isinstance(value, Table):
+        return [value.map(lambda a, i=i: a.take(i, axis)) for i in range(len(shapes))]
+    rows = [
+        arrays.slice_axis(builder, value, axis, index, index + 1, 1)
+        for index in range(len(shapes))
+    ]
+    return [arrays.reshape(builder, row, shapes[0]) for row in rows]
+
+
 def take(builder: Builder, signal: Signal, axis: int, indices: np.ndarray) -> Signal:
     """The elements at constant indices `[n]` of one axis."""
     shape = (*signal.shape[:axis], len(indices), *signal.shape[axis + 1 :])
