@@ -158,6 +158,8 @@ def _fix_parting_copies(builder: Builder) -> None:
     Rules tie copies of a layer; a table may repeat parameters in any other pattern.
     """
     for block in builder.edges:
+        if block.in_step or np.all(np.diff(block.parameters) > 0):
+            continue
         chosen = np.nonzero(block.parameters >= 0)[0]
         parameters, first, which, counts = np.unique(
             block.parameters[chosen],
@@ -165,7 +167,7 @@ def _fix_parting_copies(builder: Builder) -> None:
             return_inverse=True,
             return_counts=True,
         )
-        if block.in_step or len(parameters) < 2 or counts.max() < 2:
+        if len(parameters) < 2 or counts.max() < 2:
             continue
         for ends in (block.senders[chosen], block.receivers[chosen]):
             members = np.stack(builder.members(ends))
