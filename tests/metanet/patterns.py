@@ -282,6 +282,15 @@ def graph_network(m, x):
     return D(2)(x.mean(1))
 
 
+def message_passing(m, x):
+    """Messages along the edges of a fixed graph, summed at their receivers."""
+    senders, receivers = np.array([0, 1, 1, 2, 3]), np.array([1, 0, 2, 3, 1])
+    x = D(4)(x)
+    messages = nn.relu(D(5)(jnp.concatenate([x[:, senders], x[:, receivers]], -1)))
+    total = jax.vmap(lambda row: jax.ops.segment_sum(row, receivers, 4))(messages)
+    return D(2)((x + D(4)(total)).mean(1))
+
+
 def nerf(m, x):
     bands = 2.0 ** jnp.arange(3)
     angles = (x[..., None] * bands[None, None]).reshape(2, -1)
@@ -444,6 +453,11 @@ PATTERNS = {
     "nerf": Pattern(nerf, VECTOR, fac(5, 5)),
     "fourier features": Pattern(fourier_features, VECTOR, fac(5)),
     "graph network": Pattern(graph_network, TOKENS, fac(5)),
+    "message passing": Pattern(message_passing, TOKENS, fac(4, 5)),
+    "message passing, added": Pattern(
+        lambda m, x: D(2)((h := D(3)(x)).at[:, np.array([1, 0, 1])].add(
+        nn.relu(h[:, :3])).mean(1)), TOKENS, fac(3)
+    ),  # fmt: skip
     "deep set": Pattern(
         lambda m, x: D(2)(nn.relu(D(5)(x)).sum(1)), TOKENS, fac(5)
     ),

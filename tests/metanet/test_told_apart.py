@@ -49,6 +49,17 @@ def pairs(operation):
     return body
 
 
+def segments(places):
+    """A sum over the rows of an image that belong together."""
+
+    def body(module, x):
+        x = jnp.moveaxis(nn.Dense(4)(x), 1, 0)
+        x = jnp.moveaxis(jax.ops.segment_sum(x, np.array(places), 4), 0, 1)
+        return nn.Dense(2)(nn.tanh(x))
+
+    return body
+
+
 PAIRS = {
     "number of copies": (copies(5), copies(7)),
     "copies, largest of them": (copies(5), copies(5, jnp.max)),
@@ -82,6 +93,7 @@ PAIRS = {
         between(lambda x: x[:, jnp.array([3, 0, 2])]),
         between(lambda x: x[:, jnp.array([3, 0, 1])]),
     ),
+    "receivers of messages": (segments([0, 1, 1, 3]), segments([0, 1, 2, 3])),
     "difference of tokens": (
         pairs(lambda a, b: nn.relu(a - b).sum(1)),
         pairs(lambda a, b: nn.relu(a - b).sum(2)),

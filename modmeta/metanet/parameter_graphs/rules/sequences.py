@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from modmeta.metanet.parameter_graphs import arrays
-from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.builder import ONE, Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
@@ -228,6 +228,34 @@ def _dynamic_slice(builder, params, operands, shapes):
         else:
             value = arrays.slice_axis(builder, value, axis, first, first + size, 1)
     return [value]
+
+
+@rule("scatter-add")
+def _scatter_add(builder, params, operands, shapes):
+    """Sums of segments: a fixed matrix of zeros and ones along one axis."""
+    value, indices, updates = operands
+    numbers = params["dimension_numbers"]
+    axes = numbers.scatter_dims_to_operand_dims
+    lead = [a for a in range(updates.ndim) if a not in numbers.update_window_dims]
+    window = (*shapes[0][: axes[0]], *shapes[0][axes[0] + 1 :])
+    is_whole = [updates.shape[a] for a in numbers.update_window_dims] == list(window)
+    is_covered = is_whole and numbers.inserted_window_dims == axes and len(lead) == 1
+    if not is_covered or not (isinstance(indices, Table) and indices.is_constant):
+        raise UnsupportedLayerError(
+            "scatter-add along several axes or at places that are computed"
+        )
+    (axis,), size = axes, shapes[0][axes[0]]
+    order = list(numbers.update_window_dims)
+    order.insert(axis, lead[0])
+    updates = arrays.transpose(_as_signal(builder, updates), order)
+    matrix = np.asarray(indices.constants).reshape(-1, 1) == np.arange(size)
+    matrix = matrix.astype(np.float32)
+    code = operation_code("matrix", matrix.shape, matrix.tobytes())
+    result = along_axis(builder, updates, axis, code, size)
+    if isinstance(value, Table) and value.is_constant and not np.any(value.constants):
+        return [result]
+    parts = [_as_signal(builder, value), result]
+    return [builder.combine("sum", parts, [ONE, ONE])]
 
 
 @rule("gather")
