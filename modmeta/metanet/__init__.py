@@ -23,10 +23,13 @@ from modmeta.metanet.parameter_graphs.topology import ParameterGraph as Paramete
 from modmeta.metanet.parameter_graphs.topology import Topology as Topology
 from modmeta.metanet.parameter_graphs.tracing import parameter_graph as parameter_graph
 from modmeta.metanet.parameter_graphs.tracing import trace as trace
+from modmeta.metanet.state_dicts import Example as Example
+from modmeta.metanet.state_dicts import from_state_dict as from_state_dict
 from modmeta.metanet.verification import SymmetryErrors as SymmetryErrors
 from modmeta.metanet.verification import check_symmetries as check_symmetries
 
 __all__ = [
+    "Example",
     "GraphMetanet",
     "InvariantMetanet",
     "MetanetConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "UnsupportedLayerError",
     "WeightUpdateMetanet",
     "check_symmetries",
+    "from_state_dict",
     "parameter_edges",
     "parameter_graph",
     "permute_parameters",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -78,10 +78,11 @@ def _read(graph: graphs.GraphsTuple, seed: int = 0) -> tuple[jax.Array, ...]:
 
 def check_symmetries(
     rng: np.random.Generator,
-    model: nn.Module,
+    model: nn.Module | Callable,
     variables: Any,
     *inputs: Any,
     num_symmetries: int = 16,
+    allow_unused: bool = False,
     **options: Any,
 ) -> SymmetryErrors:
     """Samples symmetries of a network and measures what they change.
@@ -91,11 +92,12 @@ def check_symmetries(
 
     Args:
       rng: Source of the symmetries.
-      model: The network.
+      model: The network, as for `trace`.
       variables: Its variables. Zero biases and equal scales hide errors: better
         random ones.
       *inputs: Inputs of the network, any values.
       num_symmetries: s, at least 1.
+      allow_unused: As for `trace`.
       **options: Given to `model.apply`, such as `train=False`.
 
     Returns:
@@ -107,7 +109,7 @@ def check_symmetries(
     """
     if num_symmetries < 1:
         raise ValueError(f"num_symmetries: found {num_symmetries}, expected at least 1")
-    topology = trace(model, variables, *inputs, **options)
+    topology = trace(model, variables, *inputs, allow_unused=allow_unused, **options)
     nodes = [symmetries.sample_symmetry(rng, topology) for _ in range(num_symmetries)]
     moves = [symmetries.parameter_permutation(topology, item) for item in nodes]
     vector = np.asarray(topology.flatten(variables))
@@ -132,7 +134,8 @@ def _run(model, topology, vectors, inputs, options) -> tuple[np.ndarray, ...]:
 
     def one(vector):
         variables = topology.unflatten(vector)
-        outputs = jax.tree.leaves(model.apply(variables, *inputs, **options))
+        run = model.apply if isinstance(model, nn.Module) else model
+        outputs = jax.tree.leaves(run(variables, *inputs, **options))
         values = topology.edge_values(variables)
         returned = topology.flatten(topology.to_parameters(values))
         return jnp.concatenate([leaf.ravel() for leaf in outputs]), values, returned

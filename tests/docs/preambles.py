@@ -103,6 +103,13 @@ class _Model(nn.Module):
         return nn.Dense(1)(nn.relu(nn.Dense(3)(inputs)))
 
 
+class _Classifier(nn.Module):
+    @nn.compact
+    def __call__(self, inputs):
+        hidden = nn.relu(nn.Dense(3, name="hidden")(inputs))
+        return nn.Dense(4, name="last")(hidden)
+
+
 def network():
     """A model to read."""
     example_input = jnp.ones((1, 2))
@@ -115,11 +122,29 @@ def network():
     }
 
 
+def state_dict():
+    """A classifier and the weights of a PyTorch network of the same function."""
+    rng = np.random.default_rng(0)
+    sizes = {"0": (3, 2), "2": (4, 3)}
+    state = {f"{name}.weight": rng.normal(size=size) for name, size in sizes.items()}
+    state |= {f"{name}.bias": rng.normal(size=size[0]) for name, size in sizes.items()}
+    inputs = rng.normal(size=(5, 2)).astype(np.float32)
+    hidden = np.maximum(inputs @ state["0.weight"].T + state["0.bias"], 0)
+    classifier = _Classifier()
+    return {
+        "classifier": classifier,
+        "shapes": jax.eval_shape(classifier.init, jax.random.key(0), inputs),
+        "state": state,
+        "inputs": inputs,
+        "outputs": hidden @ state["2.weight"].T + state["2.bias"],
+    }
+
+
 # Page -> functions that make what it takes for granted.
 PREAMBLES = {
     "README.md": (springs,),
     "docs/index.md": (springs,),
-    "docs/methods/metanet.md": (network,),
+    "docs/methods/metanet.md": (network, state_dict),
     "docs/guide/data.md": (springs,),
     "docs/guide/options.md": (springs,),
     "docs/guide/scale.md": (springs,),

@@ -29,9 +29,18 @@ def group(classes, sizes):
     found, found_slots, parts, finished = classes.finish(firsts, slots)
 
     def moves(index, chosen):
-        size, parent, is_fixed = finished[index]
+        size, parent, is_fixed, factors = finished[index]
         if is_fixed:
             yield tuple(range(size))
+        elif factors:
+            places = [
+                tuple((owner[i], slot[i]) for owner, slot in factors)
+                for i in range(size)
+            ]
+            yield tuple(
+                places.index(tuple((owner, chosen[owner][slot]) for owner, slot in p))
+                for p in places
+            )
         elif parent < 0:
             yield from itertools.permutations(range(size))
         else:
@@ -209,3 +218,32 @@ def test_three_levels_of_nesting():
         assert satisfies(joint, [("group", 0, 2), ("group", 0, 4), ("group", 1, 2)])
         assert joint[0] == joint[1]
     assert math.isclose(len(found), 128)
+
+
+def test_products_move_as_their_factors():
+    """A table of 2 x 3 entries: 2! row orders times 3! column orders."""
+    classes = PermutationClasses()
+    rows, columns, table = classes.add(2), classes.add(3), classes.add(6)
+    entry = np.arange(6)
+    derived = classes.derive(
+        [(np.full(6, rows), entry // 3), (np.full(6, columns), entry % 3)]
+    )
+    classes.tie((np.full(6, table), entry), derived)
+    found = list(group(classes, [2, 3, 6]))
+    assert len(found) == len(set(found)) == 2 * 6
+    for row, column, moved in found:
+        for i, j in itertools.product(range(2), range(3)):
+            assert moved[3 * i + j] == 3 * row[i] + column[j]
+
+
+def test_a_fixed_product_fixes_its_factors():
+    classes = PermutationClasses()
+    rows, columns, table = classes.add(2), classes.add(3), classes.add(6)
+    entry = np.arange(6)
+    derived = classes.derive(
+        [(np.full(6, rows), entry // 3), (np.full(6, columns), entry % 3)]
+    )
+    classes.tie((np.full(6, table), entry), derived)
+    # A part of the entries that is no product of parts.
+    classes.separate(np.full(2, table), np.array([0, 4]))
+    assert len(list(group(classes, [2, 3, 6]))) == 1

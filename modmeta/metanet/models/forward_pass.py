@@ -28,7 +28,7 @@ import numpy as np
 
 from modmeta import graphs
 from modmeta.metanet.models.features import to_graph
-from modmeta.metanet.parameter_graphs.functions import PROBES
+from modmeta.metanet.parameter_graphs.functions import fingerprint_of
 from modmeta.metanet.parameter_graphs.vocabulary import NODE_TYPES
 from modmeta.networks import MLP
 
@@ -165,7 +165,7 @@ def _unit_kinds(topology, activation) -> tuple[np.ndarray, np.ndarray]:
 
     def applies(function):
         with jax.ensure_compile_time_eval():
-            expected = np.asarray(function(jnp.asarray(PROBES)))
+            expected = fingerprint_of(lambda x: function(jnp.asarray(x)))
         return np.isclose(topology.node_functions, expected[None], atol=1e-5).all(-1)
 
     is_linear = applies(lambda probes: probes)

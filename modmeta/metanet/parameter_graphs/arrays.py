@@ -17,7 +17,12 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Atom,
+    Axis,
+    is_own,
+    layout_code,
     regroup_atoms,
+    repeated,
+    replace_axis,
     split_axes,
     window_slots,
 )
@@ -82,25 +87,19 @@ def reshape(builder: Builder, signal: Signal, new_shape: Sequence[int]) -> Signa
 
 
 def broadcast(signal: Signal, shape: Sequence[int], dimensions: Sequence[int]):
-    """Places axis i at `dimensions[i]` of a new shape; other axes have length 1.
-
-    Raises:
-      UnsupportedLayerError: If elements are repeated along a new, longer axis.
-    """
-    order = list(dimensions)
-    new_shape, units_shape = [1] * len(shape), [1] * len(shape)
-    axes = [()] * len(shape)
-    for axis, target in enumerate(order):
-        new_shape[target] = signal.shape[axis]
+    """Places axis i at `dimensions[i]` of a new shape and repeats it on the others."""
+    units_shape = [1] * len(shape)
+    axes = [repeated(size) for size in shape]
+    for axis, target in enumerate(dimensions):
         units_shape[target] = signal.units.shape[axis]
-        axes[target] = signal.axes[axis]
+        if signal.shape[axis] == shape[target]:
+            axes[target] = signal.axes[axis]
     positions = signal.positions
     if positions is not None:
         positions = positions.reshape(*units_shape, NUM_COORDINATES)
-    # Longer axes are left at 1: operations that follow broadcast by themselves.
     return signal.replace(
         units=signal.units.reshape(units_shape),
-        shape=tuple(new_shape),
+        shape=tuple(shape),
         axes=tuple(axes),
         positions=positions,
     )
@@ -123,6 +122,9 @@ def slice_axis(
             shape=shape,
             positions=None if positions is None else positions[index],
         )
+    if not is_own(signal.axes[axis]):
+        axes = (*signal.axes[:axis], repeated(count), *signal.axes[axis + 1 :])
+        return signal.replace(shape=shape, axes=axes)
     (slot,), layout = window_slots([signal.axes[axis]])
     attributes = {
         "layout": layout,
@@ -136,9 +138,8 @@ def slice_axis(
     offset = np.zeros(NUM_COORDINATES, np.float32)
     offset[slot] = start
     builder.link(signal, units, positions=offset)
-    axes = list(signal.axes)
-    axes[axis] = (Atom(slot, 1, count),) if count > 1 else ()
-    return Signal(units, shape, tuple(axes))
+    own = (Atom(slot, 1, count),) if count > 1 else ()
+    return Signal(units, shape, replace_axis(signal.axes, axis, own))
 
 
 def concatenate(builder: Builder, parts: Sequence[Signal | Table], axis: int) -> Signal:
@@ -148,7 +149,14 @@ def concatenate(builder: Builder, parts: Sequence[Signal | Table], axis: int) ->
     on, new units stand for the joint axis, and edges hold where each part begins.
     """
     first = next(part for part in parts if isinstance(part, Signal))
+    parts = [_full(part, first, axis) for part in parts]
     signals = [part for part in parts if isinstance(part, Signal)]
+    if any(signal.units.shape[axis] > 1 for signal in signals):
+        parts = [
+            builder.expand(part, [axis]) if isinstance(part, Signal) else part
+            for part in parts
+        ]
+        signals = [part for part in parts if isinstance(part, Signal)]
     is_shared = any(signal.is_shared[axis] for signal in signals)
     if is_shared or all(
         signal.units.shape[axis] == 1 == signal.shape[axis] and _is_token(signal, axis)
@@ -156,16 +164,24 @@ def concatenate(builder: Builder, parts: Sequence[Signal | Table], axis: int) ->
     ):
         return _join_shared(builder, parts, axis, first)
     signals = [
-        part if isinstance(part, Signal) else _side_table(builder, part, first, axis)
+        builder.expand(
+            part
+            if isinstance(part, Signal)
+            else builder.table_signal(part, first.axes),
+            [axis],
+        )
         for part in parts
     ]
-    explicit = [
-        other
-        for other in range(first.ndim)
-        if any(signal.units.shape[other] > 1 for signal in signals)
-    ]
-    signals = [builder.expand(signal, explicit) for signal in signals]
-    return _side_by_side(builder, signals, axis)
+    signals, axes = builder.align(signals, skipped=axis)
+    return _side_by_side(builder, signals, axes, axis)
+
+
+def _full(part: Signal | Table, like: Signal, axis: int) -> Signal | Table:
+    """A table in the shape of the signals that it lies beside."""
+    if isinstance(part, Signal):
+        return part
+    shape = (*like.shape[:axis], part.shape[axis], *like.shape[axis + 1 :])
+    return part.map(lambda array: np.broadcast_to(array, shape))
 
 
 def _is_token(signal: Signal, axis: int) -> bool:
@@ -173,15 +189,9 @@ def _is_token(signal: Signal, axis: int) -> bool:
     return axis < signal.ndim - 1 and signal.units.shape[-1] > 1
 
 
-def _side_table(builder: Builder, table: Table, like: Signal, axis: int) -> Signal:
-    """A table as units that can lie beside those of a signal."""
-    shape = list(like.shape)
-    shape[axis] = table.shape[axis]
-    table = table.map(lambda array: np.broadcast_to(array, shape))
-    return builder.table_signal(table, like)
-
-
-def _side_by_side(builder: Builder, signals: Sequence[Signal], axis: int) -> Signal:
+def _side_by_side(
+    builder: Builder, signals: Sequence[Signal], axes: tuple[Axis, ...], axis: int
+) -> Signal:
     first, taken, is_repeated = signals[0], np.zeros(0, np.int32), []
     for signal in signals:
         is_repeated.append(bool(np.any(np.isin(signal.units, taken))))
@@ -213,12 +223,6 @@ def _side_by_side(builder: Builder, signals: Sequence[Signal], axis: int) -> Sig
     )
     shape = list(np.broadcast_shapes(*(_without(s.shape, axis) for s in units)))
     shape[axis] = sum(s.shape[axis] for s in units)
-    axes = tuple(
-        next((s.axes[other] for s in units if s.axes[other]), ())
-        if other != axis
-        else ()
-        for other in range(first.ndim)
-    )
     return Signal(joined, tuple(shape), axes, places, units[0].function)
 
 
@@ -229,10 +233,20 @@ def _without(shape: Sequence[int], axis: int) -> tuple[int, ...]:
 def _join_shared(
     builder: Builder, parts: Sequence[Signal | Table], axis: int, first: Signal
 ) -> Signal:
-    known = [p.axes[axis] for p in parts if isinstance(p, Signal) and p.axes[axis]]
-    (slot,), layout = window_slots([known[0] if known else ()])
+    own = [part.axes[axis] for part in parts if isinstance(part, Signal)]
+    known = next((axis for axis in own if is_own(axis)), ())
+    (slot,), layout = window_slots([known])
     total = sum(part.shape[axis] for part in parts)
-    signals = [part for part in parts if isinstance(part, Signal)]
+    signals = []
+    for part in parts:
+        if isinstance(part, Table):
+            ranges = list(first.axes)
+            ranges[axis] = (Atom(slot, 1, part.shape[axis]),)
+            part = builder.table_signal(part, ranges)
+        elif _without_sizes(part.axes[axis]) != _without_sizes(known):
+            part = _along(builder, part, axis, slot)
+        signals.append(part)
+    signals, axes = builder.align(signals, skipped=axis)
     units_shape = np.broadcast_shapes(*(signal.units.shape for signal in signals))
     if units_shape[axis] != 1:
         raise UnsupportedLayerError("concatenate of units and positions along one axis")
@@ -244,25 +258,31 @@ def _join_shared(
         attributes={"layout": layout, f"extent_{slot}": total},
     )
     start = 0
-    for part in parts:
-        size = part.shape[axis]
+    for part in signals:
         offset = np.zeros(NUM_COORDINATES, np.float32)
         offset[slot] = start
-        if isinstance(part, Table):
-            like = first.replace(
-                units=np.broadcast_to(first.units, units_shape),
-                shape=(*first.shape[:axis], size, *first.shape[axis + 1 :]),
-                axes=(
-                    *first.axes[:axis],
-                    (Atom(slot, 1, size),) if size > 1 else (),
-                    *first.axes[axis + 1 :],
-                ),
-            )
-            part = builder.table_signal(part, like)
         builder.link(part, units, positions=offset)
-        start += size
-    axes = list(first.axes)
-    axes[axis] = (Atom(slot, 1, total),)
+        start += part.shape[axis]
+    axes = replace_axis(axes, axis, (Atom(slot, 1, total),))
     shape = list(first.shape)
     shape[axis] = total
-    return Signal(units, tuple(shape), tuple(axes))
+    return Signal(units, tuple(shape), axes)
+
+
+def _without_sizes(axis: Axis) -> list[tuple]:
+    return [(atom.coordinate, atom.stride, atom.copy) for atom in axis]
+
+
+def _along(builder: Builder, part: Signal, axis: int, slot: int) -> Signal:
+    """A part whose values run along one coordinate; a copy where they do otherwise."""
+    own = part.axes[axis]
+    if len(own) > 1 or (own and own != (Atom(slot, 1, part.shape[axis]),)):
+        code = layout_code(own, is_usual=False)
+        part = builder.copy(part, node_type="moved", attributes={"layout": code})
+    return part
+
+
+def stack(builder: Builder, parts: Sequence[Signal], axis: int = 0) -> Signal:
+    """Joins signals of length 1 along an axis, on which units then differ."""
+    signals, axes = builder.align(parts, skipped=axis)
+    return _side_by_side(builder, signals, axes, axis)

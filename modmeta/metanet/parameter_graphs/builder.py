@@ -19,198 +19,98 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import IDENTITY
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
-    Atom,
+    Axis,
     axis_positions,
+    independent,
+    is_own,
     layout_code,
+    repeated,
 )
+from modmeta.metanet.parameter_graphs.signal_store import SignalStore
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 from modmeta.metanet.parameter_graphs.store import MINUS_ONE as MINUS_ONE
 from modmeta.metanet.parameter_graphs.store import ONE as ONE
-from modmeta.metanet.parameter_graphs.store import GraphStore
 
 
-class Builder(GraphStore):
+class Builder(SignalStore):
     """A parameter graph under construction, in terms of signals and tables.
 
-    Nodes, edges and ties are methods of `GraphStore`; those below are in terms of
-    arrays of the network. Attributes are those of `GraphStore`.
+    Nodes, edges and ties are methods of `GraphStore`; those of `SignalStore` are in
+    terms of one array of the network, those below in terms of several, or of tables.
+    Attributes are those of `GraphStore`.
     """
 
-    def layer(self, *signals: Signal) -> int:
-        """Layer of the latest of the units behind some signals."""
-        layers = self.node_array("layers")
-        return max((int(layers[s.units].max(initial=0)) for s in signals), default=0)
+    def __init__(self):
+        super().__init__()
+        # Units of tables, which may be read under several functions.
+        self._tables: dict[tuple, np.ndarray] = {}
 
-    def connect(
-        self,
-        signal: Signal,
-        receivers: np.ndarray,
-        kernel: Table,
-        edge_type: str,
-        *,
-        layer: int,
-        positions: np.ndarray | None = None,
-    ) -> None:
-        """One edge per entry of a kernel `[K, O]`, from K elements to O receivers.
+    def align(
+        self, signals: Sequence[Signal], *, skipped: int | None = None
+    ) -> tuple[list[Signal], tuple[Axis, ...]]:
+        """Signals in the axes of an array that takes an element of each.
+
+        Units along axes on which units of another one differ become explicit. A signal
+        whose values run along other coordinates than those of the result is moved:
+        copied, with a code that tells how.
 
         Args:
-          signal: Units of size K in all, read row-major; their positions go to the
-            edges.
-          receivers: O node ids, of any shape.
-          kernel: `[K, O]`.
-          edge_type: Name of the edge type.
-          layer: Layer of the edges.
-          positions: Added to the positions of the signal, `[K, O, 3]` or
-            broadcastable to it.
+          signals: Of one rank.
+          skipped: An axis that is left as it is.
+
+        Returns:
+          The signals, and the axes of the result.
         """
-        senders = signal.units.reshape(-1, 1)
-        offsets = signal.all_positions().reshape(-1, 1, NUM_COORDINATES)
-        if positions is not None:
-            offsets = offsets + positions
-        self.add_edges(
-            senders,
-            receivers.reshape(1, -1),
-            edge_type,
-            layer=layer,
-            values=kernel,
-            function=signal.function,
-            positions=offsets,
-        )
+        rank = signals[0].ndim
+        others = [axis for axis in range(rank) if axis != skipped]
+        explicit = [
+            axis
+            for axis in others
+            if any(signal.units.shape[axis] > 1 for signal in signals)
+        ]
+        signals = [
+            self.expand(signal, [a for a in explicit if is_own(signal.axes[a])])
+            for signal in signals
+        ]
+        axes: list[Axis] = [()] * rank
+        for axis in others:
+            if axis not in explicit:
+                found = [signal.axes[axis] for signal in signals]
+                size = max(signal.shape[axis] for signal in signals)
+                axes[axis] = next(filter(is_own, found), repeated(size))
+        result = independent(axes)
+        return [self._moved(signal, result, others) for signal in signals], result
 
-    def link(
-        self,
-        signal: Signal,
-        receivers: np.ndarray,
-        *,
-        values: Table = ONE,
-        edge_type: str = "identity",
-        positions: np.ndarray | None = None,
-        tie: bool = True,
-    ) -> None:
-        """One edge from every element of a signal to the receiver of the same place.
-
-        Args:
-          signal: Units, broadcast to the shape of the receivers.
-          receivers: Node ids.
-          values: Values of the edges, 1 unless given; broadcast likewise.
-          edge_type: Name of the edge type.
-          positions: Added to the positions of the signal.
-          tie: True if receivers move with the units.
-        """
-        units = np.broadcast_to(signal.units, receivers.shape)
-        offsets = signal.all_positions()
-        if positions is not None:
-            offsets = offsets + positions
-        self.add_edges(
-            units,
-            receivers,
-            edge_type,
-            layer=int(self.node_array("layers")[receivers].max(initial=0)),
-            values=values,
-            function=signal.function,
-            positions=np.broadcast_to(offsets, (*receivers.shape, NUM_COORDINATES)),
-        )
-        if tie:
-            self.tie(receivers, units)
-
-    def add_input(self, shape: Sequence[int], *, argument: int, is_index: bool):
-        """The signal of an argument of the network.
-
-        The last axis is explicit, one unit per feature; the axes before it are
-        shared, the first as the axis of examples. An array of integers is shared on
-        all axes: one unit.
-        """
-        shape = tuple(shape)
-        num_shared = len(shape) if is_index else max(len(shape) - 1, 0)
-        units_shape = (1,) * num_shared + shape[num_shared:]
-        axes = tuple(
-            (Atom(axis - 1, 1, size),) if axis < num_shared and size > 1 else ()
-            for axis, size in enumerate(shape)
-        )
-        first = sum(part.size for part in self.inputs)
-        orders = first + np.arange(math.prod(units_shape))
-        units = self.add_nodes(
-            "input",
-            units_shape,
-            layer=0,
-            orders=orders,
-            attributes={"argument": argument},
-        )
-        self.inputs.append(units.ravel())
-        return Signal(units, shape, axes)
-
-    def signal_like(
-        self, signal: Signal, units: np.ndarray, *, axes=None, shape=None
+    def _moved(
+        self, signal: Signal, axes: tuple[Axis, ...], considered: Sequence[int]
     ) -> Signal:
-        """A signal of new units in place of the last axis of another signal.
-
-        Args:
-          signal: Its axes before the last one are kept.
-          units: `[C]` units, or an array of the signal's rank.
-          axes: Other coordinates of the axes.
-          shape: Other shape.
-        """
-        if units.ndim == 1:
-            units = units.reshape((1,) * (signal.ndim - 1) + (-1,))
-            shape = shape or (*signal.shape[:-1], units.shape[-1])
-            axes = axes or (*signal.axes[:-1], ())
-        return Signal(units, shape or signal.shape, axes or signal.axes)
-
-    def expand(self, signal: Signal, axes: Sequence[int]) -> Signal:
-        """Turns shared axes into explicit ones: the same units at several positions."""
-        units, positions = signal.units, signal.all_positions()
-        new_axes = list(signal.axes)
-        for axis in axes:
-            if not signal.is_shared[axis]:
-                continue
-            size = signal.shape[axis]
-            units = np.repeat(units, size, axis=axis)
-            offsets = axis_positions(signal.axes[axis])
-            if len(offsets) != size:
-                raise UnsupportedLayerError("axis of unknown coordinates")
-            others = [1] * signal.ndim
-            others[axis] = size
-            positions = positions + offsets.reshape(*others, NUM_COORDINATES)
-            new_axes[axis] = ()
-        return signal.replace(units=units, positions=positions, axes=tuple(new_axes))
-
-    def copy(
-        self, signal: Signal, *, node_type: str = "copy", attributes=None
-    ) -> Signal:
-        """New units, one per element, that repeat a signal with its function."""
-        units = self.add_nodes(
-            node_type,
-            signal.units.shape,
-            layer=self.layer(signal),
-            attributes=attributes,
-        )
-        self.link(signal, units)
-        return Signal(units, signal.shape, signal.axes)
-
-    def distinct(self, signal: Signal) -> Signal:
-        """The signal, or a copy of its units if a unit occurs twice at one position.
-
-        Parallel edges of such a unit could not be told apart.
-        """
-        elements = np.concatenate(
-            [
-                signal.units.reshape(-1, 1),
-                signal.all_positions().reshape(-1, NUM_COORDINATES),
-            ],
-            axis=1,
-        )
-        if len(np.unique(signal.units)) == signal.units.size:
+        changed = [
+            axis
+            for axis in considered
+            if is_own(signal.axes[axis]) and signal.axes[axis] != axes[axis]
+        ]
+        if not changed:
             return signal
-        if len(np.unique(elements, axis=0)) == len(elements):
-            return signal
-        return self.copy(signal)
+        own = [signal.axes[axis] for axis in changed]
+        code = layout_code(*own, *(axes[axis] for axis in changed), is_usual=False)
+        copy = self.copy(signal, node_type="moved", attributes={"layout": code})
+        moved = [
+            axes[axis] if axis in changed else old
+            for axis, old in enumerate(signal.axes)
+        ]
+        return copy.replace(axes=tuple(moved))
 
     def combine(
-        self, node_type: str, signals: Sequence[Signal], values: Sequence[Table]
+        self,
+        node_type: str,
+        signals: Sequence[Signal],
+        values: Sequence[Table],
+        *,
+        edge_types: Sequence[str] | None = None,
+        attributes: dict[str, float] | None = None,
     ) -> Signal:
         """New units that combine several signals element by element.
 
@@ -218,37 +118,25 @@ class Builder(GraphStore):
           node_type: What the units do: "sum", "product", "maximum", ...
           signals: Of one rank; shapes, units and axes are broadcast.
           values: Value of the edges from each signal.
+          edge_types: Type of the edges from each signal, "identity" unless given.
+          attributes: As for `add_nodes`.
         """
         shape = np.broadcast_shapes(*(signal.shape for signal in signals))
-        is_explicit = [
-            any(signal.units.shape[axis] > 1 for signal in signals)
-            for axis in range(len(shape))
-        ]
-        signals = [
-            self.expand(s, [a for a, explicit in enumerate(is_explicit) if explicit])
-            for s in signals
-        ]
-        axes = tuple(
-            next((s.axes[axis] for s in signals if s.axes[axis]), ())
-            for axis in range(len(shape))
-        )
-        attributes = {}
-        differing = [
-            s.axes[axis]
-            for axis in range(len(shape))
-            for s in signals
-            if s.axes[axis] and s.axes[axis] != axes[axis]
-        ]
-        if differing:
-            attributes["layout"] = layout_code(*axes, *differing, is_usual=False)
+        signals, axes = self.align(signals)
         units = self.add_nodes(
             node_type,
             np.broadcast_shapes(*(signal.units.shape for signal in signals)),
             layer=self.layer(*signals),
             attributes=attributes,
         )
-        for signal, value in zip(signals, values, strict=True):
-            self.link(signal, units, values=value)
+        parts = []
+        for index, signal in enumerate(signals):
+            kind = edge_types[index] if edge_types else "identity"
+            if any(_meets(signal, earlier) for earlier in signals[:index]):
+                signal = self.copy(signal)  # parallel edges could not be told apart
+            self.link(signal, units, values=values[index], edge_type=kind, tie=False)
+            parts.append(signal.units)
+        self.tie_product(units, parts)
         return Signal(units, shape, axes)
 
     def add_table(
@@ -266,20 +154,8 @@ class Builder(GraphStore):
         table = table.collapse(
             [axis for axis, size in enumerate(receivers.shape) if size == 1]
         )
-        is_row = [
-            size > 1 and receivers.shape[axis] == 1
-            for axis, size in enumerate(table.shape)
-        ]
-        is_repeated = [
-            size == 1 and receivers.shape[axis] > 1
-            for axis, size in enumerate(table.shape)
-        ]
-        is_listed = [
-            size > 1 and not row for size, row in zip(table.shape, is_row, strict=True)
-        ]
-        if any(is_repeated) and any(is_listed):
-            # Units that share an entry would have to move with it.
-            self.fix(receivers)
+        sizes, places = np.array(table.shape), np.array(receivers.shape)
+        is_row = (sizes > 1) & (places == 1)
         row_shape = tuple(
             s if row else 1 for s, row in zip(table.shape, is_row, strict=True)
         )
@@ -291,11 +167,15 @@ class Builder(GraphStore):
                 offsets = axis_positions(axes[axis])
                 positions = positions + offsets.reshape(*others, NUM_COORDINATES)
         num_rows = math.prod(row_shape)
-        if num_rows == 1:
-            rows = self.add_nodes("position", row_shape, layer=layer, is_fixed=True)
-        else:
-            orders = np.arange(num_rows).reshape(row_shape)
-            rows = self.add_nodes("position", row_shape, layer=layer, orders=orders)
+        row_axes = [axes[axis] for axis, row in enumerate(is_row) if row]
+        rows = self.add_nodes(
+            "position",
+            row_shape,
+            layer=layer,
+            orders=np.arange(num_rows).reshape(row_shape) if num_rows > 1 else None,
+            attributes={"layout": layout_code(*row_axes)},
+            is_fixed=True,
+        )
         self.add_edges(
             rows,
             receivers,
@@ -311,23 +191,38 @@ class Builder(GraphStore):
             ),
         )
 
-    def table_signal(self, table: Table, like: Signal) -> Signal:
+    def table_signal(
+        self, table: Table, axes: Sequence[Axis] | None = None, *, layer: int = 0
+    ) -> Signal:
         """Units that hold the entries of a table, under the table's function.
 
         Args:
-          table: Of the rank of `like`, broadcastable to its shape.
-          like: Axes that it shares units on stay shared.
+          table: In its full shape.
+          axes: Axes that units are shared on; on all others units differ, where
+            entries do.
+          layer: Layer of the units.
         """
-        shared = [axis for axis in range(like.ndim) if like.is_shared[axis]]
-        table = table.collapse(shared)
+        axes = [axis if is_own(axis) else () for axis in axes or [()] * table.ndim]
+        size, full = table.shape, table.collapse(range(table.ndim))
+        axes = [axis if full.shape[i] > 1 else () for i, axis in enumerate(axes)]
         shape = tuple(
-            1 if axis in shared else size for axis, size in enumerate(table.shape)
+            1 if axis else count for axis, count in zip(axes, full.shape, strict=True)
         )
-        layer = self.layer(like)
-        units = self.add_nodes("table", shape, layer=layer)
-        self.add_table(table.replace(function=IDENTITY), units, like.axes, layer=layer)
-        axes = tuple(
-            like.axes[axis] if size > 1 and shape[axis] == 1 else ()
-            for axis, size in enumerate(table.shape)
+        key = tuple(axes), layer, full.shape, full.parameters.tobytes()
+        key = *key, np.asarray(full.constants, np.float32).tobytes()
+        units = self._tables.get(key)
+        if units is None:
+            units = self._tables[key] = self.add_nodes("table", shape, layer=layer)
+            self.add_table(full.replace(function=IDENTITY), units, axes, layer=layer)
+        found = tuple(
+            axis or (repeated(length) if count == 1 else ())
+            for axis, length, count in zip(axes, size, full.shape, strict=True)
         )
-        return Signal(units, table.shape, axes, function=table.function)
+        return Signal(units, size, found, function=table.function)
+
+
+def _meets(first: Signal, second: Signal) -> bool:
+    """True if two signals have a unit in one place, under one function."""
+    return first.function.key == second.function.key and bool(
+        np.any(first.units == second.units)
+    )

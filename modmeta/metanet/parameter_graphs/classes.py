@@ -2,16 +2,19 @@
 
 A class is a set of slots. A *flat* class may be permuted freely; a *nested* class has
 a parent, and slot `group * width + inner` moves with slot `group` of the parent, while
-inner slots of every group are permuted independently; the slots of a *fixed* class stay
-where they are. Ties between units are found one after the other while a graph is
-built: classes are joined (union-find), split into parts, or nested. Where two
-constraints have no common refinement of these forms, the classes become fixed: the
-group that remains is smaller than the true one, never larger.
+inner slots of every group are permuted independently; the slots of a *derived* class
+move as the members of other classes that they belong to, its *factors*, as the entries
+of an outer product do; the slots of a *fixed* class stay where they are. Ties between
+units are found one after the other while a graph is built: classes are joined
+(union-find), split into parts, or nested. Where two constraints have no common
+refinement of these forms, the classes become fixed: the group that remains is smaller
+than the true one, never larger.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +27,17 @@ class PermutationClass(NamedTuple):
       size: Number of slots.
       parent: Index of the parent class, or -1.
       is_fixed: True if no slot may move.
+      factors: Of a derived class, `(classes [size], slots [size])` per factor.
     """
 
     size: int
     parent: int
     is_fixed: bool
+    factors: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+
+
+# Classes and slots of some members.
+Members = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass
@@ -37,6 +46,7 @@ class _Class:
     parent: int = -1
     is_fixed: bool = False
     has_children: bool = False
+    factors: tuple[Members, ...] = ()
     # Where the slots went, once the class was joined with another or split.
     targets: np.ndarray | None = None
     target_slots: np.ndarray | None = None
@@ -54,6 +64,62 @@ class PermutationClasses:
             self._classes[parent].has_children = True
         self._classes.append(_Class(size, parent, is_fixed))
         return len(self._classes) - 1
+
+    def derive(self, factors: Sequence[Members]) -> Members:
+        """Members of a new class, each of which moves as one member of every factor."""
+        flat = tuple((np.ravel(classes), np.ravel(slots)) for classes, slots in factors)
+        self._classes.append(_Class(len(flat[0][0]), factors=flat))
+        index, size = len(self._classes) - 1, len(flat[0][0])
+        if not self._is_injective(index):
+            self.fix(index)
+        return np.full(size, index), np.arange(size)
+
+    def factors(self, classes: np.ndarray, slots: np.ndarray) -> list[np.ndarray]:
+        """Where members of one derived class belong to, an array `[n, 2]` per factor.
+
+        Empty unless all members are of one derived class that is not fixed.
+        """
+        roots, places = self.resolve(classes, slots)
+        entry = self._classes[roots[0]]
+        if np.any(roots != roots[0]) or entry.is_fixed or not entry.factors:
+            return []
+        return [
+            np.stack(self.resolve(owner[places], slot[places]), axis=1)
+            for owner, slot in entry.factors
+        ]
+
+    def cross(self, classes: np.ndarray, slots: np.ndarray) -> Members | None:
+        """Makes a nested class a product of its groups and of given rows.
+
+        Args:
+          classes: `[A, B]` classes of all members of a nested class.
+          slots: `[A, B]`, one member of each of the B groups in every row.
+
+        Returns:
+          What moves as the rows, `[A]`; None if the members are no such table.
+        """
+        roots, places = self.resolve(classes, slots)
+        root, shape = int(roots[0]), np.shape(slots)
+        entry = self._classes[root]
+        is_open = entry.parent >= 0 and not entry.has_children and not entry.is_fixed
+        if not is_open or np.any(roots != root) or entry.size != len(roots):
+            return None
+        groups = places // (entry.size // shape[1])
+        if np.any(np.sort(groups.reshape(shape), axis=1) != np.arange(shape[1])):
+            return None
+        rows, parent = self.add(shape[0]), self._root(entry.parent)
+        order = np.empty(entry.size, np.int64)
+        order[places] = np.arange(entry.size)
+        own = np.arange(entry.size) // (entry.size // shape[1])
+        members = np.full(entry.size, rows), order // shape[1]
+        derived, _ = self.derive([(np.full(entry.size, parent), own), members])
+        entry.targets, entry.target_slots = derived, np.arange(entry.size)
+        return np.full(shape[0], rows), np.arange(shape[0])
+
+    def _is_injective(self, index: int) -> bool:
+        entry = self._classes[index]
+        rows = np.concatenate([np.stack(self.resolve(*f), 1) for f in entry.factors], 1)
+        return len(np.unique(rows, axis=0)) == entry.size
 
     def resolve(
         self, classes: np.ndarray, slots: np.ndarray
@@ -96,10 +162,13 @@ class PermutationClasses:
         return index
 
     def fix(self, index: int) -> None:
-        """Fixes all slots of a current class, and of its ancestors."""
+        """Fixes all slots of a current class, and of its ancestors and factors."""
         while index >= 0:
             entry = self._classes[index]
-            entry.is_fixed = True
+            is_new, entry.is_fixed = not entry.is_fixed, True
+            for factor in entry.factors if is_new else ():
+                for root in np.unique(self.resolve(*factor)[0]):
+                    self.fix(int(root))
             index = self._root(entry.parent) if entry.parent >= 0 else -1
 
     def tie(self, first: tuple, second: tuple) -> None:
@@ -162,7 +231,7 @@ class PermutationClasses:
     def _separate(self, index: int, slots: np.ndarray) -> None:
         """Splits a flat class into the given slots and the rest; fixes any other."""
         entry = self._classes[index]
-        if entry.parent >= 0 or entry.has_children:
+        if self._is_structured(index):
             self.fix(index)
             return
         entry.targets = np.empty(entry.size, np.int64)
@@ -171,9 +240,23 @@ class PermutationClasses:
             entry.targets[part] = self.add(len(part))
             entry.target_slots[part] = np.arange(len(part))
 
+    def separate(self, classes: np.ndarray, slots: np.ndarray) -> None:
+        """Keeps members of a flat class among themselves; fixes other classes."""
+        roots, places = self.resolve(classes, slots)
+        for root in np.unique(roots):
+            chosen = np.unique(places[roots == root])
+            if len(chosen) < self._classes[root].size:
+                if not self._classes[root].is_fixed:
+                    self._separate(int(root), chosen)
+
     def _join(self, left: int, right: int, slots: np.ndarray) -> None:
         """Joins two classes of one size; slot i of left is slots[i] of right."""
         first, second = self._classes[left], self._classes[right]
+        if first.factors or second.factors:
+            if not self._join_derived(left, right, slots):
+                self.fix(left)
+                self.fix(right)
+            return
         if not np.array_equal(slots, np.arange(first.size)):
             # Other classes refer to the slots of a structured class by number.
             if self._is_structured(right) and self._is_structured(left):
@@ -193,9 +276,25 @@ class PermutationClasses:
         first.targets = np.full(first.size, right, np.int64)
         first.target_slots = slots.astype(np.int64)
 
+    def _join_derived(self, left: int, right: int, slots: np.ndarray) -> bool:
+        """Joins two classes, at least one of them derived; False if they differ."""
+        if not self._classes[right].factors:
+            left, right, slots = right, left, np.argsort(slots)
+        first = self._classes[left]
+        if first.factors:
+            here = self.factors(np.full(first.size, left), np.arange(first.size))
+            there = self.factors(np.full(first.size, right), slots)
+            if not here or not np.array_equal(np.stack(here), np.stack(there)):
+                return False
+        elif self._is_structured(left):
+            return False
+        first.targets = np.full(first.size, right, np.int64)
+        first.target_slots = slots.astype(np.int64)
+        return True
+
     def _is_structured(self, index: int) -> bool:
         entry = self._classes[index]
-        return entry.parent >= 0 or entry.has_children
+        return entry.parent >= 0 or entry.has_children or bool(entry.factors)
 
     def _align(self, left: int, right: int) -> tuple[int, int]:
         """Makes the parents of two nested classes agree; fixes all if they cannot.
@@ -257,23 +356,41 @@ class PermutationClasses:
           Classes and slots of the members; parts, such that members of one original
           class and one part have slots of their own; and the classes.
         """
+        for index, entry in enumerate(self._classes):
+            # Members of a factor may have been joined since.
+            is_free = entry.factors and not entry.is_fixed and entry.targets is None
+            if is_free and not self._is_injective(index):
+                self.fix(index)
         roots, slots, ways = self._follow(classes, slots)
-        needed = {int(root) for root in np.unique(roots)}
-        for root in list(needed):
-            while (parent := self._classes[root].parent) >= 0:
-                root = self._root(parent)
-                needed.add(root)
-        order = sorted(needed, key=lambda index: (self._classes[index].size, index))
+        order: list[int] = []
+
+        def add(root: int) -> None:
+            """Lists a class after those it moves with."""
+            if root in order:
+                return
+            entry = self._classes[root]
+            if entry.parent >= 0:
+                add(self._root(entry.parent))
+            for factor in () if entry.is_fixed else entry.factors:
+                for other in np.unique(self.resolve(*factor)[0]):
+                    add(int(other))
+            order.append(root)
+
+        for root in np.unique(roots):
+            add(int(root))
         numbers = np.full(len(self._classes), -1, np.int64)
         numbers[order] = np.arange(len(order))
         finished = []
         for root in order:
-            size, parent, is_fixed = (
-                getattr(self._classes[root], name) for name in PermutationClass._fields
+            entry, parent, factors = self._classes[root], -1, []
+            if entry.parent >= 0:
+                parent = int(numbers[self._root(entry.parent)])
+            for factor in () if entry.is_fixed else entry.factors:
+                owners, places = self.resolve(*factor)
+                factors.append((numbers[owners], places))
+            finished.append(
+                PermutationClass(entry.size, parent, entry.is_fixed, tuple(factors))
             )
-            if parent >= 0:
-                parent = int(numbers[self._root(parent)])
-            finished.append(PermutationClass(size, parent, is_fixed))
         return (
             numbers[roots].astype(np.int32),
             slots.astype(np.int32),

@@ -10,9 +10,9 @@ import numpy as np
 from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
-from modmeta.metanet.parameter_graphs.layout import layout_code
-from modmeta.metanet.parameter_graphs.signals import Signal
-from modmeta.metanet.parameter_graphs.topology import LeafSpec, Topology
+from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES, layout_code
+from modmeta.metanet.parameter_graphs.signals import Signal, Table
+from modmeta.metanet.parameter_graphs.topology import LeafSpec, StateLeaf, Topology
 from modmeta.metanet.parameter_graphs.vocabulary import ATTRIBUTES
 
 
@@ -20,24 +20,32 @@ def finish(
     builder: Builder,
     outputs: Sequence[Signal],
     leaves: tuple[LeafSpec, ...],
+    state: tuple[StateLeaf, ...],
     structure: Any,
+    *,
+    allow_unused: bool = False,
 ) -> Topology:
     """Turns everything that was collected into a `Topology`.
 
     Args:
       builder: Nodes and edges.
       outputs: Outputs of the network.
-      leaves: Arrays of its variables.
+      leaves: Parameters among its variables.
+      state: Other arrays among them.
       structure: Tree structure of the variables.
+      allow_unused: Whether parameters that no output depends on are carried along.
 
     Returns:
       The topology.
 
     Raises:
-      UnsupportedLayerError: If a parameter has no edge; the message names its path.
+      UnsupportedLayerError: If a parameter has no edge and that is not allowed; the
+        message names its path.
     """
+    _carry_unused(builder, leaves, allow_unused)
     outputs = _separate_outputs(builder, outputs)
     _tie_shared_parameters(builder)
+    _fix_parting_copies(builder)
     output_units, functions = _assign_functions(builder, outputs)
     builder.fix(output_units)
 
@@ -86,6 +94,7 @@ def finish(
         inputs=np.concatenate([np.zeros(0, np.int32), *builder.inputs]),
         outputs=output_units,
         leaves=leaves,
+        state=state,
         structure=structure,
         node_blocks=blocks.astype(np.int32),
         node_classes=node_classes,
@@ -136,17 +145,61 @@ def _tie_shared_parameters(builder: Builder) -> None:
         chosen = chosen[is_shared[block.parameters[chosen]]]
         if not chosen.size:
             continue
-        parameters = block.parameters[chosen]
-        ends = np.stack([block.senders[chosen], block.receivers[chosen]], axis=1)
-        if len(np.unique(parameters)) < len(parameters):
-            builder.fix(np.unique(ends))
+        parameters, first = np.unique(block.parameters[chosen], return_index=True)
+        ends = np.stack([block.senders, block.receivers], axis=1)[chosen[first]]
         is_new = first_ends[parameters, 0] < 0
         first_ends[parameters[is_new]] = ends[is_new]
-        old = first_ends[parameters[~is_new]]
-        for end in range(2):
-            pairs = np.unique(np.stack([old[:, end], ends[~is_new, end]]), axis=1)
-            if pairs.size:
-                builder.tie(pairs[0], pairs[1])
+        _tie_ends(builder, first_ends[parameters[~is_new]], ends[~is_new])
+
+
+def _fix_parting_copies(builder: Builder) -> None:
+    """Fixes the ends of edges of one parameter that need not move in step.
+
+    Rules tie copies of a layer; a table may repeat parameters in any other pattern.
+    """
+    for block in builder.edges:
+        if block.in_step or np.all(np.diff(block.parameters) > 0):
+            continue
+        chosen = np.nonzero(block.parameters >= 0)[0]
+        parameters, first, which, counts = np.unique(
+            block.parameters[chosen],
+            return_index=True,
+            return_inverse=True,
+            return_counts=True,
+        )
+        if len(parameters) < 2 or counts.max() < 2:
+            continue
+        for ends in (block.senders[chosen], block.receivers[chosen]):
+            members = np.stack(builder.members(ends))
+            differ = np.any(members != members[:, first[which]], axis=0)
+            parting = np.isin(which, which[differ])
+            if parting.any():
+                builder.fix(np.unique(ends[parting]))
+
+
+def _tie_ends(builder: Builder, old: np.ndarray, new: np.ndarray) -> None:
+    """Ties the ends `[n, 2]` of edges to those of others with the same parameters.
+
+    Where a table is used the other way round, as in a tied autoencoder, the senders of
+    one use are the receivers of the other.
+    """
+
+    def pairs(columns):
+        return [
+            np.unique(np.stack([old[:, end], new[:, other]]), axis=1)
+            for end, other in enumerate(columns)
+        ]
+
+    def is_one_to_one(pair):
+        return all(len(np.unique(side)) == pair.shape[1] for side in pair)
+
+    straight, turned = pairs((0, 1)), pairs((1, 0))
+    is_turned = not all(map(is_one_to_one, straight)) and all(
+        map(is_one_to_one, turned)
+    )
+    for first, second in turned if is_turned else straight:
+        if first.size:
+            builder.tie(first, second)
 
 
 def _assign_functions(
@@ -192,6 +245,44 @@ def _assign_functions(
     return np.concatenate([np.zeros(0, np.int32), *output_units]), node_functions
 
 
+def _carry_unused(
+    builder: Builder, leaves: tuple[LeafSpec, ...], is_allowed: bool
+) -> None:
+    """Gives every parameter without an edge one, from a node of its array to itself.
+
+    The edges of an array are told apart by their positions, so none of them moves.
+
+    Raises:
+      UnsupportedLayerError: If that is not allowed; the message names the path.
+    """
+    is_used = np.zeros(sum(leaf.size for leaf in leaves), bool)
+    for block in builder.edges:
+        is_used[block.parameters[block.parameters >= 0]] = True
+    for index, leaf in enumerate(leaves):
+        unused = np.nonzero(~is_used[leaf.offset : leaf.offset + leaf.size])[0]
+        if unused.size and not is_allowed:
+            raise UnsupportedLayerError(
+                f"{leaf.name}: found entries that no edge carries, expected every "
+                "parameter to take part in the output, or allow_unused=True"
+            )
+        if not unused.size:
+            continue
+        node = builder.add_nodes("unused", 1, layer=0, orders=np.array([index]))
+        positions = np.zeros((unused.size, NUM_COORDINATES), np.float32)
+        positions[:, 0], positions[:, 1] = unused % 2**20, unused // 2**20
+        builder.add_edges(
+            node,
+            np.broadcast_to(node, unused.shape),
+            "unused",
+            layer=0,
+            values=Table(
+                (leaf.offset + unused).astype(np.int32),
+                np.zeros(unused.size, np.float32),
+            ),
+            positions=positions,
+        )
+
+
 def _parameter_edges(
     parameters: np.ndarray, leaves: tuple[LeafSpec, ...]
 ) -> np.ndarray:
@@ -199,10 +290,4 @@ def _parameter_edges(
     edges = np.full(sum(leaf.size for leaf in leaves), -1, np.int32)
     backwards = np.nonzero(parameters >= 0)[0][::-1]
     edges[parameters[backwards]] = backwards
-    for leaf in leaves:
-        if np.any(edges[leaf.offset : leaf.offset + leaf.size] < 0):
-            raise UnsupportedLayerError(
-                f"{leaf.name}: found entries that no edge carries, expected every "
-                "parameter to take part in the output"
-            )
     return edges

@@ -10,6 +10,7 @@ position behind each row of its kernel.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 
 NUM_COORDINATES = 3
 BATCH = -1
+REPEAT = -2
 
 
 class Atom(NamedTuple):
@@ -25,14 +27,17 @@ class Atom(NamedTuple):
 
     Attributes:
       coordinate: 0, 1, 2, ... for the axes between the first and the last of an
-        input, `BATCH` for the first.
+        input, `BATCH` for the first, `REPEAT` for an axis on which values repeat.
       stride: Distance of neighbours, in pixels of the array.
       size: Number of elements.
+      copy: Tells apart independent ranges of one coordinate in one array, such as
+        the tokens of queries and the tokens of keys.
     """
 
     coordinate: int
     stride: int
     size: int
+    copy: int = 0
 
 
 # An axis of an array, row-major over its atoms. Empty for an axis of one element and
@@ -40,8 +45,54 @@ class Atom(NamedTuple):
 Axis = tuple[Atom, ...]
 
 
+def repeated(size: int) -> Axis:
+    """The axis of a value that is repeated."""
+    return (Atom(REPEAT, 1, size),) if size > 1 else ()
+
+
+def is_own(axis: Axis) -> bool:
+    """True for shared axes on which values differ, other than mere repetitions."""
+    return any(atom.coordinate != REPEAT for atom in axis)
+
+
+def _overlaps(first: Atom, second: Atom) -> bool:
+    """True for two ranges of one coordinate that are no digits of each other."""
+    if first[::3] != second[::3] or first.coordinate == REPEAT:
+        return False
+    ends = (atom.stride * atom.size for atom in (first, second))
+    return max(first.stride, second.stride) < min(ends)
+
+
+def independent(axes: Sequence[Axis]) -> tuple[Axis, ...]:
+    """Axes of one array: a range that occurs again is a copy of its coordinate."""
+    taken: list[Atom] = []
+    result = []
+    for axis in axes:
+        atoms = []
+        for atom in axis:
+            while any(_overlaps(atom, other) for other in taken):
+                atom = atom._replace(copy=atom.copy + 1)
+            atoms.append(atom)
+        taken += atoms
+        result.append(tuple(atoms))
+    return tuple(result)
+
+
+def replace_axis(axes: Sequence[Axis], index: int, axis: Axis) -> tuple[Axis, ...]:
+    """Axes with another one in one place, independent of the others."""
+    others = [*axes[:index], *axes[index + 1 :]]
+    *others, axis = independent([*others, axis])
+    return (*others[:index], axis, *others[index:])
+
+
+_LENGTHS = (1, 2, 3, 5, 7, 11, 13, 17, 19, 23)
+
+
 def axis_positions(axis: Axis) -> np.ndarray:
     """Positions `[n, 3]` of the n elements of an axis, in pixels.
+
+    Steps along copies of a coordinate are longer by square roots of primes, so that
+    sums over several axes of one coordinate differ.
 
     Raises:
       UnsupportedLayerError: If the axis runs over examples or a fourth coordinate.
@@ -50,7 +101,9 @@ def axis_positions(axis: Axis) -> np.ndarray:
     for atom in axis:
         check_coordinate(atom)
         steps = np.zeros((atom.size, NUM_COORDINATES), np.float32)
-        steps[:, atom.coordinate] = atom.stride * np.arange(atom.size)
+        if atom.coordinate != REPEAT:
+            length = atom.stride * np.sqrt(_LENGTHS[atom.copy % len(_LENGTHS)])
+            steps[:, atom.coordinate] = length * np.arange(atom.size)
         positions = (positions[:, None] + steps[None]).reshape(-1, NUM_COORDINATES)
     return positions
 
@@ -68,6 +121,10 @@ def check_coordinate(atom: Atom) -> None:
         )
 
 
+def _is_plain(atom: Atom) -> bool:
+    return atom.stride == 1 and atom.copy == 0 and atom.coordinate != REPEAT
+
+
 def layout_code(*axes: Axis, is_usual: bool | None = None) -> float:
     """A number in [0, 1) that tells layouts apart; 0 for the usual layout.
 
@@ -75,7 +132,7 @@ def layout_code(*axes: Axis, is_usual: bool | None = None) -> float:
     `is_usual` says otherwise.
     """
     axes = tuple(axis for axis in axes if axis)
-    is_simple = all(len(axis) == 1 and axis[0].stride == 1 for axis in axes)
+    is_simple = all(len(axis) == 1 and _is_plain(axis[0]) for axis in axes)
     coordinates = [axis[0].coordinate for axis in axes]
     if is_usual is None:
         is_usual = is_simple and coordinates == sorted(set(coordinates))
@@ -103,7 +160,7 @@ def window_slots(axes: list[Axis]) -> tuple[list[int], float]:
     for atom in atoms:
         check_coordinate(atom)
     coordinates = [axis[0].coordinate if axis else -1 for axis in axes]
-    is_plain = all(len(axis) <= 1 and all(a.stride == 1 for a in axis) for axis in axes)
+    is_plain = all(len(axis) <= 1 and all(map(_is_plain, axis)) for axis in axes)
     free = [c for c in range(NUM_COORDINATES) if c not in coordinates]
     slots = [c if c >= 0 else free.pop(0) for c in coordinates]
     if is_plain and len(set(slots)) == len(slots):
@@ -155,8 +212,9 @@ def regroup_atoms(atoms: Axis, sizes: list[int]) -> list[Axis] | None:
                 size //= atom.size
             elif atom.size % size == 0:
                 rest = atom.size // size
-                axis.append(Atom(atom.coordinate, atom.stride * rest, size))
-                waiting.insert(0, Atom(atom.coordinate, atom.stride, rest))
+                stride = atom.stride * (1 if atom.coordinate == REPEAT else rest)
+                axis.append(atom._replace(stride=stride, size=size))
+                waiting.insert(0, atom._replace(size=rest))
                 size = 1
             else:
                 return None
@@ -171,11 +229,10 @@ def _merge(atoms: list[Atom]) -> Axis:
         last = merged[-1] if merged else None
         if (
             last is not None
-            and last.coordinate == atom.coordinate
-            and last.stride == atom.stride * atom.size
+            and last[::3] == atom[::3]
+            and (atom.coordinate == REPEAT or last.stride == atom.stride * atom.size)
         ):
-            size = last.size * atom.size
-            merged[-1] = Atom(atom.coordinate, atom.stride, size)
+            merged[-1] = atom._replace(size=last.size * atom.size)
         else:
             merged.append(atom)
     return tuple(merged)

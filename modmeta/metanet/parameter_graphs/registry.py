@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
@@ -55,23 +55,62 @@ class LayerCall:
 
 
 Rule = Callable[[Builder, LayerCall], Any]
-_RULES: dict[type[nn.Module], Rule] = {}
 
 
-def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
+class Registration(NamedTuple):
+    """A rule and what it stands for.
+
+    Attributes:
+      rule: The rule.
+      layer: The class that it was registered for.
+      defaults: Names of fields that the rule takes to have their default.
+    """
+
+    rule: Rule
+    layer: type[nn.Module]
+    defaults: tuple[str, ...] = ()
+
+    def plain(self, module: nn.Module) -> nn.Module:
+        """A module of the class itself, outside of any model, with given fields."""
+        fields = {field.name: field for field in dataclasses.fields(self.layer)}
+        defaults = {
+            name: fields[name].default for name in self.defaults if name in fields
+        }
+        if type(module) is self.layer:
+            return module.clone(parent=None, **defaults)
+        values = {
+            name: getattr(module, name)
+            for name, field in fields.items()
+            if field.init and name not in ("parent", "name")
+        }
+        return self.layer(**(values | defaults), parent=None)
+
+
+_RULES: dict[type[nn.Module], Registration] = {}
+
+
+def register_rule(
+    *layers: type[nn.Module], defaults: Sequence[str] = ()
+) -> Callable[[Rule], Rule]:
     """Registers the rule of one or more layers; the last registration counts.
 
     The decorated function gets a `Builder` and a `LayerCall` and returns a `Signal`,
     or a tree of them shaped like the output of the layer. It raises
     `UnsupportedLayerError` for settings it does not cover.
 
+    The rule is used for calls that compute what the class computes, operation by
+    operation. A call that a subclass, a hook or one of `defaults` made something else
+    of is read by its operations, as if there was no rule.
+
     Args:
       *layers: Module classes. A subclass that keeps `__call__` has the same rule.
+      defaults: Names of fields that the rule takes to have their default, such as a
+        function that replaces a product.
     """
 
     def register(rule: Rule) -> Rule:
         for layer in layers:
-            _RULES[layer] = rule
+            _RULES[layer] = Registration(rule, layer, tuple(defaults))
         return rule
 
     return register
@@ -87,7 +126,7 @@ def unregister_rule(*layers: type[nn.Module]) -> None:
         del _RULES[layer]
 
 
-def find_rule(layer: type[nn.Module]) -> Rule | None:
+def find_rule(layer: type[nn.Module]) -> Registration | None:
     """The rule of a module class, or None."""
     for base in layer.__mro__:
         if base in _RULES and base.__call__ is layer.__call__:

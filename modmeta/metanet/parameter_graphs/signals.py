@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
@@ -30,6 +31,8 @@ class Signal:
       positions: `units.shape + (3,)` position of explicit elements that were taken
         from shared axes, or None if all are 0.
       function: Function to apply to the sums that units form.
+      is_open: True if units are weighted sums that nothing else was made of, so that
+        a bias may join them.
     """
 
     units: np.ndarray
@@ -37,6 +40,7 @@ class Signal:
     axes: tuple[Axis, ...]
     positions: np.ndarray | None = None
     function: Function = IDENTITY
+    is_open: bool = False
 
     def replace(self, **changes) -> Signal:
         """A copy with other fields."""
@@ -104,7 +108,10 @@ class Table:
     @classmethod
     def constant(cls, values) -> Table:
         """A table of constants of any type."""
-        values = np.asarray(values)
+        if not jax.dtypes.issubdtype(
+            jax.dtypes.result_type(values), jax.dtypes.prng_key
+        ):
+            values = np.asarray(values)
         return cls(np.full(values.shape, -1, np.int32), values)
 
     def replace(self, **changes) -> Table:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from modmeta.metanet.parameter_graphs.classes import PermutationClasses
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
 from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES
 from modmeta.metanet.parameter_graphs.signals import Table
+from modmeta.metanet.parameter_graphs.ties import Ties
 from modmeta.metanet.parameter_graphs.vocabulary import (
     ATTRIBUTES,
     EDGE_TYPES,
@@ -23,7 +23,10 @@ MINUS_ONE = Table.constant(np.float32(-1.0))
 
 
 class EdgeBlock(NamedTuple):
-    """Edges added together; arrays `[n]`, positions `[n, 3]`."""
+    """Edges added together; arrays `[n]`, positions `[n, 3]`.
+
+    `in_step` holds if edges of one parameter are known to move together.
+    """
 
     senders: np.ndarray
     receivers: np.ndarray
@@ -33,9 +36,10 @@ class EdgeBlock(NamedTuple):
     type: int
     layer: int
     function: Function
+    in_step: bool
 
 
-class GraphStore:
+class GraphStore(Ties):
     """Nodes, edges and permutation classes of a graph under construction.
 
     Attributes:
@@ -47,14 +51,9 @@ class GraphStore:
     """
 
     def __init__(self):
-        self.classes = PermutationClasses()
+        super().__init__()
         self.edges: list[EdgeBlock] = []
         self.num_nodes = 0
-        # Per node array, parts as they were added.
-        self._node_parts: dict[str, list[np.ndarray]] = {
-            name: []
-            for name in ("types", "layers", "orders", "blocks", "classes", "slots")
-        }
         self.attributes: list[tuple[np.ndarray, int, np.ndarray]] = []
         self._num_blocks = 0
         self.inputs: list[np.ndarray] = []
@@ -109,13 +108,6 @@ class GraphStore:
             self.attributes.append((nodes, ATTRIBUTES.id(name), values.ravel()))
         return nodes.reshape(shape)
 
-    def node_array(self, name: str) -> np.ndarray:
-        """One of the integer arrays `[N]` of the nodes so far."""
-        parts = self._node_parts[name]
-        if len(parts) > 1:
-            self._node_parts[name] = parts = [np.concatenate(parts)]
-        return parts[0] if parts else np.zeros(0, np.int32)
-
     # Edges.
 
     def add_edges(
@@ -128,6 +120,7 @@ class GraphStore:
         values: Table = ONE,
         function: Function = IDENTITY,
         positions: np.ndarray | None = None,
+        in_step: bool = False,
     ) -> None:
         """Adds edges; senders, receivers and values are broadcast to one shape.
 
@@ -139,6 +132,7 @@ class GraphStore:
           values: Parameters or constants that the edges carry.
           function: The function under which the senders are seen.
           positions: That shape + (3,), or broadcastable to it.
+          in_step: True if ties make edges of one parameter move together.
 
         Raises:
           UnsupportedLayerError: If the values are a function of a parameter.
@@ -152,6 +146,9 @@ class GraphStore:
             # Constants stay where they are, so the units at their ends must too.
             self.fix(senders)
             self.fix(receivers)
+        # A part of a class that has edges of its own stays among itself.
+        for ends in (senders, receivers):
+            self.classes.separate(*self._members(ends))
         if positions is None:
             positions = np.zeros(NUM_COORDINATES, np.float32)
         positions = np.broadcast_to(positions, (*shape, NUM_COORDINATES))
@@ -169,6 +166,7 @@ class GraphStore:
                 type=EDGE_TYPES.id(edge_type),
                 layer=layer,
                 function=function,
+                in_step=in_step,
             )
         )
 
@@ -180,6 +178,7 @@ class GraphStore:
         node_type: str = "bias",
         edge_type: str = "bias",
         layer: int,
+        in_step: bool = False,
     ) -> None:
         """Adds a node that outputs 1, with one edge to each receiver: a bias.
 
@@ -189,6 +188,7 @@ class GraphStore:
           node_type: Name of the node type.
           edge_type: Name of the edge type.
           layer: Layer of the node and the edges.
+          in_step: As for `add_edges`.
         """
         node = self.add_nodes(node_type, 1, layer=layer)
         self.add_edges(
@@ -197,67 +197,5 @@ class GraphStore:
             edge_type,
             layer=layer,
             values=values,
-        )
-
-    # Symmetries.
-
-    def _members(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        nodes = np.ravel(units)
-        return self.node_array("classes")[nodes], self.node_array("slots")[nodes]
-
-    def tie(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Makes units move together, element by element; shapes are broadcast."""
-        first, second = np.broadcast_arrays(first, second)
-        self.classes.tie(self._members(first), self._members(second))
-
-    def fix(self, units: np.ndarray) -> None:
-        """Keeps units in their places."""
-        classes, slots = self._members(units)
-        anchor = self.classes.add(len(classes), is_fixed=True)
-        self.classes.tie(
-            (classes, slots), (np.full(len(classes), anchor), np.arange(len(classes)))
-        )
-
-    def groups(self, units: np.ndarray, num_groups: int) -> int:
-        """Nests units in groups of neighbours; groups move, and units within them.
-
-        Args:
-          units: Node ids, read row-major, `group * width + inner`.
-          num_groups: Number of groups.
-
-        Returns:
-          The class in `classes` whose slots are the groups.
-        """
-        units = np.ravel(units)
-        proxy = self.classes.add(len(units))
-        members = np.full(len(units), proxy), np.arange(len(units))
-        self.classes.tie(self._members(units), members)
-        roots, slots = self.classes.resolve(*members)
-        is_whole = (
-            np.all(roots == roots[0])
-            and self.classes.size(roots[0]) == len(units)
-            and np.array_equal(slots, np.arange(len(units)))
-        )
-        if not is_whole:
-            self.fix(units)
-            return self.classes.add(num_groups, is_fixed=True)
-        return self.classes.groups(int(roots[0]), num_groups)
-
-    def tie_groups(
-        self, first: np.ndarray, second: np.ndarray, num_groups: int
-    ) -> None:
-        """Makes the groups of two lists of units move together.
-
-        Args:
-          first: Node ids, a multiple of `num_groups`; `num_groups` of them are
-            groups of one.
-          second: Likewise.
-          num_groups: Number of groups.
-        """
-        left = self.groups(first, num_groups)
-        right = self.groups(second, num_groups)
-        slots = np.arange(num_groups)
-        self.classes.tie(
-            (np.full(num_groups, left), slots),
-            (np.full(num_groups, right), slots),
+            in_step=in_step,
         )

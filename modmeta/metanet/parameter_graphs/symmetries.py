@@ -29,9 +29,11 @@ def sample_symmetry(rng: np.random.Generator, topology: Topology) -> np.ndarray:
       topology.
     """
     moves: list[np.ndarray] = []
-    for size, parent, is_fixed in topology.classes:
+    for size, parent, is_fixed, factors in topology.classes:
         if is_fixed:
             moves.append(np.arange(size))
+        elif factors:
+            moves.append(_derived_move(factors, moves))
         elif parent < 0:
             moves.append(rng.permutation(size))
         else:
@@ -39,7 +41,7 @@ def sample_symmetry(rng: np.random.Generator, topology: Topology) -> np.ndarray:
             width = size // len(outer)
             inner = rng.permuted(np.tile(np.arange(width), (len(outer), 1)), axis=1)
             moves.append((outer[:, None] * width + inner).ravel())
-    sizes = [size for size, _, _ in topology.classes]
+    sizes = [entry.size for entry in topology.classes]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     classes, slots = topology.node_classes, topology.node_slots
     targets = np.concatenate([np.zeros(0, np.int64), *moves])[starts[classes] + slots]
@@ -51,12 +53,27 @@ def sample_symmetry(rng: np.random.Generator, topology: Topology) -> np.ndarray:
     return permutation
 
 
+def _derived_move(factors: tuple, moves: list[np.ndarray]) -> np.ndarray:
+    """Where the slots of a derived class go: each to the one where its factors go."""
+    columns, images = [], []
+    for classes, slots in factors:
+        moved = np.empty_like(slots)
+        for index in np.unique(classes):
+            chosen = classes == index
+            moved[chosen] = moves[index][slots[chosen]]
+        columns += [classes, slots]
+        images += [classes, moved]
+    result = np.empty(len(factors[0][0]), np.int64)
+    result[np.lexsort(images)] = np.lexsort(columns)
+    return result
+
+
 def group_order_logarithm(topology: Topology) -> float:
     """Natural logarithm of the number of permutations that the classes describe."""
     total = 0.0
-    for size, parent, is_fixed in topology.classes:
+    for size, parent, is_fixed, factors in topology.classes:
         groups = topology.classes[parent].size if parent >= 0 else 1
-        if not is_fixed:
+        if not is_fixed and not factors:
             total += groups * math.lgamma(size // groups + 1)
     return total
 
@@ -170,4 +187,5 @@ def permute_parameters(
     """
     permutation = parameter_permutation(topology, node_permutation)
     vector = topology.flatten(variables)
-    return topology.unflatten(jnp.zeros_like(vector).at[permutation].set(vector))
+    moved = jnp.zeros_like(vector).at[permutation].set(vector)
+    return topology.unflatten(moved, variables)

@@ -30,12 +30,14 @@ class LeafSpec(NamedTuple):
       shape: Its shape.
       dtype: Name of its type.
       offset: Index of its first entry in the vector of all parameters.
+      position: Index among the leaves of the tree.
     """
 
     path: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
     offset: int
+    position: int
 
     @property
     def name(self) -> str:
@@ -55,31 +57,57 @@ def _key_name(key: Any) -> str:
     return str(key)
 
 
-def leaf_specs(variables: Any) -> tuple[tuple[LeafSpec, ...], Any]:
+class StateLeaf(NamedTuple):
+    """An array among the variables that is no parameter: integers, booleans, keys.
+
+    Attributes:
+      name: Path, as text.
+      position: Index among the leaves of the tree.
+      value: The array of the traced network, or its `jax.ShapeDtypeStruct`, which
+        stands for zeros.
+      is_used: True if the output depends on it.
+    """
+
+    name: str
+    position: int
+    value: Any
+    is_used: bool
+
+
+def leaf_specs(
+    variables: Any,
+) -> tuple[tuple[LeafSpec, ...], tuple[StateLeaf, ...], Any]:
     """Describes the arrays of a variables tree.
 
     Args:
       variables: Tree of arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
-      One `LeafSpec` per array, and the tree structure.
+      One `LeafSpec` per array of floating-point numbers, one `StateLeaf` per other
+      array, not used, and the tree structure.
 
     Raises:
-      ValueError: If a leaf is not an array of float32, bfloat16 or float16.
+      ValueError: If a leaf is not an array, or of floating-point numbers that float32
+        does not hold exactly.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(variables)
-    leaves, offset = [], 0
-    for path, leaf in paths:
+    leaves, state, offset = [], [], 0
+    for position, (path, leaf) in enumerate(paths):
         names = tuple(_key_name(key) for key in path)
-        dtype = str(getattr(leaf, "dtype", type(leaf).__name__))
-        if dtype not in LEAF_DTYPES:
+        kinds = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
+        dtype = leaf.dtype if isinstance(leaf, kinds) else None
+        if dtype is not None and not jax.dtypes.issubdtype(dtype, np.inexact):
+            state.append(StateLeaf("/".join(names), position, leaf, False))
+            continue
+        if str(dtype) not in LEAF_DTYPES:
+            found = type(leaf).__name__ if dtype is None else dtype
             raise ValueError(
-                f"{'/'.join(names)}: found type {dtype}, expected one of "
+                f"{'/'.join(names)}: found type {found}, expected one of "
                 f"{', '.join(LEAF_DTYPES)}"
             )
-        leaves.append(LeafSpec(names, tuple(leaf.shape), dtype, offset))
+        leaves.append(LeafSpec(names, tuple(leaf.shape), str(dtype), offset, position))
         offset += leaves[-1].size
-    return tuple(leaves), structure
+    return tuple(leaves), tuple(state), structure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,7 +136,8 @@ class Topology:
       edge_constants: `[E]` value of constant edges, 0 elsewhere.
       inputs: Nodes of the network's input.
       outputs: Nodes of its output.
-      leaves: The arrays of the variables.
+      leaves: The parameters: arrays of floating-point numbers among the variables.
+      state: The other arrays.
       structure: Tree structure of the variables.
       node_blocks: `[N]` nodes of one layer and one purpose that move as one; nodes of
         one block and class have slots of their own.
@@ -134,6 +163,7 @@ class Topology:
     inputs: np.ndarray
     outputs: np.ndarray
     leaves: tuple[LeafSpec, ...]
+    state: tuple[StateLeaf, ...]
     structure: Any
     node_blocks: np.ndarray
     node_classes: np.ndarray
@@ -168,10 +198,11 @@ class Topology:
           variables: Tree as `trace` was given.
 
         Raises:
-          ValueError: If the tree, a shape or a type differs, or a value is not
-            finite; the message names the path.
+          ValueError: If the tree, a shape or a type differs, a value is not finite, or
+            integers that the output depends on are not those of the traced network;
+            the message names the path.
         """
-        leaves, structure = leaf_specs(variables)
+        leaves, state, structure = leaf_specs(variables)
         if structure != self.structure:
             expected = {leaf.name for leaf in self.leaves}
             found = {leaf.name for leaf in leaves}
@@ -179,6 +210,15 @@ class Topology:
                 "variables: found a tree of another structure; "
                 f"missing {sorted(expected - found)}, "
                 f"not expected {sorted(found - expected)}"
+            )
+        if len(leaves) != len(self.leaves):
+            changed = {leaf.name for leaf in leaves} ^ {
+                leaf.name for leaf in self.leaves
+            }
+            raise ValueError(
+                f"{', '.join(sorted(changed))}: found type of integers in place of "
+                "floating-point numbers or the reverse, expected the types of the "
+                "traced network"
             )
         for expected, found in zip(self.leaves, leaves, strict=True):
             for field in ("shape", "dtype"):
@@ -188,7 +228,17 @@ class Topology:
                         f"{expected.name}: found {field} {values[0]}, "
                         f"expected {values[1]}"
                     )
-        for leaf, array in zip(self.leaves, jax.tree.leaves(variables), strict=True):
+        for expected, found in zip(self.state, state, strict=True):
+            abstract = jax.core.Tracer | jax.ShapeDtypeStruct
+            is_known = expected.is_used and not isinstance(found.value, abstract)
+            if is_known and not np.array_equal(found.value, expected.value):
+                raise ValueError(
+                    f"{expected.name}: found other integers than those of the traced "
+                    "network, expected equal ones, as the output depends on them"
+                )
+        arrays = jax.tree.leaves(variables)
+        for leaf in self.leaves:
+            array = arrays[leaf.position]
             if isinstance(array, jax.core.Tracer | jax.ShapeDtypeStruct):
                 continue
             if not np.all(np.isfinite(np.asarray(array, np.float32))):
@@ -203,14 +253,20 @@ class Topology:
           ValueError: As `check_variables`.
         """
         self.check_variables(variables)
+        arrays = jax.tree.leaves(variables)
         parts = [
-            jnp.ravel(jnp.asarray(array)).astype(jnp.float32)
-            for array in jax.tree.leaves(variables)
+            jnp.ravel(jnp.asarray(arrays[leaf.position])).astype(jnp.float32)
+            for leaf in self.leaves
         ]
         return jnp.concatenate([jnp.zeros(0, jnp.float32), *parts])
 
-    def unflatten(self, vector: jax.Array) -> Any:
+    def unflatten(self, vector: jax.Array, state: Any = None) -> Any:
         """The variables of a vector `[M]`: the inverse of `flatten`.
+
+        Args:
+          vector: The parameters.
+          state: Variables to take the arrays from that are no parameters; those of
+            the traced network unless given.
 
         Raises:
           ValueError: If the vector has another shape.
@@ -220,12 +276,17 @@ class Topology:
                 f"vector: found shape {jnp.shape(vector)}, "
                 f"expected ({self.num_parameters},)"
             )
-        arrays = [
-            jnp.reshape(
-                vector[leaf.offset : leaf.offset + leaf.size], leaf.shape
-            ).astype(leaf.dtype)
-            for leaf in self.leaves
-        ]
+        arrays: list[Any] = [None] * (len(self.leaves) + len(self.state))
+        if state is not None:
+            arrays = jax.tree.leaves(state)
+        else:
+            for leaf in self.state:
+                is_abstract = isinstance(leaf.value, jax.ShapeDtypeStruct)
+                zeros = functools.partial(jnp.zeros, leaf.value.shape, leaf.value.dtype)
+                arrays[leaf.position] = zeros() if is_abstract else leaf.value
+        for leaf in self.leaves:
+            values = vector[leaf.offset : leaf.offset + leaf.size]
+            arrays[leaf.position] = jnp.reshape(values, leaf.shape).astype(leaf.dtype)
         return jax.tree.unflatten(self.structure, arrays)
 
     def edge_values(self, variables: Any) -> jax.Array:
@@ -243,11 +304,15 @@ class Topology:
         values = vector[np.maximum(self.edge_parameters, 0)]
         return jnp.where(self.edge_parameters >= 0, values, self.edge_constants)
 
-    def to_parameters(self, edge_values: jax.Array) -> Any:
+    def to_parameters(self, edge_values: jax.Array, state: Any = None) -> Any:
         """The variables that edges `[E]` hold: the exact inverse of `edge_values`.
 
         A parameter with several edges takes the value of the first one; values of
         constant edges are ignored.
+
+        Args:
+          edge_values: `[E]`.
+          state: As for `unflatten`.
 
         Raises:
           ValueError: If the values have another shape.
@@ -257,7 +322,7 @@ class Topology:
                 f"edge_values: found shape {jnp.shape(edge_values)}, "
                 f"expected ({self.num_edges},)"
             )
-        return self.unflatten(jnp.asarray(edge_values)[self.parameter_edges])
+        return self.unflatten(jnp.asarray(edge_values)[self.parameter_edges], state)
 
 
 class ParameterGraph(NamedTuple):

@@ -1,226 +1,47 @@
-"""From a Flax model to its parameter graph.
+"""From a model to its parameter graph.
 
-The model is traced once with abstract values. Calls of layers that have a rule become
-opaque operations of the traced program; everything between them is made of ordinary
-primitives, which `rules.glue` covers. Operations that no output depends on, the bodies
-of the opaque layers among them, are dropped.
+The model is traced once with abstract values. Rules per primitive turn its operations
+into nodes and edges, in whatever framework it was written. Calls of layers that have a
+rule of their own are read by it, as long as they compute what the rule says and the
+rule covers them; else their operations are read like all others. Operations that no
+output depends on are dropped.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator
+import collections
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.extend
 import numpy as np
-from jax.interpreters import batching
 
 from modmeta.metanet.parameter_graphs import rules  # noqa: F401, registers the rules
 from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.finish import finish
-from modmeta.metanet.parameter_graphs.registry import LayerCall, Rule, find_rule
-from modmeta.metanet.parameter_graphs.rules import glue
+from modmeta.metanet.parameter_graphs.functions import IDENTITY, identity_of
+from modmeta.metanet.parameter_graphs.layer_checks import LayerChecks
+from modmeta.metanet.parameter_graphs.markers import LAYER, marked_layers
+from modmeta.metanet.parameter_graphs.program import Name, Program, Step
+from modmeta.metanet.parameter_graphs.registry import LayerCall
+from modmeta.metanet.parameter_graphs.rules.primitives import apply_primitive
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 from modmeta.metanet.parameter_graphs.topology import (
     LeafSpec,
     ParameterGraph,
+    StateLeaf,
     Topology,
     leaf_specs,
 )
 
-_layer_primitive = jax.extend.core.Primitive("metanet_layer")
-_layer_primitive.multiple_results = True
-_layer_primitive.def_abstract_eval(lambda *inputs, record, outputs: list(outputs))
 
-
-def _refuse_batching(values, dims, *, record, outputs):
-    raise UnsupportedLayerError(
-        f"{record.name}: found a layer under vmap, expected one call per layer"
-    )
-
-
-batching.primitive_batchers[_layer_primitive] = _refuse_batching
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Record:
-    """A call of a layer, as it was met while the model was traced.
-
-    Attributes:
-      module: The module.
-      rule: Its rule.
-      scope: Keys of its variables within a collection.
-      static: Leaves of the arguments; None for arrays.
-      arguments: Tree structure of `(args, kwargs)`.
-      outputs: Tree of `jax.ShapeDtypeStruct`.
-    """
-
-    module: nn.Module
-    rule: Rule
-    scope: tuple[str, ...]
-    static: list[Any]
-    arguments: Any
-    outputs: Any
-
-    @property
-    def name(self) -> str:
-        """Path and type of the module."""
-        return f"{'/'.join(self.scope) or 'model'} ({type(self.module).__name__})"
-
-
-@contextlib.contextmanager
-def _opaque_layers() -> Iterator[None]:
-    """Turns outermost calls of layers with a rule into opaque operations."""
-    is_inside = False
-
-    def intercept(next_call: Callable, args, kwargs, context):
-        nonlocal is_inside
-        module = context.module
-        rule = None
-        if context.method_name == "__call__" and not is_inside:
-            rule = find_rule(type(module))
-        if rule is None:
-            return next_call(*args, **kwargs)
-        is_inside = True
-        try:
-            result = next_call(*args, **kwargs)
-        finally:
-            is_inside = False
-        leaves, arguments = jax.tree.flatten((args, kwargs))
-        is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-        shapes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), result
-        )
-        record = _Record(
-            module=module,
-            rule=rule,
-            scope=tuple(module.path),
-            static=[
-                None if array else leaf
-                for leaf, array in zip(leaves, is_array, strict=True)
-            ],
-            arguments=arguments,
-            outputs=shapes,
-        )
-        outputs = _layer_primitive.bind(
-            *(leaf for leaf, array in zip(leaves, is_array, strict=True) if array),
-            record=record,
-            outputs=tuple(
-                jax.core.ShapedArray(leaf.shape, leaf.dtype)
-                for leaf in jax.tree.leaves(shapes)
-            ),
-        )
-        return jax.tree.unflatten(jax.tree.structure(result), outputs)
-
-    with nn.intercept_methods(intercept):
-        yield
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Step:
-    """One operation of the program, with calls of functions inlined.
-
-    Inputs are constants or integers that name the results of earlier steps.
-    """
-
-    primitive: Any
-    params: dict[str, Any]
-    inputs: list[Any]
-    outputs: list[int]
-    shapes: list[tuple[int, ...]]
-    path: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Name:
-    number: int
-
-
-def _inline(
-    jaxpr: Any,
-    constants: list,
-    inputs: list,
-    steps: list[_Step],
-    path: str,
-    count: list[int],
-) -> list:
-    """Appends the operations of a program, those of functions it calls included."""
-    names: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
-    names.update(zip(jaxpr.invars, inputs, strict=True))
-
-    def read(atom):
-        return atom.val if isinstance(atom, jax.extend.core.Literal) else names[atom]
-
-    for equation in jaxpr.eqns:
-        values = [read(atom) for atom in equation.invars]
-        inner_path = "/".join(
-            part for part in (path, str(equation.source_info.name_stack)) if part
-        )
-        body = glue.function_body(equation)
-        if body is not None:
-            inner, inner_constants = body
-            results = _inline(inner, inner_constants, values, steps, inner_path, count)
-            names.update(zip(equation.outvars, results, strict=True))
-            continue
-        outputs = list(range(count[0], count[0] + len(equation.outvars)))
-        count[0] += len(outputs)
-        names.update(
-            zip(equation.outvars, (_Name(number) for number in outputs), strict=True)
-        )
-        steps.append(
-            _Step(
-                primitive=equation.primitive,
-                params=equation.params,
-                inputs=values,
-                outputs=outputs,
-                shapes=[tuple(var.aval.shape) for var in equation.outvars],
-                path=inner_path,
-            )
-        )
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _needed(steps: list[_Step], results: list) -> list[_Step]:
-    """The steps that results depend on."""
-    wanted = {result.number for result in results if isinstance(result, _Name)}
-    needed = []
-    for step in reversed(steps):
-        if wanted.isdisjoint(step.outputs):
-            continue
-        needed.append(step)
-        wanted |= {value.number for value in step.inputs if isinstance(value, _Name)}
-    return needed[::-1]
-
-
-def _collections(variables: Any) -> tuple[dict, bool]:
-    """Variables by collection, and True if they came as parameters alone."""
+def _is_bare(variables: Any) -> bool:
+    """True if variables came as parameters alone, without collections."""
     if isinstance(variables, dict) or hasattr(variables, "keys"):
-        if "params" in variables or not variables:
-            return variables, False
-        if "batch_stats" in variables:
-            return variables, False
-    return {"params": variables}, True
-
-
-def _module_tables(
-    leaves: tuple[LeafSpec, ...], prefix: tuple[str, ...]
-) -> dict[str, Any]:
-    """Tables of all arrays below a path, nested like the variables."""
-    tables: dict[str, Any] = {}
-    for leaf in leaves:
-        if leaf.path[: len(prefix)] != prefix:
-            continue
-        *branch, name = leaf.path[len(prefix) :]
-        place = tables
-        for key in branch:
-            place = place.setdefault(key, {})
-        place[name] = _leaf_table(leaf)
-    return tables
+        return bool(variables) and not {"params", "batch_stats"} & set(variables)
+    return True
 
 
 def _leaf_table(leaf: LeafSpec) -> Table:
@@ -228,129 +49,259 @@ def _leaf_table(leaf: LeafSpec) -> Table:
     return Table(indices.reshape(leaf.shape), np.zeros(leaf.shape, np.float32))
 
 
-def trace(model: nn.Module, variables: Any, *example_inputs: Any, **kwargs) -> Topology:
+def _is_input(name: str, value: Any) -> bool:
+    """True for a keyword argument that is made of arrays."""
+    leaves = jax.tree.leaves(value)
+    kinds = jax.Array | np.ndarray | jax.ShapeDtypeStruct
+    is_array = bool(leaves) and all(isinstance(leaf, kinds) for leaf in leaves)
+    return is_array and name != "rngs"
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf))
+
+
+def trace(
+    model: nn.Module | Callable,
+    variables: Any,
+    *example_inputs: Any,
+    allow_unused: bool = False,
+    **kwargs,
+) -> Topology:
     """The parameter graph of an architecture.
 
     Args:
-      model: A Flax module.
+      model: A Flax module, or any function `model(variables, *example_inputs)`.
       variables: `{"params": ...}`, with "batch_stats" where the model has them, or the
-        parameters alone: arrays or `jax.ShapeDtypeStruct`.
+        parameters alone: arrays or `jax.ShapeDtypeStruct`. Integers are no parameters:
+        they are carried along, and constants where the output depends on them. A
+        function takes any tree.
       *example_inputs: Inputs of the model: arrays or `jax.ShapeDtypeStruct`. The last
         axis holds features, the first one examples (if there are two or more); integers
-        are indices.
-      **kwargs: Passed on to `model.apply`, for example `train=False`.
+        are indices; a vector as long as the axis of examples has a number for each.
+      allow_unused: Whether parameters that no output depends on are carried along, on
+        edges of their own; refused otherwise.
+      **kwargs: Passed on to the model, for example `train=False`. Arrays are inputs.
 
     Returns:
       The topology. Its methods take variables of the given form.
 
     Raises:
-      UnsupportedLayerError: If a layer or an operation has no rule, or a parameter
-        does not take part in the output.
-      ValueError: If a leaf of the variables is not a floating-point array.
+      UnsupportedLayerError: If a layer or an operation has no rule, a parameter does
+        not take part in the output, or a leaf of the variables is not an array or has
+        a type that float32 does not hold.
     """
-    leaves, structure = leaf_specs(variables)
-    is_bare = _collections(variables)[1]
+    try:
+        leaves, state, structure = leaf_specs(variables)
+    except ValueError as error:
+        raise UnsupportedLayerError(str(error)) from error
+    is_module = isinstance(model, nn.Module)
+    is_bare = is_module and _is_bare(variables)
+    arrays = {name: value for name, value in kwargs.items() if _is_input(name, value)}
+    settings = {name: value for name, value in kwargs.items() if name not in arrays}
 
-    def apply(arrays, inputs):
-        tree = jax.tree.unflatten(structure, arrays)
-        with _opaque_layers():
-            return model.apply({"params": tree} if is_bare else tree, *inputs, **kwargs)
+    def apply(tree, inputs):
+        run = model.apply if is_module else model
+        args, named = inputs
+        with marked_layers():
+            tree = {"params": tree} if is_bare else tree
+            return run(tree, *args, **named, **settings)
 
-    arrays = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    inputs = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf)),
-        example_inputs,
-    )
-    program = jax.make_jaxpr(apply)(arrays, inputs)
+    inputs = jax.tree.map(_abstract, (example_inputs, arrays))
+    abstract = jax.tree.map(_abstract, variables)
+    program = Program(jax.make_jaxpr(apply)(abstract, inputs))
+    reading = _Reading(program, leaves, state, jax.tree.leaves(inputs))
     with jax.ensure_compile_time_eval():
-        return _build(program, leaves, structure, jax.tree.leaves(inputs), is_bare)
-
-
-def _build(program, leaves, structure, inputs, is_bare: bool) -> Topology:
-    builder = Builder()
-    tables = [_leaf_table(leaf) for leaf in leaves]
-    signals = [
-        builder.add_input(
-            value.shape,
-            argument=position,
-            is_index=not np.issubdtype(value.dtype, np.inexact)
-            and value.dtype != jax.numpy.bfloat16,
+        builder, outputs, used = reading.build()
+        state = tuple(leaf._replace(is_used=leaf.name in used) for leaf in state)
+        return finish(
+            builder, outputs, leaves, state, structure, allow_unused=allow_unused
         )
-        for position, value in enumerate(inputs)
-    ]
-    steps: list[_Step] = []
-    results = _inline(
-        program.jaxpr, program.consts, [*tables, *signals], steps, "", [0]
-    )
-    values: dict[int, Any] = {}
 
-    def read(value):
-        if isinstance(value, _Name):
-            return values[value.number]
-        return value if isinstance(value, Signal | Table) else Table.constant(value)
 
-    for step in _needed(steps, results):
-        operands = [read(value) for value in step.inputs]
-        try:
-            if step.primitive is _layer_primitive:
-                found = _apply_rule(builder, step, operands, leaves, is_bare)
-            else:
-                found = glue.apply_primitive(
-                    builder, step.primitive, step.params, operands, step.shapes
-                )
-        except UnsupportedLayerError as error:
-            where = step.path or "model"
-            if step.primitive is _layer_primitive:
-                where = step.params["record"].name
-            raise UnsupportedLayerError(f"{where}: {error}") from error
-        values.update(zip(step.outputs, found, strict=True))
-    outputs = [read(result) for result in results]
-    for position, output in enumerate(outputs):
-        if not isinstance(output, Signal):
-            raise UnsupportedLayerError(
-                f"output {position}: found a value that does not depend on the input"
+class _Refused(Exception):
+    """A rule of a layer did not cover a call."""
+
+    def __init__(self, step: Step, error: UnsupportedLayerError):
+        super().__init__(str(error))
+        self.key, self.error = step.outputs[0], error
+
+
+class _Reading:
+    """Reads a program, a layer by its rule where that is possible.
+
+    Args:
+      program: The traced model.
+      leaves: Parameters of the network.
+      state: The other variables, which are the first inputs of the program.
+      inputs: Shapes and types of the arguments, its other inputs.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        leaves: tuple[LeafSpec, ...],
+        state: tuple[StateLeaf, ...],
+        inputs: list[jax.ShapeDtypeStruct],
+    ):
+        self._program, self._leaves, self._inputs = program, leaves, inputs
+        self._state = {program.inputs[leaf.position]: leaf for leaf in state}
+        checks = LayerChecks(program)
+        # Why the calls that are read by their bodies are, by the name of an outcome.
+        self._bodies: dict[Name, str] = {
+            step.outputs[0]: "it computes something else than its class"
+            for step in program.steps
+            if step.primitive is LAYER and not checks.computes_its_rule(step)
+        }
+
+    def build(self) -> tuple[Builder, list[Signal], set[str]]:
+        """Nodes and edges, outputs of the network, and names of state it depends on."""
+        first: dict[Name, UnsupportedLayerError] = {}
+        while True:
+            try:
+                return self._build()
+            except _Refused as refused:
+                first[refused.key] = refused.error
+                self._bodies[refused.key] = str(refused.error)
+            except UnsupportedLayerError as error:
+                if not first:
+                    raise
+                reasons = "; ".join(str(reason) for reason in first.values())
+                raise UnsupportedLayerError(f"{reasons}; and {error}") from error
+
+    def _build(self) -> tuple[Builder, list[Signal], set[str]]:
+        builder = Builder()
+        values: dict[Name, Any] = {}
+        used: set[str] = set()
+        for leaf in self._leaves:
+            values[self._program.inputs[leaf.position]] = _leaf_table(leaf)
+        first_input = len(self._leaves) + len(self._state)
+        num_examples = next((i.shape[0] for i in self._inputs if i.ndim > 1), 0)
+        for position, value in enumerate(self._inputs):
+            values[self._program.inputs[first_input + position]] = builder.add_input(
+                value.shape,
+                argument=position,
+                dtype=value.dtype,
+                num_examples=num_examples,
             )
-    return finish(builder, outputs, leaves, structure)
 
+        def read(value):
+            if value in values:
+                return values[value]
+            leaf = self._state[value]
+            used.add(leaf.name)
+            if isinstance(leaf.value, jax.ShapeDtypeStruct):
+                raise UnsupportedLayerError(
+                    f"{leaf.name}: found the shape of an array of {leaf.value.dtype} "
+                    "that the output depends on, expected its values"
+                )
+            return Table.constant(leaf.value)
 
-def _apply_rule(builder, step, operands, leaves, is_bare: bool) -> list[Any]:
-    record = step.params["record"]
-    # A list keeps None in place: a tree would drop it.
-    arrays = iter(operands)
-    is_array = iter([leaf is None for leaf in record.static])
-    filled = [next(arrays) if next(is_array) else leaf for leaf in record.static]
-    args, kwargs = jax.tree.unflatten(record.arguments, filled)
-    prefix = () if is_bare else ("params",)
-    call = LayerCall(
-        module=record.module,
-        path="/".join(record.scope),
-        parameters=_module_tables(leaves, (*prefix, *record.scope)),
-        statistics=(
-            {} if is_bare else _module_tables(leaves, ("batch_stats", *record.scope))
-        ),
-        args=args,
-        kwargs=kwargs,
-        outputs=record.outputs,
-    )
-    found = jax.tree.leaves(
-        record.rule(builder, call), is_leaf=lambda leaf: isinstance(leaf, Signal)
-    )
-    expected = [leaf.shape for leaf in jax.tree.leaves(record.outputs)]
-    if [signal.shape for signal in found] != expected:
-        raise ValueError(
-            f"rule of {record.name}: found shapes "
-            f"{[signal.shape for signal in found]}, expected {expected}"
+        steps, results = self._program.needed(
+            lambda step: step.outputs[0] in self._bodies
         )
-    return found
+        uses = collections.Counter(
+            value
+            for group in [*(step.inputs for step in steps), results]
+            for value in group
+            if isinstance(value, Name)
+        )
+        for step in steps:
+            operands = [
+                read(value) if isinstance(value, Name) else Table.constant(value)
+                for value in step.inputs
+            ]
+            if step.primitive is LAYER:
+                found = self._apply_rule(builder, step, operands)
+            else:
+                used_results = [uses[name] > 0 for name in step.outputs]
+                found = self._apply_primitive(builder, step, operands, used_results)
+            values.update(
+                (name, value.replace(is_open=value.is_open and uses[name] == 1))
+                if isinstance(value, Signal)
+                else (name, value)
+                for name, value in zip(step.outputs, found, strict=True)
+            )
+        outputs = [values.get(result) for result in results]
+        for position, output in enumerate(outputs):
+            if not isinstance(output, Signal):
+                raise UnsupportedLayerError(
+                    f"output {position}: found a value that does not depend on the "
+                    "input"
+                )
+        return builder, outputs, used
+
+    def _apply_primitive(
+        self,
+        builder: Builder,
+        step: Step,
+        operands: list[Signal | Table],
+        used: list[bool],
+    ) -> list[Any]:
+        try:
+            found = apply_primitive(
+                builder, step.primitive, step.params, operands, step.shapes, used
+            )
+            return [
+                value.replace(function=identity_of(aval.dtype))
+                if isinstance(value, Signal) and value.function is IDENTITY
+                else value
+                for value, aval in zip(found, step.avals, strict=True)
+            ]
+        except UnsupportedLayerError as error:
+            raise UnsupportedLayerError(f"{step.where}: {error}") from error
+        except Exception as error:
+            # Whatever a rule of a primitive did not expect, the model has no graph.
+            raise UnsupportedLayerError(
+                f"{step.where}: found {step.primitive.name} of "
+                f"{[value.shape for value in operands]}, which its rule does not "
+                f"cover ({type(error).__name__}: {error})"
+            ) from error
+
+    def _apply_rule(
+        self, builder: Builder, step: Step, operands: list[Signal | Table]
+    ) -> list[Any]:
+        record = step.params["record"]
+        arrays, variables, _ = record.split(operands)
+        args, kwargs = record.call_arguments(arrays)
+        tree = jax.tree.unflatten(record.variables, variables)
+        call = LayerCall(
+            module=record.module,
+            path="/".join(record.scope),
+            parameters=tree.get("params", {}),
+            statistics=tree.get("batch_stats", {}),
+            args=args,
+            kwargs=kwargs,
+            outputs=record.outputs,
+        )
+        rule = record.registration.rule
+        try:
+            if any(isinstance(variable, Signal) for variable in variables):
+                raise UnsupportedLayerError("variables that are computed")
+            found = jax.tree.leaves(
+                rule(builder, call), is_leaf=lambda leaf: isinstance(leaf, Signal)
+            )
+        except UnsupportedLayerError as error:
+            where = UnsupportedLayerError(f"{step.where}: {error}")
+            raise _Refused(step, where) from error
+        expected = [leaf.shape for leaf in jax.tree.leaves(record.outputs)]
+        if [value.shape for value in found] != expected:
+            raise ValueError(
+                f"rule of {record.name}: found shapes "
+                f"{[value.shape for value in found]}, expected {expected}"
+            )
+        return found
 
 
 def parameter_graph(
-    model: nn.Module, variables: Any, *example_inputs: Any, **kwargs
+    model: nn.Module | Callable, variables: Any, *example_inputs: Any, **kwargs
 ) -> ParameterGraph:
     """A network as a graph: its topology and the values of its edges.
 
     Args:
-      model: A Flax module.
+      model: As for `trace`.
       variables: As for `trace`, with values.
       *example_inputs: As for `trace`.
       **kwargs: As for `trace`.

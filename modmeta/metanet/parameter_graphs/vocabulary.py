@@ -93,6 +93,10 @@ NODE_TYPES = Vocabulary(
         "cyclic",
         "grid_point",
         "grid_feature",
+        "moments",  # what a normalisation takes from the units of a group
+        "operation",  # any other operation, see the attribute of this name
+        "moved",  # a unit along other axes than its own
+        "unused",  # holds parameters that no output depends on
     ),
 )
 
@@ -117,6 +121,12 @@ EDGE_TYPES = Vocabulary(
         "set_mean",
         "cyclic",
         "grid",
+        # Operands that may not be exchanged.
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "unused",
     ),
 )
 
@@ -147,5 +157,6 @@ ATTRIBUTES = Vocabulary(
         "is_causal",
         "mode",  # a choice of a layer, for example of an interpolation
         "size",
+        "operation",  # fingerprint of an operation and its settings
     ),
 )

@@ -79,7 +79,7 @@ def _layout(queries: Signal, keys: Signal, values: Signal) -> tuple[int, float]:
     slot, layout = mixed_axis(keys)
 
     def coordinates(signal: Signal) -> list:
-        return [[atom[:2] for atom in axis] for axis in signal.axes[:-1]]
+        return [[a._replace(size=0) for a in axis] for axis in signal.axes[:-1]]
 
     mixed_axis(queries)
     signals = (queries, keys, values)
@@ -94,7 +94,19 @@ def _vector(units: np.ndarray) -> Signal:
     return Signal(units, units.shape, ((),))
 
 
-@register_rule(nn.MultiHeadDotProductAttention, nn.SelfAttention)
+@register_rule(
+    nn.MultiHeadDotProductAttention,
+    nn.SelfAttention,
+    defaults=(
+        "attention_fn",
+        "qkv_dot_general",
+        "out_dot_general",
+        "qkv_dot_general_cls",
+        "out_dot_general_cls",
+        "qk_attn_weights_einsum_cls",
+        "attn_weights_value_einsum_cls",
+    ),
+)
 def attention(builder: Builder, call: LayerCall) -> Signal:
     """Dot-product attention of Flax: to itself or to other signals, H heads."""
     _check_settings(call)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
 
+from modmeta.metanet.input_networks.layers import PatchConv
 from modmeta.metanet.parameter_graphs.arrays import reshape
 from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
-from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES, Atom, window_slots
+from modmeta.metanet.parameter_graphs.layout import (
+    NUM_COORDINATES,
+    Atom,
+    replace_axis,
+    window_slots,
+)
 from modmeta.metanet.parameter_graphs.registry import LayerCall, register_rule
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 
@@ -70,7 +77,7 @@ def convolve(
 
     Args:
       builder: The graph.
-      signal: `[..., *spatial, I]`, units shared on all axes but the last.
+      signal: `[..., *spatial, I]`.
       kernel: `[*window, I / groups, O]`.
       bias: `[O]` or None.
       window: How the kernel slides.
@@ -82,10 +89,9 @@ def convolve(
     """
     num_spatial = kernel.ndim - 2
     spatial = range(signal.ndim - 1 - num_spatial, signal.ndim - 1)
-    if signal.units.size != signal.units.shape[-1] or signal.is_shared[-1]:
-        raise UnsupportedLayerError(
-            "convolution over units that differ along several axes"
-        )
+    signal = builder.expand(signal, [signal.ndim - 1])
+    if signal.units.size != signal.units.shape[-1]:
+        return _convolve_units(builder, signal, kernel, bias, window, out_shape)
     signal = builder.distinct(signal)
     slots, layout = window_slots([signal.axes[axis] for axis in spatial])
     layer = builder.layer(signal) + 1
@@ -120,15 +126,85 @@ def convolve(
         builder.tie_groups(senders, outputs, window.groups)
     if bias is not None:
         builder.add_unit_node(outputs, bias.map(np.ravel), layer=layer)
-    axes = list(signal.axes[:-1])
+    axes = tuple(() if a in spatial else old for a, old in enumerate(signal.axes[:-1]))
     for axis, slot in zip(spatial, slots, strict=True):
         size = out_shape[axis]
-        axes[axis] = (Atom(slot, 1, size),) if size > 1 else ()
+        own = (Atom(slot, 1, size),) if size > 1 else ()
+        axes = replace_axis(axes, axis, own)
     return builder.signal_like(
         signal,
         outputs.reshape((1,) * (signal.ndim - 1) + (-1,)),
         axes=(*axes, ()),
         shape=tuple(out_shape),
+    )
+
+
+def _convolve_units(
+    builder: Builder,
+    signal: Signal,
+    kernel: Table,
+    bias: Table | None,
+    window: Window,
+    out_shape: tuple[int, ...],
+) -> Signal:
+    """A convolution of units that differ from place to place: units for every place.
+
+    Arguments and result as for `convolve`; positions of edges are those of the signal
+    alone, as the taps are where their units are.
+    """
+    num_spatial = kernel.ndim - 2
+    spatial = list(range(signal.ndim - 1 - num_spatial, signal.ndim - 1))
+    if (
+        window.groups > 1
+        or window.mode
+        or signal.units.size
+        != math.prod(signal.units.shape[axis] for axis in (*spatial, -1))
+    ):
+        raise UnsupportedLayerError(
+            "convolution of units that differ from place to place, with groups, "
+            "without zero padding, or along other axes too"
+        )
+    signal = builder.distinct(builder.expand(signal, spatial))
+    layer = builder.layer(signal) + 1
+    *sizes, num_inputs, num_outputs = kernel.shape
+    extents = [signal.units.shape[axis] for axis in spatial]
+    senders = signal.units.reshape(-1, num_inputs)
+    own = signal.all_positions().reshape(-1, num_inputs, 1, NUM_COORDINATES)
+    out_extents = [out_shape[axis] for axis in spatial]
+    outputs = np.stack(
+        [
+            builder.add_nodes("linear", num_outputs, layer=layer)
+            for _ in range(math.prod(out_extents))
+        ]
+    )
+    places = np.stack(np.indices(out_extents), -1).reshape(-1, num_spatial)
+    for tap in np.ndindex(*sizes):
+        where = places * window.strides + np.multiply(tap, window.dilation)
+        where = where - [low for low, _ in window.padding]
+        inside = np.all(where % window.input_dilation == 0, axis=1)
+        where = where // window.input_dilation
+        inside &= np.all((where >= 0) & (where < extents), axis=1)
+        if inside.any():
+            index = np.ravel_multi_index(where[inside].T, extents)
+            builder.add_edges(
+                senders[index][:, :, None],
+                outputs[inside][:, None],
+                "linear",
+                layer=layer,
+                values=kernel.map(lambda array, tap=tap: array[tap][None]),
+                function=signal.function,
+                positions=own[index],
+            )
+    builder.tie_rows(senders)
+    builder.tie_rows(outputs)
+    if bias is not None:
+        bias = bias.map(lambda a: np.broadcast_to(a.ravel(), outputs.shape))
+        builder.add_unit_node(outputs, bias, layer=layer)
+    lead = signal.axes[: spatial[0]]
+    return Signal(
+        outputs.reshape((1,) * spatial[0] + (*out_extents, num_outputs)),
+        tuple(out_shape),
+        (*lead, *[()] * (num_spatial + 1)),
     )
 
 
@@ -167,7 +243,11 @@ def _window(module: nn.Conv, shape: tuple[int, ...], num_spatial: int) -> Window
     )
 
 
-@register_rule(nn.Conv)
+@register_rule(
+    nn.Conv,
+    PatchConv,
+    defaults=("conv_general_dilated", "conv_general_dilated_cls", "promote_dtype"),
+)
 def conv(builder: Builder, call: LayerCall) -> Signal:
     """`nn.Conv` in one, two or three dimensions."""
     module, signal = call.module, call.signal

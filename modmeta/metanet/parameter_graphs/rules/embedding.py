@@ -11,7 +11,7 @@ from modmeta.metanet.parameter_graphs.registry import LayerCall, register_rule
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 
 
-@register_rule(nn.Embed)
+@register_rule(nn.Embed, defaults=("promote_dtype",))
 def embedding(builder: Builder, call: LayerCall) -> Signal | Table:
     """`nn.Embed`: rows of the table by indices.
 
@@ -26,6 +26,11 @@ def embedding(builder: Builder, call: LayerCall) -> Signal | Table:
             raise UnsupportedLayerError("Embed of parameters as indices")
         rows = indices.constants.astype(int)
         return table.map(lambda array: array[rows])
+    return embed(builder, table, indices)
+
+
+def embed(builder: Builder, table: Table, indices: Signal) -> Signal:
+    """Rows of a table `[V, F]` at indices that depend on the input."""
     if indices.units.size != 1:
         raise UnsupportedLayerError(
             f"Embed of {indices.units.size} units, expected indices that are one unit "

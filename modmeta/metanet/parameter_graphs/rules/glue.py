@@ -1,103 +1,48 @@
-"""Primitives between layers: reductions, pooling, rearrangements, raw products.
+"""Primitives that rearrange, reduce, pad and pool.
 
-What a primitive does to units is in `parameter_graphs.arrays` and `rules.elementwise`;
-this module reads the parameters of primitives.
+What a primitive does to units is in `parameter_graphs.arrays`; this module reads the
+parameters of primitives.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from modmeta.metanet.parameter_graphs import arrays
 from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
-from modmeta.metanet.parameter_graphs.layout import Atom, window_slots
+from modmeta.metanet.parameter_graphs.functions import compose
+from modmeta.metanet.parameter_graphs.layout import (
+    Atom,
+    is_own,
+    replace_axis,
+    window_slots,
+)
 from modmeta.metanet.parameter_graphs.rules.convolution import (
     Window,
-    convolve,
     window_attributes,
 )
-from modmeta.metanet.parameter_graphs.rules.elementwise import NAMES, apply_elementwise
-from modmeta.metanet.parameter_graphs.rules.linear import contract
+from modmeta.metanet.parameter_graphs.rules.primitives import RULES, Rule, rule
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 
-Value = Signal | Table
-_CALLS = frozenset(
-    """
-    jit pjit closed_call core_call custom_jvp_call custom_vjp_call
-    custom_vjp_call_jaxpr remat checkpoint custom_lin
-    """.split()
+
+@rule(
+    "copy",
+    "copy_p",
+    "stop_gradient",
+    "reduce_precision",
+    "optimization_barrier",
+    "name",
+    "sharding_constraint",
 )
-_PASSED_ON = frozenset(
-    ["copy", "copy_p", "stop_gradient", "reduce_precision", "optimization_barrier"]
-)
+def _pass_on(builder, params, operands, shapes):
+    return list(operands)
 
 
-def function_body(equation: Any) -> tuple[Any, list[Any]] | None:
-    """The program and constants of a called function, or None for other primitives."""
-    if equation.primitive.name not in _CALLS:
-        return None
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        body = equation.params.get(name)
-        if body is not None:
-            if hasattr(body, "consts"):
-                return body.jaxpr, list(body.consts)
-            return body, []
-    return None
-
-
-def apply_primitive(
-    builder: Builder,
-    primitive: Any,
-    params: dict[str, Any],
-    operands: list[Value],
-    shapes: list[tuple[int, ...]],
-) -> list[Value]:
-    """Applies a primitive to signals and tables.
-
-    Args:
-      builder: The graph.
-      primitive: A JAX primitive.
-      params: Its parameters.
-      operands: Signals and tables.
-      shapes: Shapes of its results.
-
-    Returns:
-      Its results.
-
-    Raises:
-      UnsupportedLayerError: If no rule covers it.
-    """
-    name = primitive.name
-    if all(isinstance(o, Table) and o.is_constant for o in operands):
-        results = primitive.bind(*(o.constants for o in operands), **params)
-        results = results if primitive.multiple_results else [results]
-        return [Table.constant(result) for result in results]
-    if name in _PASSED_ON:
-        return list(operands)
-    if name in NAMES:
-        return [apply_elementwise(builder, primitive, params, operands)]
-    if name not in _RULES:
-        raise UnsupportedLayerError(f"no rule for the primitive {name}")
-    return _RULES[name](builder, params, operands, shapes)
-
-
-_Rule = Callable[[Builder, dict[str, Any], list[Value], list], list[Value]]
-_RULES: dict[str, _Rule] = {}
-
-
-def _rule(*names: str) -> Callable[[_Rule], _Rule]:
-    def register(rule: _Rule) -> _Rule:
-        _RULES.update(dict.fromkeys(names, rule))
-        return rule
-
-    return register
-
-
-@_rule("transpose")
+@rule("transpose")
 def _transpose(builder, params, operands, shapes):
     (value,), permutation = operands, params["permutation"]
     if isinstance(value, Table):
@@ -105,7 +50,7 @@ def _transpose(builder, params, operands, shapes):
     return [arrays.transpose(value, permutation)]
 
 
-@_rule("reshape", "squeeze", "expand_dims")
+@rule("reshape", "squeeze", "expand_dims")
 def _reshape(builder, params, operands, shapes):
     value = operands[0]
     if isinstance(value, Table):
@@ -113,7 +58,7 @@ def _reshape(builder, params, operands, shapes):
     return [arrays.reshape(builder, value, shapes[0])]
 
 
-@_rule("broadcast_in_dim")
+@rule("broadcast_in_dim")
 def _broadcast_in_dim(builder, params, operands, shapes):
     (value, *_), dimensions = operands, params["broadcast_dimensions"]
     if isinstance(value, Signal):
@@ -124,7 +69,7 @@ def _broadcast_in_dim(builder, params, operands, shapes):
     return [value.map(lambda array: np.broadcast_to(array.reshape(placed), shapes[0]))]
 
 
-@_rule("slice")
+@rule("slice")
 def _slice(builder, params, operands, shapes):
     (value,) = operands
     starts, limits = params["start_indices"], params["limit_indices"]
@@ -137,7 +82,7 @@ def _slice(builder, params, operands, shapes):
     return [value]
 
 
-@_rule("split")
+@rule("split")
 def _split(builder, params, operands, shapes):
     (value,), axis = operands, params["axis"]
     parts, start = [], 0
@@ -153,29 +98,34 @@ def _split(builder, params, operands, shapes):
     return parts
 
 
-@_rule("concatenate")
+@rule("concatenate")
 def _concatenate(builder, params, operands, shapes):
     axis = params["dimension"]
+    operands = [operand for operand in operands if operand.shape[axis]]
+    if len(operands) == 1:
+        return operands
     if all(isinstance(operand, Table) for operand in operands):
-        if not all(operand.function.is_identity for operand in operands):
-            raise UnsupportedLayerError("concatenate of functions of parameters")
-        return [
-            Table(
-                np.concatenate([operand.parameters for operand in operands], axis),
-                np.concatenate([operand.constants for operand in operands], axis),
-            )
-        ]
+        if all(operand.function.is_identity for operand in operands):
+            return [
+                Table(
+                    np.concatenate([operand.parameters for operand in operands], axis),
+                    np.concatenate([operand.constants for operand in operands], axis),
+                )
+            ]
+        operands = [builder.table_signal(operand) for operand in operands]
     return [arrays.concatenate(builder, operands, axis)]
 
 
-@_rule("pad")
+@rule("pad")
 def _pad(builder, params, operands, shapes):
     value, fill = operands
-    if isinstance(value, Table) or not (isinstance(fill, Table) and fill.is_uniform):
-        raise UnsupportedLayerError("pad of parameters, or with an array")
+    if not (isinstance(fill, Table) and fill.is_uniform):
+        raise UnsupportedLayerError("pad with an array")
+    if isinstance(value, Table):
+        value = builder.table_signal(value)
     fill = float(fill.constants.ravel()[0])
     attributes: dict[str, float] = {"fill": fill}
-    axes = list(value.axes)
+    axes = value.axes
     padded = [
         axis for axis, config in enumerate(params["padding_config"]) if any(config)
     ]
@@ -189,14 +139,14 @@ def _pad(builder, params, operands, shapes):
             f"input_dilation_{slot}": interior + 1,
             f"extent_{slot}": value.shape[axis],
         }
-        axes[axis] = (Atom(slot, 1, shapes[0][axis]),)
+        axes = replace_axis(axes, axis, (Atom(slot, 1, shapes[0][axis]),))
     if shared:
         shape = tuple(
             shapes[0][axis] if axis in shared else size
             for axis, size in enumerate(value.shape)
         )
         copy = builder.copy(value, node_type="pad", attributes=attributes)
-        value = copy.replace(axes=tuple(axes), shape=shape)
+        value = copy.replace(axes=axes, shape=shape)
     for axis in padded:
         if axis in shared:
             continue
@@ -214,25 +164,56 @@ def _pad(builder, params, operands, shapes):
     return [value]
 
 
-def _reduction(node_type: str) -> _Rule:
-    def rule(builder, params, operands, shapes):
-        signal = operands[0]
+def _reduction(node_type: str, repetition: Callable | None = None) -> Rule:
+    """The rule of a reduction.
+
+    Args:
+      node_type: Type of the units of the result.
+      repetition: What n equal values are reduced to, `(value, n)`; the value unless
+        given.
+    """
+
+    def apply(builder, params, operands, shapes):
+        (signal,) = operands
         if isinstance(signal, Table):
-            raise UnsupportedLayerError("reduction of parameters")
+            signal = builder.table_signal(signal)
         axes = [axis for axis in params["axes"] if signal.shape[axis] > 1]
+        repeats = [
+            axis
+            for axis in axes
+            if signal.is_shared[axis] and not is_own(signal.axes[axis])
+        ]
+        count = math.prod(signal.shape[axis] for axis in repeats)
+        if count > 1 and repetition is not None:
+            function = compose(
+                lambda values: repetition(values, count),
+                f"{node_type} {count}",
+                [signal.function],
+            )
+            signal = signal.replace(function=function)
+        axes = [axis for axis in axes if axis not in repeats]
         if axes:
-            signal = _reduce_axes(builder, signal, axes, node_type)
+            signal = reduce_axes(builder, signal, axes, node_type)
+        signal = signal.replace(
+            shape=tuple(
+                1 if axis in repeats else size for axis, size in enumerate(signal.shape)
+            ),
+            axes=tuple(
+                () if axis in repeats else old for axis, old in enumerate(signal.axes)
+            ),
+        )
         return [arrays.reshape(builder, signal, shapes[0])]
 
-    return rule
+    return apply
 
 
-for _kind in ("sum", "max", "min"):
-    _RULES[f"reduce_{_kind}"] = _reduction(f"reduce_{_kind}")
-_RULES["reduce_prod"] = _reduction("reduce_product")
+RULES["reduce_sum"] = _reduction("reduce_sum", lambda values, count: values * count)
+RULES["reduce_prod"] = _reduction("reduce_product", lambda values, count: values**count)
+for _name, _kind in (("max", "max"), ("min", "min"), ("or", "max"), ("and", "min")):
+    RULES[f"reduce_{_name}"] = _reduction(f"reduce_{_kind}")
 
 
-def _reduce_axes(
+def reduce_axes(
     builder: Builder, signal: Signal, axes: list[int], node_type: str
 ) -> Signal:
     """One unit per group of units that differ along the axes; axes keep length 1."""
@@ -263,71 +244,19 @@ def _tie_reduced(
     builder: Builder, units: np.ndarray, results: np.ndarray, axes: list[int]
 ) -> None:
     """Units that are reduced to one may change places; others move with results."""
-    num_results = results.size
     if not axes:
         builder.tie(results, units)
-    elif num_results > 1:
+    elif results.size > 1:
         kept = [axis for axis in range(units.ndim) if axis not in axes]
-        rows = units.transpose(*kept, *axes).reshape(num_results, -1)
-        if np.array_equal(rows.ravel(), units.ravel()):
-            builder.tie_groups(rows, results, num_results)
-        else:
-            for column in rows.T:
-                builder.tie(results.ravel(), column)
+        rows = units.transpose(*kept, *axes).reshape(results.size, -1)
+        builder.tie_to_rows(results.ravel(), rows)
 
 
-@_rule("dot_general")
-def _dot_general(builder, params, operands, shapes):
-    left, right = operands
-    (left_axes, right_axes), batch = params["dimension_numbers"]
-    if any(len(axes) for axes in batch):
-        raise UnsupportedLayerError("dot_general with batch axes")
-    if isinstance(left, Signal) and isinstance(right, Table):
-        return [contract(builder, left, right, left_axes, right_axes)]
-    if isinstance(left, Table) and isinstance(right, Signal):
-        result = contract(builder, right, left, right_axes, left_axes)
-        num_left = left.ndim - len(left_axes)
-        order = [*range(result.ndim - num_left, result.ndim)]
-        order += range(result.ndim - num_left)
-        return [arrays.transpose(result, order)]
-    raise UnsupportedLayerError("dot_general of two signals, or of two tables")
-
-
-@_rule("conv_general_dilated")
-def _convolution(builder, params, operands, shapes):
-    signal, kernel = operands
-    if isinstance(signal, Table) or isinstance(kernel, Signal):
-        raise UnsupportedLayerError("convolution without a kernel of parameters")
-    if params["batch_group_count"] != 1:
-        raise UnsupportedLayerError("convolution with batch_group_count")
-    numbers = params["dimension_numbers"]
-    into, kernel_order, out = (
-        (spec[0], *spec[2:], spec[1])
-        for spec in (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
-    )
-    # The kernel is given as output, input, window.
-    kernel_order = (*kernel_order[1:], kernel_order[0])
-    window = Window(
-        strides=tuple(params["window_strides"]),
-        padding=tuple(params["padding"]),
-        dilation=tuple(params["rhs_dilation"]),
-        input_dilation=tuple(params["lhs_dilation"]),
-        groups=params["feature_group_count"],
-    )
-    result = convolve(
-        builder,
-        arrays.transpose(signal, into),
-        kernel.map(lambda array: array.transpose(kernel_order)),
-        None,
-        window,
-        tuple(shapes[0][axis] for axis in out),
-    )
-    return [arrays.transpose(result, np.argsort(out))]
-
-
-def _pooling(node_type: str) -> _Rule:
-    def rule(builder, params, operands, shapes):
+def _pooling(node_type: str) -> Rule:
+    def apply(builder, params, operands, shapes):
         signal = operands[0]
+        if isinstance(signal, Table):
+            raise UnsupportedLayerError("pooling of parameters")
         sizes, strides = params["window_dimensions"], params["window_strides"]
         padding, dilation = params["padding"], params["window_dilation"]
         base = params["base_dilation"]
@@ -348,16 +277,17 @@ def _pooling(node_type: str) -> _Rule:
             groups=0,
         )
         attributes = window_attributes(signal, slid, window, slots, layout)
-        axes = list(signal.axes)
+        axes = tuple(() if a in slid else old for a, old in enumerate(signal.axes))
         for axis, slot in zip(slid, slots, strict=True):
             attributes[f"window_{slot}"] = sizes[axis]
             size = shapes[0][axis]
-            axes[axis] = (Atom(slot, 1, size),) if size > 1 else ()
+            own = (Atom(slot, 1, size),) if size > 1 else ()
+            axes = replace_axis(axes, axis, own)
         copy = builder.copy(signal, node_type=node_type, attributes=attributes)
-        return [copy.replace(axes=tuple(axes), shape=tuple(shapes[0]))]
+        return [copy.replace(axes=axes, shape=tuple(shapes[0]))]
 
-    return rule
+    return apply
 
 
 for _kind in ("sum", "max", "min"):
-    _RULES[f"reduce_window_{_kind}"] = _pooling(f"pool_{_kind}")
+    RULES[f"reduce_window_{_kind}"] = _pooling(f"pool_{_kind}")

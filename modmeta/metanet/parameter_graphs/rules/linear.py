@@ -44,7 +44,16 @@ def linear(
     lead = signal.units.shape[:-1]
     num_copies, num_inputs = math.prod(lead), signal.units.shape[-1]
     num_outputs = kernel.shape[1]
-    outputs = builder.add_nodes(node_type, (*lead, num_outputs), layer=layer)
+    rows = signal.units.reshape(num_copies, num_inputs)
+    heads = builder.row_heads(rows) if num_copies > 1 else None
+    if heads is not None or num_copies == 1:
+        outputs = builder.add_nodes(node_type, (*lead, num_outputs), layer=layer)
+    else:
+        copies = [
+            builder.add_nodes(node_type, num_outputs, layer=layer)
+            for _ in range(num_copies)
+        ]
+        outputs = np.stack(copies).reshape(*lead, num_outputs)
     flat = outputs.reshape(num_copies, 1, num_outputs)
     builder.add_edges(
         signal.units.reshape(num_copies, num_inputs, 1),
@@ -54,22 +63,32 @@ def linear(
         values=kernel.map(lambda array: array[None]),
         function=signal.function,
         positions=signal.all_positions().reshape(num_copies, num_inputs, 1, -1),
+        in_step=_is_distinct(kernel),
     )
-    if num_copies > 1:
-        # Copies share their weights: units move in step, which no class describes.
-        builder.fix(signal.units)
-        builder.fix(outputs)
+    # Copies share their weights: their units move in step.
+    if heads is not None:
+        builder.derive_copies(heads, outputs.reshape(num_copies, num_outputs))
+    elif num_copies > 1:
+        builder.tie_rows(rows)
+        builder.tie_rows(outputs.reshape(num_copies, num_outputs))
     if bias is not None:
+        in_step = _is_distinct(bias)
         bias = bias.map(
             lambda array: np.broadcast_to(array, (num_copies, 1, num_outputs))
         )
-        builder.add_unit_node(flat, bias, layer=layer)
+        builder.add_unit_node(flat, bias, layer=layer, in_step=in_step)
     return builder.signal_like(
         signal,
         outputs,
         axes=(*signal.axes[:-1], ()),
         shape=(*signal.shape[:-1], num_outputs),
     )
+
+
+def _is_distinct(table: Table) -> bool:
+    """True if no parameter occurs twice."""
+    used = table.parameters[table.parameters >= 0]
+    return bool(np.all(np.diff(np.sort(used)) > 0))
 
 
 def contract(
@@ -108,7 +127,10 @@ def contract(
     return reshape(builder, result, (*free_shape, *out_shape))
 
 
-@register_rule(nn.Dense)
+_DEFAULTS = ("dot_general", "dot_general_cls", "promote_dtype")
+
+
+@register_rule(nn.Dense, defaults=_DEFAULTS)
 def dense(builder: Builder, call: LayerCall) -> Signal:
     """`nn.Dense`."""
     return linear(
@@ -116,7 +138,7 @@ def dense(builder: Builder, call: LayerCall) -> Signal:
     )
 
 
-@register_rule(nn.DenseGeneral)
+@register_rule(nn.DenseGeneral, defaults=_DEFAULTS)
 def dense_general(builder: Builder, call: LayerCall) -> Signal:
     """`nn.DenseGeneral` without batch axes."""
     if call.module.batch_dims:

@@ -6,11 +6,14 @@ for gain, shift, mean and variance, and one edge per entry to every unit.
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
 import numpy as np
 
 from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
+from modmeta.metanet.parameter_graphs.layout import is_own, window_slots
 from modmeta.metanet.parameter_graphs.registry import LayerCall, register_rule
 from modmeta.metanet.parameter_graphs.signals import Signal
 
@@ -21,19 +24,35 @@ def normalize(
     signal: Signal,
     node_type: str,
     attributes: dict[str, float],
+    num_groups: int | None = None,
 ) -> Signal:
-    """Adds the units of a normalisation over the last axis, and their parameters."""
+    """Adds the units of a normalisation over the last axis, and their parameters.
+
+    Units of a group are joined to a node for the moments of the group, which tells who
+    is normalised with whom.
+    """
     if signal.is_shared[-1] or signal.units.size != signal.units.shape[-1]:
         raise UnsupportedLayerError(
             f"{type(call.module).__name__} over units that differ along several axes "
             f"(array {signal.shape}, units {signal.units.shape})"
         )
+    signal = builder.distinct(signal)
     layer = builder.layer(signal)
     attributes = {"epsilon": call.module.epsilon, **attributes}
     units = builder.add_nodes(
         node_type, signal.units.shape, layer=layer, attributes=attributes
     )
     builder.link(signal, units)
+    if num_groups is not None:
+        moments = builder.add_nodes("moments", (num_groups, 1), layer=layer)
+        senders = signal.units.reshape(num_groups, -1)
+        builder.add_edges(
+            senders, moments, "identity", layer=layer, function=signal.function
+        )
+        members = units.reshape(num_groups, -1)
+        builder.add_edges(moments, members, "identity", layer=layer)
+        if num_groups > 1:
+            builder.tie_to_rows(moments.ravel(), members)
     for name, kind in (("scale", "scale"), ("bias", "shift")):
         if name in call.parameters:
             values = call.parameters[name].map(np.ravel)
@@ -91,7 +110,7 @@ def layer_norm(builder: Builder, call: LayerCall) -> Signal:
     """`nn.LayerNorm` over the last axis."""
     _check_mask(call)
     _check_axes(call, call.signal.ndim, "reduction_axes", "feature_axes")
-    return normalize(builder, call, call.signal, "layer_norm", {})
+    return normalize(builder, call, call.signal, "layer_norm", {}, 1)
 
 
 @register_rule(nn.RMSNorm)
@@ -99,7 +118,7 @@ def rms_norm(builder: Builder, call: LayerCall) -> Signal:
     """`nn.RMSNorm` over the last axis."""
     _check_mask(call)
     _check_axes(call, call.signal.ndim, "reduction_axes", "feature_axes")
-    return normalize(builder, call, call.signal, "rms_norm", {})
+    return normalize(builder, call, call.signal, "rms_norm", {}, 1)
 
 
 @register_rule(nn.GroupNorm)
@@ -115,11 +134,9 @@ def group_norm(builder: Builder, call: LayerCall) -> Signal:
         )
     groups = module.num_groups or signal.shape[-1] // module.group_size
     extents = _extents(signal)
-    result = normalize(
-        builder, call, signal, "group_norm", {"groups": groups, **extents}
+    return normalize(
+        builder, call, signal, "group_norm", {"groups": groups, **extents}, groups
     )
-    builder.groups(result.units, groups)
-    return result
 
 
 @register_rule(nn.InstanceNorm)
@@ -131,11 +148,9 @@ def instance_norm(builder: Builder, call: LayerCall) -> Signal:
 
 
 def _extents(signal: Signal) -> dict[str, float]:
-    """Sizes of the axes that statistics are taken over."""
-    sizes: dict[str, float] = {}
-    for axis in signal.axes[1:]:
-        for atom in axis:
-            if 0 <= atom.coordinate < 3:
-                name = f"extent_{atom.coordinate}"
-                sizes[name] = sizes.get(name, 1) * atom.size
-    return sizes
+    """Sizes of the axes that statistics are taken over, and which axes these are."""
+    axes = [axis for axis in signal.axes[1:] if is_own(axis)]
+    slots, layout = window_slots(axes)
+    sizes = [math.prod(atom.size for atom in axis) for axis in axes]
+    extents = zip(slots, sizes, strict=True)
+    return {"layout": layout, **{f"extent_{slot}": size for slot, size in extents}}
