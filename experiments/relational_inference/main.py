@@ -85,9 +85,9 @@ _PROCESS_ID = flags.DEFINE_integer(
 _FLAGS = launcher.define_flags(
     {
         "springs": "five bodies, springs between half of the pairs",
+        "springs4": "springs of three strengths, or none",
         "charged": "five charged particles",
         "kuramoto": "five phase oscillators",
-        "springs4": "springs of three strengths, or none",
         "gravity": "bodies of different mass",
         "lennard_jones": "bodies that act as neutral atoms do",
     },

@@ -341,7 +341,8 @@ def test_users_file_without_labels(users_file, tmp_path):
     assert set(summary["mse"]) == {"1"}
     assert summary["num_test"] == 5 and summary["test_systems_unseen"]
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == FILES - {"calibration.png"}
+    # Columns without roles have no laws.
+    assert names == FILES - {"calibration.png", "laws.json", "laws.png"}
     assert "edge accuracy" not in report.format_summary(summary)
     # Edges of all systems are exported, not only of those that were scored.
     with np.load(tmp_path / "run" / "edges.npz") as file:

@@ -69,9 +69,14 @@ def model_path(tmp_path_factory):
         dataset,
         jax.random.key(0),
         modules=ModuleConfig(
-            edge_sizes=(4,), message_size=4, node_sizes=(4, 4), null_relation=True
+            path="start",
+            edge_sizes=(4,),
+            message_size=4,
+            node_sizes=(4, 4),
+            activation="relu",
+            null_relation=True,
         ),
-        proposal=ProposalConfig(width=4),
+        proposal=ProposalConfig(encoder="mlp", width=4),
     )
     leaves, structure = jax.tree.flatten(params)
     rng = np.random.default_rng(0)
