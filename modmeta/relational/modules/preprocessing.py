@@ -163,7 +163,7 @@ def fit_preprocessing(
     def deviation(columns: tuple[int, ...]) -> float:
         if not columns:
             return 1.0
-        return float(np.std(states[:, :-1][rows][:, list(columns)]))
+        return float(np.std(states[:, :-span][rows][:, list(columns)]))
 
     constants = Preprocessing(
         normalization=Normalization(

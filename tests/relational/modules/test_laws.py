@@ -10,6 +10,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
+from modmeta.relational import data
 from modmeta.relational.data import FeatureSpec
 from modmeta.relational.data.normalization import Normalization
 from modmeta.relational.energies.cached import CachedEnergies, build_cache
@@ -18,7 +19,11 @@ from modmeta.relational.energies.recomputed import RecomputedEnergies
 from modmeta.relational.modules import laws, motion
 from modmeta.relational.modules.messages import Integrals, LawMessages, two_body_flow
 from modmeta.relational.modules.observations import observe, receiver_slots
-from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
+from modmeta.relational.modules.preprocessing import (
+    FeatureLayout,
+    Preprocessing,
+    fit_preprocessing,
+)
 from tests.fixtures import Batch, small_model, small_params
 
 BODIES = FeatureLayout(
@@ -384,6 +389,24 @@ def test_a_window_adds_up_what_its_intervals_do():
         constants, total * acceleration, 0.5 * total**2 * acceleration
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_units_of_windows_are_fitted_on_changes_over_windows():
+    """Phases by NumPy's unwrapping, bodies by their change beyond constant velocity."""
+    phases = data.simulate_kuramoto(0, 6, num_nodes=3, num_frames=12)
+    constants, _ = fit_preprocessing(phases, compress=False, span=5)
+    sine, cosine = phases.states[..., 0], phases.states[..., 1]
+    angles = np.unwrap(np.arctan2(sine, cosine).astype(np.float64), axis=1)
+    turns = np.abs(angles[:, 5:] - angles[:, :-5])
+    np.testing.assert_allclose(constants.target_scale, 1.5 * np.median(turns), 1e-3)
+    bodies = data.simulate_springs(0, 6, num_nodes=3, num_frames=12)
+    constants, layout = fit_preprocessing(bodies, compress=False, span=4)
+    assert layout.shifting == (0, 1, 2, 3)
+    states, scale = bodies.states.astype(np.float64), constants.normalization.scale
+    beyond = states[:, 4:] - states[:, :-4]
+    beyond[..., :2] -= 0.4 * states[:, :-4, :, 2:]
+    typical = 1.5 * np.median(np.abs(beyond), axis=(0, 1, 2)) / scale
+    np.testing.assert_allclose(constants.target_scale, typical, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["general", "central", "mutual"])
