@@ -14,7 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta import networks
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.normalization import normalize
+from modmeta.relational.data.validation import pair_mask
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.laws import RelativeState, units_of
@@ -122,14 +125,6 @@ class LawCurve:
         }
 
 
-class _Grid(NamedTuple):
-    """Relative states at the points of a curve, and their units."""
-
-    relative: RelativeState
-    inputs: np.ndarray
-    scale: float
-
-
 def has_curve(model: RelationalModel) -> bool:
     """Whether a law is a function of one distance or one angle, others held."""
     if not model.bank.has_laws:
@@ -174,6 +169,7 @@ def law_curves(
     occurring = _occurring(model, dataset, structures)
     covariance = _covariances(model, params, dataset, structures)
     first = int(model.bank.config.null_relation)
+    relations = np.asarray(structures.edge_modules)[pair_mask(dataset.node_mask)]
     curves = []
     for relation in range(first, model.num_relations):
         inputs = occurring[relation]
@@ -186,8 +182,10 @@ def law_curves(
         else:
             at = np.linspace(-np.pi, np.pi, num_points)
             variable = "phase difference"
-        grid = _grid(model, params, dataset, at)
-        rates, slopes = _rates(model, params, grid, relation - first)
+        relative, unit = _grid(model, params, dataset, at)
+        rates, slopes = (
+            unit * values for values in _rates(model, params, relative, relation)
+        )
         deviation = np.sqrt(
             np.maximum(
                 np.einsum("cp,pq,cq->c", slopes, covariance[relation - first], slopes),
@@ -205,20 +203,10 @@ def law_curves(
                 lower=rates - _BAND * deviation,
                 upper=rates + _BAND * deviation,
                 weights=counts / counts.sum(),
-                num_edges=int(
-                    np.sum(
-                        np.asarray(structures.edge_modules)[_pairs(dataset)] == relation
-                    )
-                ),
+                num_edges=int(np.sum(relations == relation)),
             )
         )
     return curves
-
-
-def _pairs(dataset: TrajectoryDataset) -> np.ndarray:
-    """Mask `[tasks, nodes, nodes]` of pairs of different real nodes."""
-    mask = np.asarray(dataset.node_mask)
-    return mask[:, :, None] & mask[:, None, :] & ~np.eye(mask.shape[1], dtype=bool)
 
 
 def _occurring(model, dataset, structures) -> list[np.ndarray]:
@@ -226,7 +214,7 @@ def _occurring(model, dataset, structures) -> list[np.ndarray]:
     spec = model.bank.layout.spec
     states = np.asarray(dataset.states[:_MAX_SYSTEMS], np.float64)
     edges = np.asarray(structures.edge_modules)[:_MAX_SYSTEMS]
-    pairs = _pairs(dataset)[:_MAX_SYSTEMS]
+    pairs = pair_mask(dataset.node_mask[:_MAX_SYSTEMS])
     if spec.positions:
         where = states[..., list(spec.positions)]
         gap = where[:, :, None] - where[:, :, :, None]
@@ -243,14 +231,12 @@ def _occurring(model, dataset, structures) -> list[np.ndarray]:
     ]
 
 
-def _grid(model, params, dataset, at: np.ndarray) -> _Grid:
-    """Relative states at raw distances or at angles `[C]`."""
+def _grid(model, params, dataset, at: np.ndarray) -> tuple[RelativeState, float]:
+    """Relative states at raw distances or at angles `[C]`, and the unit of rates."""
     law = model.bank.laws.law
     spec = law.layout.spec
     preprocessing = jax.tree.map(np.asarray, params.preprocessing)
-    normalized = (np.asarray(dataset.states) - preprocessing.normalization.offset) / (
-        preprocessing.normalization.scale
-    )
+    normalized = normalize(preprocessing.normalization, dataset.states)
     real = np.broadcast_to(dataset.node_mask[:, None], normalized.shape[:3])
     means = normalized[real].mean(axis=0)
     others = []
@@ -262,7 +248,6 @@ def _grid(model, params, dataset, at: np.ndarray) -> _Grid:
         others += [np.full_like(at, means[column]) for column in law.columns()]
     others = np.stack(others, axis=-1) if others else np.zeros((len(at), 0))
     displacement = velocity = None
-    scale = 1.0
     if spec.positions:
         unit = preprocessing.normalization.scale[spec.positions[0]]
         unit = float(unit * preprocessing.position_scale)
@@ -278,7 +263,7 @@ def _grid(model, params, dataset, at: np.ndarray) -> _Grid:
         lambda leaf: jnp.asarray(leaf, jnp.float32),
         RelativeState(displacement, velocity, others),
     )
-    return _Grid(relative, at, scale)
+    return relative, scale
 
 
 def _last_layer(edge: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
@@ -297,23 +282,18 @@ def _last_layer(edge: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
     return jnp.concatenate([kernel.reshape(-1), bias.reshape(-1)]), restore
 
 
-def _rates(model, params, grid: _Grid, module: int) -> tuple[np.ndarray, np.ndarray]:
+def _rates(model, params, relative, relation) -> tuple[np.ndarray, np.ndarray]:
     """Rates `[C]` of one edge module, and their slopes `[C, P]` in its last layer."""
     laws = model.bank.laws
     units = units_of(laws.law, params.preprocessing, laws.span)
-    first = int(model.bank.config.null_relation)
-    edge = jax.tree.map(lambda leaf: leaf[first + module], params.modules.edge)
-    flat, restore = _last_layer(edge)
+    flat, restore = _last_layer(networks.copy_of(params.modules.edge, relation))
 
     def rates(flat):
-        rate, others, _ = laws.pair_rates(units, restore(flat), grid.relative)
+        rate, others, _ = laws.pair_rates(units, restore(flat), relative)
         return rate[:, 0] if laws.law.is_spatial else others[:, -1]
 
     values, slopes = jax.jit(lambda f: (rates(f), jax.jacfwd(rates)(f)))(flat)
-    scale = grid.scale
-    return np.asarray(values, np.float64) * scale, np.asarray(
-        slopes, np.float64
-    ) * scale
+    return np.asarray(values, np.float64), np.asarray(slopes, np.float64)
 
 
 def _covariances(model, params, dataset, structures) -> list[np.ndarray]:
@@ -344,7 +324,7 @@ def _statistics(model, params, states, batches, structures):
     edge = params.modules.edge
     first = int(model.bank.config.null_relation)
     parts = [
-        _last_layer(jax.tree.map(lambda leaf, k=k: leaf[k], edge))
+        _last_layer(networks.copy_of(edge, k))
         for k in range(first, model.num_relations)
     ]
     flats = jnp.stack([flat for flat, _ in parts])

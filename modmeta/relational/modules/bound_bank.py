@@ -280,6 +280,25 @@ class BoundBank:
             errors = errors * jnp.sqrt((_FREEDOM + 1.0) / (_FREEDOM + squared))
         return share * errors
 
+    def heard(
+        self, structure: Structure, slot_mask: jax.Array
+    ) -> tuple[Any, jax.Array, jax.Array]:
+        """Edge modules that send messages, and where they sit.
+
+        Args:
+          structure: Module of every slot `[N, D]`.
+          slot_mask: `[N, D]` true at real slots.
+
+        Returns:
+          Their parameters, the null module left out, the index among them `[N, D]`,
+          and whether a slot hears any `[N, D]`.
+        """
+        edge, modules = self.params.edge, structure.edge_modules
+        if not self.bank.config.null_relation:
+            return edge, modules, slot_mask
+        edge = jax.tree.map(lambda leaf: leaf[1:], edge)
+        return edge, jnp.maximum(modules - 1, 0), slot_mask & (modules > 0)
+
     def outputs(
         self,
         structure: Structure,
@@ -300,12 +319,7 @@ class BoundBank:
         Returns:
           `[N, W, outputs]`.
         """
-        modules, is_heard = structure.edge_modules, slot_mask
-        edge = self.params.edge
-        if self.bank.config.null_relation:
-            edge = jax.tree.map(lambda leaf: leaf[1:], edge)
-            is_heard = is_heard & (modules > 0)
-            modules = jnp.maximum(modules - 1, 0)
+        edge, modules, is_heard = self.heard(structure, slot_mask)
 
         def by_slot(leaf):
             """Leaves of nodes `[N, ...]` as those of the receivers of all slots."""

@@ -84,12 +84,7 @@ class Integrator:
         laws = modules.bank.laws
         preprocessing = modules.preprocessing
         units = units_of(laws.law, preprocessing, laws.span)
-        chosen, is_heard = self.structure.edge_modules, self.slot_mask
-        edge = modules.params.edge
-        if modules.bank.config.null_relation:
-            edge = jax.tree.map(lambda leaf: leaf[1:], edge)
-            is_heard = is_heard & (chosen > 0)
-            chosen = jnp.maximum(chosen - 1, 0)
+        edge, chosen, is_heard = modules.heard(self.structure, self.slot_mask)
         relative = relative_state(
             laws.law, preprocessing, states[self.slot_senders], states[:, None]
         )
@@ -189,7 +184,7 @@ class Integrator:
         fourth = self._change(self._move(states, length * third))
         total = first + 2.0 * second + 2.0 * third + fourth
         states = self._move(states, length / 6.0 * total)
-        if self.domain.kind == "open" or not states.shape[-1]:
+        if self.domain.kind == "open":
             return states
         position, drift = self._split(states)
         return self._join(states, *self._reflect(position, drift))
