@@ -31,6 +31,15 @@ class RelationalModel:
     candidates: CandidateConfig = CandidateConfig()
     memory: MemoryConfig = MemoryConfig()
 
+    def __post_init__(self) -> None:
+        """Checks that the energy is one of what the modules say."""
+        if self.energy.form == "rollout" and self.bank.has_laws:
+            raise ValueError(
+                f"form: found 'rollout' with path {self.bank.config.path!r}, expected "
+                "'one_step', or path 'start': a message of a law needs both ends of "
+                "its interval"
+            )
+
     @property
     def bank(self) -> ModuleBank:
         """The bank of the network."""

@@ -24,7 +24,7 @@ from modmeta.relational.modules.preprocessing import (
     Preprocessing,
     fit_preprocessing,
 )
-from tests.fixtures import Batch, small_model, small_params
+from tests.fixtures import Batch, search_options, small_model, small_params
 
 BODIES = FeatureLayout(
     FeatureSpec(("x", "vx", "y", "vy", "mass"), (0, 2), (1, 3)), (0, 1, 2, 3), False
@@ -483,3 +483,9 @@ def test_options_that_make_no_law_are_refused(options, message):
     options = {"layout": BODIES, **options}
     with pytest.raises(ValueError, match=message):
         small_model(compress=False, **options)
+
+
+def test_laws_are_not_searched_by_roll_outs():
+    search = search_options(form="rollout")
+    with pytest.raises(ValueError, match="form: found 'rollout' with path 'interp"):
+        small_model(layout=BODIES, compress=False, path="interpolated", search=search)
