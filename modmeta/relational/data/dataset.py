@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from modmeta.relational.data import validation
+from modmeta.relational.data import gaps, validation
 from modmeta.relational.data.validation import DataError as DataError
 from modmeta.relational.data.validation import FeatureSpec as FeatureSpec
 
@@ -29,9 +29,11 @@ class TrajectoryDataset:
     below, and writes the padding values (zero states, -1 edges).
 
     Attributes:
-      states: `[tasks, time, nodes, features]`, float32.
+      states: `[tasks, time, nodes, features]`, float32, finite: `gaps.fill` says what
+        stands where nothing was observed.
       features: What the feature columns are.
       frame_interval: Time between two frames, in the time units of the velocities.
+        None in the constructor means the median step of `times`, or 1 without times.
       node_mask: `[tasks, nodes]`, bool, true at real nodes, which come first in
         every task. None in the constructor means that all nodes are real.
       edges: `[tasks, nodes, nodes]`, int32, or None without labels. Row = receiver,
@@ -40,24 +42,38 @@ class TrajectoryDataset:
       num_relations: Number of relation types K; labels are 0 to K - 1. None in the
         constructor means one more than the largest label; it stays None without
         labels.
+      frame_mask: `[tasks, time, nodes]`, bool, true where a node was observed, false at
+        padded nodes; None if every real node was observed at every frame. In the
+        constructor, NaN and entries of a masked array count as not observed besides.
+      times: `[tasks, time]`, float64, strictly increasing, in the time units of the
+        velocities; None if frames are `frame_interval` apart. The constructor takes
+        `[time]` for all tasks alike.
+      breaks: `[tasks, time]`, bool, true at a frame that does not follow from the one
+        before it: recordings of one system laid end to end. None without any.
+      notes: What was done to the data, one sentence each.
 
     Raises:
-      DataError: If the arrays have a wrong rank, dtype or disagree in size, hold NaN
-        or infinity at a real node, have fewer than 3 frames, hold labels out of range,
-        or sines and cosines that are not of angles. The message names the array, the
-        index of the first offence, what was found and what was expected.
+      DataError: If the arrays have a wrong rank, dtype or disagree in size, hold
+        infinity at an observed node, have fewer than 3 frames, times that do not
+        increase, labels out of range, or sines and cosines that are not of angles. The
+        message names the array, the index of the first offence, what was found and
+        what was expected.
     """
 
     states: np.ndarray
     features: FeatureSpec
-    frame_interval: float
+    frame_interval: float | None = None
     node_mask: np.ndarray | None = None
     edges: np.ndarray | None = None
     num_relations: int | None = None
+    frame_mask: np.ndarray | None = None
+    times: np.ndarray | None = None
+    breaks: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the arrays and brings them into the documented form."""
-        states = np.asarray(self.states)
+        states, missing = gaps.read_entries(self.states)
         validation.check_states(states)
         num_tasks, _, num_nodes, num_features = states.shape
         if num_features != self.features.num_features:
@@ -66,18 +82,36 @@ class TrajectoryDataset:
                 f"{states.shape}), expected {self.features.num_features} for the "
                 f"names {self.features.names}"
             )
-        interval = float(self.frame_interval)
+        times = validation.read_times(self.times, states.shape[:2])
+        interval = self.frame_interval
+        if interval is None:
+            has_steps = times is not None and times.size
+            interval = np.median(np.diff(times, axis=1)) if has_steps else 1.0
+        interval = float(interval)
         if not (np.isfinite(interval) and interval > 0.0):
             raise DataError(
                 f"frame_interval: found {interval}, expected a positive number"
             )
+        breaks = validation.read_breaks(self.breaks, states.shape[:2])
         node_mask = self.node_mask
         if node_mask is None:
             node_mask = np.ones((num_tasks, num_nodes), dtype=bool)
         node_mask = np.asarray(node_mask)
         validation.check_node_mask(node_mask, num_tasks, num_nodes)
+        frame_mask = validation.read_frame_mask(
+            self.frame_mask, missing, node_mask, states.shape[:3]
+        )
         if not node_mask.all():
             states = np.where(node_mask[:, None, :, None], states, 0)
+        if frame_mask is not None:
+            is_seen = frame_mask | ~node_mask[:, None]
+            # Refused where it was observed, of no interest elsewhere.
+            validation.check_finite(np.where(is_seen[..., None], states, 0))
+            clock = times
+            if clock is None:
+                clock = interval * np.arange(states.shape[1], dtype=np.float64)
+                clock = np.broadcast_to(clock, states.shape[:2])
+            states = gaps.fill(states, is_seen, self.features, clock, breaks)
         validation.check_finite(states)
         with np.errstate(over="ignore"):
             single = states.astype(np.float32, copy=False)
@@ -103,6 +137,10 @@ class TrajectoryDataset:
             "node_mask": node_mask,
             "edges": edges,
             "num_relations": num_relations,
+            "frame_mask": frame_mask,
+            "times": times,
+            "breaks": breaks,
+            "notes": tuple(self.notes),
         }
         for name, value in normal_form.items():
             object.__setattr__(self, name, value)
@@ -132,6 +170,54 @@ class TrajectoryDataset:
         """Whether some task has fewer nodes than the node axis."""
         return not bool(self.node_mask.all())
 
+    @property
+    def is_observed(self) -> np.ndarray:
+        """Whether a real node was observed, `[tasks, time, nodes]`, bool."""
+        if self.frame_mask is not None:
+            return self.frame_mask
+        shape = self.states.shape[:3]
+        return np.broadcast_to(self.node_mask[:, None], shape)
+
+    @property
+    def is_present(self) -> np.ndarray:
+        """Whether a node is there, `[tasks, time, nodes]`, see `gaps.presence`."""
+        if self.frame_mask is None:
+            return self.is_observed
+        return gaps.presence(self.frame_mask, self.breaks)
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether all frames are `frame_interval` apart, up to rounding."""
+        if self.times is None:
+            return True
+        steps = np.diff(self.times, axis=1) / self.frame_interval
+        if self.breaks is not None:
+            steps = steps[~self.breaks[:, 1:]]
+        return bool(np.all(np.abs(steps - 1.0) < 1e-4))
+
+    @property
+    def clock(self) -> np.ndarray:
+        """Times of the frames in frame intervals since the first, `[tasks, time]`."""
+        if self.times is None or self.is_regular:
+            count = np.arange(self.num_frames, dtype=np.float64)
+            return np.broadcast_to(count, self.states.shape[:2])
+        return (self.times - self.times[:, :1]) / self.frame_interval
+
+    def counted(self, span: int = 1) -> np.ndarray:
+        """Which changes over `span` intervals were observed.
+
+        Both ends of such a window were, and no break lies in between.
+
+        Returns:
+          `[tasks, time - span, nodes]`, bool.
+        """
+        seen = self.is_observed
+        counted = seen[:, :-span] & seen[:, span:]
+        if self.breaks is not None:
+            number = np.cumsum(self.breaks, axis=1)
+            counted &= (number[:, :-span] == number[:, span:])[..., None]
+        return counted
+
     def __len__(self) -> int:
         """Returns the number of tasks."""
         return self.num_tasks
@@ -142,11 +228,14 @@ class TrajectoryDataset:
             indices = np.asarray(indices)
             if indices.size == 0:
                 indices = indices.astype(np.int64)
+        names = ("states", "node_mask", "edges", "frame_mask", "times", "breaks")
+        arrays = {name: getattr(self, name) for name in names}
         return dataclasses.replace(
             self,
-            states=self.states[indices],
-            node_mask=self.node_mask[indices],
-            edges=None if self.edges is None else self.edges[indices],
+            **{
+                name: None if array is None else array[indices]
+                for name, array in arrays.items()
+            },
         )
 
     def frames(self, start: int, stop: int) -> TrajectoryDataset:
@@ -160,7 +249,15 @@ class TrajectoryDataset:
                 f"frames: found the range {start} to {stop}, expected 0 <= start < "
                 f"stop <= {self.num_frames}"
             )
-        return dataclasses.replace(self, states=self.states[:, start:stop])
+        names = ("states", "frame_mask", "times", "breaks")
+        arrays = {name: getattr(self, name) for name in names}
+        return dataclasses.replace(
+            self,
+            **{
+                name: None if array is None else array[:, start:stop]
+                for name, array in arrays.items()
+            },
+        )
 
     def without_labels(self) -> TrajectoryDataset:
         """Drops the edges; `num_relations` stays, as an assumption of the model."""
@@ -195,18 +292,32 @@ class TrajectoryDataset:
 
 
 def validate(dataset: TrajectoryDataset) -> TrajectoryDataset:
-    """Checks a whole data set, including that every feature varies.
+    """Checks a whole data set, and notes what is particular about it.
 
-    The constructor makes all other checks. This one is apart because a few tasks of
-    a sound data set may well hold a feature that does not vary among them.
+    The constructor makes all other checks. These are apart because a few tasks or
+    frames of a sound data set may well hold a feature that does not vary among them, or
+    miss a node.
 
     Returns:
-      The data set itself.
+      The data set, with notes on what is missing and what is constant.
 
     Raises:
-      DataError: See `TrajectoryDataset`; also if a feature has the same value at
-        every real node, frame and task.
+      DataError: See `TrajectoryDataset`; also if a node was observed at fewer than 3
+        frames, or if nothing varies at all.
     """
     dataset = dataclasses.replace(dataset)
-    validation.check_varying(dataset.states, dataset.node_mask, dataset.features.names)
-    return dataset
+    validation.check_observed(dataset.is_observed, dataset.node_mask)
+    notes = list(dataset.notes)
+    if dataset.frame_mask is not None:
+        total = int(dataset.node_mask.sum()) * dataset.num_frames
+        missing = total - int(dataset.frame_mask.sum())
+        verb = "entry is" if missing == 1 else "entries are"
+        notes.append(
+            f"{missing:,} of {total:,} {verb} missing (one node at one frame): "
+            "they do not count."
+        )
+    notes += validation.constant_columns(
+        dataset.states, dataset.is_observed, dataset.features
+    )
+    # Validated twice, a sentence stands once.
+    return dataclasses.replace(dataset, notes=tuple(dict.fromkeys(notes)))

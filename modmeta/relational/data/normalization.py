@@ -68,7 +68,8 @@ def fit_normalization(dataset: TrajectoryDataset) -> Normalization:
 
     All position columns share one minimum and maximum (over both axes, all nodes,
     all frames), all velocity columns share another pair, sines and cosines stay as
-    they are, and every other column has its own. Padded nodes are left out. This is
+    they are, and every other column has its own. Padded nodes and what was not observed
+    are left out. What has one value everywhere becomes zero, in its own unit. This is
     the scaling under which prediction errors are reported for the springs and charged
     data of Kipf et al., "Neural Relational Inference for Interacting Systems", ICML
     2018; use the constants of the training data for validation and test data too.
@@ -80,13 +81,12 @@ def fit_normalization(dataset: TrajectoryDataset) -> Normalization:
       The map, as NumPy arrays `[features]`.
 
     Raises:
-      DataError: If the data set is empty or a group of columns is constant.
+      DataError: If the data set holds no task.
     """
     if not dataset.num_tasks:
         raise validation.DataError("states: found no task, expected at least one")
-    present = dataset.node_mask[:, None, :, None]
-    # The infinite initial value stands for padded nodes only: every task has a node.
-    reduce_axes = {"axis": (0, 1, 2), "where": present}
+    # The infinite initial value stands for what was not observed.
+    reduce_axes = {"axis": (0, 1, 2), "where": dataset.is_observed[..., None]}
     low = np.min(dataset.states, initial=np.inf, **reduce_axes).astype(np.float64)
     high = np.max(dataset.states, initial=-np.inf, **reduce_axes).astype(np.float64)
     for group in (dataset.features.positions, dataset.features.velocities):
@@ -97,12 +97,7 @@ def fit_normalization(dataset: TrajectoryDataset) -> Normalization:
     circle = [*dataset.features.sines, *dataset.features.cosines]
     low[circle], high[circle] = -1.0, 1.0
     scale = ((high - low) / 2).astype(np.float32)
-    if not (scale > 0).all():
-        (column,) = validation.first_index(~(scale > 0))
-        raise validation.DataError(
-            f"states: found the one value {low[column]} in all of feature {column} "
-            f"({dataset.features.names[column]!r}), expected a feature that varies"
-        )
+    scale = np.where(scale > 0, scale, np.float32(1.0))
     return Normalization(offset=((high + low) / 2).astype(np.float32), scale=scale)
 
 
@@ -131,7 +126,12 @@ def normalize_dataset(
     normalization: Normalization, dataset: TrajectoryDataset
 ) -> TrajectoryDataset:
     """Returns the data set in normalised units, with padded nodes zero again."""
-    return dataclasses.replace(dataset, states=normalize(normalization, dataset.states))
+    states = normalize(normalization, dataset.states)
+    states = np.where(dataset.node_mask[:, None, :, None], states, 0)
+    gapless = dataclasses.replace(dataset, states=states, frame_mask=None)
+    # What was filled in raw units stays: velocities have a unit of their own now.
+    object.__setattr__(gapless, "frame_mask", dataset.frame_mask)
+    return gapless
 
 
 def _aligned(normalization: Normalization, states: Any) -> tuple[Any, Any]:

@@ -205,21 +205,130 @@ def check_edges(
         _refuse_labels(edges, pairs & (edges >= num_relations), wanted)
 
 
-def check_varying(
-    states: np.ndarray, node_mask: np.ndarray, names: tuple[str, ...]
-) -> None:
-    """Raises a DataError if a feature has one value over the whole data set."""
-    if not states.shape[0]:
-        return
-    # The first node of the first task is always real.
-    present = node_mask[:, None, :, None]
-    constant = ~np.any((states != states[0, 0, 0]) & present, axis=(0, 1, 2))
-    if constant.any():
-        (column,) = first_index(constant)
+def constant_columns(
+    states: np.ndarray, is_observed: np.ndarray, features: FeatureSpec
+) -> list[str]:
+    """One sentence per feature that has one value over the whole data set.
+
+    Args:
+      states: `[tasks, time, nodes, features]`.
+      is_observed: `[tasks, time, nodes]`.
+      features: What the columns are.
+
+    Raises:
+      DataError: If that is so of all features.
+    """
+    if not states.shape[0] or not is_observed.any():
+        return []
+    first = states[first_index(is_observed)]
+    varies = np.any((states != first) & is_observed[..., None], axis=(0, 1, 2))
+    names = features.names
+    if not varies.any():
         raise DataError(
-            f"states: found the one value {states[0, 0, 0, column]} in all of feature "
-            f"{column} ({names[column]!r}), expected a feature that varies"
+            f"states: found the one value {first[0]} in all of feature 0 "
+            f"({names[0]!r}), and no feature that varies, expected at least one"
         )
+    notes = []
+    for column in np.flatnonzero(~varies):
+        role = next((r for r in ROLES if column in getattr(features, r)), "attributes")
+        notes.append(
+            f"Feature {column} ({names[column]!r}) is {first[column]:g} everywhere: it "
+            f"is kept among the {role} and not predicted."
+        )
+    return notes
+
+
+def check_observed(is_observed: np.ndarray, node_mask: np.ndarray) -> None:
+    """Raises a DataError at the first real node that hardly any frame saw."""
+    counts = is_observed.sum(axis=1)
+    few = (counts < MINIMUM_FRAMES) & node_mask
+    if few.any():
+        task, node = first_index(few)
+        raise DataError(
+            f"frame_mask: found node {node} of task {task} observed at "
+            f"{counts[task, node]} frames, expected at least {MINIMUM_FRAMES}"
+        )
+
+
+def read_frame_mask(
+    frame_mask: object,
+    missing: np.ndarray | None,
+    node_mask: np.ndarray,
+    shape: tuple[int, ...],
+) -> np.ndarray | None:
+    """Joins what is said to be observed and what is found missing.
+
+    Args:
+      frame_mask: `[tasks, time, nodes]`, bool, or None.
+      missing: The same shape, or None.
+      node_mask: `[tasks, nodes]`.
+      shape: That of the first three axes of the states.
+
+    Returns:
+      `[tasks, time, nodes]`, false at padded nodes; None where all is observed.
+    """
+    is_real = np.broadcast_to(node_mask[:, None], shape)
+    is_observed = is_real
+    if frame_mask is not None:
+        mask = np.asarray(frame_mask)
+        if mask.dtype != np.bool_:
+            raise DataError(f"frame_mask: found dtype {mask.dtype}, expected bool")
+        if mask.shape != tuple(shape):
+            raise DataError(
+                f"frame_mask: found shape {mask.shape}, expected {tuple(shape)} for "
+                "[tasks, time, nodes], to agree with states"
+            )
+        is_observed = is_observed & mask
+    if missing is not None:
+        is_observed = is_observed & ~missing
+    return None if np.array_equal(is_observed, is_real) else is_observed
+
+
+def read_times(times: object, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Times of frames as float64 `[tasks, time]`, from that or `[time]`.
+
+    Raises:
+      DataError: Unless they are finite and strictly increasing.
+    """
+    if times is None:
+        return None
+    array = np.asarray(times)
+    check_numeric("times", array)
+    if array.shape not in (tuple(shape), tuple(shape[1:])):
+        raise DataError(
+            f"times: found shape {array.shape}, expected {tuple(shape)} for [tasks, "
+            f"time] or {tuple(shape[1:])} for [time], to agree with states"
+        )
+    array = np.array(np.broadcast_to(array, shape), np.float64)
+    check_finite(array, "times")
+    late = ~(np.diff(array, axis=1) > 0)
+    if late.any():
+        task, frame = first_index(late)
+        raise DataError(
+            f"times: found {array[task, frame + 1]} after {array[task, frame]} at "
+            f"index {[task, frame + 1]}, expected times that increase"
+        )
+    return array
+
+
+def read_breaks(breaks: object, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Breaks as bool `[tasks, time]`, from that or `[time]`; None without any.
+
+    The first frame follows from none: it is never marked.
+    """
+    if breaks is None:
+        return None
+    array = np.asarray(breaks)
+    if array.dtype != np.bool_:
+        raise DataError(f"breaks: found dtype {array.dtype}, expected bool")
+    if array.shape not in (tuple(shape), tuple(shape[1:])):
+        raise DataError(
+            f"breaks: found shape {array.shape}, expected {tuple(shape)} for [tasks, "
+            f"time] or {tuple(shape[1:])} for [time], to agree with states"
+        )
+    array = np.array(np.broadcast_to(array, shape))
+    array[:, :1] = False
+    return array if array.any() else None
 
 
 def check_angles(

@@ -35,12 +35,18 @@ class MessageCache(NamedTuple):
       embedded: `[N, M, T, H]` embedded own states.
       targets: `[N, T, Y]` encoded targets.
       node_mask: `[N]` true at real nodes.
+      weights: `[N, T]` what a change counts; None where all count 1.
     """
 
     messages: jax.Array
     embedded: jax.Array
     targets: jax.Array
     node_mask: jax.Array
+    weights: jax.Array | None = None
+
+    def observed(self, receivers: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Targets `[..., T, Y]` and weights `[..., T]` of receivers `[...]`."""
+        return jax.tree.map(lambda leaf: leaf[receivers], (self.targets, self.weights))
 
 
 def build_cache(
@@ -74,6 +80,7 @@ def build_cache(
         embedded=modules.collect(embedded, own.windows),
         targets=own.targets,
         node_mask=supergraph.node_mask[rows],
+        weights=own.weights,
     )
 
 
@@ -99,7 +106,8 @@ class CachedEnergies:
         hidden = jnp.sum(flat[rows], axis=1) + cache.embedded[receivers]
         outputs = self.modules.update(jnp.moveaxis(hidden, 1, 0))
         outputs = select_module(outputs, structure.node_modules[receivers])
-        energies = self.modules.frame_energies(outputs, cache.targets[receivers])
+        targets, weights = cache.observed(receivers)
+        energies = self.modules.frame_energies(outputs, targets, weights=weights)
         return jnp.where(cache.node_mask[receivers], jnp.sum(energies, axis=-1), 0.0)
 
     def relaxed(self, edge_weights: jax.Array, node_modules: jax.Array) -> jax.Array:
@@ -108,7 +116,9 @@ class CachedEnergies:
         hidden = jnp.einsum("ndk,ndkmth->mnth", edge_weights, cache.messages)
         hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)
         outputs = select_module(self.modules.update(hidden), node_modules)
-        energies = self.modules.frame_energies(outputs, cache.targets)
+        energies = self.modules.frame_energies(
+            outputs, cache.targets, weights=cache.weights
+        )
         return jnp.where(cache.node_mask, jnp.sum(energies, axis=-1), 0.0)
 
     def residuals(
@@ -118,7 +128,7 @@ class CachedEnergies:
         cache = self.cache
         hidden = jnp.einsum("dk,dkmth->mth", edge_weights, cache.messages[receiver])
         outputs = self.modules.update(hidden + cache.embedded[receiver])[node_module]
-        residuals = self.modules.residuals(outputs, cache.targets[receiver])
+        residuals = self.modules.residuals(outputs, *cache.observed(receiver))
         return jnp.where(cache.node_mask[receiver], residuals, 0.0).reshape(-1)
 
     def of_assignments(
@@ -145,9 +155,10 @@ class CachedEnergies:
         hidden = jnp.einsum("adk,ndkmth->mnath", one_hot, cache.messages)
         hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)[:, :, None]
         outputs = select_module(self.modules.update(hidden), node_modules)
-        energies = self.modules.frame_energies(
-            outputs, cache.targets[:, None], mean_power
+        targets, weights = jax.tree.map(
+            lambda leaf: leaf[:, None], (cache.targets, cache.weights)
         )
+        energies = self.modules.frame_energies(outputs, targets, mean_power, weights)
         energies = jnp.sum(energies, axis=-1)
         return jnp.where(cache.node_mask[:, None], energies, 0.0)
 

@@ -69,8 +69,9 @@ class RecomputedEnergies:
         def one_receiver(item):
             slots, weights, module = item
             outputs = weighted_outputs(self.modules, self.observed, slots, weights)
+            own = self.observed.take(slots.nodes)
             energies = self.modules.frame_energies(
-                outputs[module], self.observed.targets[slots.nodes]
+                outputs[module], own.targets, weights=own.weights
             )
             return jnp.where(slots.node_mask, jnp.sum(energies), 0.0)
 

@@ -225,8 +225,10 @@ def _occurring(model, dataset, structures) -> list[np.ndarray]:
         gap = angle[:, :, None, :] - angle[:, :, :, None]
         values = np.angle(np.exp(1j * gap))
     values = np.moveaxis(values, 1, -1)  # [tasks, receivers, senders, time]
+    seen = np.moveaxis(dataset.is_observed[:_MAX_SYSTEMS], 1, -1)
+    seen = seen[:, :, None] & seen[:, None]
     return [
-        values[pairs & (edges == relation)].reshape(-1)
+        values[(pairs & (edges == relation))[..., None] & seen]
         for relation in range(model.num_relations)
     ]
 
@@ -237,8 +239,7 @@ def _grid(model, params, dataset, at: np.ndarray) -> tuple[RelativeState, float]
     spec = law.layout.spec
     preprocessing = jax.tree.map(np.asarray, params.preprocessing)
     normalized = normalize(preprocessing.normalization, dataset.states)
-    real = np.broadcast_to(dataset.node_mask[:, None], normalized.shape[:3])
-    means = normalized[real].mean(axis=0)
+    means = normalized[dataset.is_observed].mean(axis=0)
     others = []
     if spec.angles:
         angles = at if not spec.positions else np.zeros_like(at)
@@ -340,7 +341,8 @@ def _statistics(model, params, states, batches, structures):
             model.bank, params.modules._replace(edge=changed), params.preprocessing
         )
         graph = batch.supergraph
-        observed = observe(bound, graph, gather_states(states, batch.tasks, graph))
+        frames = gather_states(states, batch.tasks, graph)
+        observed = observe(bound, graph, frames)
         structure = gather_structure(structures, batch.tasks, graph)
         outputs = bound.outputs(
             structure,
@@ -349,7 +351,7 @@ def _statistics(model, params, states, batches, structures):
             graph.slot_mask,
             observed.windows,
         )
-        found = bound.residuals(outputs, observed.targets)
+        found = bound.residuals(outputs, observed.targets, observed.weights)
         return jnp.where(graph.node_mask[:, None, None], found, 0.0).reshape(-1)
 
     def one(total, batch):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from modmeta import search
-from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.integration import Domain, Integrator
 from modmeta.relational.modules.network import ModelParams
@@ -29,38 +30,94 @@ _TOLERANCE = 1e-4
 _FIRST_SUBSTEPS, _MAX_SUBSTEPS = 8, 128
 
 
+class StartFrames(NamedTuple):
+    """What predictions start from.
+
+    Attributes:
+      states: `[tasks, nodes, F]` normalised.
+      is_present: `[tasks, nodes]` true at nodes that are there; None if all are.
+      durations: `[tasks, nodes, steps]` between predicted frames, in frame intervals;
+        None for one each.
+    """
+
+    states: jax.Array
+    is_present: jax.Array | None
+    durations: jax.Array | None
+
+
+def last_frames(dataset: TrajectoryDataset) -> np.ndarray:
+    """The last frame of every task that saw any node, `[tasks]`."""
+    seen = dataset.is_observed.any(axis=2)
+    return dataset.num_frames - 1 - np.argmax(seen[:, ::-1], axis=1)
+
+
+def _start(
+    dataset: TrajectoryDataset,
+    params: ModelParams,
+    times: np.ndarray | None,
+) -> StartFrames:
+    """The last frame that saw any node, and how long it is to those at `times`."""
+    frames = device_states(dataset, params.preprocessing.normalization)
+    if dataset.frame_mask is None and times is None:
+        return StartFrames(frames.states[:, :, -1], None, None)
+    last = last_frames(dataset)
+    tasks = np.arange(dataset.num_tasks)
+    is_present = durations = None
+    if frames.is_present is not None:
+        is_present = frames.is_present[tasks, :, last]
+    if times is not None:
+        clock = dataset.times
+        if clock is None:
+            clock = dataset.frame_interval * dataset.clock
+        whole = np.concatenate([clock[tasks, last][:, None], times], axis=1)
+        steps = np.diff(whole, axis=1) / dataset.frame_interval
+        if not (steps > 0).all():
+            raise DataError(
+                "times: found one that is not later than the frame before it, "
+                "expected times that increase from the last observed frame on"
+            )
+        shape = (dataset.num_tasks, dataset.max_nodes, steps.shape[1])
+        durations = jnp.asarray(np.broadcast_to(steps[:, None], shape), jnp.float32)
+    return StartFrames(frames.states[tasks, :, last], is_present, durations)
+
+
 @functools.partial(
     jax.jit, static_argnames=("model", "num_steps", "num_substeps", "domain")
 )
 def _predict(
     model: RelationalModel,
     params: ModelParams,
-    states: jax.Array,
+    start_frames: StartFrames,
     batches: TaskBatch,
     structures: TaskStructures,
     num_steps: int,
     num_substeps: int,
     domain: Domain,
 ) -> jax.Array:
-    """Rolls out from `[tasks, nodes, F]` to `[tasks, nodes, num_steps, F]`."""
+    """Rolls out to `[tasks, nodes, num_steps, F]`."""
+    states = start_frames.states
     modules = model.network.modules(params)
 
     def one_batch(batch):
         graph = batch.supergraph
         structure: search.Structure = gather_structure(structures, batch.tasks, graph)
-        start = gather_states(states, batch.tasks, graph)
-        slots = (graph.slot_senders, graph.slot_mask)
+        begin = gather_states(start_frames, batch.tasks, graph)
+        slot_mask = graph.slot_mask
+        if begin.is_present is not None:
+            slot_mask = slot_mask & begin.is_present[graph.slot_senders]
+        slots = (graph.slot_senders, slot_mask)
 
-        def body(current, _):
+        def body(current, duration):
             if model.bank.has_laws:
                 following = Integrator(
                     modules, structure, *slots, num_substeps, domain
-                ).advance(current)
+                ).advance(current, duration)
             else:
                 following = modules.step(structure, current[:, None], *slots)[:, 0]
             return following, following
 
-        _, rollout = jax.lax.scan(body, start, None, length=num_steps)
+        durations = jax.tree.map(jnp.transpose, begin.durations)
+        _, rollout = jax.lax.scan(body, begin.states, durations, length=num_steps)
         values = jnp.moveaxis(rollout, 0, 1)[graph.system_nodes]
         return values * graph.system_mask[..., None, None]
 
@@ -81,8 +138,12 @@ def predict(
     num_substeps: int = 0,
     domain: Domain | None = None,
     batch_size: int = 100,
+    times: np.ndarray | None = None,
 ) -> np.ndarray:
     """Predicts the frames that follow the last frame of every system.
+
+    That is the last frame that saw any of its nodes; where it missed some, they are
+    taken to be where they were filled in, and nodes that have left say nothing.
 
     Args:
       model: The model.
@@ -95,13 +156,21 @@ def predict(
         normalised units at 99 of 100 values.
       domain: Where bodies can be; None for everywhere.
       batch_size: Systems at once.
+      times: `[tasks, num_steps]` of the predicted frames, in the unit of the
+        velocities, where there are laws; None for one frame interval each.
 
     Returns:
       `[tasks, num_steps, nodes, F]` in normalised units, zeros at padded nodes.
 
     Raises:
-      ValueError: If walls are declared where there are no laws or no velocities.
+      DataError: If times do not increase from the last frame on.
+      ValueError: If walls are declared where there are no laws or no velocities, or
+        times where there are no laws.
     """
+    if times is not None and not model.bank.has_laws:
+        raise ValueError(
+            f"times: found some with path {model.bank.config.path!r}, expected laws"
+        )
     domain = domain or Domain()
     bank = model.bank
     if domain.kind != "open":
@@ -115,14 +184,14 @@ def predict(
             raise ValueError(
                 f"domain: found {len(domain.lower)} coordinates, expected {axes}"
             )
-    states = device_states(dataset, params.preprocessing.normalization)
+    start_frames = _start(dataset, params, times)
     batches = all_batches(dataset.num_nodes, batch_size)
 
     def run(num_substeps):
         found = _predict(
             model,
             params,
-            states[:, :, -1],
+            start_frames,
             batches,
             structures,
             num_steps,
@@ -180,22 +249,32 @@ def prediction_errors(
     node_mask: np.ndarray,
     columns: Sequence[int],
 ) -> np.ndarray:
-    """Mean squared error of every predicted frame.
+    """Mean squared error of every predicted frame; NaN where nothing was observed.
 
     Args:
       prediction: `[tasks, steps, nodes, F]` normalised.
       truth: Same shape.
-      node_mask: `[tasks, nodes]`.
+      node_mask: `[tasks, nodes]`, or `[tasks, steps, nodes]` true at what was observed.
       columns: Features that count.
 
     Returns:
       `[steps]`, averaged over systems, real nodes and the given features.
     """
     squared = np.square(prediction - truth)[..., list(columns)].mean(axis=-1)
-    weights = np.broadcast_to(node_mask[:, None], squared.shape)
-    return np.average(squared, axis=(0, 2), weights=weights)
+    if node_mask.ndim == 2:
+        node_mask = node_mask[:, None]
+    weights = np.broadcast_to(node_mask, squared.shape)
+    if node_mask.any(axis=(0, 2)).all():
+        return np.average(squared, axis=(0, 2), weights=weights)
+    count = weights.sum(axis=(0, 2))
+    total = np.sum(squared, axis=(0, 2), where=weights)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def errors_at(errors: np.ndarray, steps: Sequence[int]) -> dict[str, float]:
     """Picks the errors at some steps, counted from 1, as far as they exist."""
-    return {str(step): float(errors[step - 1]) for step in steps if step <= len(errors)}
+    return {
+        str(step): float(errors[step - 1])
+        for step in steps
+        if step <= len(errors) and np.isfinite(errors[step - 1])
+    }

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
+from modmeta.relational.data.frames import Frames, as_frames
 from modmeta.relational.inference import chains, memory
 from modmeta.relational.inference.config import InferenceConfig as InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
@@ -33,7 +34,7 @@ def infer(
     rng_key: jax.Array,
     model: RelationalModel,
     params: ModelParams,
-    states: jax.Array,
+    states: Frames | jax.Array,
     batches: TaskBatch,
     start: TaskStructures | None,
     config: InferenceConfig,
@@ -50,7 +51,8 @@ def infer(
       rng_key: Consumed.
       model: The model.
       params: Its arrays, frozen.
-      states: `[tasks, nodes, time, F]` normalised observed frames.
+      states: `[tasks, nodes, time, F]` normalised frames, or `Frames` with leaves
+        `[tasks, nodes, time, ...]`.
       batches: Every task once, see `batching.all_batches`.
       start: Where the chains start; None draws structures uniformly (cold start).
       config: Options.
@@ -68,7 +70,7 @@ def infer(
     memory.check(
         model,
         memory.budget_of(batches.supergraph),
-        states.shape[2],
+        as_frames(states).states.shape[2],
         config,
         num_chains=-(-config.num_chains // num_groups),
     )
@@ -85,13 +87,13 @@ def _infer(
     rng_key: jax.Array,
     model: RelationalModel,
     params: ModelParams,
-    states: jax.Array,
+    states: Frames | jax.Array,
     batches: TaskBatch,
     start: TaskStructures | None,
     config: InferenceConfig,
     mesh: Mesh | None,
 ) -> Relations:
-    num_tasks, max_nodes = states.shape[:2]
+    num_tasks, max_nodes = as_frames(states).states.shape[:2]
     num_relations = model.num_relations
     num_batches = batches.tasks.shape[0]
 
@@ -180,7 +182,7 @@ def _infer_batch(
     rng_key: jax.Array,
     model: RelationalModel,
     params: ModelParams,
-    states: jax.Array,
+    states: Frames | jax.Array,
     batch: TaskBatch,
     start: TaskStructures | None,
     config: InferenceConfig,
@@ -274,9 +276,11 @@ def infer_dataset(
       relation -1 and probabilities 0.
 
     Raises:
+      DataError: If the model cannot read such trajectories.
       MemoryError: If the search would not fit into memory.
       ValueError: If processes do not agree on the arguments.
     """
+    model.check_data(dataset)
     programs.make_room()
     edges = model.candidate_edges(dataset)
     states = device_states(dataset, params.preprocessing.normalization)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from modmeta.graphs.edges import EdgeLists
-from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.neighbors import CandidateConfig, candidate_edges
 from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.inference.config import MemoryConfig, MoveConfig
@@ -38,6 +38,21 @@ class RelationalModel:
                 f"form: found 'rollout' with path {self.bank.config.path!r}, expected "
                 "'one_step', or path 'start': a message of a law needs both ends of "
                 "its interval"
+            )
+
+    def check_data(self, dataset: TrajectoryDataset) -> None:
+        """Raises a DataError for trajectories of a kind that the model cannot read."""
+        path = self.bank.config.path
+        if not (self.bank.has_laws or dataset.is_regular):
+            raise DataError(
+                f"times: found irregular ones with path {path!r}, expected laws, which "
+                "name positions or angles, or frames at equal intervals"
+            )
+        has_gaps = dataset.frame_mask is not None or dataset.breaks is not None
+        if self.energy.form == "rollout" and has_gaps:
+            raise DataError(
+                "form: found 'rollout' with missing frames or breaks, expected "
+                "'one_step': roll-outs are scored at every frame"
             )
 
     @property

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
+from modmeta.relational.data.frames import Frames
 from modmeta.relational.energies.base import ReceiverEnergies
 from modmeta.relational.energies.cached import CachedEnergies, build_cache
-from modmeta.relational.energies.composed import RolloutEnergies
+from modmeta.relational.energies.composed import RolloutEnergies, rollout_states
 from modmeta.relational.energies.priors import relaxed_symmetric_prior, symmetric_prior
 from modmeta.relational.energies.recomputed import RecomputedEnergies
 from modmeta.relational.inference.model import RelationalModel
@@ -271,7 +272,7 @@ def build_problems(
     model: RelationalModel,
     params: ModelParams,
     supergraph: SuperGraph,
-    states: jax.Array,
+    states: Frames | jax.Array,
     edge_logits: jax.Array,
     windows: jax.Array | None = None,
     receivers: jax.Array | None = None,
@@ -282,7 +283,7 @@ def build_problems(
       model: The model.
       params: Its arrays.
       supergraph: Connectivity.
-      states: `[N, T, F]` normalised observed frames.
+      states: `[N, T, F]` normalised frames, or `Frames` with leaves `[N, T, ...]`.
       edge_logits: `[N, D, K]` log-probabilities of learned proposals.
       windows: `[t]` frames at which the windows begin that count; None for all.
         Ignored by the roll-out energy, which needs all frames in order.
@@ -302,6 +303,7 @@ def build_problems(
         )
     candidates = _candidates(model, supergraph, edge_logits, receivers)
     if model.energy.form == "rollout":
+        states = rollout_states(states)
         data = system_problems(supergraph, (states, supergraph.node_mask))
         return Problems(model, params, data, candidates, supergraph)
     modules = model.network.modules(params)

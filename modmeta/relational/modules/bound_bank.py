@@ -18,7 +18,7 @@ from flax import struct
 from modmeta import networks
 from modmeta.relational.modules.bank import ModuleBank, ModuleParams
 from modmeta.relational.modules.inputs import edge_inputs
-from modmeta.relational.modules.motion import Motion, Windows, still
+from modmeta.relational.modules.motion import Motion, Windows, from_present, still
 from modmeta.relational.modules.preprocessing import (
     Preprocessing,
     compressed,
@@ -93,7 +93,8 @@ class BoundBank:
         Returns:
           `[..., K, M, I, H]`, of which sums may be taken: messages times the first
           layer of every node module, which is linear and without bias, or what they
-          add to the outputs. Zeros for edge module 0 if it is the null module.
+          add to the outputs. Zeros for edge module 0 if it is the null module, and
+          where a sender is not there.
         """
         config = self.bank.config
         if self.bank.is_additive:
@@ -108,7 +109,7 @@ class BoundBank:
         ]
         if config.null_relation:
             projected.insert(0, jnp.zeros_like(projected[0]))
-        return jnp.stack(projected, axis=-4)
+        return from_present(senders.is_present, jnp.stack(projected, axis=-4), 2)
 
     def _contribution(self, outputs: jax.Array) -> jax.Array:
         """Outputs `[..., outputs]` as terms of a sum: changes, and their variances."""
@@ -208,7 +209,11 @@ class BoundBank:
         return mean, jnp.maximum(log_scale, _MIN_LOG_SCALE)
 
     def frame_energies(
-        self, outputs: jax.Array, targets: jax.Array, mean_power: float = 0.0
+        self,
+        outputs: jax.Array,
+        targets: jax.Array,
+        mean_power: float = 0.0,
+        weights: jax.Array | None = None,
     ) -> jax.Array:
         """Energy of every predicted change.
 
@@ -222,6 +227,7 @@ class BoundBank:
             variance, that of the variance is as it is (Seitzer et al. 2022, "On the
             pitfalls of heteroscedastic uncertainty estimation", who weight both). The
             value of the energy stays.
+          weights: `[...]` what a change counts, see `Observations`; None for 1.
 
         Returns:
           `[...]`: negative log density in nats, summed over predicted features, of
@@ -229,6 +235,8 @@ class BoundBank:
         """
         mean, log_scale = self.predict(outputs)
         share = 1.0 / self.bank.config.span
+        if weights is not None:
+            share = share * weights
         if self.bank.config.likelihood == "squared_error":
             return share * jnp.sum(jnp.square(targets - mean), axis=-1)
         densities = self._densities(targets - mean, log_scale)
@@ -250,7 +258,12 @@ class BoundBank:
         constant = 0.5 * np.log(2.0 * np.pi).astype(np.float32)
         return 0.5 * squared + log_scale + constant
 
-    def residuals(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    def residuals(
+        self,
+        outputs: jax.Array,
+        targets: jax.Array,
+        weights: jax.Array | None = None,
+    ) -> jax.Array:
         """Errors in units of their scale: what `frame_energies` squares and halves.
 
         Scales are constants to derivatives. Where messages add up, the errors are
@@ -261,6 +274,7 @@ class BoundBank:
         Args:
           outputs: `[..., outputs]` of a node module.
           targets: `[..., Y]` encoded targets; the leading axes broadcast.
+          weights: `[...]` what a change counts; None for 1.
 
         Returns:
           `[..., Y]`.
@@ -272,6 +286,8 @@ class BoundBank:
             errors = outputs[..., : mean.shape[-1]] - change
             errors = errors / (1.0 + jnp.abs(change))
         share = np.float32(self.bank.config.span**-0.5)
+        if weights is not None:
+            share = share * jnp.sqrt(weights)[..., None]
         if self.bank.config.likelihood == "squared_error":
             return np.sqrt(2.0).astype(np.float32) * share * errors
         errors = errors * jnp.exp(-jax.lax.stop_gradient(log_scale))
@@ -339,6 +355,8 @@ class BoundBank:
         is_additive = self.bank.is_additive
         if is_additive:
             messages = self._contribution(messages)
+        if motion.is_present is not None:
+            messages = from_present(motion.is_present[slot_senders], messages)
         summed = jnp.sum(jnp.where(is_heard, messages, 0.0), axis=1)
         node = self.params.node
         if is_additive:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from modmeta.graphs.supergraphs import SuperGraph
+from modmeta.relational.data.frames import Frames
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.observations import (
     observe,
@@ -35,7 +36,7 @@ def num_evidence_features(num_relations: int) -> int:
 def edge_evidence(
     modules: BoundBank,
     supergraph: SuperGraph,
-    states: jax.Array,
+    states: Frames | jax.Array,
     residuals: Residuals | None = None,
 ) -> jax.Array:
     """Features of the least-squares weights of the modules on every edge.
@@ -45,7 +46,7 @@ def edge_evidence(
     Args:
       modules: The bank with its arrays.
       supergraph: Connectivity of the batch.
-      states: `[N, T, F]` normalised observed frames.
+      states: `[N, T, F]` normalised frames, or `Frames` with leaves `[N, T, ...]`.
       residuals: Where messages are kept, `ReceiverEnergies.residuals` of all N nodes;
         None computes the messages of one receiver after the other.
 

@@ -105,16 +105,30 @@ class Integrator:
             own, modules.params.node, self.structure.node_modules, states
         )
         axes = laws.law.num_axes
-        return (
-            total[:, :axes] + units.acceleration * alone[:, :axes],
-            total[:, axes:] + units.others * alone[:, axes:],
-        )
+        acceleration = total[:, :axes] + units.acceleration * alone[:, :axes]
+        moves = laws.law.moves
+        if not all(moves):
+            # Motion in a plane of space: nothing was learned of what never changes.
+            acceleration = jnp.where(np.array(moves)[None], acceleration, 0.0)
+        return acceleration, total[:, axes:] + units.others * alone[:, axes:]
 
-    def advance(self, states: jax.Array) -> jax.Array:
-        """Normalised states `[N, F]` one frame interval later."""
+    def advance(
+        self, states: jax.Array, duration: jax.Array | None = None
+    ) -> jax.Array:
+        """Normalised states later than `[N, F]`.
+
+        Args:
+          states: `[N, F]` normalised.
+          duration: `[N]` how much later, in frame intervals; None for one.
+
+        Returns:
+          `[N, F]`.
+        """
         laws = self.modules.bank.laws
         is_mechanical = laws.law.layout.spec.has_motion and not laws.law.others
         length = 1.0 / self.num_substeps
+        if duration is not None:
+            length = duration[:, None] * length
         if is_mechanical:
             return self._verlet(states, length)
 
@@ -137,7 +151,7 @@ class Integrator:
         states = states.at[..., np.array(spec.positions)].set(position)
         return states.at[..., np.array(spec.velocities)].set(velocity)
 
-    def _verlet(self, states: jax.Array, length: float) -> jax.Array:
+    def _verlet(self, states: jax.Array, length: float | jax.Array) -> jax.Array:
         """All steps of a frame; one evaluation of the rates each."""
         spread = self.modules.preprocessing.position_scale
         position, drift = self._split(states)
@@ -177,7 +191,7 @@ class Integrator:
         drift = jnp.where(is_above, -speed, jnp.where(is_below, speed, drift))
         return position, drift
 
-    def _runge_kutta(self, states: jax.Array, length: float) -> jax.Array:
+    def _runge_kutta(self, states: jax.Array, length: float | jax.Array) -> jax.Array:
         first = self._change(states)
         second = self._change(self._move(states, 0.5 * length * first))
         third = self._change(self._move(states, 0.5 * length * second))

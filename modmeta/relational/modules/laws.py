@@ -79,6 +79,13 @@ class LawLayout:
         return len(self.layout.spec.positions)
 
     @property
+    def moves(self) -> tuple[bool, ...]:
+        """Whether what an acceleration changes is predicted, by axis of space."""
+        spec = self.layout.spec
+        columns = spec.velocities or spec.positions
+        return tuple(column in self.layout.shifting for column in columns)
+
+    @property
     def others(self) -> tuple[int, ...]:
         """Targets Y that are neither positions nor velocities."""
         moving = {*self.layout.spec.positions, *self.layout.spec.velocities}
@@ -181,6 +188,8 @@ def units_of(law: LawLayout, preprocessing: Preprocessing, span: int) -> Units:
         return Units(per_span, per_span, per_span, changes)
     moved = spec.velocities or spec.positions
     rows = np.array([i for i, c in enumerate(layout.shifting) if c in moved], int)
+    if not rows.size:  # places, and nothing that moves
+        return Units(per_span, per_span, per_span, changes)
     per_position = per_velocity = 1.0 / preprocessing.position_scale
     if spec.velocities:
         per_frame, _ = velocity_per_frame(preprocessing, spec)

@@ -308,6 +308,8 @@ class LawMessages:
             if set(columns) <= set(layout.shifting):
                 pairs.append([layout.shifting.index(c) for c in columns])
                 factors.append(units.changes[axis] / units.changes[axes + axis])
+        if not pairs:
+            return total
         position, velocity = np.array(pairs).T
         drift = jnp.einsum(
             "nwi,n...ic->n...wc", windows.remaining, messages[..., velocity]

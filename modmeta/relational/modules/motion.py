@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta.relational.data.frames import Frames, as_frames
 from modmeta.relational.modules.preprocessing import (
     FeatureLayout,
     Preprocessing,
@@ -35,12 +36,15 @@ class Motion(NamedTuple):
       end: `[N, I, F]` where it ends.
       points: `[N, I, S, F]` states at the Gauss-Legendre points in between.
       duration: `[N, I]` length of an interval, in frame intervals.
+      is_present: `[N, I]` true where a node is there and can be heard; None where all
+        always are.
     """
 
     start: jax.Array
     end: jax.Array
     points: jax.Array
     duration: jax.Array
+    is_present: jax.Array | None = None
 
 
 class Windows(NamedTuple):
@@ -71,7 +75,7 @@ def gauss_legendre(num_points: int) -> tuple[np.ndarray, np.ndarray]:
 def interpolate(
     preprocessing: Preprocessing,
     layout: FeatureLayout,
-    states: jax.Array,
+    frames: Frames | jax.Array,
     times: jax.Array,
     intervals: jax.Array,
     num_points: int,
@@ -80,36 +84,118 @@ def interpolate(
 
     Positions whose velocities are observed follow the cubic through both ends, and
     velocities its slope. Everything else follows the cubic through the four nearest
-    frames, at the ends of a trajectory those on one side; angles by their turns, of
-    which the shortest are taken.
+    frames, at the ends of a trajectory and at breaks those on one side; angles by their
+    turns, of which the shortest are taken. What was not observed bends no path but
+    those that end there.
 
     Args:
       preprocessing: Fitted constants.
       layout: Static facts.
-      states: `[N, T, F]` normalised.
+      frames: `[N, T, F]` normalised states, or `Frames` with leaves `[N, T, ...]`.
       times: `[N, T]` of the frames, in frame intervals.
       intervals: `[I]` the frames at which the wanted intervals begin.
       num_points: Points S on every path.
     """
-    num_frames = states.shape[1]
-    size = min(_STENCIL, num_frames)
-    first = jnp.clip(intervals - (size - 2) // 2, 0, num_frames - size)
-    nodes = first[:, None] + jnp.arange(size)[None, :]
+    frames = as_frames(frames)
+    states = frames.states
+    stencil, is_used = _stencil(frames, intervals)
     start, end = states[:, intervals], states[:, intervals + 1]
     duration = times[:, intervals + 1] - times[:, intervals]
     points, _ = gauss_legendre(num_points)
     at = duration[..., None] * points[None, None, :]
-    weights = _lagrange(times[:, nodes] - times[:, intervals, None], at)
-    values = states[:, nodes]
+    since = _at_stencil(times, stencil) - times[:, intervals, None]
+    weights = _lagrange(since, at, is_used)
+    values = _at_stencil(states, stencil)
     path = jnp.einsum("nisc,nicf->nisf", weights, values)
     spec = layout.spec
     if spec.angles:
-        path = _turn(path, start, values, weights, spec.angles, intervals - first)
+        own = intervals - stencil[..., 0]
+        path = _turn(path, start, values, weights, spec.angles, own)
     if spec.has_motion:
         path = _follow(
             preprocessing, layout, path, start, end, points, duration[..., None, None]
         )
-    return Motion(start, end, path, duration)
+    return Motion(start, end, path, duration, presence(frames, intervals))
+
+
+def presence(frames: Frames, intervals: jax.Array) -> jax.Array | None:
+    """Whether nodes are there throughout intervals `[I]`, `[N, I]`; None if always."""
+    is_present = frames.is_present
+    if is_present is None:
+        return None
+    return is_present[:, intervals] & is_present[:, intervals + 1]
+
+
+def from_present(
+    is_present: jax.Array | None, messages: jax.Array, num_axes: int = 0
+) -> jax.Array:
+    """Messages `[..., I, H]`, zero where a sender `[..., I]` is not there.
+
+    Args:
+      is_present: See `Motion`.
+      messages: With `num_axes` more axes before the intervals.
+      num_axes: See above.
+    """
+    if is_present is None:
+        return messages
+    axes = tuple(range(-2 - num_axes, -2))
+    return jnp.where(jnp.expand_dims(is_present[..., None], axes), messages, 0.0)
+
+
+def _stencil(
+    frames: Frames, intervals: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """Frames that the path of every interval is laid through.
+
+    Args:
+      frames: Leaves `[N, T, ...]`.
+      intervals: `[I]`.
+
+    Returns:
+      `[I, C]`, or `[N, I, C]` with breaks, and which of them count, `[N, I, C]`; None
+      if all do. The ends of an interval always do.
+    """
+    num_frames = frames.states.shape[1]
+    size = min(_STENCIL, num_frames)
+    wanted = intervals - (size - 2) // 2
+    if frames.breaks is None:
+        first = jnp.clip(wanted, 0, num_frames - size)
+    else:
+        # Shifted to one side, as far as the recording goes.
+        begin, end = _recording(frames.breaks)
+        begin, end = begin[:, intervals], end[:, intervals]
+        first = jnp.maximum(jnp.minimum(wanted[None], end + 1 - size), begin)
+        first = jnp.clip(first, 0, num_frames - size)
+    stencil = first[..., None] + jnp.arange(size)[(None,) * first.ndim]
+    if frames.breaks is None and frames.is_observed is None:
+        return stencil, None
+    shape = (frames.states.shape[0], len(intervals), size)
+    is_used = jnp.ones(shape, bool)
+    if frames.is_observed is not None:
+        is_used &= _at_stencil(frames.is_observed, stencil)
+    if frames.breaks is not None:
+        is_used &= (stencil >= begin[..., None]) & (stencil <= end[..., None])
+    own = stencil - intervals[:, None][(None,) * (first.ndim - 1)]
+    return stencil, is_used | jnp.broadcast_to((own == 0) | (own == 1), shape)
+
+
+def _recording(breaks: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """First and last frame of the recording of every frame, each `[N, T]`."""
+    num_frames = breaks.shape[1]
+    frame = jnp.broadcast_to(jnp.arange(num_frames)[None], breaks.shape)
+    begin = jax.lax.cummax(jnp.where(breaks, frame, 0), axis=1)
+    is_last = jnp.pad(breaks[:, 1:], ((0, 0), (0, 1)), constant_values=True)
+    end = jax.lax.cummin(
+        jnp.where(is_last, frame, num_frames - 1), axis=1, reverse=True
+    )
+    return begin, end
+
+
+def _at_stencil(values: jax.Array, stencil: jax.Array) -> jax.Array:
+    """`[N, T, ...]` at frames `[I, C]` or `[N, I, C]`, to `[N, I, C, ...]`."""
+    if stencil.ndim == 2:
+        return values[:, stencil]
+    return jax.vmap(lambda value, at: value[at])(values, stencil)
 
 
 def windows_of(
@@ -131,8 +217,14 @@ def windows_of(
     )
 
 
-def _lagrange(nodes: jax.Array, at: jax.Array) -> jax.Array:
-    """Weights `[..., S, C]` of C nodes `[..., C]` at S times `[..., S]`."""
+def _lagrange(
+    nodes: jax.Array, at: jax.Array, is_used: jax.Array | None = None
+) -> jax.Array:
+    """Weights `[..., S, C]` of C nodes `[..., C]` at S times `[..., S]`.
+
+    Of nodes that are not used `[..., C]` the weight is zero, and that of the others is
+    as if they were not there.
+    """
     size = nodes.shape[-1]
     weights = []
     for index in range(size):
@@ -140,7 +232,12 @@ def _lagrange(nodes: jax.Array, at: jax.Array) -> jax.Array:
         weight = jnp.ones_like(at)
         for other in others:
             gap = nodes[..., index] - nodes[..., other]
+            without = weight
             weight = weight * (at - nodes[..., other, None]) / gap[..., None]
+            if is_used is not None:
+                weight = jnp.where(is_used[..., other, None], weight, without)
+        if is_used is not None:
+            weight = jnp.where(is_used[..., index, None], weight, 0.0)
         weights.append(weight)
     return jnp.stack(weights, axis=-1)
 
@@ -149,7 +246,8 @@ def _turn(path, start, values, weights, angles, own):
     """Angles along the path, from the turns between the nodes of the stencil."""
     turns = jnp.arctan2(*angle_differences(values[:, :, 1:], values[:, :, :-1], angles))
     turned_by = jnp.pad(jnp.cumsum(turns, axis=2), ((0, 0), (0, 0), (1, 0), (0, 0)))
-    begin = jnp.take_along_axis(turned_by, own[None, :, None, None], axis=2)
+    own = own[None, :] if own.ndim == 1 else own
+    begin = jnp.take_along_axis(turned_by, own[..., None, None], axis=2)
     along = jnp.einsum("nisc,nica->nisa", weights, turned_by - begin)
     sine, cosine = np.array(angles).T
     after = turned(start[:, :, None, sine], start[:, :, None, cosine], along)

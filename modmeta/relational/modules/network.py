@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from modmeta.graphs.supergraphs import SuperGraph
+from modmeta.relational.data.frames import Frames, as_frames
 from modmeta.relational.modules.bank import ModuleBank, ModuleParams
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.evidence import (
@@ -126,7 +127,7 @@ class RelationalNetwork:
         self,
         params: ModelParams,
         supergraph: SuperGraph,
-        states: jax.Array,
+        states: Frames | jax.Array,
         residuals: Residuals | None = None,
     ) -> jax.Array | None:
         """Input `[N, D, features]` of the proposal head; None where it reads none.
@@ -134,7 +135,7 @@ class RelationalNetwork:
         Args:
           params: Arrays of the model.
           supergraph: Connectivity.
-          states: `[N, T, F]` normalised observed frames.
+          states: `[N, T, F]` normalised frames, or `Frames`.
           residuals: See `evidence.edge_evidence`.
         """
         if not self.reads_evidence:
@@ -145,7 +146,7 @@ class RelationalNetwork:
         self,
         params: ModelParams,
         supergraph: SuperGraph,
-        states: jax.Array,
+        states: Frames | jax.Array,
         structure_weights: jax.Array | None = None,
         evidence: jax.Array | None = None,
     ) -> jax.Array:
@@ -154,7 +155,8 @@ class RelationalNetwork:
         Args:
           params: Arrays of the model.
           supergraph: Connectivity.
-          states: `[N, T, F]` normalised observed frames.
+          states: `[N, T, F]` normalised frames, or `Frames`; but for the evidence, the
+            head takes what was filled in for what was observed.
           structure_weights: `[N, D, K]` present structure for the denoiser; None
             hides it everywhere.
           evidence: Where it is known already, see `evidence`.
@@ -164,6 +166,7 @@ class RelationalNetwork:
         """
         if evidence is None:
             evidence = self.evidence(params, supergraph, states)
+        states = as_frames(states).states
         if structure_weights is None:
             shape = (*supergraph.slot_mask.shape, self.num_relations)
             structure_weights = jnp.full(shape, 1.0 / self.num_relations)

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from modmeta.graphs.supergraphs import SuperGraph
+from modmeta.relational.data.frames import Frames, as_frames
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.motion import (
     Motion,
     Windows,
     interpolate,
+    presence,
     still,
     windows_of,
 )
@@ -37,21 +39,32 @@ class Observations(NamedTuple):
       motion: Paths of the nodes, leaves `[N, I, ...]`, zero at padded nodes.
       targets: `[N, W, Y]` encoded changes over the windows.
       windows: Leaves `[W, I]` and `[N, W, I]`; None where every interval is one.
+      weights: `[N, W]` 0 where the change over a window was not observed, else 1; None
+        where all were.
     """
 
     motion: Motion
     targets: jax.Array
     windows: Windows | None
+    weights: jax.Array | None = None
+
+    def mean(self, energies: jax.Array, node_mask: jax.Array) -> jax.Array:
+        """Sum of energies of all nodes per real node `[N]` and window that counts."""
+        if self.weights is None:
+            count = jnp.sum(node_mask) * self.targets.shape[1]
+        else:
+            count = jnp.maximum(jnp.sum(self.weights * node_mask[:, None]), 1.0)
+        return jnp.sum(energies) / count
 
     def take(self, nodes: Any) -> Observations:
         """Those of some nodes, by index; leaves with that of `nodes` in place of N."""
         windows = self.windows
         if windows is not None:
             windows = windows._replace(remaining=windows.remaining[nodes])
-        motion, targets = jax.tree.map(
-            lambda leaf: leaf[nodes], (self.motion, self.targets)
+        motion, targets, weights = jax.tree.map(
+            lambda leaf: leaf[nodes], (self.motion, self.targets, self.weights)
         )
-        return Observations(motion, targets, windows)
+        return Observations(motion, targets, windows, weights)
 
 
 class ReceiverSlots(NamedTuple):
@@ -73,7 +86,7 @@ class ReceiverSlots(NamedTuple):
 def observe(
     modules: BoundBank,
     supergraph: SuperGraph,
-    states: jax.Array,
+    states: Frames | jax.Array,
     starts: jax.Array | None = None,
 ) -> Observations:
     """Lays paths through the frames of all nodes.
@@ -81,30 +94,35 @@ def observe(
     Args:
       modules: The bank with its arrays.
       supergraph: Connectivity of the batch.
-      states: `[N, T, F]` normalised observed frames.
+      states: `[N, T, F]` normalised frames, or `Frames` with leaves `[N, T, ...]`.
       starts: `[W]` frames at which the wanted windows begin; None for all.
     """
     bank = modules.bank
     span = bank.config.span
-    num_frames = states.shape[1]
-    (states,) = zero_padded_nodes(supergraph.node_mask, states)
+    frames = as_frames(states)
+    num_frames = frames.states.shape[1]
+    (states,) = zero_padded_nodes(supergraph.node_mask, frames.states)
+    frames = frames._replace(states=states)
     if starts is None:
         starts = jnp.arange(num_frames - span)
-    times = jnp.broadcast_to(
-        jnp.arange(num_frames, dtype=states.dtype)[None], states.shape[:2]
-    )
+    times = frames.times
+    if times is None:
+        times = jnp.broadcast_to(
+            jnp.arange(num_frames, dtype=states.dtype)[None], states.shape[:2]
+        )
     intervals = starts if span == 1 else jnp.arange(num_frames - 1)
     if bank.has_laws:
         motion = interpolate(
             modules.preprocessing,
             bank.layout,
-            states,
+            frames,
             times,
             intervals,
             bank.config.num_points,
         )
     else:
         motion = still(states[:, intervals])
+        motion = motion._replace(is_present=presence(frames, intervals))
     begin, end = states[:, starts], states[:, starts + span]
     targets = modules.encode(begin, end, times[:, starts + span] - times[:, starts])
     windows = None
@@ -115,7 +133,24 @@ def observe(
         # Between the ends of a window an angle may turn by more than half a circle.
         turns = jnp.einsum("wi,niy->nwy", windows.is_inside, steps)
         targets = jnp.concatenate([targets[..., :num_shifts], turns], axis=-1)
-    return Observations(motion, targets, windows)
+    weights = _weights(frames, starts, span)
+    if weights is not None:
+        # What is not scored may be anything, a jump between two recordings even.
+        targets = jnp.where(weights[..., None], targets, 0.0)
+        weights = weights.astype(targets.dtype)
+    return Observations(motion, targets, windows, weights)
+
+
+def _weights(frames: Frames, starts: jax.Array, span: int) -> jax.Array | None:
+    """Whether the change over every window was observed, `[N, W]`; None if all were."""
+    counts = None
+    if frames.is_observed is not None:
+        counts = frames.is_observed[:, starts] & frames.is_observed[:, starts + span]
+    if frames.breaks is not None:
+        number = jnp.cumsum(frames.breaks, axis=1)
+        is_whole = number[:, starts] == number[:, starts + span]
+        counts = is_whole if counts is None else counts & is_whole
+    return counts
 
 
 def receiver_slots(
@@ -175,5 +210,6 @@ def weighted_residuals(
       node_module: `()`.
     """
     outputs = weighted_outputs(modules, observed, slots, edge_weights)[node_module]
-    found = modules.residuals(outputs, observed.targets[slots.nodes])
+    own = observed.take(slots.nodes)
+    found = modules.residuals(outputs, own.targets, own.weights)
     return jnp.where(slots.node_mask, found, 0.0).reshape(-1)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmeta.relational.data import FeatureSpec, TrajectoryDataset
+from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset
 from modmeta.relational.data.normalization import (
     Normalization,
     fit_normalization,
@@ -110,6 +110,7 @@ def fit_preprocessing(
       The constants and the static layout.
 
     Raises:
+      DataError: If nothing changes, or no change was observed.
       ValueError: If the baseline is unknown or needs features that are not there.
     """
     if baseline not in BASELINES:
@@ -133,15 +134,25 @@ def fit_preprocessing(
             shift[position] = per_frame * normalization.offset[velocity]
 
     states = np.asarray(normalize(normalization, dataset.states), np.float64)
-    mask = dataset.node_mask[:, None, :, None]
     change = states[:, 1:] - states[:, :-1]
-    moving = np.abs(np.where(mask, change, 0.0)).max(axis=(0, 1, 2)) > 1e-6
+    counted = dataset.counted()[..., None]
+    moving = np.abs(np.where(counted, change, 0.0)).max(axis=(0, 1, 2)) > 1e-6
     for pair in spec.angles:
         moving[list(pair)] = moving[list(pair)].any()
     predicted = tuple(int(column) for column in np.flatnonzero(moving))
     layout = FeatureLayout(spec, predicted, compress)
+    if not predicted:
+        raise DataError(
+            f"states: found the features {spec.names}, of which none changes between "
+            "two observed frames, expected at least one"
+        )
     expected = states[:, :-span]
-    expected = expected + span * (expected @ (matrix - np.eye(num_features)) + shift)
+    drift = expected @ (matrix - np.eye(num_features)) + shift
+    duration = float(span)
+    if not dataset.is_regular:
+        clock = dataset.clock
+        duration = (clock[:, span:] - clock[:, :-span])[..., None, None]
+    expected = expected + duration * drift
     residual = _changes(layout, expected, states[:, span:], np)
     if span > 1 and layout.turning:
         # Over several frames an angle may turn by more than half a circle.
@@ -150,7 +161,12 @@ def fit_preprocessing(
         total = np.pad(np.cumsum(turns, axis=1), ((0, 0), (1, 0), (0, 0), (0, 0)))
         residual[..., num_shifts:] = total[:, span:] - total[:, :-span]
     residual = np.abs(residual)
-    rows = np.broadcast_to(mask[..., 0], residual.shape[:-1])  # real nodes
+    rows = dataset.counted(span)
+    if not rows.any():
+        raise DataError(
+            f"states: found no node that was observed at two frames {span} intervals "
+            "apart, expected at least one"
+        )
     median = np.median(residual[rows], axis=0)
     # More than half the values at zero: fall back on their spread.
     spread = np.sqrt(np.mean(residual[rows] ** 2, axis=0))
@@ -163,7 +179,8 @@ def fit_preprocessing(
     def deviation(columns: tuple[int, ...]) -> float:
         if not columns:
             return 1.0
-        return float(np.std(states[:, :-span][rows][:, list(columns)]))
+        spread = float(np.std(states[:, :-span][rows][:, list(columns)]))
+        return spread if spread > 0.0 else 1.0
 
     constants = Preprocessing(
         normalization=Normalization(

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from modmeta.relational.data.frames import Frames, as_frames
 from modmeta.relational.inference import memory
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
@@ -66,7 +67,8 @@ class BounceGrad(NamedTuple):
 
     Attributes:
       init: `(rng_key, params, num_tasks, max_nodes) -> state`.
-      step: `(state, states [tasks, nodes, time, features], batch) -> (state, metrics)`.
+      step: `(state, states, batch) -> (state, metrics)`; states are
+        `[tasks, nodes, time, features]`, or `Frames`.
     """
 
     init: Any
@@ -151,13 +153,13 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         )
 
     def step(
-        state: BounceGradState, task_states: jax.Array, batch: TaskBatch
+        state: BounceGradState, task_states: Frames | jax.Array, batch: TaskBatch
     ) -> tuple[BounceGradState, dict[str, jax.Array]]:
         supergraph = batch.supergraph
         memory.check(
             model,
             memory.budget_of(supergraph),
-            task_states.shape[2],
+            as_frames(task_states).states.shape[2],
             _SEARCH,
             receiver_chunk=0,
         )
@@ -167,9 +169,10 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         params = state.params
 
         states = gather_states(task_states, batch.tasks, supergraph)
+        observed = as_frames(states).states
         structure = gather_structure(state.structures, batch.tasks, supergraph)
         search_windows, gradient_windows = split_frames(
-            key_frames, config, states.shape[1] - model.bank.config.span
+            key_frames, config, observed.shape[1] - model.bank.config.span
         )
 
         uniform = jnp.zeros((*supergraph.slot_mask.shape, model.num_relations))
@@ -180,7 +183,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         logits = network.edge_logits(
             params,
             supergraph,
-            states,
+            observed,
             jax.nn.one_hot(structure.edge_modules, model.num_relations),
             evidence,
         )
@@ -221,7 +224,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             logits = network.edge_logits(
                 params._replace(proposal=head_params),
                 supergraph,
-                states,
+                observed,
                 weights,
                 evidence,
             )

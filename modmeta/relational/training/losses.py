@@ -6,8 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from modmeta import search
+from modmeta.relational.data.frames import Frames
 from modmeta.relational.energies.cached import CachedEnergies, build_cache
-from modmeta.relational.energies.composed import RolloutEnergies, structure_energies
+from modmeta.relational.energies.composed import (
+    RolloutEnergies,
+    rollout_states,
+    structure_energies,
+)
 from modmeta.relational.inference.problems import Problems
 from modmeta.relational.modules.bank import ModuleParams
 from modmeta.relational.modules.bound_bank import BoundBank
@@ -35,26 +40,26 @@ def gradient_loss(
     problems: Problems,
     config: BounceGradConfig,
     structure: search.Structure,
-    states: jax.Array,
+    states: Frames | jax.Array,
     windows: jax.Array,
     temperature: jax.Array,
 ) -> jax.Array:
-    """Mean energy per real node and predicted frame, in nats.
+    """Mean energy per real node and observed change, in nats.
 
     Args:
       modules: Parameters of the bank, of which the gradient is taken.
       problems: The problems that were searched, under parameters held fixed.
       config: Options of meta-training.
       structure: Structures found, leaves `[N, D]` and `[N]`.
-      states: `[N, T, F]` normalised observed frames.
+      states: `[N, T, F]` normalised frames, or `Frames` with leaves `[N, T, ...]`.
       windows: `[t]` frames at which the windows begin that count; all frames do for
         roll-outs.
       temperature: `()` nats, of the mixture's weights.
     """
     model, supergraph = problems.model, problems.supergraph
     bound = BoundBank(model.bank, modules, problems.params.preprocessing)
-    num_nodes = jnp.sum(supergraph.node_mask)
     if model.energy.form == "rollout":
+        states = rollout_states(states)
         rolled = RolloutEnergies(
             bound,
             states,
@@ -64,6 +69,7 @@ def gradient_loss(
             model.energy.horizon,
         )
         energies = rolled.all_nodes(structure)
+        num_nodes = jnp.sum(supergraph.node_mask)
         return jnp.sum(energies) / (num_nodes * (states.shape[1] - 1))
     observed = observe(bound, supergraph, states, windows)
     if config.gradient == "mixture":
@@ -85,4 +91,4 @@ def gradient_loss(
         energies = structure_energies(
             bound, supergraph, structure, observed, config.mean_power
         )
-    return jnp.sum(energies) / (num_nodes * windows.shape[0])
+    return observed.mean(energies, supergraph.node_mask)

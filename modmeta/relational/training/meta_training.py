@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.frames import Frames
 from modmeta.relational.inference import infer
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
@@ -39,7 +40,7 @@ class MetaTrainingState(NamedTuple):
 
     Attributes:
       bouncegrad: State of BounceGrad.
-      best: Parameters of lowest validation energy, in nats per node and frame.
+      best: Parameters of lowest validation energy, in nats per node and change.
       followed: Structures of the validation systems and, if any, of the warm-start
         systems, annealed beside training.
     """
@@ -75,7 +76,7 @@ def _run_chunk(
     model: RelationalModel,
     config: BounceGradConfig,
     run: BounceGradState,
-    task_states: jax.Array,
+    task_states: Frames,
     batches: TaskBatch,
 ) -> tuple[BounceGradState, dict[str, jax.Array]]:
     """Takes a step per batch; metrics are means over the steps."""
@@ -149,7 +150,7 @@ def train(
         )
         for name, dataset in followed.items()
     }
-    scored = float(valid_set.num_nodes.sum() * (valid_set.num_frames - 1))
+    scored = float(max(valid_set.counted().sum(), 1))
 
     key_run, key_follow, key_evaluate = jax.random.split(jax.random.key(seed), 3)
     state = MetaTrainingState(

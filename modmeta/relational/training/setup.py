@@ -54,6 +54,9 @@ def build_model(
 
     Returns:
       The model and its arrays.
+
+    Raises:
+      DataError: If such a model cannot read the training systems.
     """
     resolved = resolve(modules or ModuleConfig(), train_set.features)
     preprocessing, layout = fit_preprocessing(
@@ -70,6 +73,7 @@ def build_model(
         candidates or CandidateConfig(),
         memory or MemoryConfig(),
     )
+    model.check_data(train_set)
     # A pair of nodes: the head is run once to draw its parameters.
     supergraph = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
     params = model.network.init(rng_key, preprocessing, supergraph)

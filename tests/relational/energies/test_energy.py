@@ -670,7 +670,8 @@ def test_cache_of_some_receivers_holds_their_rows():
     everything = make_cache(given.model, given.params, graph, states)
     modules = given.model.network.modules(given.params)
     some = build_cache(modules, graph, observe(modules, graph, states), receivers)
-    for rows, row in zip(some, everything, strict=True):
+    leaves = (jax.tree.leaves(tree) for tree in (some, everything))
+    for rows, row in zip(*leaves, strict=True):
         np.testing.assert_allclose(
             rows, np.asarray(row)[receivers], rtol=1e-5, atol=1e-5
         )
