@@ -15,7 +15,7 @@ message as it enters a node module.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ class MessageCache(NamedTuple):
       targets: `[N, T, Y]` encoded targets.
       node_mask: `[N]` true at real nodes.
       weights: `[N, T]` what a change counts; None where all count 1.
+      durations: `[N, T]` lengths of the windows; None where all are the same.
     """
 
     messages: jax.Array
@@ -43,10 +44,14 @@ class MessageCache(NamedTuple):
     targets: jax.Array
     node_mask: jax.Array
     weights: jax.Array | None = None
+    durations: jax.Array | None = None
 
-    def observed(self, receivers: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """Targets `[..., T, Y]` and weights `[..., T]` of receivers `[...]`."""
-        return jax.tree.map(lambda leaf: leaf[receivers], (self.targets, self.weights))
+    def observed(self, receivers: Any = slice(None)) -> tuple[Any, dict[str, Any]]:
+        """Targets `[..., T, Y]` of receivers `[...]`, and how they are counted."""
+        found = jax.tree.map(
+            lambda leaf: leaf[receivers], (self.targets, self.weights, self.durations)
+        )
+        return found[0], {"weights": found[1], "durations": found[2]}
 
 
 def build_cache(
@@ -81,6 +86,7 @@ def build_cache(
         targets=own.targets,
         node_mask=supergraph.node_mask[rows],
         weights=own.weights,
+        durations=own.durations,
     )
 
 
@@ -106,8 +112,8 @@ class CachedEnergies:
         hidden = jnp.sum(flat[rows], axis=1) + cache.embedded[receivers]
         outputs = self.modules.update(jnp.moveaxis(hidden, 1, 0))
         outputs = select_module(outputs, structure.node_modules[receivers])
-        targets, weights = cache.observed(receivers)
-        energies = self.modules.frame_energies(outputs, targets, weights=weights)
+        targets, counted = cache.observed(receivers)
+        energies = self.modules.frame_energies(outputs, targets, **counted)
         return jnp.where(cache.node_mask[receivers], jnp.sum(energies, axis=-1), 0.0)
 
     def relaxed(self, edge_weights: jax.Array, node_modules: jax.Array) -> jax.Array:
@@ -116,9 +122,8 @@ class CachedEnergies:
         hidden = jnp.einsum("ndk,ndkmth->mnth", edge_weights, cache.messages)
         hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)
         outputs = select_module(self.modules.update(hidden), node_modules)
-        energies = self.modules.frame_energies(
-            outputs, cache.targets, weights=cache.weights
-        )
+        targets, counted = cache.observed()
+        energies = self.modules.frame_energies(outputs, targets, **counted)
         return jnp.where(cache.node_mask, jnp.sum(energies, axis=-1), 0.0)
 
     def residuals(
@@ -128,7 +133,8 @@ class CachedEnergies:
         cache = self.cache
         hidden = jnp.einsum("dk,dkmth->mth", edge_weights, cache.messages[receiver])
         outputs = self.modules.update(hidden + cache.embedded[receiver])[node_module]
-        residuals = self.modules.residuals(outputs, *cache.observed(receiver))
+        targets, counted = cache.observed(receiver)
+        residuals = self.modules.residuals(outputs, targets, **counted)
         return jnp.where(cache.node_mask[receiver], residuals, 0.0).reshape(-1)
 
     def of_assignments(
@@ -155,10 +161,8 @@ class CachedEnergies:
         hidden = jnp.einsum("adk,ndkmth->mnath", one_hot, cache.messages)
         hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)[:, :, None]
         outputs = select_module(self.modules.update(hidden), node_modules)
-        targets, weights = jax.tree.map(
-            lambda leaf: leaf[:, None], (cache.targets, cache.weights)
-        )
-        energies = self.modules.frame_energies(outputs, targets, mean_power, weights)
+        targets, counted = jax.tree.map(lambda leaf: leaf[:, None], cache.observed())
+        energies = self.modules.frame_energies(outputs, targets, mean_power, **counted)
         energies = jnp.sum(energies, axis=-1)
         return jnp.where(cache.node_mask[:, None], energies, 0.0)
 

@@ -71,7 +71,10 @@ class RecomputedEnergies:
             outputs = weighted_outputs(self.modules, self.observed, slots, weights)
             own = self.observed.take(slots.nodes)
             energies = self.modules.frame_energies(
-                outputs[module], own.targets, weights=own.weights
+                outputs[module],
+                own.targets,
+                weights=own.weights,
+                durations=own.durations,
             )
             return jnp.where(slots.node_mask, jnp.sum(energies), 0.0)
 

@@ -351,7 +351,9 @@ def _statistics(model, params, states, batches, structures):
             graph.slot_mask,
             observed.windows,
         )
-        found = bound.residuals(outputs, observed.targets, observed.weights)
+        found = bound.residuals(
+            outputs, observed.targets, observed.weights, observed.durations
+        )
         return jnp.where(graph.node_mask[:, None, None], found, 0.0).reshape(-1)
 
     def one(total, batch):

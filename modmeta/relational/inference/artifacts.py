@@ -44,6 +44,7 @@ def save_model(
         "edge_modules": _flatten(params.modules.edge),
         "node_modules": _flatten(params.modules.node),
         "log_scale": params.modules.log_scale,
+        "spreads": params.modules.spreads,
         "preprocessing": constants,
     }
     if params.proposal:
@@ -95,7 +96,8 @@ def _rebuild(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
         layout["compress"],
     )
     # Files from before there was a choice hold what the paper has.
-    options = {"node_update": "mlp", "path": "start", **metadata["modules"]}
+    options = {"node_update": "mlp", "path": "start", "entities": "alike"}
+    options |= metadata["modules"]
     for name in ("edge_sizes", "node_sizes"):
         options[name] = tuple(options[name])
     if "search" in metadata:
@@ -115,6 +117,7 @@ def _rebuild(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
             edge=_unflatten(arrays["edge_modules"]),
             node=_unflatten(arrays["node_modules"]),
             log_scale=arrays["log_scale"],
+            spreads=arrays.get("spreads", jnp.zeros((0,))),
         ),
         proposal=_unflatten(arrays.get("proposal_head", {})),
         preprocessing=Preprocessing(**constants),

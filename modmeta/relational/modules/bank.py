@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from modmeta import networks
 from modmeta.relational.data import FeatureSpec
+from modmeta.relational.modules import entities
 from modmeta.relational.modules.config import DEFAULT_POINTS, ModuleConfig
 from modmeta.relational.modules.inputs import edge_inputs, resolve_geometry
 from modmeta.relational.modules.laws import LawLayout, LawNetwork, OwnLawNetwork
@@ -54,6 +55,14 @@ def resolve(config: ModuleConfig, spec: FeatureSpec) -> ModuleConfig:
     elif node_update == "auto":
         has_forces = geometry == "relative" and not config.activate_messages
         node_update = "additive" if has_forces else "mlp"
+    kind = config.entities
+    if kind == "auto":
+        kind = "alike" if path == "start" else "differ"
+    if kind == "differ" and path == "start":
+        raise ValueError(
+            "entities: found 'differ' with path 'start', expected laws, whose messages "
+            "are changes"
+        )
     likelihood = config.likelihood
     if likelihood == "auto":
         likelihood = "gaussian" if path == "start" else "student"
@@ -64,6 +73,7 @@ def resolve(config: ModuleConfig, spec: FeatureSpec) -> ModuleConfig:
         geometry=geometry,
         node_update=node_update,
         likelihood=likelihood,
+        entities=kind,
     )
 
 
@@ -74,11 +84,14 @@ class ModuleParams(NamedTuple):
       edge: Parameters of the edge modules, leaves `[K, ...]`.
       node: Parameters of the node modules, leaves `[M, ...]`.
       log_scale: `[Y]` log of the Gaussian scale of every predicted feature.
+      spreads: How much entities differ, see `entities.init_spreads`; `[0]` where they
+        are alike.
     """
 
     edge: Any
     node: Any
     log_scale: jax.Array
+    spreads: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +127,11 @@ class ModuleBank:
         return self.config.path != "start"
 
     @property
+    def has_effects(self) -> bool:
+        """Whether entities differ in what is in no column."""
+        return self.config.entities == "differ"
+
+    @property
     def laws(self) -> LawMessages:
         """How laws make messages."""
         config = self.config
@@ -144,7 +162,10 @@ class ModuleBank:
     @property
     def num_projected(self) -> int:
         """Size H of a message as it enters a node module."""
-        return self.num_outputs if self.is_additive else self.config.node_sizes[0]
+        if not self.is_additive:
+            return self.config.node_sizes[0]
+        # What the messages alone add is kept apart where it has a factor.
+        return self.num_outputs + self.has_effects * self.layout.num_targets
 
     @property
     def edge_module(self) -> LawNetwork | networks.MLP:
@@ -203,4 +224,7 @@ class ModuleBank:
                 *node_inputs,
             ),
             log_scale=jnp.zeros((self.layout.num_targets,)),
+            spreads=entities.init_spreads(self.laws.num_rates)
+            if self.has_effects
+            else jnp.zeros((0,)),
         )

@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 
 from modmeta import networks
+from modmeta.relational.modules import entities
 from modmeta.relational.modules.bank import ModuleBank, ModuleParams
 from modmeta.relational.modules.inputs import edge_inputs
 from modmeta.relational.modules.motion import Motion, Windows, from_present, still
@@ -111,12 +112,18 @@ class BoundBank:
             projected.insert(0, jnp.zeros_like(projected[0]))
         return from_present(senders.is_present, jnp.stack(projected, axis=-4), 2)
 
-    def _contribution(self, outputs: jax.Array) -> jax.Array:
-        """Outputs `[..., outputs]` as terms of a sum: changes, and their variances."""
+    def _contribution(self, outputs: jax.Array, is_message: bool = True) -> jax.Array:
+        """Outputs `[..., outputs]` as terms of a sum: changes, and their variances.
+
+        Where messages have a factor, the changes once more, but those of messages only.
+        """
         num_targets = self.bank.layout.num_targets
         change = outputs[..., :num_targets]
         log_scale = outputs[..., num_targets : self.bank.num_outputs]
-        return jnp.concatenate([change, jnp.exp(2.0 * _bounded(log_scale))], axis=-1)
+        terms = [change, jnp.exp(2.0 * _bounded(log_scale))]
+        if self.bank.has_effects:
+            terms.append(change if is_message else jnp.zeros_like(change))
+        return jnp.concatenate(terms, axis=-1)
 
     def _message(self, edge: Any, senders: Motion, receivers: Motion) -> jax.Array:
         """What one edge module, whose outputs add up, says: `[..., I, outputs]`."""
@@ -171,7 +178,7 @@ class BoundBank:
         module, params = self.bank.node_module, self.params.node
         if self.bank.is_additive:
             own = jax.vmap(lambda node: self._own(node, motion))(params)
-            return self._contribution(own)
+            return self._contribution(own, is_message=False)
         return networks.apply_bank(module, params, motion.start, method="embed")
 
     def collect(self, values: jax.Array, windows: Windows | None) -> jax.Array:
@@ -183,7 +190,12 @@ class BoundBank:
         """
         if windows is None:
             return values
-        return self.bank.laws.collect(self.preprocessing, values, windows)
+        collected = [
+            self.bank.laws.collect(self.preprocessing, part, windows)
+            for part in jnp.split(values, [self.bank.num_outputs], axis=-1)
+            if part.shape[-1]
+        ]
+        return jnp.concatenate(collected, axis=-1)
 
     def update(self, hidden: jax.Array) -> jax.Array:
         """Messages plus own states `[M, ..., H]` to outputs `[M, ..., outputs]`."""
@@ -197,7 +209,8 @@ class BoundBank:
     def predict(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Splits outputs `[..., outputs]` into mean and log-scale, each `[..., Y]`."""
         num_targets = self.bank.layout.num_targets
-        mean, spread = outputs[..., :num_targets], outputs[..., num_targets:]
+        mean = outputs[..., :num_targets]
+        spread = outputs[..., num_targets : self.bank.num_outputs]
         log_scale = jnp.broadcast_to(self.params.log_scale, mean.shape)
         if self.bank.is_additive and self.bank.layout.compress:
             # Messages add up before the change is compressed, as forces do.
@@ -214,8 +227,12 @@ class BoundBank:
         targets: jax.Array,
         mean_power: float = 0.0,
         weights: jax.Array | None = None,
+        durations: jax.Array | None = None,
     ) -> jax.Array:
         """Energy of every predicted change.
+
+        Where entities differ, of the evidence that is left when what they differ in is
+        integrated out, in equal parts on all windows.
 
         Changes over windows that overlap are not independent witnesses: every one
         counts by the share of a window that is its own.
@@ -228,26 +245,90 @@ class BoundBank:
             pitfalls of heteroscedastic uncertainty estimation", who weight both). The
             value of the energy stays.
           weights: `[...]` what a change counts, see `Observations`; None for 1.
+          durations: `[...]` lengths of the windows in frame intervals; None where all
+            are `span`.
 
         Returns:
           `[...]`: negative log density in nats, summed over predicted features, of
           the encoded target; or the sum of squared errors.
         """
+        cost = jnp.zeros(())
+        if self.bank.has_effects:
+            # At the most likely effects, the energy does not change with them.
+            found, cost = self.effects(
+                jax.lax.stop_gradient(outputs), targets, weights, durations
+            )
+            found = jax.lax.stop_gradient(found)
+            outputs = self.with_effects(outputs, found, durations)
+            cost = cost[..., None] / outputs.shape[-2]
         mean, log_scale = self.predict(outputs)
         share = 1.0 / self.bank.config.span
         if weights is not None:
             share = share * weights
         if self.bank.config.likelihood == "squared_error":
-            return share * jnp.sum(jnp.square(targets - mean), axis=-1)
+            return share * jnp.sum(jnp.square(targets - mean), axis=-1) + cost
         densities = self._densities(targets - mean, log_scale)
         if not mean_power:
-            return share * jnp.sum(densities, axis=-1)
+            return share * jnp.sum(densities, axis=-1) + cost
         held = jax.lax.stop_gradient(log_scale)
         of_mean = self._densities(targets - mean, held)
         of_scale = self._densities(targets - jax.lax.stop_gradient(mean), log_scale)
         weighted = jnp.exp(2.0 * mean_power * held) * of_mean + of_scale
         weighted = weighted + jax.lax.stop_gradient(densities - weighted)
-        return share * jnp.sum(weighted, axis=-1)
+        return share * jnp.sum(weighted, axis=-1) + cost
+
+    def effects(
+        self,
+        outputs: jax.Array,
+        targets: jax.Array,
+        weights: jax.Array | None = None,
+        durations: jax.Array | None = None,
+    ) -> tuple[entities.Effects, jax.Array]:
+        """What receivers have of their own, and its cost in nats, see `entities.fit`.
+
+        Arguments as for `frame_energies`, windows W on the last axis but one.
+        """
+        mean, log_scale = self.predict(outputs)
+        likelihood = self.bank.config.likelihood
+        if likelihood == "squared_error":
+            log_scale = jnp.full_like(mean, -0.5 * np.log(2.0))
+        precision = jnp.exp(-2.0 * log_scale) / self.bank.config.span
+        if weights is not None:
+            precision = precision * weights[..., None]
+        return entities.robust_fit(
+            self._design(outputs, durations),
+            targets - mean,
+            jax.lax.stop_gradient(precision),
+            jax.lax.stop_gradient(log_scale),
+            entities.spreads_of(self.params.spreads),
+            _FREEDOM if likelihood == "student" else None,
+        )
+
+    def with_effects(
+        self,
+        outputs: jax.Array,
+        effects: entities.Effects,
+        durations: jax.Array | None = None,
+    ) -> jax.Array:
+        """Outputs `[..., W, outputs]` with what receivers have of their own."""
+        added = entities.changes(self._design(outputs, durations), effects)
+        num_targets = self.bank.layout.num_targets
+        return outputs.at[..., :num_targets].add(added)
+
+    def _design(
+        self, outputs: jax.Array, durations: jax.Array | None
+    ) -> entities.Design:
+        laws = self.bank.laws
+        if durations is None:
+            shape = (1,) * (outputs.ndim - 1)
+            durations = jnp.full(shape, float(self.bank.config.span))
+        pull = outputs[..., self.bank.num_outputs :]
+        unit = laws.unit_changes(self.preprocessing, durations)
+        return entities.Design(
+            pull,
+            jnp.broadcast_to(unit, pull.shape),
+            jnp.asarray(laws.rate_of_target()),
+        )
 
     def _densities(self, errors: jax.Array, log_scale: jax.Array) -> jax.Array:
         """Negative log densities `[..., Y]` of errors."""
@@ -263,6 +344,7 @@ class BoundBank:
         outputs: jax.Array,
         targets: jax.Array,
         weights: jax.Array | None = None,
+        durations: jax.Array | None = None,
     ) -> jax.Array:
         """Errors in units of their scale: what `frame_energies` squares and halves.
 
@@ -275,10 +357,14 @@ class BoundBank:
           outputs: `[..., outputs]` of a node module.
           targets: `[..., Y]` encoded targets; the leading axes broadcast.
           weights: `[...]` what a change counts; None for 1.
+          durations: As for `frame_energies`.
 
         Returns:
           `[..., Y]`.
         """
+        if self.bank.has_effects:
+            found, _ = self.effects(outputs, targets, weights, durations)
+            outputs = self.with_effects(outputs, found, durations)
         mean, log_scale = self.predict(outputs)
         errors = mean - targets
         if self.bank.is_additive and self.bank.layout.compress:
@@ -361,7 +447,8 @@ class BoundBank:
         node = self.params.node
         if is_additive:
             own = networks.apply_chosen(self._own, node, structure.node_modules, motion)
-            return self.collect(summed + self._contribution(own), windows)
+            own = self._contribution(own, is_message=False)
+            return self.collect(summed + own, windows)
 
         def update(node, summed, motion):
             return self.bank.node_module.apply({"params": node}, summed, motion.start)

@@ -24,6 +24,9 @@ DEFAULT_POINTS = {"start": 1, "interpolated": 4, "two_body": 8}
 SCALES = ("state", "feature")
 
 
+ENTITIES = ("auto", "alike", "differ")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModuleConfig:
     """Sizes and options of the bank.
@@ -42,6 +45,11 @@ class ModuleConfig:
         which the two-body path makes use of. Differences of angles, and other features
         of both ends, are seen by all of them.
       attributes: Whether laws read features that do not change in time.
+      entities: "alike": what is not in a column is the same for all. "differ": the sum
+        of the messages to an entity counts by a factor of its own (an unknown mass),
+        and it has offsets of its own (an unknown frequency, a drift), see
+        `modules.entities`; how much they differ is learned, down to not at all.
+        "auto": differ where messages are integrals of laws, else alike.
       num_points: Evaluations of a law per frame interval; 0 for 4 on interpolated and
         8 on two-body paths.
       span: Frame intervals that a message covers. Of noisy observations, the changes
@@ -72,6 +80,7 @@ class ModuleConfig:
     path: str = "auto"
     law: str = "general"
     attributes: bool = True
+    entities: str = "auto"
     num_points: int = 0
     span: int = 1
     num_relations: int = 2
@@ -110,7 +119,8 @@ class ModuleConfig:
                 "activate_messages: found True with node_update 'additive', expected "
                 "False: messages are changes of the receiver, of either sign"
             )
-        for field, known in (("path", PATHS), ("law", LAWS)):
+        choices = (("path", PATHS), ("law", LAWS), ("entities", ENTITIES))
+        for field, known in choices:
             if getattr(self, field) not in known:
                 raise ValueError(
                     f"{field}: found {getattr(self, field)!r}, expected one of {known}"

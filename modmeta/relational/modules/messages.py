@@ -164,10 +164,17 @@ class LawMessages:
     @property
     def node_module(self) -> OwnLawNetwork:
         """The architecture of a node module."""
-        num_rates = self.law.num_axes + len(self.law.others)
         return OwnLawNetwork(
-            self.node_sizes, self.activation, num_rates, self.law.layout.num_targets
+            self.node_sizes,
+            self.activation,
+            self.num_rates,
+            self.law.layout.num_targets,
         )
+
+    @property
+    def num_rates(self) -> int:
+        """Rates R: of every axis, then of other features."""
+        return self.law.num_axes + len(self.law.others)
 
     def edge_examples(self, preprocessing: Preprocessing) -> tuple[jax.Array, ...]:
         """Inputs of an edge module, to draw its parameters."""
@@ -280,6 +287,36 @@ class LawMessages:
         values = jnp.concatenate(list(integrals), axis=-1)
         changes = jnp.reshape(units.changes, (1,) * (values.ndim - 1) + (-1,))
         return (values * changes)[..., np.array(places)]
+
+    def rate_of_target(self) -> np.ndarray:
+        """Which rate moves which target, one-hot `[Y, R]`."""
+        law, layout = self.law, self.law.layout
+        spec = layout.spec
+        found = np.zeros((layout.num_targets, self.num_rates), np.float32)
+        for target in range(layout.num_targets):
+            if target in law.others:
+                rate = law.num_axes + law.others.index(target)
+            else:
+                column = layout.shifting[target]
+                group = spec.positions if column in spec.positions else spec.velocities
+                rate = group.index(column)
+            found[target, rate] = 1.0
+        return found
+
+    def unit_changes(
+        self, preprocessing: Preprocessing, duration: jax.Array
+    ) -> jax.Array:
+        """Changes `[..., Y]` by all rates at their unit for a time `[...]`."""
+        units = units_of(self.law, preprocessing, self.span)
+
+        def constant(value, count):
+            length = (*duration.shape, count)
+            return jnp.broadcast_to((value * duration)[..., None], length)
+
+        impulse = constant(units.acceleration, self.law.num_axes)
+        others = constant(units.others, len(self.law.others))
+        moment = 0.5 * duration[..., None] * impulse
+        return self.changes(units, Integrals(moment, impulse, others))
 
     def collect(
         self, preprocessing: Preprocessing, messages: jax.Array, windows: Windows

@@ -41,12 +41,15 @@ class Observations(NamedTuple):
       windows: Leaves `[W, I]` and `[N, W, I]`; None where every interval is one.
       weights: `[N, W]` 0 where the change over a window was not observed, else 1; None
         where all were.
+      durations: `[N, W]` lengths of the windows in frame intervals; None where all are
+        the same.
     """
 
     motion: Motion
     targets: jax.Array
     windows: Windows | None
     weights: jax.Array | None = None
+    durations: jax.Array | None = None
 
     def mean(self, energies: jax.Array, node_mask: jax.Array) -> jax.Array:
         """Sum of energies of all nodes per real node `[N]` and window that counts."""
@@ -61,10 +64,11 @@ class Observations(NamedTuple):
         windows = self.windows
         if windows is not None:
             windows = windows._replace(remaining=windows.remaining[nodes])
-        motion, targets, weights = jax.tree.map(
-            lambda leaf: leaf[nodes], (self.motion, self.targets, self.weights)
+        motion, *rest = jax.tree.map(
+            lambda leaf: leaf[nodes],
+            (self.motion, self.targets, self.weights, self.durations),
         )
-        return Observations(motion, targets, windows, weights)
+        return Observations(motion, rest[0], windows, *rest[1:])
 
 
 class ReceiverSlots(NamedTuple):
@@ -138,7 +142,10 @@ def observe(
         # What is not scored may be anything, a jump between two recordings even.
         targets = jnp.where(weights[..., None], targets, 0.0)
         weights = weights.astype(targets.dtype)
-    return Observations(motion, targets, windows, weights)
+    durations = None
+    if frames.times is not None:
+        durations = times[:, starts + span] - times[:, starts]
+    return Observations(motion, targets, windows, weights, durations)
 
 
 def _weights(frames: Frames, starts: jax.Array, span: int) -> jax.Array | None:
@@ -211,5 +218,5 @@ def weighted_residuals(
     """
     outputs = weighted_outputs(modules, observed, slots, edge_weights)[node_module]
     own = observed.take(slots.nodes)
-    found = modules.residuals(outputs, own.targets, own.weights)
+    found = modules.residuals(outputs, own.targets, own.weights, own.durations)
     return jnp.where(slots.node_mask, found, 0.0).reshape(-1)

@@ -1,0 +1,122 @@
+"""What a model says of the changes of every window, under any structure.
+
+Both ends of a window are observed here: this tells how well structures explain the
+data, not how well they predict. Letters: W windows, Y predicted changes.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.modules.observations import observe
+from modmeta.relational.tasks.batches import TaskBatch, all_batches
+from modmeta.relational.tasks.states import device_states, gather_states
+from modmeta.relational.tasks.structures import TaskStructures, gather_structure
+
+# Systems at once: one compilation for however many there are.
+_BATCH_SIZE = 20
+
+
+class Changes(NamedTuple):
+    """Changes over the windows of all systems, in units of the typical change.
+
+    Attributes:
+      expected: `[tasks, nodes, W, Y]` by the model.
+      observed: `[tasks, nodes, W, Y]`, those beyond constant velocity.
+    """
+
+    expected: np.ndarray
+    observed: np.ndarray
+
+
+class ChangeModel:
+    """Expected changes of the same systems under one structure after the other.
+
+    Args:
+      model: The model.
+      params: Its arrays.
+      dataset: Observed systems, raw units.
+    """
+
+    def __init__(
+        self, model: RelationalModel, params: ModelParams, dataset: TrajectoryDataset
+    ):
+        self._model, self._params = model, params
+        self._shape = (dataset.num_tasks, dataset.max_nodes)
+        self._states = device_states(dataset, params.preprocessing.normalization)
+        self._batches = all_batches(
+            dataset.num_nodes, _BATCH_SIZE, model.candidate_edges(dataset)
+        )
+
+    def __call__(
+        self, structures: TaskStructures, silent: np.ndarray | None = None
+    ) -> Changes:
+        """Changes under structures, some of whose edges may say nothing.
+
+        Args:
+          structures: One per system.
+          silent: `[tasks, nodes, nodes]` true at edges that are left out.
+        """
+        if silent is None:
+            silent = np.zeros(structures.edge_modules.shape, bool)
+        found = _changes(
+            self._model,
+            self._params,
+            self._states,
+            self._batches,
+            jax.tree.map(jnp.asarray, structures),
+            jnp.asarray(silent),
+        )
+
+        def by_task(leaf):
+            """`[batches, S, nodes, ...]` to `[tasks, nodes, ...]`."""
+            num_tasks, num_nodes = self._shape
+            leaf = np.asarray(leaf).reshape(-1, *leaf.shape[2:])[:num_tasks]
+            missing = num_nodes - leaf.shape[1]
+            return np.pad(leaf, ((0, 0), (0, missing), (0, 0), (0, 0)))
+
+        return Changes(*(by_task(leaf) for leaf in found))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _changes(
+    model: RelationalModel,
+    params: ModelParams,
+    states: jax.Array,
+    batches: TaskBatch,
+    structures: TaskStructures,
+    silent: jax.Array,
+) -> Changes:
+    modules = model.network.modules(params)
+
+    def one_batch(batch):
+        graph = batch.supergraph
+        structure = gather_structure(structures, batch.tasks, graph)
+        rows = batch.tasks[graph.node_system]
+        is_silent = silent[
+            rows[:, None], graph.node_entity[:, None], graph.slot_entities
+        ]
+        observed = observe(modules, graph, gather_states(states, batch.tasks, graph))
+        outputs = modules.outputs(
+            structure,
+            observed.motion,
+            graph.slot_senders,
+            graph.slot_mask & ~is_silent,
+            observed.windows,
+        )
+        expected, _ = modules.predict(outputs)
+        found = Changes(expected, observed.targets)
+        mask = graph.system_mask[..., None, None]
+        return jax.tree.map(
+            lambda leaf: jnp.where(mask, leaf[graph.system_nodes], 0.0), found
+        )
+
+    return jax.lax.map(one_batch, batches)

@@ -1,0 +1,332 @@
+"""Whether a graph can be believed, in one sentence.
+
+A graph is found in the first part of every recording and asked about the rest, against
+graphs that know nothing: its own relations on other pairs, one relation everywhere, no
+relation at all. Labels never get here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.evaluation import matching
+from modmeta.relational.evaluation.changes import ChangeModel, Changes
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.infer import infer_dataset
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.relations import Relations
+from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.tasks.structures import TaskStructures
+
+# Share of the frames that the graph is found in, to be judged on the rest.
+_FIRST_PART = 0.75
+# Systems that are judged: more would cost time and tell no more.
+_MAX_SYSTEMS = 100
+# Squared changes count up to this, in units of the typical change: close encounters
+# must not decide alone.
+_LARGEST_SQUARE = 25.0
+# A graph must leave this much less unexplained than one that knows nothing,
+_WORTHWHILE = 0.97
+# by so many standard errors over systems,
+_CERTAIN = 3.0
+# and its relations must make up this share of the squares of all changes.
+_NOTICEABLE = 1e-3
+# A relation is "none" below this share of the effect of the strongest.
+_NO_EFFECT = 0.05
+# A pair is sure above this probability.
+_SURE = 0.9
+# Restarts that agree on fewer pairs than this have not found the graph.
+_AGREEMENT = 0.9
+
+
+class Verdict(NamedTuple):
+    """What the data say about the graph that was found.
+
+    Attributes:
+      supported: Whether relations are needed to explain frames that were held out.
+      num_relations: Relations that the data tell apart, "no relation" among them where
+        some pairs have none; 1 if one holds everywhere, 0 if nothing depends on other
+        entities.
+      held_out_ratio: Squared error on held-out frames under the graph found, over the
+        lowest under graphs that know nothing; near 0 is good, 1 is worthless.
+      effects: Change that the edges of every relation make, over all changes (root
+        mean squares); about 0 for "no relation".
+      agreement: Share of the pairs on which restarts agree, names matched; None for a
+        single run.
+      num_segments: Stretches of time with a graph of their own.
+      sentence: All that in plain words.
+    """
+
+    supported: bool
+    num_relations: int
+    held_out_ratio: float
+    effects: tuple[float, ...]
+    agreement: float | None
+    num_segments: int
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and text, for JSON."""
+        return {**self._asdict(), "effects": list(self.effects)}
+
+
+class Evidence(NamedTuple):
+    """Squared errors of every system on held-out frames, `[tasks]`.
+
+    Attributes:
+      found: Under the graph found.
+      shuffled: Under its relations on other pairs of the same system.
+      none: Without any edge.
+      single: `[K, tasks]` under one relation everywhere.
+      merged: By pairs of relations (a, b): every b replaced by a.
+      total: Squares of the changes themselves.
+    """
+
+    found: np.ndarray
+    shuffled: np.ndarray
+    none: np.ndarray
+    single: np.ndarray
+    merged: dict[tuple[int, int], np.ndarray]
+    total: np.ndarray
+
+
+def relation_effects(
+    model: RelationalModel,
+    params: ModelParams,
+    dataset: TrajectoryDataset,
+    found: Relations,
+) -> tuple[float, ...]:
+    """Root mean square of what the edges of every relation change, over all changes.
+
+    Args:
+      model: The model.
+      params: Its arrays.
+      dataset: Systems of which the relations were found, raw units.
+      found: These relations.
+
+    Returns:
+      One number per relation; 0 for relations on no edge.
+    """
+    some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
+    structures = _first(found.structures, some.num_tasks)
+    edges = np.asarray(found.edges)[: some.num_tasks]
+    changes = ChangeModel(model, params, some)
+    everything = changes(structures)
+    size = np.sqrt(np.sum(_clipped(everything.observed)))
+    effects = []
+    for relation in range(model.num_relations):
+        silent = edges == relation
+        without = changes(structures, silent).expected
+        # Every receiver counts by the edges of this relation that it has.
+        difference = np.sqrt(np.sum(_clipped(everything.expected - without)))
+        share = np.sqrt(max(silent.any(axis=2).mean(), 1e-9))
+        effects.append(float(difference / max(share * size, 1e-30)))
+    return tuple(effects)
+
+
+def judge(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    params: ModelParams,
+    dataset: TrajectoryDataset,
+    found: Relations,
+    config: InferenceConfig,
+    restarts: Sequence[np.ndarray] = (),
+) -> Verdict:
+    """Judges the graph of a data set.
+
+    Args:
+      rng_key: Consumed by the search in the first part of every recording.
+      model: The model.
+      params: Its trained arrays.
+      dataset: The systems, raw units; labels are not looked at.
+      found: Their relations.
+      config: The search that found them.
+      restarts: Edges `[tasks, nodes, nodes]` that other runs found.
+    """
+    evidence = _gather_evidence(rng_key, model, params, dataset, config)
+    effects = relation_effects(model, params, dataset, found)
+    agreement = None
+    if restarts:
+        agreement = float(
+            np.mean([_agreement(found.edges, other) for other in restarts])
+        )
+    return conclude(evidence, effects, agreement, found)
+
+
+def conclude(
+    evidence: Evidence,
+    effects: Sequence[float],
+    agreement: float | None,
+    found: Relations,
+) -> Verdict:
+    """The verdict that follows from errors, effects and the agreement of restarts."""
+    ignorant = {
+        "none": evidence.none,
+        **{f"relation {k}": error for k, error in enumerate(evidence.single)},
+        "shuffled": evidence.shuffled,
+    }
+    best = min(ignorant, key=lambda name: ignorant[name].sum())
+    ratio = float(evidence.found.sum() / max(ignorant[best].sum(), 1e-30))
+    is_graph = _is_better(evidence.found, ignorant[best], evidence.total)
+    single = min(evidence.single, key=np.sum)
+    is_any = is_graph or _is_better(single, evidence.none, evidence.total)
+    if is_graph:
+        num_relations = _count_distinct(evidence, found.edges)
+    else:
+        num_relations = int(is_any)
+    unexplained = float(evidence.found.sum() / max(evidence.total.sum(), 1e-30))
+    is_repeated = agreement is None or agreement >= _AGREEMENT or not is_graph
+    supported = bool(is_any and is_repeated)
+    sentence = _sentence(
+        num_relations, effects, agreement if is_graph else None, unexplained, found
+    )
+    return Verdict(
+        supported, num_relations, ratio, tuple(effects), agreement, 1, sentence
+    )
+
+
+def settle(found: Relations, verdict: Verdict) -> Relations:
+    """Takes back what the verdict does not bear out.
+
+    Where nothing depends on other entities, or one relation holds everywhere, the
+    pairs that a search told apart are not different: all have one relation. Where
+    there is no evidence for any, no relation has a higher probability than another.
+    """
+    if verdict.num_relations > 1:
+        return found
+    edges = np.asarray(found.edges)
+    num_relations = np.shape(found.probabilities)[-1]
+    is_edge = edges >= 0
+    if verdict.num_relations == 0:
+        kept = int(np.argmin(verdict.effects))
+        flat = np.full(num_relations, 1.0 / num_relations, np.float32)
+    else:
+        kept = int(np.bincount(edges[is_edge], minlength=num_relations).argmax())
+        flat = np.eye(num_relations, dtype=np.float32)[kept]
+    probabilities = np.where(is_edge[..., None], flat, 0.0)
+    return found._replace(
+        edges=np.where(is_edge, kept, edges),
+        probabilities=probabilities if found.is_sampled else found.probabilities,
+    )
+
+
+def _gather_evidence(rng_key, model, params, dataset, config) -> Evidence:
+    some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
+    # Both parts need windows; of fewer frames, all serve for both.
+    span = model.bank.config.span
+    cut = round(_FIRST_PART * some.num_frames)
+    first, rest = some, some
+    if min(cut, some.num_frames - cut) >= span + 3:
+        first, rest = some.frames(0, cut), some.frames(cut, some.num_frames)
+    early = infer_dataset(rng_key, model, params, first, config)
+    edges = np.asarray(early.edges)
+    nodes = np.asarray(early.node_modules)
+    changes = ChangeModel(model, params, rest)
+
+    def error(edges, silent=None):
+        structures = TaskStructures(np.maximum(edges, 0), nodes)
+        found = changes(structures, silent)
+        return np.sum(_clipped(found.expected - found.observed), axis=(1, 2, 3))
+
+    is_edge = edges >= 0
+    used = [k for k in range(model.num_relations) if (edges == k).any()]
+    observed: Changes = changes(TaskStructures(np.maximum(edges, 0), nodes))
+    return Evidence(
+        found=error(edges),
+        shuffled=error(_shuffled(edges)),
+        none=error(edges, is_edge),
+        single=np.stack(
+            [error(np.where(is_edge, k, -1)) for k in range(model.num_relations)]
+        ),
+        merged={
+            (a, b): error(np.where(edges == b, a, edges))
+            for a in used
+            for b in used
+            if a != b
+        },
+        total=np.sum(_clipped(observed.observed), axis=(1, 2, 3)),
+    )
+
+
+def _clipped(changes: np.ndarray) -> np.ndarray:
+    return np.minimum(np.square(np.asarray(changes, np.float64)), _LARGEST_SQUARE)
+
+
+def _first(structures: TaskStructures, count: int) -> TaskStructures:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], structures)
+
+
+def _shuffled(edges: np.ndarray) -> np.ndarray:
+    """The relations of every system on its pairs in another order."""
+    rng = np.random.default_rng(0)
+    shuffled = edges.copy()
+    for matrix in shuffled:
+        places = matrix >= 0
+        matrix[places] = rng.permutation(matrix[places])
+    return shuffled
+
+
+def _is_better(error: np.ndarray, other: np.ndarray, total: np.ndarray) -> bool:
+    """Whether errors `[tasks]` are lower by enough, and surely."""
+    gain = other - error
+    if error.sum() > _WORTHWHILE * other.sum():
+        return False
+    if gain.sum() < _NOTICEABLE * total.sum():
+        return False
+    if len(gain) < 3:
+        return True
+    deviation = gain.std(ddof=1) / np.sqrt(len(gain))
+    return bool(gain.mean() > _CERTAIN * deviation)
+
+
+def _count_distinct(evidence: Evidence, edges: np.ndarray) -> int:
+    """Relations that cannot stand for one another on held-out frames."""
+    distinct: list[int] = []
+    for relation in sorted({a for pair in evidence.merged for a in pair}):
+        is_new = all(
+            _is_better(evidence.found, evidence.merged[a, relation], evidence.total)
+            and _is_better(evidence.found, evidence.merged[relation, a], evidence.total)
+            for a in distinct
+        )
+        if is_new:
+            distinct.append(relation)
+    return max(len(distinct), 1)
+
+
+def _agreement(edges: np.ndarray, others: np.ndarray) -> float:
+    """Share of pairs with the same relation, names matched."""
+    edges, others = np.asarray(edges), np.asarray(others)
+    count = int(max(edges.max(initial=0), others.max(initial=0))) + 1
+    confusion = matching.confusion_matrix(others, edges, count, count)
+    names = matching.match_relations(confusion)
+    return float(matching.edge_accuracy(others, edges, names))
+
+
+def _sentence(num_relations, effects, agreement, unexplained, found) -> str:
+    if num_relations == 0:
+        text = "Nothing here depends on other entities, as far as these data tell"
+    elif num_relations == 1:
+        text = "One relation holds between all entities: no pair differs from another"
+    else:
+        text = f"The data support {num_relations} relations"
+        none = [k for k, e in enumerate(effects) if e < _NO_EFFECT * max(effects)]
+        if none:
+            text += f" (relation {none[0]} is no interaction)"
+        if found.is_sampled:
+            is_edge = np.asarray(found.edges) >= 0
+            surest = np.max(np.asarray(found.probabilities), axis=-1)[is_edge]
+            text += f"; {np.mean(surest > _SURE):.0%} of the pairs are sure"
+    if agreement is not None and agreement < _AGREEMENT:
+        text += (
+            f"; but restarts agree on {agreement:.0%} of the pairs only: do not rely "
+            "on this graph"
+        )
+    if num_relations and unexplained > 0.1:
+        text += f"; {unexplained:.0%} of the changes stay unexplained"
+    return text + "."
