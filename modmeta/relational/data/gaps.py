@@ -130,9 +130,7 @@ def fill(
     inside = (first >= 0) & (last >= 0)
     task, node = task[inside], node[inside]
     low, high = first[inside], last[inside]
-    start, end = (
-        states[task, at, node].astype(np.float64) for at in (low, high)
-    )
+    start, end = (states[task, at, node].astype(np.float64) for at in (low, high))
     begin = times[task, low]
     length = (times[task, high] - begin)[:, None]
     along = (times[task, frame[inside]] - begin)[:, None] / length
