@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from modmeta import search
 from modmeta.relational.data import DataError, TrajectoryDataset
@@ -138,7 +139,7 @@ def predict(
     num_substeps: int = 0,
     domain: Domain | None = None,
     batch_size: int = 100,
-    times: np.ndarray | None = None,
+    times: npt.ArrayLike | None = None,
 ) -> np.ndarray:
     """Predicts the frames that follow the last frame of every system.
 
@@ -156,8 +157,8 @@ def predict(
         normalised units at 99 of 100 values.
       domain: Where bodies can be; None for everywhere.
       batch_size: Systems at once.
-      times: `[tasks, num_steps]` of the predicted frames, in the unit of the
-        velocities, where there are laws; None for one frame interval each.
+      times: `[tasks, num_steps]` or `[num_steps]` of the predicted frames, in the unit
+        of the velocities, where there are laws; None for one frame interval each.
 
     Returns:
       `[tasks, num_steps, nodes, F]` in normalised units, zeros at padded nodes.
@@ -184,6 +185,14 @@ def predict(
             raise ValueError(
                 f"domain: found {len(domain.lower)} coordinates, expected {axes}"
             )
+    if times is not None:
+        times = np.asarray(times, np.float64)
+        if times.shape not in ((num_steps,), (dataset.num_tasks, num_steps)):
+            raise DataError(
+                f"times: found shape {times.shape}, expected "
+                f"{(dataset.num_tasks, num_steps)} for [tasks, steps]"
+            )
+        times = np.broadcast_to(times, (dataset.num_tasks, num_steps))
     start_frames = _start(dataset, params, times)
     batches = all_batches(dataset.num_nodes, batch_size)
 
