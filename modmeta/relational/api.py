@@ -23,9 +23,9 @@ from jax.sharding import Mesh
 from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.arrays import as_dataset
 from modmeta.relational.data.derived import recorded
-from modmeta.relational.data.segments import concatenate_tasks
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.normalization import denormalize
+from modmeta.relational.data.segments import concatenate_tasks
 from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.evaluation import laws, rollouts
 from modmeta.relational.evaluation.laws import LawCurve

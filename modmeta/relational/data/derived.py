@@ -46,7 +46,7 @@ def prepare(
 
 
 def recorded(features: FeatureSpec, states: Any) -> np.ndarray:
-    """States `[..., F]` as recorded columns, `[..., recorded]`, angles in their unit."""
+    """Recorded columns `[..., recorded]` of states `[..., F]`, angles in their unit."""
     states = np.asarray(states)
     found = states[..., list(features.recorded)]
     cosine_of = dict(zip(features.sines, features.cosines, strict=True))

@@ -87,9 +87,7 @@ class Setting:
         return np.asarray(found)[:size]
 
     def energies(self, frames):
-        found = _energies(
-            self.model, self.params, self.graph, self.structure(), frames
-        )
+        found = _energies(self.model, self.params, self.graph, self.structure(), frames)
         return {name: np.asarray(value)[:NUM_NODES] for name, value in found.items()}
 
 
@@ -214,7 +212,9 @@ def test_recordings_end_to_end_have_the_energies_of_each(span):
     )
     joined = concatenate_tasks(tasks)
     identity = given.params.preprocessing.normalization
-    frames = gather_states(device_states(joined, identity), jnp.zeros(1, int), given.graph)
+    frames = gather_states(
+        device_states(joined, identity), jnp.zeros(1, int), given.graph
+    )
     found = given.energies(frames)
     expected = sum(
         given.of_changes(given.states[:, part]).sum(axis=1)
