@@ -51,6 +51,9 @@ class DataConfig:
         the frames.
       observation_noise: Standard deviation of noise on simulated observations, in the
         unit of every feature.
+      derive_velocities: Whether positions of `file` without velocities get them.
+      shared_graph: Whether the systems of `file` are recordings of one graph, which is
+        then searched on all of them as one.
     """
 
     system: str = "springs"
@@ -63,6 +66,8 @@ class DataConfig:
     num_observed: int = 49
     num_predicted: int = 20
     observation_noise: float = 0.0
+    derive_velocities: bool = True
+    shared_graph: bool = False
 
     def __post_init__(self) -> None:
         """Checks the sizes of simulated systems."""

@@ -33,8 +33,9 @@ class Datasets(NamedTuple):
     Attributes:
       train: Systems that training may see, observed frames.
       test: Systems that are scored, observed and future frames.
-      everything: With a user's file, all of its systems, observed frames: those
-        whose edges are exported. None for simulated data, where `test` is.
+      everything: With a user's file, all of its systems, observed frames, in one task
+        if they share a graph: those whose edges are exported. None for simulated data,
+        where `test` is.
       num_observed: Frames that infer the structure.
       is_unseen: Whether training has not seen the test systems.
     """
@@ -63,7 +64,10 @@ def make_datasets(config: DataConfig, seed: int) -> Datasets:
         frames are there than asked for.
     """
     if config.file:
-        return _split_file(data.load(config.file), config, seed)
+        loaded = data.load(config.file, derive_velocities=config.derive_velocities)
+        if config.shared_graph:
+            data.concatenate_tasks(loaded)  # refuses those that cannot share one
+        return _split_file(loaded, config, seed)
     num_observed = config.num_observed
     num_frames = num_observed + config.num_predicted
     train = simulate(config, 2 * seed, config.num_train, num_observed)
@@ -136,7 +140,7 @@ def _split_file(dataset: TrajectoryDataset, config: DataConfig, seed: int) -> Da
     return Datasets(
         observed.take(np.sort(order[:num_train])),
         test_frames.take(test_rows),
-        observed,
+        data.concatenate_tasks(observed) if config.shared_graph else observed,
         num_observed,
         is_unseen,
     )

@@ -90,7 +90,7 @@ def meta_test(
             start=warm,
             mesh=mesh,
         )
-    scored_frames = observed.num_nodes.sum() * (observed.num_frames - 1)
+    scored_frames = max(observed.counted().sum(), 1)
     summary: dict[str, Any] = {
         "test_energy": float(cold.energies.sum() / scored_frames),
         "num_proposals": float(cold.num_proposals.mean()),
@@ -137,32 +137,39 @@ def meta_test(
             "num_substeps": config.prediction.num_substeps,
             "domain": config.prediction.domain,
         }
-        predictions["inferred graph"] = rollouts.predict(
-            model, params, observed, cold.structures, num_steps, **integration
+        whole = (test, datasets.num_observed)
+        predictions["inferred graph"] = rollouts.predict_following(
+            model, params, *whole, cold.structures, **integration
         )
         if names is not None:
             true_edges = structures_from_labels(
                 observed.edges, names, model.num_relations
             )
-            predictions["true graph"] = rollouts.predict(
+            predictions["true graph"] = rollouts.predict_following(
                 model,
                 params,
-                observed,
+                *whole,
                 cold._replace(edges=true_edges).structures,
-                num_steps,
                 **integration,
             )
+        durations = None
+        if not test.is_regular:
+            clock = test.clock[:, datasets.num_observed - 1 :]
+            durations = clock[:, 1:] - clock[:, :1]
         baselines = rollouts.baseline_predictions(
             truth[:, : datasets.num_observed],
             num_steps,
             np.asarray(params.preprocessing.step_matrix),
             np.asarray(params.preprocessing.step_offset),
+            durations,
         )
         predictions["constant velocity"] = baselines["constant_velocity"]
         predictions["static"] = baselines["static"]
-        columns = model.bank.layout.predicted
+        derived = test.features.derived
+        columns = [c for c in model.bank.layout.predicted if c not in derived]
+        mask = rollouts.following_mask(*whole)
         errors = {
-            name: rollouts.prediction_errors(values, future, test.node_mask, columns)
+            name: rollouts.prediction_errors(values, future, mask, columns)
             for name, values in predictions.items()
         }
         for name, key in (

@@ -70,7 +70,9 @@ def write_outputs(
         )
     if outcome.predictions:
         has_plane = len(spec.positions) >= 2
-        column = model.bank.layout.predicted[0]
+        derived = spec.derived
+        predicted = model.bank.layout.predicted
+        column = next((c for c in predicted if c not in derived), predicted[0])
         drawn["trajectories"] = figures.plot_trajectories(
             outcome.truth,
             outcome.predictions["inferred graph"],
@@ -113,6 +115,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     for key, text in (
         ("edge_accuracy", "edge accuracy, cold start"),
         ("edge_accuracy_warm", "edge accuracy, warm start"),
+        ("edge_accuracy_shared_graph", "edge accuracy, one graph for all systems"),
         ("edge_accuracy_symmetric_prior", "edge accuracy, symmetric prior at test"),
         ("proposal_accuracy", "edge accuracy, proposal head alone"),
     ):
@@ -142,4 +145,5 @@ def format_summary(summary: dict[str, Any]) -> str:
     if "train_seconds" in summary:
         add("training seconds", f"{summary['train_seconds']:.0f}")
     add("total seconds", f"{summary['total_seconds']:.0f}")
-    return common.format_table(rows)
+    notes = [f"\n{note}" for note in summary.get("notes", [])]
+    return common.format_table(rows) + "".join(notes)

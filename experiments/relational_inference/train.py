@@ -190,9 +190,15 @@ def compute(
             config.inference,
             mesh=mesh,
         )
+    shared = {}
+    if config.data.shared_graph and exported.edges is not None:
+        names = scores.label_scores(everything, exported, model.num_relations)
+        shared["edge_accuracy_shared_graph"] = names["edge_accuracy"]
     summary = {
+        **shared,
         **outcome.summary,
         **found.summary,
+        "notes": list(exported.notes),
         "num_test": datasets.test.num_tasks,
         "test_systems_unseen": datasets.is_unseen,
         "num_parameters": int(

@@ -22,8 +22,10 @@ from jax.sharding import Mesh
 
 from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.arrays import as_dataset
+from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.normalization import denormalize
+from modmeta.relational.data.segments import concatenate_tasks
 from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.evaluation import laws, rollouts
 from modmeta.relational.evaluation.laws import LawCurve
@@ -100,6 +102,11 @@ class RelationalInference:
         )
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to the data, one sentence each."""
+        return self.dataset.notes
+
+    @property
     def candidate_share(self) -> float | None:
         """Share of labelled pairs that are candidates, hence scored; None without."""
         if self.dataset.edges is None:
@@ -112,10 +119,12 @@ class RelationalInference:
         *,
         num_substeps: int = 0,
         domain: Domain | None = None,
+        times: npt.ArrayLike | None = None,
     ) -> np.ndarray:
         """Frames that follow the last one, `[tasks, num_steps, nodes, features]`.
 
-        In the units of the input; zeros at padded nodes.
+        In the columns and units of the input; zeros at padded nodes. The last frame is
+        that which saw any of a task's nodes last.
 
         Args:
           num_steps: Frames to predict, at least 1.
@@ -123,6 +132,9 @@ class RelationalInference:
             the prediction needs.
           domain: Where bodies can be, for instance
             `Domain("reflecting", (-5, -5), (5, 5))`; None for everywhere.
+          times: `[tasks, num_steps]` or `[num_steps]` of the predicted frames, in the
+            unit of the velocities, where there are laws; None for one frame interval
+            each.
         """
         if num_steps < 1:
             raise ValueError(f"num_steps: found {num_steps}, expected at least 1")
@@ -134,11 +146,13 @@ class RelationalInference:
             num_steps,
             num_substeps=num_substeps,
             domain=domain,
+            times=times,
         )
         normalization = jax.tree.map(
             np.asarray, self.params.preprocessing.normalization
         )
         states = denormalize(normalization, normalized)
+        states = recorded(self.dataset.features, states)
         node_mask = np.asarray(self.dataset.node_mask)
         return np.where(node_mask[:, None, :, None], states, 0.0)
 
@@ -174,13 +188,13 @@ class RelationalInference:
                 matching=names,
             ),
             "trajectories": figures.plot_trajectories(
-                self.dataset.states,
+                recorded(spec, self.dataset.states),
                 self.predict(num_steps),
                 self.dataset.num_frames,
                 spec.positions[:2] if len(spec.positions) >= 2 else None,
                 num_systems=num_systems,
                 node_mask=self.dataset.node_mask,
-                feature_names=spec.names,
+                feature_names=[spec.names[column] for column in spec.recorded],
             ),
         }
         if self.laws:
@@ -208,15 +222,22 @@ class RelationalInference:
 
 
 def infer_relations(
-    trajectories: npt.ArrayLike | TrajectoryDataset,
+    trajectories: npt.ArrayLike | Sequence[npt.ArrayLike] | TrajectoryDataset,
     num_relations: int = 2,
     *,
-    labels: npt.ArrayLike | None = None,
+    labels: Any = None,
     positions: Sequence[int] = (),
     velocities: Sequence[int] = (),
     sines: Sequence[int] = (),
     cosines: Sequence[int] = (),
-    frame_interval: float = 1.0,
+    angles: Sequence[int] = (),
+    angle_unit: str | None = None,
+    derive_velocities: bool = True,
+    frame_interval: float | None = None,
+    frame_mask: npt.ArrayLike | None = None,
+    times: Any = None,
+    breaks: npt.ArrayLike | None = None,
+    shared_graph: bool = False,
     seed: int = 0,
     modules: ModuleConfig | None = None,
     proposal: ProposalConfig | None = None,
@@ -233,7 +254,9 @@ def infer_relations(
     """Finds which relation holds on every edge, and the dynamics, without labels.
 
     Args:
-      trajectories: `[tasks, time, nodes, features]`, or a `TrajectoryDataset`.
+      trajectories: `[tasks, time, nodes, features]`; or one array `[time, nodes,
+        features]` per task, of any length and size; or a `TrajectoryDataset`. NaN and
+        masked entries were not observed.
       num_relations: Number of relations K to tell apart ("no relation" is one).
       labels: `[tasks, nodes, nodes]` true relations, row = receiver; used for
         `edge_accuracy` and figures alone.
@@ -242,7 +265,17 @@ def infer_relations(
       velocities: Feature columns that are the velocities of these positions.
       sines: Feature columns that are the sines of angles (phases, headings).
       cosines: Feature columns that are the cosines of these angles.
-      frame_interval: Time between frames, in the time unit of the velocities.
+      angles: Feature columns that are angles; columns that wrap are found without.
+      angle_unit: "radians" or "degrees"; None tells it from the values.
+      derive_velocities: Whether positions without velocities get them.
+      frame_interval: Time between frames, in the time unit of the velocities; None for
+        the median step of `times`, or 1.
+      frame_mask: `[tasks, time, nodes]` true where a node was observed.
+      times: `[tasks, time]` or `[time]` of the frames, or one vector per task.
+      breaks: `[tasks, time]` or `[time]` true at frames that do not follow from the one
+        before.
+      shared_graph: Whether the tasks are recordings of one graph. Training sees them
+        one by one; the search sees all of them as one task, and so does the result.
       seed: Seed of everything random.
       modules: Options of the bank; its number of relations is overridden.
       proposal: Options of the proposal head.
@@ -270,8 +303,16 @@ def infer_relations(
         velocities=velocities,
         sines=sines,
         cosines=cosines,
+        angles=angles,
+        angle_unit=angle_unit,
+        derive_velocities=derive_velocities,
         frame_interval=frame_interval,
+        frame_mask=frame_mask,
+        times=times,
+        breaks=breaks,
     )
+    # Before anything is trained: systems that share a graph may turn out not to.
+    searched = concatenate_tasks(dataset) if shared_graph else dataset
     modules = dataclasses.replace(
         modules or ModuleConfig(), num_relations=num_relations
     )
@@ -304,8 +345,8 @@ def infer_relations(
         key_infer,
         model,
         result.params,
-        unlabelled,
+        searched.without_labels(),
         inference,
         mesh=mesh,
     )
-    return RelationalInference(dataset, model, result.params, found)
+    return RelationalInference(searched, model, result.params, found)

@@ -14,6 +14,7 @@ from modmeta.relational.data.normalization import (
     normalize_dataset,
 )
 from modmeta.relational.data.nri_files import load_nri
+from modmeta.relational.data.segments import concatenate_tasks, cut
 from modmeta.relational.data.simulators import (
     charged_energy,
     charged_trajectory,
@@ -37,6 +38,8 @@ __all__ = [
     "charged_energy",
     "charged_trajectory",
     "concatenate",
+    "concatenate_tasks",
+    "cut",
     "denormalize",
     "fit_normalization",
     "kuramoto_trajectory",

@@ -11,11 +11,21 @@ The `.npy` files of the NRI generator are read by `nri_files`. The arrays of a `
 | `feature_names` | `[features]`, text | no | default: see below |
 | `positions`, `velocities` | vectors of columns | no | default: none |
 | `sines`, `cosines` | vectors of columns | no | of the same angles; default: none |
-| `frame_interval` | scalar | no | default 1 |
+| `angles` | vector of columns | no | angles, in `angle_unit`; default: what wraps |
+| `angle_unit` | text | no | "radians" or "degrees"; default: by the values |
+| `frame_interval` | scalar | no | default: median step of `times`, or 1 |
+| `frame_mask` | `[tasks, time, nodes]`, bool | no | observed entries; default: all |
+| `times` | `[tasks, time]` or `[time]` | no | of the frames; default: regular |
+| `breaks` | the same, bool | no | frames that follow from none; default: none |
+| `notes` | vector of text | no | what was done to the data |
+| `derived`, `wrapped` | | no | written by `save_npz`, see `FeatureSpec` |
 
 Columns without `feature_names` are called `feature_0`, `feature_1`, and so on. Give
-`positions` and `velocities` where there are such columns: they share one scale. Give
-an angle as its sine and its cosine.
+`positions` and `velocities` where there are such columns: they share one scale.
+Positions alone get velocities. An angle is best given as its sine and its cosine; a
+column that wraps at a whole turn is replaced by them. NaN in `states` was not observed:
+it does not count. Columns that never change are kept, and not predicted. `notes` of the
+data set say what was done.
 """
 
 from __future__ import annotations
@@ -28,6 +38,7 @@ import numpy as np
 
 from modmeta.relational.data import validation
 from modmeta.relational.data.dataset import TrajectoryDataset, validate
+from modmeta.relational.data.derived import prepare
 from modmeta.relational.data.nri_files import load_nri, nri_suffixes
 from modmeta.relational.data.validation import DataError, FeatureSpec
 
@@ -37,7 +48,15 @@ _OPTIONAL_ARRAYS = (
     "num_relations",
     "feature_names",
     *validation.ROLES,
+    "angles",
+    "angle_unit",
     "frame_interval",
+    "frame_mask",
+    "times",
+    "breaks",
+    "notes",
+    "derived",
+    "wrapped",
 )
 
 
@@ -62,18 +81,28 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
     }
     for role in validation.ROLES:
         arrays[role] = np.array(getattr(dataset.features, role), np.int32)
-    if dataset.edges is not None:
-        arrays["edges"] = dataset.edges
+    if dataset.features.derived:
+        arrays["derived"] = np.array(dataset.features.derived, np.int32)
+    if dataset.features.wrapped:
+        arrays["wrapped"] = np.array(dataset.features.wrapped, np.float64)
+    if dataset.notes:
+        arrays["notes"] = np.array(dataset.notes)
+    for name in ("edges", "frame_mask", "times", "breaks"):
+        if getattr(dataset, name) is not None:
+            arrays[name] = getattr(dataset, name)
     if dataset.num_relations is not None:
         arrays["num_relations"] = np.int32(dataset.num_relations)
     np.savez_compressed(path, **arrays)
 
 
-def load_npz(path: str | os.PathLike[str]) -> TrajectoryDataset:
+def load_npz(
+    path: str | os.PathLike[str], *, derive_velocities: bool = True
+) -> TrajectoryDataset:
     """Reads a data set from a `.npz`; the module docstring lists its arrays.
 
     Args:
       path: The file, from `save_npz` or made by hand with `np.savez`.
+      derive_velocities: Whether positions without velocities get them.
 
     Returns:
       A validated data set.
@@ -102,22 +131,36 @@ def load_npz(path: str | os.PathLike[str]) -> TrajectoryDataset:
         dataset = TrajectoryDataset(
             states=states,
             features=_read_features(arrays, states.shape[-1]),
-            frame_interval=_read_scalar(arrays, "frame_interval", 1.0),
+            frame_interval=_read_scalar(arrays, "frame_interval"),
             node_mask=arrays.get("node_mask"),
             edges=arrays.get("edges"),
             num_relations=_read_num_relations(arrays),
+            frame_mask=arrays.get("frame_mask"),
+            times=arrays.get("times"),
+            breaks=arrays.get("breaks"),
+            notes=tuple(_read_texts(arrays, "notes")),
+        )
+        unit = _read_texts(arrays, "angle_unit")
+        dataset = prepare(
+            dataset,
+            derive_velocities=derive_velocities,
+            angles=_read_columns(arrays, "angles"),
+            angle_unit=unit[0] if unit else None,
         )
         return validate(dataset)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
-def load(path: str | os.PathLike[str]) -> TrajectoryDataset:
+def load(
+    path: str | os.PathLike[str], *, derive_velocities: bool = True
+) -> TrajectoryDataset:
     """Reads a data set, whichever of the known forms it has.
 
     Args:
       path: A `.npz` file (see `load_npz`), a `loc_<suffix>.npy` file, or a folder
         with exactly one such file (see `load_nri`).
+      derive_velocities: Whether positions without velocities get them.
 
     Returns:
       A validated data set.
@@ -141,7 +184,7 @@ def load(path: str | os.PathLike[str]) -> TrajectoryDataset:
     if path.suffix == ".npy" and path.stem.startswith("loc_"):
         return load_nri(path.parent, path.stem.removeprefix("loc_"))
     if path.suffix == ".npz":
-        return load_npz(path)
+        return load_npz(path, derive_velocities=derive_velocities)
     raise DataError(
         f"{path}: found a file of unknown form, expected a .npz, a loc_<suffix>.npy "
         "or a folder with one"
@@ -176,15 +219,17 @@ def _entry(path: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str) -> np.n
 
 
 def _read_features(arrays: dict[str, np.ndarray], num_features: int) -> FeatureSpec:
-    roles = {}
-    for role in validation.ROLES:
-        columns = np.atleast_1d(arrays.get(role, np.zeros(0, np.int32)))
-        if columns.size and (columns.dtype.kind not in "iu" or columns.ndim != 1):
+    roles = {
+        role: _read_columns(arrays, role) for role in (*validation.ROLES, "derived")
+    }
+    if "wrapped" in arrays:
+        wrapped = arrays["wrapped"]
+        if wrapped.dtype.kind not in "iuf" or wrapped.shape[1:] != (3,):
             raise DataError(
-                f"{role}: found dtype {columns.dtype} and shape {columns.shape}, "
-                "expected a vector of feature columns"
+                f"wrapped: found dtype {wrapped.dtype} and shape {wrapped.shape}, "
+                "expected [angles, 3]"
             )
-        roles[role] = tuple(columns.ravel().tolist())
+        roles["wrapped"] = tuple(wrapped.tolist())
     if "feature_names" in arrays:
         names = np.atleast_1d(arrays["feature_names"])
         if names.dtype.kind != "U" or names.shape != (num_features,):
@@ -197,8 +242,29 @@ def _read_features(arrays: dict[str, np.ndarray], num_features: int) -> FeatureS
     return FeatureSpec(names=names, **roles)
 
 
-def _read_scalar(arrays: dict[str, np.ndarray], name: str, default: float) -> float:
-    value = arrays.get(name, np.asarray(default))
+def _read_columns(arrays: dict[str, np.ndarray], name: str) -> tuple[int, ...]:
+    columns = np.atleast_1d(arrays.get(name, np.zeros(0, np.int32)))
+    if columns.size and (columns.dtype.kind not in "iu" or columns.ndim != 1):
+        raise DataError(
+            f"{name}: found dtype {columns.dtype} and shape {columns.shape}, "
+            "expected a vector of feature columns"
+        )
+    return tuple(columns.ravel().tolist())
+
+
+def _read_texts(arrays: dict[str, np.ndarray], name: str) -> list[str]:
+    texts = np.atleast_1d(arrays.get(name, np.zeros(0, "U1")))
+    if texts.dtype.kind != "U" or texts.ndim != 1:
+        raise DataError(
+            f"{name}: found dtype {texts.dtype} and shape {texts.shape}, expected text"
+        )
+    return texts.tolist()
+
+
+def _read_scalar(arrays: dict[str, np.ndarray], name: str) -> float | None:
+    if name not in arrays:
+        return None
+    value = arrays[name]
     if value.dtype.kind not in "iuf" or value.size != 1:
         raise DataError(
             f"{name}: found dtype {value.dtype} and shape {value.shape}, expected one "
@@ -208,9 +274,9 @@ def _read_scalar(arrays: dict[str, np.ndarray], name: str, default: float) -> fl
 
 
 def _read_num_relations(arrays: dict[str, np.ndarray]) -> int | None:
-    if "num_relations" not in arrays:
+    value = _read_scalar(arrays, "num_relations")
+    if value is None:
         return None
-    value = _read_scalar(arrays, "num_relations", 1)
     if value != int(value):
         raise DataError(f"num_relations: found {value}, expected an integer")
     return int(value)

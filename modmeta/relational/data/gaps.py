@@ -83,7 +83,7 @@ def nearest_observed(
 
 
 def presence(is_observed: np.ndarray, breaks: np.ndarray | None) -> np.ndarray:
-    """Whether a node is there: not before a recording's first sight, nor after its last.
+    """Whether a node is there: from a recording's first sight of it to its last.
 
     Arguments and result as those of `nearest_observed`.
     """

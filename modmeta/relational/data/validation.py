@@ -27,6 +27,10 @@ class FeatureSpec:
         order. Either both tuples have the same length or one of them is empty.
       sines: Columns that hold the sines of angles (phases, headings, torsions).
       cosines: Columns that hold the cosines of the same angles, in the same order.
+      derived: Columns that were not recorded but follow from recorded ones. They come
+        after these, are no part of errors, and predictions leave them out.
+      wrapped: Angles that were recorded as such: column of the sine, which was that of
+        the angle, lowest value, and period, in the unit of the angle.
 
     Raises:
       DataError: If names repeat, or a column is out of range or has two roles, or
@@ -38,19 +42,23 @@ class FeatureSpec:
     velocities: tuple[int, ...] = ()
     sines: tuple[int, ...] = ()
     cosines: tuple[int, ...] = ()
+    derived: tuple[int, ...] = ()
+    wrapped: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Freezes the fields as tuples and checks them."""
         object.__setattr__(self, "names", tuple(str(name) for name in self.names))
-        for role in ROLES:
+        for role in (*ROLES, "derived"):
             columns = tuple(int(column) for column in getattr(self, role))
             object.__setattr__(self, role, columns)
+        wrapped = tuple((int(c), float(a), float(b)) for c, a, b in self.wrapped)
+        object.__setattr__(self, "wrapped", wrapped)
         if not self.names:
             raise DataError("feature names: found none, expected at least one")
         if len(set(self.names)) != len(self.names):
             raise DataError(f"feature names: {self.names} repeat, expected distinct")
         columns = sum((getattr(self, role) for role in ROLES), ())
-        for column in columns:
+        for column in (*columns, *self.derived):
             if not 0 <= column < len(self.names):
                 raise DataError(
                     f"feature columns: found {column}, expected 0 to "
@@ -78,6 +86,13 @@ class FeatureSpec:
     def num_features(self) -> int:
         """Number of feature columns."""
         return len(self.names)
+
+    @property
+    def recorded(self) -> tuple[int, ...]:
+        """Columns that stand for those that were recorded."""
+        cosine_of = dict(zip(self.sines, self.cosines, strict=True))
+        hidden = {*self.derived, *(cosine_of[c] for c, _, _ in self.wrapped)}
+        return tuple(c for c in range(self.num_features) if c not in hidden)
 
     @property
     def has_motion(self) -> bool:
@@ -230,6 +245,8 @@ def constant_columns(
         )
     notes = []
     for column in np.flatnonzero(~varies):
+        if column in features.derived:
+            continue
         role = next((r for r in ROLES if column in getattr(features, r)), "attributes")
         notes.append(
             f"Feature {column} ({names[column]!r}) is {first[column]:g} everywhere: it "

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from modmeta import search
 from modmeta.relational.data import DataError, TrajectoryDataset
@@ -138,7 +139,7 @@ def predict(
     num_substeps: int = 0,
     domain: Domain | None = None,
     batch_size: int = 100,
-    times: np.ndarray | None = None,
+    times: npt.ArrayLike | None = None,
 ) -> np.ndarray:
     """Predicts the frames that follow the last frame of every system.
 
@@ -156,8 +157,8 @@ def predict(
         normalised units at 99 of 100 values.
       domain: Where bodies can be; None for everywhere.
       batch_size: Systems at once.
-      times: `[tasks, num_steps]` of the predicted frames, in the unit of the
-        velocities, where there are laws; None for one frame interval each.
+      times: `[tasks, num_steps]` or `[num_steps]` of the predicted frames, in the unit
+        of the velocities, where there are laws; None for one frame interval each.
 
     Returns:
       `[tasks, num_steps, nodes, F]` in normalised units, zeros at padded nodes.
@@ -184,6 +185,14 @@ def predict(
             raise ValueError(
                 f"domain: found {len(domain.lower)} coordinates, expected {axes}"
             )
+    if times is not None:
+        times = np.asarray(times, np.float64)
+        if times.shape not in ((num_steps,), (dataset.num_tasks, num_steps)):
+            raise DataError(
+                f"times: found shape {times.shape}, expected "
+                f"{(dataset.num_tasks, num_steps)} for [tasks, steps]"
+            )
+        times = np.broadcast_to(times, (dataset.num_tasks, num_steps))
     start_frames = _start(dataset, params, times)
     batches = all_batches(dataset.num_nodes, batch_size)
 
@@ -214,8 +223,68 @@ def predict(
     return found
 
 
+def predict_following(
+    model: RelationalModel,
+    params: ModelParams,
+    whole: TrajectoryDataset,
+    num_observed: int,
+    structures: TaskStructures,
+    **options: Any,
+) -> np.ndarray:
+    """Predicts the frames after the first `num_observed`, at the times that they have.
+
+    Args:
+      model: The model.
+      params: Its arrays.
+      whole: Systems with all of their frames, raw units.
+      num_observed: Frames that may be looked at.
+      structures: Structures of the systems.
+      **options: See `predict`.
+
+    Returns:
+      `[tasks, frames, nodes, F]` in normalised units.
+    """
+    observed = whole.frames(0, num_observed)
+    num_steps = whole.num_frames - num_observed
+    if whole.frame_mask is None and whole.is_regular:
+        return predict(model, params, observed, structures, num_steps, **options)
+    if model.bank.has_laws:
+        times = whole.times
+        if times is None:
+            times = whole.frame_interval * whole.clock
+        options["times"] = times[:, num_observed:]
+        return predict(model, params, observed, structures, num_steps, **options)
+    # Frames since the one that saw any node last are predicted as well.
+    missed = num_observed - 1 - last_frames(observed)
+    count = num_steps + int(missed.max(initial=0))
+    found = predict(model, params, observed, structures, count, **options)
+    rows = missed[:, None] + np.arange(num_steps)
+    return found[np.arange(len(found))[:, None], rows]
+
+
+def following_mask(whole: TrajectoryDataset, num_observed: int) -> np.ndarray:
+    """Where predictions of `predict_following` can be scored, `[tasks, frames, nodes]`.
+
+    At what was observed, of nodes that were there when the prediction began, before
+    any break.
+    """
+    observed = whole.frames(0, num_observed)
+    tasks = np.arange(whole.num_tasks)
+    mask = whole.is_observed[:, num_observed:].copy()
+    mask &= observed.is_present[tasks, last_frames(observed)][:, None]
+    if whole.breaks is not None:
+        mask &= ~np.cumsum(whole.breaks[:, num_observed:], axis=1)[..., None].astype(
+            bool
+        )
+    return mask
+
+
 def baseline_predictions(
-    states: np.ndarray, num_steps: int, step_matrix: np.ndarray, step_offset: np.ndarray
+    states: np.ndarray,
+    num_steps: int,
+    step_matrix: np.ndarray,
+    step_offset: np.ndarray,
+    durations: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Static and constant-velocity predictions.
 
@@ -225,16 +294,22 @@ def baseline_predictions(
       step_matrix: `[F, F]` and
       step_offset: `[F]` of a constant-velocity step; where they are the identity
         (no velocities known) the last observed change is repeated instead.
+      durations: `[tasks, num_steps]` from the last frame to the predicted ones, in
+        frame intervals; None for 1, 2, and so on.
 
     Returns:
       "static" and "constant_velocity", each `[tasks, num_steps, nodes, F]`.
     """
     last = states[:, -1]
     static = np.repeat(last[:, None], num_steps, axis=1)
-    if np.array_equal(step_matrix, np.eye(len(step_matrix))):
+    identity = np.eye(len(step_matrix))
+    if np.array_equal(step_matrix, identity):
         change = last - states[:, -2]
         steps = np.arange(1, num_steps + 1)[None, :, None, None]
         moving = last[:, None] + steps * change[:, None]
+    elif durations is not None:
+        drift = last @ (step_matrix - identity) + step_offset
+        moving = last[:, None] + durations[..., None, None] * drift[:, None]
     else:
         frames = [last]
         for _ in range(num_steps):

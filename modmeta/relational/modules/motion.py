@@ -109,7 +109,8 @@ def interpolate(
     path = jnp.einsum("nisc,nicf->nisf", weights, values)
     spec = layout.spec
     if spec.angles:
-        own = intervals - stencil[..., 0]
+        own = jnp.expand_dims(intervals, tuple(range(stencil.ndim - 2)))
+        own = own - stencil[..., 0]
         path = _turn(path, start, values, weights, spec.angles, own)
     if spec.has_motion:
         path = _follow(

@@ -84,7 +84,10 @@ STATES = np.random.default_rng(3).normal(size=(2, 4, 3, 2))
             r"found the unknown arrays \['labels'\]",
         ),
         ({"states": STATES[0]}, "states: found 3 axes"),
-        ({"states": np.full_like(STATES, np.nan)}, "found node 0 of task 0 observed at 0"),
+        (
+            {"states": np.full_like(STATES, np.nan)},
+            "found node 0 of task 0 observed at 0",
+        ),
         ({"states": np.ones_like(STATES)}, "found the one value 1.0"),
         ({"states": STATES, "edges": np.full((2, 3, 3), 0.5)}, "found label 0.5"),
         ({"states": STATES, "feature_names": ["x"]}, "feature_names: found dtype"),
