@@ -73,6 +73,7 @@ def small_model(
     """A model with a few hidden units; `options` go to `ModuleConfig`."""
     options = {
         "path": "start",
+        "entities": "alike",
         "edge_sizes": (4, 5),
         "message_size": 3,
         "node_sizes": (6, 4),

@@ -131,6 +131,10 @@ class ExperimentConfig:
       compress: See `preprocessing.FeatureLayout`.
       model: A `model.npz` whose modules are tested instead of training any, with the
         search options of this configuration; empty to train.
+      num_restarts: Trainings from different seeds; the one of lowest energy counts, and
+        the verdict tells how far they agree.
+      auto_relations: Whether the number of relations is found in the data, see
+        `modmeta.relational.infer_relations`.
       seed: Seed of everything random.
     """
 
@@ -148,10 +152,16 @@ class ExperimentConfig:
     baseline: str = "auto"
     compress: bool = True
     model: str = ""
+    num_restarts: int = 1
+    auto_relations: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Checks that the search at meta-test can minimise the energy."""
+        """Checks the restarts, and that the search at meta-test fits the energy."""
+        if self.num_restarts < 1:
+            raise ValueError(
+                f"num_restarts: found {self.num_restarts}, expected at least 1"
+            )
         self.energy.check_algorithm(self.inference.algorithm)
 
     @property
@@ -169,7 +179,7 @@ def springs() -> ExperimentConfig:
     """Five bodies, springs between half of the pairs; a minute on two CPU cores."""
     return ExperimentConfig(
         data=DataConfig(system="springs", num_train=500),
-        modules=ModuleConfig(law="central"),
+        modules=ModuleConfig(law="central", entities="alike"),
         bouncegrad=BounceGradConfig(num_steps=600),
         training=TrainingConfig(num_evaluations=6),
         prediction=PredictionConfig(num_substeps=20, domain=_BOX),
@@ -180,7 +190,7 @@ def charged() -> ExperimentConfig:
     """Five charged particles that attract or repel each other."""
     return ExperimentConfig(
         data=DataConfig(system="charged", num_train=2000),
-        modules=ModuleConfig(path="two_body", law="mutual"),
+        modules=ModuleConfig(path="two_body", law="mutual", entities="alike"),
         bouncegrad=BounceGradConfig(num_steps=3000),
         training=TrainingConfig(num_evaluations=10),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
@@ -191,7 +201,7 @@ def kuramoto() -> ExperimentConfig:
     """Five phase oscillators, coupled along half of the directed pairs."""
     return ExperimentConfig(
         data=DataConfig(system="kuramoto", num_train=1000),
-        modules=ModuleConfig(attributes=False, null_relation=True),
+        modules=ModuleConfig(attributes=False, null_relation=True, entities="alike"),
         bouncegrad=BounceGradConfig(num_steps=1000, learning_rate=6e-3),
         training=TrainingConfig(num_evaluations=5),
     )
@@ -201,7 +211,7 @@ def springs4() -> ExperimentConfig:
     """Five bodies, no spring or one of three strengths between every pair."""
     return ExperimentConfig(
         data=DataConfig(system="springs4", num_train=1000),
-        modules=ModuleConfig(law="central", num_relations=4),
+        modules=ModuleConfig(law="central", num_relations=4, entities="alike"),
         bouncegrad=BounceGradConfig(num_steps=1500),
         training=TrainingConfig(num_evaluations=6),
         prediction=PredictionConfig(num_substeps=20, domain=_BOX),
@@ -212,7 +222,7 @@ def gravity() -> ExperimentConfig:
     """Five bodies of different mass, gravity between half of the pairs."""
     return ExperimentConfig(
         data=DataConfig(system="gravity", num_train=1000),
-        modules=ModuleConfig(path="two_body", law="central"),
+        modules=ModuleConfig(path="two_body", law="central", entities="alike"),
         bouncegrad=BounceGradConfig(num_steps=2000),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
@@ -223,14 +233,25 @@ def lennard_jones() -> ExperimentConfig:
     """Five bodies, half of the pairs attract and repel as neutral atoms do."""
     return ExperimentConfig(
         data=DataConfig(system="lennard_jones", num_train=1000),
-        modules=ModuleConfig(path="two_body", law="mutual"),
+        modules=ModuleConfig(path="two_body", law="mutual", entities="alike"),
         bouncegrad=BounceGradConfig(num_steps=2000),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
     )
 
 
+def general() -> ExperimentConfig:
+    """Data that no simulator made; without a file, simulated springs."""
+    return ExperimentConfig(
+        data=DataConfig(system="springs", num_train=100, num_test=100),
+        bouncegrad=BounceGradConfig(num_steps=1000),
+        training=TrainingConfig(num_evaluations=5),
+        num_restarts=2,
+    )
+
+
 CONFIGS = {
+    "general": general,
     "springs": springs,
     "springs4": springs4,
     "charged": charged,

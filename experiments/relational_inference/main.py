@@ -36,8 +36,18 @@ _MEAN_DEGREE = flags.DEFINE_float(
     "for one between every second pair. Default: 0.",
     lower_bound=0.0,
 )
-_NUM_RELATIONS = flags.DEFINE_integer(
-    "num_relations", None, "Relations to tell apart. Default: 2.", lower_bound=2
+_NUM_RELATIONS = flags.DEFINE_string(
+    "num_relations",
+    None,
+    "Relations to tell apart, no relation among them; 'auto' trains with 4, counts "
+    "those that the data tell apart, and trains again with as many. Default: 2.",
+)
+_NUM_RESTARTS = flags.DEFINE_integer(
+    "num_restarts",
+    None,
+    "Trainings from different seeds, whose agreement the verdict tells. Default: the "
+    "preset's, 2 for general and 1 for the others.",
+    lower_bound=1,
 )
 _NUM_STEPS = flags.DEFINE_integer(
     "num_steps", None, "Training steps. Default: the preset's.", lower_bound=1
@@ -84,6 +94,7 @@ _PROCESS_ID = flags.DEFINE_integer(
 )
 _FLAGS = launcher.define_flags(
     {
+        "general": "data that no simulator made",
         "springs": "five bodies, springs between half of the pairs",
         "springs4": "springs of three strengths, or none",
         "charged": "five charged particles",
@@ -102,6 +113,7 @@ def main(argv: list[str]) -> None:
     with launcher.usage_errors():
         _check_processes()
         num_nodes = launcher.integers(_NUM_NODES)
+        num_relations, is_auto = _relations()
     # Imported late: a wrong flag should not wait for JAX.
     from experiments.relational_inference.config import values_of_file
     from experiments.relational_inference.train import EXPERIMENT
@@ -112,7 +124,9 @@ def main(argv: list[str]) -> None:
         "data.num_test": _NUM_TEST.value,
         "data.num_nodes": num_nodes,
         "data.mean_degree": _MEAN_DEGREE.value,
-        "modules.num_relations": _NUM_RELATIONS.value,
+        "modules.num_relations": num_relations,
+        "auto_relations": is_auto,
+        "num_restarts": _NUM_RESTARTS.value,
         "bouncegrad.num_steps": _NUM_STEPS.value,
         "energy.prior": _PRIOR.value,
         "model": _MODEL.value,
@@ -129,6 +143,20 @@ def main(argv: list[str]) -> None:
                 _NUM_DEVICES.value, num_chain_groups=_NUM_CHAIN_GROUPS.value
             )
     launcher.run(EXPERIMENT, config, _FLAGS, mesh=mesh)
+
+
+def _relations() -> tuple[int | None, bool | None]:
+    """Number of relations, and whether it is to be found; None where not said."""
+    value = _NUM_RELATIONS.value
+    if value is None:
+        return None, None
+    if value == "auto":
+        return None, True
+    if not value.isdigit() or int(value) < 2:
+        raise ValueError(
+            f"num_relations: found {value!r}, expected a number from 2 on or 'auto'"
+        )
+    return int(value), False
 
 
 def _check_processes() -> None:

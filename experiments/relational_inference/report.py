@@ -146,4 +146,5 @@ def format_summary(summary: dict[str, Any]) -> str:
         add("training seconds", f"{summary['train_seconds']:.0f}")
     add("total seconds", f"{summary['total_seconds']:.0f}")
     notes = [f"\n{note}" for note in summary.get("notes", [])]
+    notes.append(f"\n{summary['verdict']['sentence']}")
     return common.format_table(rows) + "".join(notes)

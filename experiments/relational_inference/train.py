@@ -20,8 +20,9 @@ from experiments.relational_inference import report, trained
 from experiments.relational_inference.config import CONFIGS, ExperimentConfig, smoke
 from experiments.relational_inference.datasets import Datasets, make_datasets
 from experiments.relational_inference.meta_test import meta_test
+from modmeta.relational import discovery
 from modmeta.relational.data import DataError
-from modmeta.relational.evaluation import scores
+from modmeta.relational.evaluation import scores, verdict
 from modmeta.relational.inference import infer, memory
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
@@ -66,6 +67,8 @@ def meta_train(
     datasets: Datasets,
     run: common.Run,
     check: Callable[[RelationalModel], None],
+    seed: int,
+    name: str = "",
 ) -> tuple[RelationalModel, TrainResult]:
     """Trains or resumes; checkpoints and metrics go to the directory of the run.
 
@@ -74,13 +77,15 @@ def meta_train(
       datasets: Its data.
       run: The run.
       check: Refuses what could not be done with the model, before it is trained.
+      seed: Seed of this training.
+      name: Directory of this training in that of the run.
     """
     train_set, valid_set = setup.split_validation(
-        datasets.train.without_labels(), config.seed
+        discovery.training_windows(datasets.train.without_labels()), config.seed
     )
     model, params = setup.build_model(
         train_set,
-        jax.random.fold_in(jax.random.key(config.seed), 0),
+        jax.random.fold_in(jax.random.key(seed), 0),
         modules=config.modules,
         proposal=config.proposal,
         **config.search_options,
@@ -95,7 +100,7 @@ def meta_train(
         def label_metrics(found):
             return scores.label_scores(found, observed, model.num_relations)
 
-    with run.loop() as arguments:
+    with run.loop(name) as arguments:
         result = meta_training.train(
             model,
             params,
@@ -103,11 +108,13 @@ def meta_train(
             valid_set,
             config.bouncegrad,
             config.training,
-            seed=config.seed,
+            seed=seed,
             warm_set=observed.without_labels(),
             label_metrics=label_metrics,
             **arguments,
         )
+    if result.is_finished:
+        result = discovery.name_relations(model, result, valid_set)
     return model, result
 
 
@@ -119,12 +126,14 @@ class Trained(NamedTuple):
       params: Its trained arrays.
       warm: Structures annealed beside training; None if the model came from a file.
       summary: What `summary.json` says about the training.
+      restarts: Arrays of the other trainings.
     """
 
     model: RelationalModel
     params: ModelParams
     warm: TaskStructures | None
     summary: dict[str, Any]
+    restarts: tuple[ModelParams, ...] = ()
 
 
 def _trained(
@@ -137,17 +146,56 @@ def _trained(
         model = dataclasses.replace(model, **config.search_options)
         check(model)
         return Trained(model, params, None, {})
-    model, result = meta_train(config, datasets, run, check)
-    if not result.is_finished:
-        return None
-    warm = result.state.followed["warm"]
+    num_relations = config.modules.num_relations
+    if config.auto_relations:
+        num_relations = _count_relations(config, datasets, run, check)
+        if num_relations is None:
+            return None
+        modules = dataclasses.replace(config.modules, num_relations=num_relations)
+        config = dataclasses.replace(config, modules=modules)
+    runs = []
+    for restart in range(config.num_restarts):
+        name = f"restart_{restart}" if restart else ""
+        seed = config.seed + restart
+        model, result = meta_train(config, datasets, run, check, seed, name)
+        if not result.is_finished:
+            return None
+        runs.append(result)
+    runs.sort(key=lambda result: float(result.state.best.score))
+    result = runs[0]
     summary = {
         "num_train": datasets.train.num_tasks,
+        "num_relations": num_relations,
         "valid_energy": float(result.state.best.score),
         "num_steps": int(result.state.bouncegrad.step),
-        "train_seconds": float(result.seconds),
+        "train_seconds": float(sum(result.seconds for result in runs)),
     }
-    return Trained(model, result.params, warm, summary)
+    others = tuple(other.params for other in runs[1:])
+    return Trained(model, result.params, result.state.followed["warm"], summary, others)
+
+
+def _count_relations(
+    config: ExperimentConfig,
+    datasets: Datasets,
+    run: common.Run,
+    check: Callable[[RelationalModel], None],
+) -> int | None:
+    """Relations that the data tell apart, at least 2; None if stopped."""
+    modules = dataclasses.replace(config.modules, num_relations=discovery.MAX_RELATIONS)
+    config = dataclasses.replace(config, modules=modules)
+    model, result = meta_train(
+        config, datasets, run, check, config.seed, "number_of_relations"
+    )
+    if not result.is_finished:
+        return None
+    count = verdict.count_relations(
+        jax.random.fold_in(jax.random.key(config.seed), 3),
+        model,
+        result.params,
+        datasets.train,
+        config.inference,
+    )
+    return max(count, 2)
 
 
 def compute(
@@ -178,18 +226,31 @@ def compute(
         return None
     model, params = found.model, found.params
     outcome = meta_test(config, datasets, model, params, found.warm, mesh)
-    everything = outcome.cold
     exported = datasets.observed
     if datasets.everything is not None:
         exported = datasets.everything
-        everything = infer.infer_dataset(
-            jax.random.fold_in(jax.random.key(config.seed), 2),
-            model,
-            params,
-            exported,
-            config.inference,
-            mesh=mesh,
+
+    def search(params, index):
+        key = jax.random.fold_in(jax.random.key(config.seed), index)
+        return infer.infer_dataset(
+            key, model, params, exported, config.inference, mesh=mesh
         )
+
+    everything = outcome.cold
+    if datasets.everything is not None:
+        everything = search(params, 2)
+    others = [search(other, 4 + i) for i, other in enumerate(found.restarts)]
+    everything = discovery.average(everything, others)
+    judged = verdict.judge(
+        jax.random.fold_in(jax.random.key(config.seed), 3),
+        model,
+        params,
+        exported,
+        everything,
+        config.inference,
+        [other.edges for other in others],
+    )
+    everything = verdict.settle(everything, judged)
     shared = {}
     if config.data.shared_graph and exported.edges is not None:
         names = scores.label_scores(everything, exported, model.num_relations)
@@ -198,6 +259,7 @@ def compute(
         **shared,
         **outcome.summary,
         **found.summary,
+        "verdict": judged.to_dict(),
         "notes": list(exported.notes),
         "num_test": datasets.test.num_tasks,
         "test_systems_unseen": datasets.is_unseen,

@@ -26,25 +26,24 @@ from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.data.segments import concatenate_tasks
+from modmeta.relational.discovery import MAX_RELATIONS, Discovery, Options, discover
 from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.evaluation import laws, rollouts
 from modmeta.relational.evaluation.laws import LawCurve
 from modmeta.relational.evaluation.scores import label_scores, match_labels
+from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import (
     InferenceConfig,
     MemoryConfig,
     MoveConfig,
 )
-from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.integration import Domain
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.proposal_head import ProposalConfig
-from modmeta.relational.training import meta_training
 from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
-from modmeta.relational.training.setup import build_model, split_validation
 from modmeta.runtime.progress import ProgressMeter
 
 
@@ -54,29 +53,49 @@ class RelationalInference:
 
     Attributes:
       dataset: The systems.
-      model: Static description of the trained model.
-      params: Its arrays.
-      found: Relations found, see `inference.relations.Relations`.
+      discovery: Model, relations and verdict.
     """
 
     dataset: TrajectoryDataset
-    model: RelationalModel
-    params: ModelParams
-    found: Relations
+    discovery: Discovery
+
+    @property
+    def model(self) -> RelationalModel:
+        """Static description of the trained model."""
+        return self.discovery.model
+
+    @property
+    def params(self) -> ModelParams:
+        """Its arrays."""
+        return self.discovery.params
+
+    @property
+    def found(self) -> Relations:
+        """Relations as the search found them, see `inference.relations.Relations`."""
+        return self.discovery.found
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the graph can be believed, see `evaluation.verdict.Verdict`."""
+        return self.discovery.verdict
 
     @property
     def edges(self) -> np.ndarray:
         """`[tasks, nodes, nodes]` relation of every edge.
 
-        Row = receiver, column = sender, -1 where there is no edge. Relations are
-        named 0 to K - 1 in an order without meaning.
+        Row = receiver, column = sender, -1 where there is no edge. Relation 0 is that
+        of least effect: "no relation", where there is one. Pairs that the data do not
+        tell apart have one relation, see `verdict`.
         """
-        return self.found.edges
+        return self.discovery.settled.edges
 
     @property
     def probabilities(self) -> np.ndarray:
-        """`[tasks, nodes, nodes, K]` from chains at temperature 1."""
-        return self.found.probabilities
+        """`[tasks, nodes, nodes, K]` from samples of all restarts.
+
+        As warm as the errors of the model ask for, see `InferenceConfig.tempered`.
+        """
+        return self.discovery.settled.probabilities
 
     @property
     def edge_accuracy(self) -> float | None:
@@ -86,7 +105,9 @@ class RelationalInference:
         """
         if self.dataset.edges is None:
             return None
-        scores = label_scores(self.found, self.dataset, self.model.num_relations)
+        scores = label_scores(
+            self.discovery.settled, self.dataset, self.model.num_relations
+        )
         return scores["edge_accuracy"]
 
     @functools.cached_property
@@ -223,7 +244,7 @@ class RelationalInference:
 
 def infer_relations(
     trajectories: npt.ArrayLike | Sequence[npt.ArrayLike] | TrajectoryDataset,
-    num_relations: int = 2,
+    num_relations: int | str = 2,
     *,
     labels: Any = None,
     positions: Sequence[int] = (),
@@ -239,6 +260,7 @@ def infer_relations(
     breaks: npt.ArrayLike | None = None,
     shared_graph: bool = False,
     seed: int = 0,
+    num_restarts: int = 2,
     modules: ModuleConfig | None = None,
     proposal: ProposalConfig | None = None,
     energy: EnergyConfig | None = None,
@@ -257,7 +279,9 @@ def infer_relations(
       trajectories: `[tasks, time, nodes, features]`; or one array `[time, nodes,
         features]` per task, of any length and size; or a `TrajectoryDataset`. NaN and
         masked entries were not observed.
-      num_relations: Number of relations K to tell apart ("no relation" is one).
+      num_relations: Number of relations K to tell apart ("no relation" is one). "auto"
+        trains with 4, counts those that cannot stand for one another on held-out
+        frames, and trains again with as many.
       labels: `[tasks, nodes, nodes]` true relations, row = receiver; used for
         `edge_accuracy` and figures alone.
       positions: Feature columns that are positions. Naming positions and velocities,
@@ -277,6 +301,8 @@ def infer_relations(
       shared_graph: Whether the tasks are recordings of one graph. Training sees them
         one by one; the search sees all of them as one task, and so does the result.
       seed: Seed of everything random.
+      num_restarts: Trainings from different seeds. The one of lowest energy counts;
+        probabilities are averaged, and the verdict tells how far they agree.
       modules: Options of the bank; its number of relations is overridden.
       proposal: Options of the proposal head.
       energy: What a search minimises.
@@ -313,40 +339,41 @@ def infer_relations(
     )
     # Before anything is trained: systems that share a graph may turn out not to.
     searched = concatenate_tasks(dataset) if shared_graph else dataset
+    is_auto = num_relations == "auto"
+    if not is_auto and not isinstance(num_relations, int | np.integer):
+        raise ValueError(
+            f"num_relations: found {num_relations!r}, expected a number or 'auto'"
+        )
+    if num_restarts < 1:
+        raise ValueError(f"num_restarts: found {num_restarts}, expected at least 1")
     modules = dataclasses.replace(
-        modules or ModuleConfig(), num_relations=num_relations
+        modules or ModuleConfig(),
+        num_relations=MAX_RELATIONS if is_auto else int(num_relations),
     )
     energy, inference = energy or EnergyConfig(), inference or InferenceConfig()
     energy.check_algorithm(inference.algorithm)
-    unlabelled = dataset.without_labels()
-    train_set, valid_set = split_validation(unlabelled, seed)
-    key_init, key_infer = jax.random.split(jax.random.key(seed))
-    model, params = build_model(
-        train_set,
-        key_init,
+    options = Options(
         modules=modules,
-        proposal=proposal,
-        energy=energy,
-        moves=moves,
-        candidates=candidates,
-        memory=memory,
+        search={
+            "proposal": proposal,
+            "energy": energy,
+            "moves": moves,
+            "candidates": candidates,
+            "memory": memory,
+        },
+        bouncegrad=bouncegrad or BounceGradConfig(),
+        training=training or TrainingConfig(),
+        inference=inference,
+        num_restarts=num_restarts,
     )
-    result = meta_training.train(
-        model,
-        params,
-        train_set,
-        valid_set,
-        bouncegrad or BounceGradConfig(),
-        training or TrainingConfig(),
-        seed=seed,
-        progress=progress,
+    arguments = {"seed": seed, "mesh": mesh, "progress": progress}
+    if is_auto:
+        found = discover(
+            dataset, searched, dataclasses.replace(options, num_restarts=1), **arguments
+        )
+        count = max(found.verdict.num_relations, 2)
+        modules = dataclasses.replace(modules, num_relations=count)
+        options = dataclasses.replace(options, modules=modules)
+    return RelationalInference(
+        searched, discover(dataset, searched, options, **arguments)
     )
-    found = infer_dataset(
-        key_infer,
-        model,
-        result.params,
-        searched.without_labels(),
-        inference,
-        mesh=mesh,
-    )
-    return RelationalInference(searched, model, result.params, found)

@@ -60,7 +60,7 @@ def sample_marginals(
     energy: base.Energy,
     candidates: base.Candidates,
     num_steps: int,
-    temperature: float = 1.0,
+    temperature: float | jax.Array = 1.0,
 ) -> jax.Array:
     """Runs one chain at a fixed temperature and averages where its modules sit.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.observations import observe
 from modmeta.relational.tasks.batches import TaskBatch, all_batches
@@ -30,11 +31,15 @@ class Changes(NamedTuple):
 
     Attributes:
       expected: `[tasks, nodes, W, Y]` by the model.
-      observed: `[tasks, nodes, W, Y]`, those beyond constant velocity.
+      observed: `[tasks, nodes, W, Y]`, those beyond constant velocity; zero where
+        nothing was observed, as then `expected`.
+      effects: What nodes have of their own under this structure, leaves
+        `[tasks, nodes, ...]`; None where all are alike.
     """
 
     expected: np.ndarray
     observed: np.ndarray
+    effects: Effects | None
 
 
 class ChangeModel:
@@ -81,9 +86,9 @@ class ChangeModel:
             num_tasks, num_nodes = self._shape
             leaf = np.asarray(leaf).reshape(-1, *leaf.shape[2:])[:num_tasks]
             missing = num_nodes - leaf.shape[1]
-            return np.pad(leaf, ((0, 0), (0, missing), (0, 0), (0, 0)))
+            return np.pad(leaf, ((0, 0), (0, missing), *[(0, 0)] * (leaf.ndim - 2)))
 
-        return Changes(*(by_task(leaf) for leaf in found))
+        return jax.tree.map(by_task, found)
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -112,11 +117,21 @@ def _changes(
             graph.slot_mask & ~is_silent,
             observed.windows,
         )
+        effects = None
+        if model.bank.has_effects:
+            counted = (observed.targets, observed.weights, observed.durations)
+            effects, _ = modules.effects(outputs, *counted)
+            outputs = modules.with_effects(outputs, effects, observed.durations)
         expected, _ = modules.predict(outputs)
-        found = Changes(expected, observed.targets)
-        mask = graph.system_mask[..., None, None]
-        return jax.tree.map(
-            lambda leaf: jnp.where(mask, leaf[graph.system_nodes], 0.0), found
-        )
+        if observed.weights is not None:
+            expected = jnp.where(observed.weights[..., None] > 0, expected, 0.0)
+
+        def of_systems(leaf):
+            mask = graph.system_mask.reshape(
+                *graph.system_mask.shape, *(1,) * (leaf.ndim - 1)
+            )
+            return jnp.where(mask, leaf[graph.system_nodes], 0.0)
+
+        return jax.tree.map(of_systems, Changes(expected, observed.targets, effects))
 
     return jax.lax.map(one_batch, batches)

@@ -18,7 +18,9 @@ import numpy.typing as npt
 
 from modmeta import search
 from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.evaluation.changes import ChangeModel
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.integration import Domain, Integrator
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import TaskBatch, all_batches
@@ -39,11 +41,14 @@ class StartFrames(NamedTuple):
       is_present: `[tasks, nodes]` true at nodes that are there; None if all are.
       durations: `[tasks, nodes, steps]` between predicted frames, in frame intervals;
         None for one each.
+      effects: What nodes have of their own, leaves `[tasks, nodes, ...]`; None where
+        all are alike.
     """
 
     states: jax.Array
     is_present: jax.Array | None
     durations: jax.Array | None
+    effects: Effects | None = None
 
 
 def last_frames(dataset: TrajectoryDataset) -> np.ndarray:
@@ -111,7 +116,7 @@ def _predict(
         def body(current, duration):
             if model.bank.has_laws:
                 following = Integrator(
-                    modules, structure, *slots, num_substeps, domain
+                    modules, structure, *slots, num_substeps, domain, begin.effects
                 ).advance(current, duration)
             else:
                 following = modules.step(structure, current[:, None], *slots)[:, 0]
@@ -194,6 +199,9 @@ def predict(
             )
         times = np.broadcast_to(times, (dataset.num_tasks, num_steps))
     start_frames = _start(dataset, params, times)
+    if bank.has_effects:
+        changes = ChangeModel(model, params, dataset.without_labels())
+        start_frames = start_frames._replace(effects=changes(structures).effects)
     batches = all_batches(dataset.num_nodes, batch_size)
 
     def run(num_substeps):

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.dataset import NO_EDGE
+from modmeta.relational.data.validation import pair_mask
 from modmeta.relational.evaluation import matching
 from modmeta.relational.evaluation.changes import ChangeModel, Changes
 from modmeta.relational.inference.config import InferenceConfig
@@ -99,22 +101,22 @@ def relation_effects(
     model: RelationalModel,
     params: ModelParams,
     dataset: TrajectoryDataset,
-    found: Relations,
+    structures: TaskStructures,
 ) -> tuple[float, ...]:
     """Root mean square of what the edges of every relation change, over all changes.
 
     Args:
       model: The model.
       params: Its arrays.
-      dataset: Systems of which the relations were found, raw units.
-      found: These relations.
+      dataset: Systems whose structures are known, raw units.
+      structures: Their structures.
 
     Returns:
       One number per relation; 0 for relations on no edge.
     """
     some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
-    structures = _first(found.structures, some.num_tasks)
-    edges = np.asarray(found.edges)[: some.num_tasks]
+    structures = _first(structures, some.num_tasks)
+    edges = np.where(pair_mask(some.node_mask), structures.edge_modules, NO_EDGE)
     changes = ChangeModel(model, params, some)
     everything = changes(structures)
     size = np.sqrt(np.sum(_clipped(everything.observed)))
@@ -150,13 +152,32 @@ def judge(
       restarts: Edges `[tasks, nodes, nodes]` that other runs found.
     """
     evidence = _gather_evidence(rng_key, model, params, dataset, config)
-    effects = relation_effects(model, params, dataset, found)
+    effects = relation_effects(model, params, dataset, found.structures)
     agreement = None
     if restarts:
         agreement = float(
             np.mean([_agreement(found.edges, other) for other in restarts])
         )
     return conclude(evidence, effects, agreement, found)
+
+
+def count_relations(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    params: ModelParams,
+    dataset: TrajectoryDataset,
+    config: InferenceConfig,
+) -> int:
+    """Relations that the data tell apart, see `Verdict.num_relations`.
+
+    Args:
+      rng_key: Consumed by the search in the first part of every recording.
+      model: The model.
+      params: Its trained arrays.
+      dataset: The systems, raw units; labels are not looked at.
+      config: How relations are searched.
+    """
+    return _count(_gather_evidence(rng_key, model, params, dataset, config))
 
 
 def conclude(
@@ -166,20 +187,10 @@ def conclude(
     found: Relations,
 ) -> Verdict:
     """The verdict that follows from errors, effects and the agreement of restarts."""
-    ignorant = {
-        "none": evidence.none,
-        **{f"relation {k}": error for k, error in enumerate(evidence.single)},
-        "shuffled": evidence.shuffled,
-    }
-    best = min(ignorant, key=lambda name: ignorant[name].sum())
-    ratio = float(evidence.found.sum() / max(ignorant[best].sum(), 1e-30))
-    is_graph = _is_better(evidence.found, ignorant[best], evidence.total)
-    single = min(evidence.single, key=np.sum)
-    is_any = is_graph or _is_better(single, evidence.none, evidence.total)
-    if is_graph:
-        num_relations = _count_distinct(evidence, found.edges)
-    else:
-        num_relations = int(is_any)
+    ignorant = _best_ignorant(evidence).sum()
+    ratio = float(evidence.found.sum() / max(ignorant, 1e-30))
+    num_relations = _count(evidence)
+    is_graph, is_any = num_relations > 1, num_relations > 0
     unexplained = float(evidence.found.sum() / max(evidence.total.sum(), 1e-30))
     is_repeated = agreement is None or agreement >= _AGREEMENT or not is_graph
     supported = bool(is_any and is_repeated)
@@ -285,8 +296,16 @@ def _is_better(error: np.ndarray, other: np.ndarray, total: np.ndarray) -> bool:
     return bool(gain.mean() > _CERTAIN * deviation)
 
 
-def _count_distinct(evidence: Evidence, edges: np.ndarray) -> int:
-    """Relations that cannot stand for one another on held-out frames."""
+def _best_ignorant(evidence: Evidence) -> np.ndarray:
+    """Errors `[tasks]` of the best graph that knows nothing."""
+    return min([evidence.none, *evidence.single, evidence.shuffled], key=np.sum)
+
+
+def _count(evidence: Evidence) -> int:
+    """Relations that cannot stand for one another on held-out frames, see `Verdict`."""
+    if not _is_better(evidence.found, _best_ignorant(evidence), evidence.total):
+        single = min(evidence.single, key=np.sum)
+        return int(_is_better(single, evidence.none, evidence.total))
     distinct: list[int] = []
     for relation in sorted({a for pair in evidence.merged for a in pair}):
         is_new = all(
@@ -296,7 +315,7 @@ def _count_distinct(evidence: Evidence, edges: np.ndarray) -> int:
         )
         if is_new:
             distinct.append(relation)
-    return max(len(distinct), 1)
+    return max(len(distinct), 2)
 
 
 def _agreement(edges: np.ndarray, others: np.ndarray) -> float:

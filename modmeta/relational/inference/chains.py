@@ -24,6 +24,10 @@ from modmeta.relational.tasks.structures import (
 )
 from modmeta.runtime import devices
 
+_TINY = 1e-12
+# A model whose errors all go one way knows next to nothing; 100 times warmer is enough.
+_MAX_CORRELATION = 0.98
+
 
 class Draws(NamedTuple):
     """All randomness of a batch, one row per receiver whatever the chunks.
@@ -147,7 +151,13 @@ def search_all(
         warm = problems.init(problems.join(state.best_structure))
         shares = jnp.zeros_like(problems.candidates.edge_logits)
         if config.num_samples:
-            shares = problems.sample(key_sample, warm, sampler, config.num_samples)
+            shares = problems.sample(
+                key_sample,
+                warm,
+                sampler,
+                config.num_samples,
+                _sample_temperatures(problems, state.best_structure, config),
+            )
         return best, trace, shares
 
     (structures, energies, num_proposals), traces, shares = devices.spread(
@@ -177,6 +187,46 @@ def _mean_shares(shares: jax.Array, num_samples: int) -> jax.Array:
     """
     counts = jnp.sum(jnp.round(shares * num_samples), axis=0)
     return counts / max(shares.shape[0] * num_samples, 1)
+
+
+def _sample_temperatures(
+    problems: Problems, structure: search.Structure, config: InferenceConfig
+) -> jax.Array:
+    """Temperatures of the samples of every problem `[P]`.
+
+    Errors with autocorrelation r from frame to frame are worth (1 - r) / (1 + r) as
+    many independent ones (for lag one, as in a first-order autoregression).
+    """
+    least = jnp.full(problems.mask.shape, config.sample_temperature)
+    if not (config.tempered and problems.model.energy.traits.residuals):
+        return least
+    num_targets = problems.model.bank.layout.num_targets
+    span = problems.model.bank.config.span
+    num_modules = problems.model.num_relations
+
+    def one(data, candidates, structure):
+        residuals = problems.energy(data, candidates).residuals
+        weights = jax.nn.one_hot(structure.edge_modules, num_modules)
+
+        def of_receiver(receiver):
+            found = residuals(
+                weights[receiver], structure.node_modules[receiver], receiver
+            )
+            errors = found.reshape(-1, num_targets)
+            squares = jnp.sum(jnp.square(errors))
+            # Windows that overlap share errors, which their energies allow for.
+            products = jnp.sum(errors[span:] * errors[:-span])
+            count = jnp.sum(errors != 0.0).astype(errors.dtype)
+            return jnp.stack([squares, products, count])
+
+        receivers = jnp.arange(weights.shape[0])
+        squares, products, count = jnp.sum(jax.lax.map(of_receiver, receivers), axis=0)
+        correlation = products / jnp.maximum(squares, _TINY)
+        correlation = jnp.clip(correlation, 0.0, _MAX_CORRELATION)
+        excess = jnp.maximum(span * squares / jnp.maximum(count, 1.0), 1.0)
+        return excess * (1.0 + correlation) / (1.0 - correlation)
+
+    return least * jax.vmap(one)(problems.data, problems.candidates, structure)
 
 
 def _temperatures(

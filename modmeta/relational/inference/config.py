@@ -106,8 +106,14 @@ class InferenceConfig:
         the standard deviation of the energy over a few random structures, at which
         nearly every move is accepted.
       final_temperature: Nats, at the last.
-      num_samples: Further proposals per chain, of annealing at temperature 1, over
-        which edge probabilities are averaged; 0 for none.
+      num_samples: Further proposals per chain, of annealing, over which edge
+        probabilities are averaged; 0 for none.
+      sample_temperature: Their temperature in nats, at least; 1 is that of the
+        likelihood.
+      tempered: Whether samples are as much warmer as errors are larger than the model
+        expects and as they go on from one frame to the next: then frames are not
+        independent witnesses. Where there are no residuals, as with roll-outs, they
+        are not.
       learned: Whether proposals follow the proposal head.
     """
 
@@ -118,6 +124,8 @@ class InferenceConfig:
     initial_temperature: float = 0.0
     final_temperature: float = 1.0
     num_samples: int = 64
+    sample_temperature: float = 1.0
+    tempered: bool = True
     learned: bool = True
 
     def __post_init__(self) -> None:
@@ -154,4 +162,8 @@ class InferenceConfig:
             raise ValueError(
                 f"temperatures: found {self.initial_temperature} and "
                 f"{self.final_temperature}, expected at least 0 and above 0"
+            )
+        if not self.sample_temperature > 0.0:
+            raise ValueError(
+                f"sample_temperature: found {self.sample_temperature}, expected above 0"
             )

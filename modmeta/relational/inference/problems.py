@@ -195,17 +195,19 @@ class Problems:
         state: search.SearchState,
         algorithm: search.SearchAlgorithm,
         num_steps: int,
+        temperatures: jax.Array,
     ) -> jax.Array:
-        """Shares of the modules on every edge at temperature 1, `[P, R, D, K]`.
+        """Shares of the modules on every edge at fixed temperatures, `[P, R, D, K]`.
 
         Args:
           rng_key: Consumed; one for all problems, or `[P]`, see `keys`.
           state: Chains, leaves `[P, ...]`.
           algorithm: A search that samples.
           num_steps: Steps to average over.
+          temperatures: `[P]` nats.
         """
 
-        def run_one(key, state, data, candidates):
+        def run_one(key, state, data, candidates, temperature):
             return search.sample_marginals(
                 key,
                 state,
@@ -213,9 +215,12 @@ class Problems:
                 self.energy(data, candidates),
                 candidates,
                 num_steps,
+                temperature,
             )
 
-        return jax.vmap(run_one)(self.keys(rng_key), state, self.data, self.candidates)
+        return jax.vmap(run_one)(
+            self.keys(rng_key), state, self.data, self.candidates, temperatures
+        )
 
 
 def receiver_problems(tree: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data.frames import Frames
@@ -31,6 +32,15 @@ CHUNK = 64
 def num_evidence_features(num_relations: int) -> int:
     """Features per edge for K modules."""
     return 4 * num_relations + 1
+
+
+def evidence_order(order: np.ndarray) -> np.ndarray:
+    """Features of `edge_evidence` with the modules in another order `[K]`, as indices.
+
+    They are four numbers of every module, then one of the edge.
+    """
+    size = len(order)
+    return np.concatenate([order + block * size for block in range(4)] + [[4 * size]])
 
 
 def edge_evidence(

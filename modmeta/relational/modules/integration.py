@@ -17,6 +17,7 @@ import numpy as np
 
 from modmeta import networks
 from modmeta.relational.modules.bound_bank import BoundBank
+from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.laws import relative_state, units_of
 from modmeta.relational.modules.preprocessing import turned, velocity_per_frame
 from modmeta.search import Structure
@@ -69,6 +70,8 @@ class Integrator:
       slot_mask: `[N, D]` true at real slots.
       num_substeps: Steps per frame interval.
       domain: Where bodies can be.
+      effects: What nodes have of their own, leaves `[N, ...]`; None where all are
+        alike.
     """
 
     modules: BoundBank
@@ -77,6 +80,7 @@ class Integrator:
     slot_mask: jax.Array
     num_substeps: int
     domain: Domain = Domain()
+    effects: Effects | None = None
 
     def rates(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Accelerations `[N, C]` and other rates `[N, O]` of states `[N, F]`."""
@@ -104,6 +108,9 @@ class Integrator:
         alone = networks.apply_chosen(
             own, modules.params.node, self.structure.node_modules, states
         )
+        if self.effects is not None:
+            total = self.effects.factor[:, None] * total
+            alone = alone + self.effects.offsets
         axes = laws.law.num_axes
         acceleration = total[:, :axes] + units.acceleration * alone[:, :axes]
         moves = laws.law.moves

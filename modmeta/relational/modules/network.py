@@ -6,10 +6,12 @@ Letters: N nodes, D slots, K edge modules, T frames, F features.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data.frames import Frames, as_frames
@@ -18,6 +20,7 @@ from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.evidence import (
     Residuals,
     edge_evidence,
+    evidence_order,
     num_evidence_features,
 )
 from modmeta.relational.modules.inputs import edge_inputs
@@ -26,6 +29,12 @@ from modmeta.relational.modules.proposal_head import ProposalConfig, ProposalHea
 
 # Any number that all encoders take; parameters do not depend on it.
 _FRAMES = 16
+
+
+def _with_rows(layers: dict[str, Any], name: str, rows: np.ndarray) -> dict[str, Any]:
+    """Layers of which one reads its inputs in another order."""
+    layer = layers[name]
+    return {**layers, name: {**layer, "kernel": layer["kernel"][rows]}}
 
 
 class ModelParams(NamedTuple):
@@ -108,6 +117,37 @@ class RelationalNetwork:
             modules=self.bank.init(key_modules, preprocessing),
             proposal=variables.get("params", {}),
             preprocessing=preprocessing,
+        )
+
+    def reorder(self, params: ModelParams, order: Sequence[int]) -> ModelParams:
+        """The same model with its edge modules in another order.
+
+        Args:
+          params: Arrays of the model.
+          order: `[K]` index now of every edge module then.
+
+        Returns:
+          Arrays whose messages and logits are those of before, permuted.
+        """
+        order = np.asarray(order)
+        edge = jax.tree.map(lambda leaf: leaf[order], params.modules.edge)
+        head = dict(params.proposal)
+        for kind in self.proposal.encoder.split("+"):
+            if kind == "none":
+                continue
+            last = head[f"{kind}_logits"]
+            head[f"{kind}_logits"] = {
+                "kernel": last["kernel"][:, order],
+                "bias": last["bias"][order],
+            }
+            if kind == "evidence":
+                rows = evidence_order(order)
+                head[kind] = _with_rows(head[kind], "layer_0", rows)
+            elif kind == "denoiser":
+                first = _with_rows(head[kind]["edges"], "layer_0", order)
+                head[kind] = {**head[kind], "edges": first}
+        return params._replace(
+            modules=params.modules._replace(edge=edge), proposal=head
         )
 
     def _edge_sequences(

@@ -281,13 +281,14 @@ def scaled_params(model, params, seed=5):
 
 
 @functools.cache
-def law_setting(layout, path, span, null):
+def law_setting(layout, path, span, null, entities="alike"):
     model = small_model(
         layout=LAYOUTS[layout],
         compress=False,
         path=path,
         span=span,
         null_relation=null,
+        entities=entities,
         num_relations=3,
         num_node_modules=2,
         law="general",
@@ -299,11 +300,11 @@ def law_setting(layout, path, span, null):
 
 
 VARIANTS = [
-    ("bodies", "interpolated", 1, False),
-    ("bodies", "two_body", 1, True),
-    ("bodies", "interpolated", 3, True),
-    ("phases", "interpolated", 2, False),
-    ("plain", "interpolated", 1, True),
+    ("bodies", "interpolated", 1, False, "alike"),
+    ("bodies", "two_body", 1, True, "alike"),
+    ("bodies", "interpolated", 3, True, "differ"),
+    ("phases", "interpolated", 2, False, "differ"),
+    ("plain", "interpolated", 1, True, "alike"),
 ]
 
 
@@ -320,9 +321,11 @@ def random_states(layout, shape, seed=0):
     return jnp.asarray(values, jnp.float32)
 
 
-@pytest.mark.parametrize("layout, path, span, null", VARIANTS)
-def test_cached_recomputed_and_composed_energies_agree(layout, path, span, null):
-    model, batch = law_setting(layout, path, span, null)
+@pytest.mark.parametrize("layout, path, span, null, entities", VARIANTS)
+def test_cached_recomputed_and_composed_energies_agree(
+    layout, path, span, null, entities
+):
+    model, batch = law_setting(layout, path, span, null, entities)
     graph = batch.supergraph
     params = scaled_params(model, small_params(model, graph, 6))
     modules = model.network.modules(params)

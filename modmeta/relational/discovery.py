@@ -1,0 +1,193 @@
+"""From a data set to relations to trust: windows, restarts, names, verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.segments import cut
+from modmeta.relational.evaluation import matching, verdict
+from modmeta.relational.evaluation.verdict import Verdict
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.infer import infer_dataset
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.relations import Relations
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.training import meta_training
+from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
+from modmeta.relational.training.meta_training import TrainResult
+from modmeta.relational.training.setup import build_model, split_validation
+from modmeta.runtime.progress import ProgressMeter
+
+# Of fewer systems than this, long recordings are cut into windows for the training: in
+# every one, the search can be wrong in another way.
+_FEW_SYSTEMS = 16
+_WINDOW = 50
+# Relations that "auto" starts with, to see which of them are the same.
+MAX_RELATIONS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How relations are looked for, see `infer_relations`.
+
+    Attributes:
+      modules: Options of the bank.
+      search: Options of `build_model` about the search.
+      bouncegrad: Options of a step of meta-training.
+      training: Options of the loop around it.
+      inference: Options of the final search.
+      num_restarts: Trainings, each from a seed of its own.
+    """
+
+    modules: ModuleConfig
+    search: dict[str, Any]
+    bouncegrad: BounceGradConfig
+    training: TrainingConfig
+    inference: InferenceConfig
+    num_restarts: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Discovery:
+    """Relations of a data set, and what they are worth.
+
+    Attributes:
+      model: Static description of the trained model.
+      params: Its arrays.
+      found: Relations as the search found them.
+      settled: The same as far as the verdict bears them out.
+      verdict: Whether they can be believed.
+    """
+
+    model: RelationalModel
+    params: ModelParams
+    found: Relations
+    settled: Relations
+    verdict: Verdict
+
+
+def training_windows(dataset: TrajectoryDataset) -> TrajectoryDataset:
+    """What training sees: windows of long recordings where there are few systems."""
+    if dataset.num_tasks >= _FEW_SYSTEMS or dataset.num_frames < 2 * _WINDOW:
+        return dataset
+    windows, _ = cut(dataset, _WINDOW)
+    return windows
+
+
+def discover(
+    dataset: TrajectoryDataset,
+    searched: TrajectoryDataset,
+    options: Options,
+    *,
+    seed: int,
+    mesh: Mesh | None = None,
+    progress: ProgressMeter | None = None,
+) -> Discovery:
+    """Trains modules and searches relations, without labels.
+
+    Args:
+      dataset: The systems, raw units.
+      searched: The same as they are searched: in one task where they share a graph.
+      options: How.
+      seed: Seed of everything random.
+      mesh: Devices that share the final search.
+      progress: Progress meter.
+    """
+    unlabelled = dataset.without_labels()
+    train_set, valid_set = split_validation(training_windows(unlabelled), seed)
+    trained, found = [], []
+    for restart in range(options.num_restarts):
+        key = jax.random.fold_in(jax.random.key(seed), restart)
+        key_init, key_infer = jax.random.split(key)
+        model, params = build_model(
+            train_set, key_init, modules=options.modules, **options.search
+        )
+        result = meta_training.train(
+            model,
+            params,
+            train_set,
+            valid_set,
+            options.bouncegrad,
+            options.training,
+            seed=seed + restart,
+            progress=progress,
+        )
+        trained.append(name_relations(model, result, valid_set))
+        relations = infer_dataset(
+            key_infer,
+            model,
+            trained[-1].params,
+            searched.without_labels(),
+            options.inference,
+            mesh=mesh,
+        )
+        found.append(relations)
+    best = min(range(len(trained)), key=lambda index: trained[index].state.best.score)
+    chosen, others = found[best], [*found[:best], *found[best + 1 :]]
+    params, chosen = trained[best].params, average(chosen, others)
+    concluded = verdict.judge(
+        jax.random.fold_in(jax.random.key(seed), options.num_restarts),
+        model,
+        params,
+        searched,
+        chosen,
+        options.inference,
+        [other.edges for other in others],
+    )
+    settled = verdict.settle(chosen, concluded)
+    return Discovery(model, params, chosen, settled, concluded)
+
+
+def name_relations(
+    model: RelationalModel, result: TrainResult, valid_set: TrajectoryDataset
+) -> TrainResult:
+    """Puts the relation of least effect first: "no relation", if there is one.
+
+    Args:
+      model: The model.
+      result: What training found.
+      valid_set: The systems that chose the model.
+
+    Returns:
+      Parameters, and followed structures, in the new order.
+    """
+    followed = result.state.followed
+    effects = verdict.relation_effects(
+        model, result.params, valid_set, followed["valid"]
+    )
+    first = int(np.argmin(effects))
+    if first == 0 or model.bank.config.null_relation:
+        return result
+    order = np.array([first, *np.delete(np.arange(model.num_relations), first)])
+    names = jnp.argsort(order)
+    followed = {
+        name: structures._replace(edge_modules=names[structures.edge_modules])
+        for name, structures in followed.items()
+    }
+    params = model.network.reorder(result.params, order)
+    state = result.state._replace(followed=followed)
+    return dataclasses.replace(result, params=params, state=state)
+
+
+def average(found: Relations, others: list[Relations]) -> Relations:
+    """Relations with the mean probabilities of several runs, names matched."""
+    if not others or not found.is_sampled:
+        return found
+    num_relations = found.probabilities.shape[-1]
+    total = np.asarray(found.probabilities, np.float64)
+    for other in others:
+        confusion = matching.confusion_matrix(
+            other.edges, found.edges, num_relations, num_relations
+        )
+        names = matching.match_relations(confusion)
+        total = total + matching.relabel_probabilities(other.probabilities, names)
+    mean = total / (1 + len(others))
+    return found._replace(probabilities=mean.astype(np.float32))

@@ -1,0 +1,172 @@
+"""Verdicts on errors that are made up, so that the right one is known."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modmeta.relational.evaluation import verdict
+from modmeta.relational.inference.relations import Relations
+from modmeta.relational.modules.evidence import num_evidence_features
+from modmeta.relational.modules.network import RelationalNetwork
+from modmeta.relational.modules.proposal_head import ProposalConfig
+from tests.fixtures import Batch, small_model, small_params
+
+NUM_TASKS, NUM_NODES = 12, 4
+
+
+def errors(level, seed, spread=0.1):
+    """Errors `[tasks]` around a level, as they scatter over systems."""
+    noise = np.random.default_rng(seed).normal(size=NUM_TASKS)
+    return level * (1.0 + spread * noise)
+
+
+def evidence(found, shuffled, none, single, merged, total=100.0):
+    return verdict.Evidence(
+        found=errors(found, 0),
+        shuffled=errors(shuffled, 1),
+        none=errors(none, 2),
+        single=np.stack([errors(level, 3 + k) for k, level in enumerate(single)]),
+        merged={pair: errors(level, 9) for pair, level in merged.items()},
+        total=errors(total, 10),
+    )
+
+
+def relations(num_relations=2, sure=0.95):
+    rng = np.random.default_rng(0)
+    edges = rng.integers(0, num_relations, (NUM_TASKS, NUM_NODES, NUM_NODES))
+    edges[:, np.eye(NUM_NODES, dtype=bool)] = -1
+    rest = (1.0 - sure) / (num_relations - 1)
+    one_hot = np.eye(num_relations)[np.maximum(edges, 0)]
+    probabilities = np.where(one_hot > 0, sure, rest) * (edges >= 0)[..., None]
+    shape = (*edges.shape, num_relations)
+    return Relations(
+        edges=edges.astype(np.int32),
+        node_modules=np.zeros((NUM_TASKS, NUM_NODES), np.int32),
+        probabilities=probabilities.astype(np.float32),
+        proposal_logits=np.zeros(shape, np.float32),
+        energies=np.zeros(NUM_TASKS),
+        num_proposals=np.zeros(NUM_TASKS, np.int32),
+        best_energies=np.zeros((NUM_TASKS, 0)),
+    )
+
+
+TWO = evidence(1.0, 90.0, 80.0, [80.0, 120.0], {(0, 1): 80.0, (1, 0): 120.0})
+THREE = evidence(
+    1.0,
+    90.0,
+    80.0,
+    [80.0, 120.0, 95.0],
+    {(0, 1): 60.0, (1, 0): 70.0, (0, 2): 55.0}
+    | {(2, 0): 70.0, (1, 2): 50.0, (2, 1): 60.0},
+)
+# Three modules, of which two say the same.
+TWO_OF_THREE = THREE._replace(
+    merged={**THREE.merged, (1, 2): THREE.found, (2, 1): THREE.found}
+)
+NOTHING = evidence(99.0, 99.5, 99.0, [99.2, 99.1], {(0, 1): 99.0, (1, 0): 99.0})
+EVERYWHERE = evidence(1.0, 1.0, 80.0, [1.0, 1.0], {(0, 1): 1.0, (1, 0): 1.0})
+# Better than ignorance in sum, by one system alone.
+CHANCE = TWO._replace(
+    found=np.array([1.0] * 11 + [30.0]),
+    shuffled=np.array([1.0] * 11 + [80.0]),
+    none=np.array([1.0] * 11 + [80.0]),
+    single=np.array([[1.0] * 11 + [80.0]] * 2),
+)
+# Every system is explained, of changes that relations have next to nothing to do with.
+NEGLIGIBLE = TWO._replace(total=errors(1e6, 10))
+
+
+@pytest.mark.parametrize(
+    "found, count, supported, words",
+    [
+        (TWO, 2, True, "support 2 relations (relation 0 is no interaction); 100%"),
+        (THREE, 3, True, "support 3 relations"),
+        (TWO_OF_THREE, 2, True, "support 2 relations"),
+        (NOTHING, 0, False, "Nothing here depends on other entities"),
+        (EVERYWHERE, 1, True, "One relation holds between all"),
+        (CHANCE, 0, False, "Nothing here depends"),
+        (NEGLIGIBLE, 0, False, "Nothing here depends"),
+    ],
+)
+def test_verdicts(found, count, supported, words):
+    num_relations = len(found.single)
+    effects = [0.001, *[0.9] * (num_relations - 1)]
+    concluded = verdict.conclude(found, effects, None, relations(num_relations))
+    assert (concluded.num_relations, concluded.supported) == (count, supported)
+    assert words in concluded.sentence, concluded.sentence
+    best = min(error.sum() for error in [found.none, *found.single, found.shuffled])
+    np.testing.assert_allclose(concluded.held_out_ratio, found.found.sum() / best)
+
+
+def test_restarts_that_disagree_take_the_support_away():
+    agreed = verdict.conclude(TWO, [0.0, 1.0], 0.99, relations())
+    torn = verdict.conclude(TWO, [0.0, 1.0], 0.6, relations())
+    assert agreed.supported and not torn.supported
+    assert "restarts agree on 60% of the pairs only" in torn.sentence
+
+
+def test_what_stays_unexplained_is_said():
+    noisy = TWO._replace(found=errors(30.0, 0, 0.0), total=errors(100.0, 0, 0.0))
+    sentence = verdict.conclude(noisy, [0.0, 1.0], None, relations()).sentence
+    assert "30% of the changes stay unexplained" in sentence
+
+
+def test_settling_keeps_what_is_supported():
+    found = relations()
+    concluded = verdict.conclude(TWO, [0.0, 1.0], None, found)
+    assert verdict.settle(found, concluded) is found
+
+
+def test_settling_takes_back_pairs_that_are_no_different():
+    found = relations()
+    nothing = verdict.settle(
+        found, verdict.conclude(NOTHING, [0.01, 0.02], None, found)
+    )
+    is_edge = found.edges >= 0
+    assert (nothing.edges[is_edge] == 0).all() and (nothing.edges[~is_edge] == -1).all()
+    np.testing.assert_allclose(nothing.probabilities[is_edge], 0.5)
+    assert not nothing.probabilities[~is_edge].any()
+    everywhere = verdict.conclude(EVERYWHERE, [0.9, 1.0], None, found)
+    one = verdict.settle(found, everywhere)
+    kept = np.bincount(found.edges[is_edge]).argmax()
+    assert (one.edges[is_edge] == kept).all()
+    assert (one.probabilities[is_edge][:, kept] == 1.0).all()
+
+
+def test_modules_in_another_order_say_the_same():
+    """Messages and logits are permuted, for every encoder of the head."""
+    model = small_model(num_relations=3)
+    encoder = "mlp+denoiser+evidence"
+    network = RelationalNetwork(
+        model.bank, ProposalConfig(encoder=encoder, width=8, denoiser_width=8)
+    )
+    model = dataclasses.replace(model, network=network)
+    batch = Batch((3, 4), frames=5, relations=3)
+    graph = batch.supergraph
+    params = small_params(model, graph, 5)
+    order = np.array([2, 0, 1])
+    states = batch.flat_states()
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(3), graph.slot_mask.shape).astype(np.float32)
+    shape = (*graph.slot_mask.shape, num_evidence_features(3))
+    blocks = rng.normal(size=shape).astype(np.float32)
+    places = np.concatenate([order, order + 3, order + 6, order + 9, [12]])
+
+    @jax.jit
+    def logits(params, weights, evidence):
+        return network.edge_logits(params, graph, states, weights, evidence)
+
+    before = logits(params, jnp.asarray(weights), jnp.asarray(blocks))
+    after = logits(
+        network.reorder(params, order),
+        jnp.asarray(weights[..., order]),
+        jnp.asarray(blocks[..., places]),
+    )
+    np.testing.assert_allclose(after, before[..., order], rtol=1e-5, atol=1e-5)
+    # What the evidence of reordered modules really is.
+    first = network.evidence(params, graph, states)
+    again = network.evidence(network.reorder(params, order), graph, states)
+    np.testing.assert_allclose(again, first[..., places], rtol=1e-3, atol=1e-4)
