@@ -308,8 +308,7 @@ def users_file(tmp_path):
 
     def write(states=None, **arrays):
         if states is None:
-            steps = np.random.default_rng(0).normal(size=(24, 20, 3, 4))
-            states = np.cumsum(steps, axis=1)
+            states = random_walks()
         path = tmp_path / "mine.npz"
         np.savez(path, states=states, **arrays)
         return str(path)
@@ -331,8 +330,14 @@ def file_config(path):
     )
 
 
+def random_walks():
+    return np.random.default_rng(0).normal(size=(24, 20, 3, 4)).cumsum(axis=1)
+
+
 def test_users_file_without_labels(users_file, tmp_path):
-    config = file_config(users_file(frame_interval=np.float64(0.5)))
+    states = random_walks()
+    states[:, 6, 1, 2] = states[0, 15, 0] = np.nan
+    config = file_config(users_file(states, frame_interval=np.float64(0.5)))
     assert config.bouncegrad.num_steps == 8 and config.seed == 0
     summary = run(config, tmp_path / "run")
     assert not [name for name in summary if "accuracy" in name]
@@ -343,11 +348,32 @@ def test_users_file_without_labels(users_file, tmp_path):
     names = {path.name for path in (tmp_path / "run").iterdir()}
     # Columns without roles have no laws.
     assert names == FILES - {"calibration.png", "laws.json", "laws.png"}
-    assert "edge accuracy" not in report.format_summary(summary)
+    note = "25 of 1,440 entries are missing (one node at one frame): they do not count."
+    assert summary["notes"] == [note]
+    table = report.format_summary(summary)
+    assert "edge accuracy" not in table and table.endswith(f"\n{note}")
     # Edges of all systems are exported, not only of those that were scored.
     with np.load(tmp_path / "run" / "edges.npz") as file:
         assert file["edges"].shape == (24, 3, 3)
         assert "labels" not in file.files
+
+
+def test_users_file_of_recordings_of_one_graph(users_file, tmp_path):
+    """Positions alone at irregular times: laws, and one graph for all recordings."""
+    rng = np.random.default_rng(0)
+    path = users_file(
+        random_walks()[..., :2],
+        positions=[0, 1],
+        times=np.cumsum(rng.uniform(0.5, 1.5, (24, 20)), axis=1),
+        edges=np.broadcast_to(rng.integers(0, 2, (3, 3)), (24, 3, 3)),
+    )
+    config = common.override(file_config(path), {"data.shared_graph": True})
+    summary = run(config, tmp_path / "run")
+    assert summary["notes"] == ["Velocities were derived from positions."]
+    assert 0.5 <= summary["edge_accuracy_shared_graph"] <= 1.0
+    assert summary["num_test"] == 5
+    with np.load(tmp_path / "run" / "edges.npz") as file:
+        assert file["edges"].shape == (1, 3, 3)
 
 
 def test_bad_file_leaves_no_directory_behind(users_file, tmp_path):

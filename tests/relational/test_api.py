@@ -82,6 +82,38 @@ def test_predictions_are_in_the_units_of_the_input(unlabelled):
         unlabelled.predict(0)
 
 
+def test_data_as_it_comes():
+    """Positions alone, gaps, recordings of different length and times: one graph."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(7, 12, 6)
+    times = [np.cumsum(rng.uniform(0.5, 1.5, length)) for length in lengths]
+    arrays = [
+        walk[:length] for walk, length in zip(random_walks(6, 12), lengths, strict=True)
+    ]
+    arrays[1] = np.ma.MaskedArray(arrays[1], np.zeros(arrays[1].shape, bool))
+    arrays[1][3, 1, 0] = np.ma.masked
+    result = infer_relations(
+        arrays,
+        positions=(0, 1),
+        times=times,
+        shared_graph=True,
+        **{**QUICK, "proposal": ProposalConfig(width=4)},
+    )
+    assert result.dataset.num_tasks == 1
+    assert result.dataset.num_frames == lengths.sum()
+    check_relations(result, 2)
+    assert result.notes[-1] == "Velocities were derived from positions."
+    found = result.predict(4)
+    assert found.shape == (1, 4, 3, 2) and np.isfinite(found).all()
+    np.testing.assert_allclose(found[0, 0], arrays[-1][-1], atol=2.0)
+    step = result.dataset.frame_interval
+    times = result.dataset.times[0, -1] + step * np.arange(1, 5)
+    np.testing.assert_allclose(result.predict(4, times=times), found, atol=1e-3)
+    with pytest.raises(DataError, match="times: found one that is not later"):
+        result.predict(4, times=times - 2 * step)
+    result.plot(num_systems=1, num_steps=2)
+
+
 @pytest.mark.parametrize("chunk", [0, 2])
 def test_relations_of_candidate_edges_alone(chunk):
     """One nearest sender per receiver: the other pairs are no edges, nor scored."""
@@ -253,16 +285,32 @@ def test_a_file_from_before_additive_updates_is_read(tmp_path):
         artifacts.load_model(tmp_path / "older.npz")
 
 
-def with_nan():
+def with_infinity():
     array = random_walks()
-    array[2, 3, 1, 0] = np.nan
+    array[2, 3, 1, 0] = np.inf
+    return array
+
+
+def never_seen():
+    array = random_walks()
+    array[2, 2:, 1, 0] = np.nan
     return array
 
 
 @pytest.mark.parametrize(
     "array, options, error, message",
     [
-        (with_nan(), {}, DataError, r"states: found nan at index \[2, 3, 1, 0\]"),
+        (with_infinity(), {}, DataError, r"states: found inf at index \[2, 3, 1, 0\]"),
+        (never_seen(), {}, DataError, "found node 1 of task 2 observed at 2 frames"),
+        (
+            random_walks(),
+            {
+                "shared_graph": True,
+                "labels": np.arange(6)[:, None, None] + np.zeros((6, 3, 3)),
+            },
+            DataError,
+            r"edges: found label 1.* as in task 0: tasks share one graph",
+        ),
         (random_walks()[0], {}, DataError, "states: found 3 axes"),
         (np.float64(1.0), {}, DataError, "feature names: found none"),
         (random_walks()[:, :2], {}, DataError, "states: found 2 frames"),

@@ -36,3 +36,18 @@ class Frames(NamedTuple):
 def as_frames(states: Any) -> Frames:
     """States `[..., T, F]` as frames; frames as they are."""
     return states if isinstance(states, Frames) else Frames(states)
+
+
+def rollout_states(states: Any) -> Any:
+    """States that free roll-outs start from and are scored by.
+
+    Raises:
+      ValueError: If frames are missing, irregular or of several recordings.
+    """
+    frames = as_frames(states)
+    if not frames.is_plain:
+        raise ValueError(
+            "form: found 'rollout' with missing frames, irregular times or breaks, "
+            "expected 'one_step': roll-outs are scored at every frame"
+        )
+    return frames.states

@@ -3,7 +3,7 @@
 With all n (n - 1) directed edges, memory and cost per proposal grow with n; with k
 candidates per receiver they grow with k. What is no candidate has no relation: no
 message, no probability, no part in an accuracy. Two nodes are as far apart as in the
-observed frame in which they come closest.
+observed frame in which they come closest, of those in which both are there.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _check(positions: np.ndarray, node_mask: np.ndarray) -> None:
 
 
 def _squared_distances(
-    positions: np.ndarray, node_mask: np.ndarray
+    positions: np.ndarray, node_mask: np.ndarray, is_present: np.ndarray | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Receivers `[r]` and their smallest squared distances to all nodes `[r, nodes]`.
 
@@ -65,6 +65,8 @@ def _squared_distances(
     memory stays linear in the number of nodes.
     """
     positions = np.where(node_mask[:, None], np.asarray(positions, np.float64), 0.0)
+    if is_present is not None:
+        positions = np.where(is_present[..., None], positions, np.nan)
     receivers = np.flatnonzero(node_mask)
     for first in range(0, len(receivers), _BLOCK):
         block = receivers[first : first + _BLOCK]
@@ -73,7 +75,7 @@ def _squared_distances(
             squared = np.zeros_like(smallest)
             for coordinate in frame.T:
                 squared += (coordinate[block, None] - coordinate[None, :]) ** 2
-            np.minimum(smallest, squared, out=smallest)
+            np.fmin(smallest, squared, out=smallest)
         smallest[:, ~node_mask] = np.inf
         smallest[np.arange(len(block)), block] = np.inf
         yield block, smallest
@@ -98,7 +100,10 @@ def _nearest(squared: np.ndarray, num_neighbors: int) -> np.ndarray:
 
 
 def nearest_neighbors(
-    positions: np.ndarray, node_mask: np.ndarray, num_neighbors: int
+    positions: np.ndarray,
+    node_mask: np.ndarray,
+    num_neighbors: int,
+    is_present: np.ndarray | None = None,
 ) -> Edges:
     """Edges to every node from the nodes that come nearest to it.
 
@@ -107,6 +112,7 @@ def nearest_neighbors(
       node_mask: `[nodes]` true at real nodes.
       num_neighbors: Senders per receiver, at least 1; all others, if there are fewer.
         Of senders equally near, those of smaller index count.
+      is_present: `[time, nodes]` true where a node is there; None for always.
 
     Returns:
       `(senders, receivers)`, int32, sorted by receiver, then sender.
@@ -121,18 +127,24 @@ def nearest_neighbors(
     return _collect(
         [
             (block, _nearest(squared, num_neighbors))
-            for block, squared in _squared_distances(positions, node_mask)
+            for block, squared in _squared_distances(positions, node_mask, is_present)
         ]
     )
 
 
-def within_radius(positions: np.ndarray, node_mask: np.ndarray, radius: float) -> Edges:
+def within_radius(
+    positions: np.ndarray,
+    node_mask: np.ndarray,
+    radius: float,
+    is_present: np.ndarray | None = None,
+) -> Edges:
     """Edges between all nodes that come at least as near as a radius.
 
     Args:
       positions: `[time, nodes, dims]`.
       node_mask: `[nodes]` true at real nodes.
       radius: Positive, in the unit of the positions.
+      is_present: `[time, nodes]` true where a node is there; None for always.
 
     Returns:
       `(senders, receivers)`, int32, sorted by receiver, then sender.
@@ -147,7 +159,7 @@ def within_radius(positions: np.ndarray, node_mask: np.ndarray, radius: float) -
     return _collect(
         [
             (block, squared <= float(radius) ** 2)
-            for block, squared in _squared_distances(positions, node_mask)
+            for block, squared in _squared_distances(positions, node_mask, is_present)
         ]
     )
 
@@ -177,21 +189,23 @@ def candidate_edges(
             f"num_neighbors={num_neighbors}, radius={radius}"
         )
 
-    def of_system(states: np.ndarray, size: int) -> Edges:
+    def of_system(states: np.ndarray, size: int, is_present: np.ndarray) -> Edges:
         positions, node_mask = states[:, :size, columns], np.ones(size, bool)
+        is_present = is_present[:, :size]
         if not radius:
-            return nearest_neighbors(positions, node_mask, num_neighbors)
+            return nearest_neighbors(positions, node_mask, num_neighbors, is_present)
+        near = within_radius(positions, node_mask, radius, is_present)
         if not num_neighbors:
-            return within_radius(positions, node_mask, radius)
-        near = within_radius(positions, node_mask, radius)
-        nearest = nearest_neighbors(positions, node_mask, num_neighbors)
+            return near
+        nearest = nearest_neighbors(positions, node_mask, num_neighbors, is_present)
         both = np.intersect1d(
             *(r.astype(np.int64) * size + s for s, r in (near, nearest))
         )
         return (both % size).astype(np.int32), (both // size).astype(np.int32)
 
     sizes = dataset.num_nodes.tolist()
-    return [of_system(*pair) for pair in zip(dataset.states, sizes, strict=True)]
+    systems = zip(dataset.states, sizes, dataset.is_present, strict=True)
+    return [of_system(*system) for system in systems]
 
 
 def candidate_share(labels: np.ndarray, edges: np.ndarray) -> float:

@@ -11,7 +11,6 @@ from flax import struct
 
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
-from modmeta.relational.data.frames import Frames, as_frames
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.motion import still
 from modmeta.relational.modules.observations import Observations, zero_padded_nodes
@@ -49,21 +48,6 @@ def structure_energies(
         outputs, observed.targets, mean_power, observed.weights, observed.durations
     )
     return jnp.where(supergraph.node_mask, jnp.sum(energies, axis=-1), 0.0)
-
-
-def rollout_states(states: Frames | jax.Array) -> jax.Array:
-    """States that free roll-outs start from and are scored by.
-
-    Raises:
-      ValueError: If frames are missing, irregular or of several recordings.
-    """
-    frames = as_frames(states)
-    if not frames.is_plain:
-        raise ValueError(
-            "form: found 'rollout' with missing frames, irregular times or breaks, "
-            "expected 'one_step': roll-outs are scored at every frame"
-        )
-    return frames.states
 
 
 @struct.dataclass

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
-from modmeta.relational.data.frames import Frames
+from modmeta.relational.data.frames import Frames, rollout_states
 from modmeta.relational.energies.base import ReceiverEnergies
 from modmeta.relational.energies.cached import CachedEnergies, build_cache
-from modmeta.relational.energies.composed import RolloutEnergies, rollout_states
+from modmeta.relational.energies.composed import RolloutEnergies
 from modmeta.relational.energies.priors import relaxed_symmetric_prior, symmetric_prior
 from modmeta.relational.energies.recomputed import RecomputedEnergies
 from modmeta.relational.inference.model import RelationalModel

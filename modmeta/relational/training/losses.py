@@ -6,13 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from modmeta import search
-from modmeta.relational.data.frames import Frames
+from modmeta.relational.data.frames import Frames, rollout_states
 from modmeta.relational.energies.cached import CachedEnergies, build_cache
-from modmeta.relational.energies.composed import (
-    RolloutEnergies,
-    rollout_states,
-    structure_energies,
-)
+from modmeta.relational.energies.composed import RolloutEnergies, structure_energies
 from modmeta.relational.inference.problems import Problems
 from modmeta.relational.modules.bank import ModuleParams
 from modmeta.relational.modules.bound_bank import BoundBank

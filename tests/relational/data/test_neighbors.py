@@ -134,3 +134,16 @@ def test_share_of_labelled_pairs_that_are_candidates():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.zeros((2, 3, 2)), np.ones(3, bool))
+
+
+def test_absent_nodes_are_near_to_none():
+    positions = np.random.default_rng(0).normal(size=(5, 4, 2))
+    positions[0, 1] = positions[0, 0]  # nearest of all, if it were there
+    states = positions[None].copy()
+    states[0, :2, 1] = np.nan
+    dataset = TrajectoryDataset(states=states, features=FeatureSpec(("x", "y"), (0, 1)))
+    (found,) = neighbors.candidate_edges(dataset, CandidateConfig(num_neighbors=1))
+    distances = np.linalg.norm(positions[:, :, None] - positions[:, None], axis=-1)
+    distances[:2, 1] = distances[:2, :, 1] = np.inf
+    distances[:, np.arange(4), np.arange(4)] = np.inf
+    np.testing.assert_array_equal(found[0], distances.min(axis=0).argmin(axis=1))

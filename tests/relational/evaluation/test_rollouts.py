@@ -209,6 +209,79 @@ def test_predictions_keep_a_node_axis_longer_than_every_system(rollout):
     np.testing.assert_array_equal(found[:, :, 4:], 0.0)
 
 
+def with_gaps(dataset, frames=5, seen=None):
+    """More frames than were observed, of which `[tasks, time, nodes]` are seen."""
+    states = np.concatenate([dataset.states] * 2, axis=1)[:, :frames]
+    return dataclasses.replace(dataset, states=states, frame_mask=seen)
+
+
+def test_frames_that_follow_are_predicted_at_their_places(rollout):
+    """Systems that ended early are rolled out until the frames that are scored."""
+    dataset = rollout.dataset
+    seen = np.ones((len(SIZES), 5, 4), bool)
+    seen[0, 2] = False
+    whole = with_gaps(dataset, seen=seen)
+    arguments = (rollout.model, rollout.params)
+    found = rollouts.predict_following(*arguments, whole, 3, rollout.structures)
+    last = whole.frames(0, 3)
+    assert rollouts.last_frames(last).tolist() == [1] + [2] * (len(SIZES) - 1)
+    early = dataclasses.replace(dataset, states=np.roll(dataset.states, 1, axis=1))
+    for task in range(len(SIZES)):
+        start = early if task == 0 else dataset
+        expected = rollouts.predict(*arguments, start, rollout.structures, 3)
+        rows = slice(1, 3) if task == 0 else slice(0, 2)
+        np.testing.assert_allclose(found[task], expected[task, rows], rtol=1e-4)
+
+
+def test_nodes_that_have_left_are_not_heard(rollout):
+    task = int(np.argmax(SIZES))
+    size = SIZES[task]
+    seen = np.ones((len(SIZES), 3, 4), bool)
+    seen[task, 2, size - 1] = False
+    dataset = dataclasses.replace(rollout.dataset, frame_mask=seen)
+    arguments = (rollout.model, rollout.params)
+    found = rollouts.predict(*arguments, dataset, rollout.structures, 2)
+    # The last node of a system is the one that its padding may stand for.
+    mask = rollout.dataset.node_mask.copy()
+    mask[task, size - 1] = False
+    smaller = dataclasses.replace(rollout.dataset, node_mask=mask)
+    expected = rollouts.predict(*arguments, smaller, rollout.structures, 2)
+    np.testing.assert_allclose(
+        found[task, :, : size - 1], expected[task, :, : size - 1], rtol=1e-4
+    )
+
+
+def test_what_can_be_scored():
+    states = np.random.default_rng(0).normal(size=(2, 8, 3, 5))
+    seen = np.ones((2, 8, 3), bool)
+    seen[0, 3:, 0] = False  # has left
+    seen[1, :5, 1] = False  # has not come yet
+    seen[1, 6, 2] = False
+    breaks = np.zeros((2, 8), bool)
+    breaks[0, 7] = breaks[0, 2] = True
+    dataset = TrajectoryDataset(
+        states=states, features=SPEC, frame_mask=seen, breaks=breaks
+    )
+    found = rollouts.following_mask(dataset, 5)
+    expected = np.ones((2, 3, 3), bool)
+    expected[0, :, 0] = expected[1, :, 1] = expected[1, 1, 2] = expected[0, 2] = False
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_errors_of_what_was_observed():
+    rng = np.random.default_rng(0)
+    prediction, truth = rng.normal(size=(2, 3, 4, 2, 5))
+    mask = rng.random((3, 4, 2)) < 0.5
+    mask[:, 2] = False
+    found = rollouts.prediction_errors(prediction, truth, mask, (0, 2))
+    squared = np.square(prediction - truth)[..., [0, 2]].mean(axis=-1)
+    for step in range(4):
+        values = squared[:, step][mask[:, step]]
+        expected = values.mean() if len(values) else np.nan
+        np.testing.assert_allclose(found[step], expected)
+    assert set(rollouts.errors_at(found, (1, 2, 3, 4))) == {"1", "2", "4"}
+
+
 def free_motion(spec, num_frames=12):
     """Bodies that keep their velocities, `x, y, vx, vy`."""
     rng = np.random.default_rng(0)
@@ -240,6 +313,21 @@ def test_constant_velocity_is_exact_for_free_motion(spec, baseline):
     np.testing.assert_array_equal(
         predictions["static"], states[:, 7:8].repeat(4, axis=1)
     )
+
+
+def test_constant_velocity_takes_the_true_times():
+    spec = FeatureSpec(("x", "y", "vx", "vy"), (0, 1), (2, 3))
+    dataset = free_motion(spec)
+    preprocessing, _ = fit_preprocessing(dataset, baseline="constant_velocity")
+    states = normalize(preprocessing.normalization, dataset.states)
+    found = rollouts.baseline_predictions(
+        states[:, :8],
+        2,
+        preprocessing.step_matrix,
+        preprocessing.step_offset,
+        np.array([[1.0, 4.0]] * 6),
+    )["constant_velocity"]
+    np.testing.assert_allclose(found, states[:, [8, 11]], atol=1e-5)
 
 
 def test_labels_without_systems_of_their_size_are_refused():

@@ -9,7 +9,9 @@ import pytest
 import scipy.integrate
 
 from modmeta.graphs import supergraphs
+from modmeta.relational.data import FeatureSpec
 from modmeta.relational.modules.integration import Domain, Integrator
+from modmeta.relational.modules.preprocessing import FeatureLayout
 from modmeta.search import Structure
 from tests.fixtures import small_model, small_params
 from tests.relational.modules.test_laws import (
@@ -182,3 +184,34 @@ def test_walls_send_back_what_passes_them():
 def test_domains_without_an_inside_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Domain(**options)
+
+
+def test_a_duration_is_as_many_frames():
+    integrator = setting(BODIES)
+    states = random_states(BODIES, (NODES + 1, 1))[:, 0]
+    twice = advanced(integrator, advanced(integrator, states, 64), 64)
+    fine = dataclasses.replace(integrator, num_substeps=128)
+    duration = jnp.array([2.0, 2.0, 2.0, 1.0])
+    found = jax.jit(fine.advance)(states, duration)
+    np.testing.assert_allclose(found[:NODES], twice[:NODES], rtol=1e-4, atol=1e-4)
+
+
+def test_bodies_in_a_plane_stay_in_it():
+    """Of the third axis of space nothing was learned: no law acts along it."""
+    spec = FeatureSpec(("x", "y", "z", "vx", "vy", "vz"), (0, 1, 2), (3, 4, 5))
+    layout = FeatureLayout(spec, (0, 1, 3, 4), compress=False)
+    integrator = setting(layout)
+    states = np.array(random_states(layout, (NODES + 1, 1))[:, 0])
+    states[:, [2, 5]] = 0.0
+    constants = integrator.modules.preprocessing
+    matrix = np.eye(6, dtype=np.float32)
+    matrix[[3, 4, 5], [0, 1, 2]] = 0.1
+    constants = constants._replace(
+        step_matrix=jnp.asarray(matrix), step_offset=jnp.zeros(6)
+    )
+    modules = integrator.modules.replace(preprocessing=constants)
+    found = advanced(
+        dataclasses.replace(integrator, modules=modules), jnp.asarray(states), 8
+    )
+    np.testing.assert_array_equal(found[:, [2, 5]], 0.0)
+    assert np.isfinite(found).all() and np.abs(found - states)[:, :2].min() > 0.0
