@@ -1,4 +1,4 @@
-"""What entities differ in, against Gaussian evidence written out with whole matrices."""
+"""What entities differ in, against Gaussian evidence with whole matrices."""
 
 import jax
 import jax.numpy as jnp
