@@ -70,6 +70,7 @@ def resolve(config: ModuleConfig, spec: FeatureSpec) -> ModuleConfig:
         config,
         path=path,
         num_points=config.num_points or DEFAULT_POINTS[path],
+        span=config.span or 1,
         geometry=geometry,
         node_update=node_update,
         likelihood=likelihood,

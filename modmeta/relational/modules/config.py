@@ -53,7 +53,9 @@ class ModuleConfig:
       num_points: Evaluations of a law per frame interval; 0 for 4 on interpolated and
         8 on two-body paths.
       span: Frame intervals that a message covers. Of noisy observations, the changes
-        over several tell more than those over one.
+        over several tell more than those over one. 0 for as many as it takes to stand
+        out of the noise of the training data, see `data.noise.choose_span`; 1 for
+        messages from the start.
       num_relations: Number of edge modules K, at least 2.
       num_node_modules: Number of node modules M.
       null_relation: Whether edge module 0 sends no message ("no relation").
@@ -82,7 +84,7 @@ class ModuleConfig:
     attributes: bool = True
     entities: str = "auto"
     num_points: int = 0
-    span: int = 1
+    span: int = 0
     num_relations: int = 2
     num_node_modules: int = 1
     null_relation: bool = False
@@ -130,10 +132,10 @@ class ModuleConfig:
                 f"num_points: found {self.num_points}, expected 0 or a positive "
                 "number, even on two-body paths"
             )
-        if self.span < 1 or (self.path == "start" and self.span > 1):
+        if self.span < 0 or (self.path == "start" and self.span > 1):
             raise ValueError(
-                f"span: found {self.span} with path {self.path!r}, expected 1, or more "
-                "with laws"
+                f"span: found {self.span} with path {self.path!r}, expected 0, 1, or "
+                "more with laws"
             )
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(

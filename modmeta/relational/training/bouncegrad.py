@@ -79,17 +79,19 @@ class BounceGrad(NamedTuple):
 _SEARCH = InferenceConfig(num_chains=1)
 
 
-def temperature_schedule(config: BounceGradConfig) -> schedules.TemperatureSchedule:
-    """The temperature schedule that a configuration names."""
+def temperature_schedule(
+    config: BounceGradConfig, unit: float = 1.0
+) -> schedules.TemperatureSchedule:
+    """The temperature schedule that a configuration names, in so many nats."""
     if config.temperature == "acceptance":
         # The published slope is per pass at 800 passes; here per step of the run.
         target = schedules.reference_target(slope=-5.0 / config.num_steps)
         return schedules.worsening_acceptance(
-            target, initial=config.initial_temperature
+            target, initial=unit * config.initial_temperature
         )
     return schedules.geometric(
-        config.initial_temperature,
-        1.0,
+        unit * config.initial_temperature,
+        unit,
         int(config.annealed_fraction * config.num_steps),
     )
 
@@ -116,7 +118,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             "messages"
         )
     network = model.network
-    schedule = temperature_schedule(config)
+    schedule = temperature_schedule(config, 1.0 / model.bank.config.span)
     warmup = max(int(config.warmup_fraction * config.num_steps), 1)
     learning_rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, warmup, max(config.num_steps, warmup + 1)

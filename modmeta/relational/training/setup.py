@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 
 from modmeta.graphs import supergraphs
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.neighbors import CandidateConfig
+from modmeta.relational.data.noise import choose_span
 from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.inference.config import MemoryConfig, MoveConfig
 from modmeta.relational.inference.model import RelationalModel
@@ -58,7 +61,10 @@ def build_model(
     Raises:
       DataError: If such a model cannot read the training systems.
     """
-    resolved = resolve(modules or ModuleConfig(), train_set.features)
+    modules = modules or ModuleConfig()
+    resolved = resolve(modules, train_set.features)
+    if resolved.path != "start" and not modules.span:
+        resolved = dataclasses.replace(resolved, span=choose_span(train_set))
     preprocessing, layout = fit_preprocessing(
         train_set,
         baseline=baseline,
