@@ -70,6 +70,8 @@ def as_dataset(
             )
         return trajectories
     systems = _systems(trajectories)
+    if len({system.shape for system in systems}) == 1:
+        trajectories, systems = np.stack(systems), []
     array = systems[0] if systems else read_entries(trajectories)[0]
     num_features = array.shape[-1] if array.ndim else 0
     names = tuple(feature_names or (f"feature_{i}" for i in range(num_features)))
@@ -107,11 +109,12 @@ def as_dataset(
 
 
 def _systems(trajectories: Any) -> list[np.ndarray]:
-    """The arrays of a sequence, if their shapes differ; none if it is one array."""
+    """The arrays of a sequence of systems; none if it is something else."""
     if not isinstance(trajectories, list | tuple) or not trajectories:
         return []
     try:
         arrays = [read_entries(system)[0] for system in trajectories]
     except ValueError:  # not even one of them is rectangular
         return []
-    return arrays if len({array.shape for array in arrays}) > 1 else []
+    is_ragged = len({array.shape for array in arrays}) > 1
+    return arrays if is_ragged or all(array.ndim == 3 for array in arrays) else []

@@ -188,14 +188,14 @@ def units_of(law: LawLayout, preprocessing: Preprocessing, span: int) -> Units:
         return Units(per_span, per_span, per_span, changes)
     moved = spec.velocities or spec.positions
     rows = np.array([i for i, c in enumerate(layout.shifting) if c in moved], int)
-    if not rows.size:  # places, and nothing that moves
-        return Units(per_span, per_span, per_span, changes)
     per_position = per_velocity = 1.0 / preprocessing.position_scale
     if spec.velocities:
         per_frame, _ = velocity_per_frame(preprocessing, spec)
         per_velocity = per_frame / preprocessing.position_scale
-    typical = jnp.mean(scale[rows]) * per_velocity / span
-    largest = jnp.max(scale[rows] * limit[rows]) * per_velocity / span
+    typical = largest = per_span  # of places, where nothing moves
+    if rows.size:
+        typical = jnp.mean(scale[rows]) * per_velocity / span
+        largest = jnp.max(scale[rows] * limit[rows]) * per_velocity / span
     # Without velocities, an acceleration is the rate of a position.
     offsets = (0, law.num_axes) if spec.velocities else (law.num_axes, 0)
     for axis in range(law.num_axes):

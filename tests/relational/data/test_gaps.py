@@ -229,6 +229,18 @@ def test_arrays_of_different_length_and_size():
         as_dataset(arrays, times=[times[0]] * 3)
 
 
+def test_lists_of_masked_arrays_of_one_shape():
+    states = np.random.default_rng(0).normal(size=(2, 6, 3, 4))
+    mask = np.zeros(states.shape, bool)
+    mask[1, 2, 0, 3] = True
+    dataset = as_dataset(
+        [np.ma.MaskedArray(*pair) for pair in zip(states, mask, strict=True)]
+    )
+    assert np.argwhere(~dataset.frame_mask).tolist() == [[1, 2, 0]]
+    plain = as_dataset(states.tolist())
+    np.testing.assert_array_equal(plain.states, states.astype(np.float32))
+
+
 def test_joined_sets_keep_what_each_has():
     rng = np.random.default_rng(0)
     gappy = rng.normal(size=(2, 6, 3, 4))
