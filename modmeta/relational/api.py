@@ -254,6 +254,7 @@ def infer_relations(
     angles: Sequence[int] = (),
     angle_unit: str | None = None,
     derive_velocities: bool = True,
+    lags: int = 0,
     frame_interval: float | None = None,
     frame_mask: npt.ArrayLike | None = None,
     times: Any = None,
@@ -292,6 +293,8 @@ def infer_relations(
       angles: Feature columns that are angles; columns that wrap are found without.
       angle_unit: "radians" or "degrees"; None tells it from the values.
       derive_velocities: Whether positions without velocities get them.
+      lags: Frames that a change of features without roles may depend on; 0 for as many
+        as the data bear out.
       frame_interval: Time between frames, in the time unit of the velocities; None for
         the median step of `times`, or 1.
       frame_mask: `[tasks, time, nodes]` true where a node was observed.
@@ -332,6 +335,7 @@ def infer_relations(
         angles=angles,
         angle_unit=angle_unit,
         derive_velocities=derive_velocities,
+        lags=lags,
         frame_interval=frame_interval,
         frame_mask=frame_mask,
         times=times,

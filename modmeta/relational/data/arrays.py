@@ -27,6 +27,7 @@ def as_dataset(
     angles: Sequence[int] = (),
     angle_unit: str | None = None,
     derive_velocities: bool = True,
+    lags: int = 0,
     frame_interval: float | None = None,
     frame_mask: npt.ArrayLike | None = None,
     times: Any = None,
@@ -48,6 +49,8 @@ def as_dataset(
       angles: Feature columns that are angles; columns that wrap are found without.
       angle_unit: "radians" or "degrees"; None tells it from the values.
       derive_velocities: Whether positions without velocities get them.
+      lags: Frames that a change of features without roles may depend on; 0 for as many
+        as the data bear out.
       frame_interval: Time between frames, in the time unit of the velocities; None for
         the median step of `times`, or 1.
       frame_mask: `[tasks, time, nodes]` true where a node was observed.
@@ -104,6 +107,7 @@ def as_dataset(
         derive_velocities=derive_velocities,
         angles=angles,
         angle_unit=angle_unit,
+        lags=lags,
     )
     return validate(dataset)
 

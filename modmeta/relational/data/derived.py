@@ -14,6 +14,7 @@ import numpy as np
 
 from modmeta.relational.data.dataset import TrajectoryDataset
 from modmeta.relational.data.gaps import nearest_observed, segment_bounds
+from modmeta.relational.data.lags import choose_lags, with_lags
 from modmeta.relational.data.validation import ROLES, DataError, FeatureSpec
 
 PERIODS = {"degrees": 360.0, "radians": 2.0 * np.pi}
@@ -29,6 +30,7 @@ def prepare(
     derive_velocities: bool = True,
     angles: Sequence[int] = (),
     angle_unit: str | None = None,
+    lags: int = 0,
 ) -> TrajectoryDataset:
     """Gives roles to what can be given one, with a note on all that is done.
 
@@ -37,12 +39,16 @@ def prepare(
       derive_velocities: Whether positions without velocities get them.
       angles: Columns that are angles; those that wrap are found without being named.
       angle_unit: "radians" or "degrees"; None tells it from the values.
+      lags: Frames that a change may depend on; 0 for as many as the data bear out, see
+        `lags.choose_lags`.
 
     Raises:
       DataError: If an angle has another role, or its unit cannot be told.
     """
     dataset = with_angles(dataset, angles, angle_unit)
-    return with_velocities(dataset) if derive_velocities else dataset
+    if derive_velocities:
+        dataset = with_velocities(dataset)
+    return with_lags(dataset, lags or choose_lags(dataset))
 
 
 def recorded(features: FeatureSpec, states: Any) -> np.ndarray:

@@ -18,7 +18,7 @@ The `.npy` files of the NRI generator are read by `nri_files`. The arrays of a `
 | `times` | `[tasks, time]` or `[time]` | no | of the frames; default: regular |
 | `breaks` | the same, bool | no | frames that follow from none; default: none |
 | `notes` | vector of text | no | what was done to the data |
-| `derived`, `wrapped` | | no | written by `save_npz`, see `FeatureSpec` |
+| `derived`, `wrapped`, `lagged` | | no | written by `save_npz`, see `FeatureSpec` |
 
 Columns without `feature_names` are called `feature_0`, `feature_1`, and so on. Give
 `positions` and `velocities` where there are such columns: they share one scale.
@@ -57,6 +57,7 @@ _OPTIONAL_ARRAYS = (
     "notes",
     "derived",
     "wrapped",
+    "lagged",
 )
 
 
@@ -85,6 +86,8 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
         arrays["derived"] = np.array(dataset.features.derived, np.int32)
     if dataset.features.wrapped:
         arrays["wrapped"] = np.array(dataset.features.wrapped, np.float64)
+    if dataset.features.lagged:
+        arrays["lagged"] = np.array(dataset.features.lagged, np.int32)
     if dataset.notes:
         arrays["notes"] = np.array(dataset.notes)
     for name in ("edges", "frame_mask", "times", "breaks"):
@@ -230,6 +233,14 @@ def _read_features(arrays: dict[str, np.ndarray], num_features: int) -> FeatureS
                 "expected [angles, 3]"
             )
         roles["wrapped"] = tuple(wrapped.tolist())
+    if "lagged" in arrays:
+        lagged = arrays["lagged"]
+        if lagged.dtype.kind not in "iu" or lagged.shape[1:] != (2,):
+            raise DataError(
+                f"lagged: found dtype {lagged.dtype} and shape {lagged.shape}, "
+                "expected [columns, 2]"
+            )
+        roles["lagged"] = tuple(map(tuple, lagged.tolist()))
     if "feature_names" in arrays:
         names = np.atleast_1d(arrays["feature_names"])
         if names.dtype.kind != "U" or names.shape != (num_features,):

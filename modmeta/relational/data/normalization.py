@@ -96,6 +96,8 @@ def fit_normalization(dataset: TrajectoryDataset) -> Normalization:
             high[columns] = high[columns].max()
     circle = [*dataset.features.sines, *dataset.features.cosines]
     low[circle], high[circle] = -1.0, 1.0
+    for column, source in dataset.features.lagged:
+        low[column], high[column] = low[source], high[source]
     scale = ((high - low) / 2).astype(np.float32)
     scale = np.where(scale > 0, scale, np.float32(1.0))
     return Normalization(offset=((high + low) / 2).astype(np.float32), scale=scale)

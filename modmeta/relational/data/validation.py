@@ -31,6 +31,8 @@ class FeatureSpec:
         after these, are no part of errors, and predictions leave them out.
       wrapped: Angles that were recorded as such: column of the sine, which was that of
         the angle, lowest value, and period, in the unit of the angle.
+      lagged: Derived columns that hold what another column was one frame before, and
+        that column.
 
     Raises:
       DataError: If names repeat, or a column is out of range or has two roles, or
@@ -44,6 +46,7 @@ class FeatureSpec:
     cosines: tuple[int, ...] = ()
     derived: tuple[int, ...] = ()
     wrapped: tuple[tuple[int, float, float], ...] = ()
+    lagged: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Freezes the fields as tuples and checks them."""
@@ -53,6 +56,8 @@ class FeatureSpec:
             object.__setattr__(self, role, columns)
         wrapped = tuple((int(c), float(a), float(b)) for c, a, b in self.wrapped)
         object.__setattr__(self, "wrapped", wrapped)
+        lagged = tuple((int(column), int(source)) for column, source in self.lagged)
+        object.__setattr__(self, "lagged", lagged)
         if not self.names:
             raise DataError("feature names: found none, expected at least one")
         if len(set(self.names)) != len(self.names):

@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Standard deviations of the priors at the start: of a factor, and of an offset in units
 # of the typical change.
 _FIRST_SPREAD = 0.3
 # Spreads change by orders of magnitude while other parameters change by a few units.
 _GAIN = 10.0
-_LOG_SPREAD_RANGE = 9.0
+_MIN_SPREAD = 1e-4
 # No entity turns an attraction into a repulsion.
 _MIN_FACTOR = 0.02
 # Passes of iterated least squares: the first knows nothing about outliers.
@@ -56,13 +57,16 @@ class Design(NamedTuple):
 
 def init_spreads(num_rates: int) -> jax.Array:
     """Parameters `[1 + R]` of the spreads: of the factor, then of every offset."""
-    return jnp.full((1 + num_rates,), jnp.log(_FIRST_SPREAD) / _GAIN)
+    logit = np.log(_FIRST_SPREAD / (1.0 - _FIRST_SPREAD))
+    return jnp.full((1 + num_rates,), logit / _GAIN, jnp.float32)
 
 
 def spreads_of(parameters: jax.Array) -> jax.Array:
-    """Standard deviations `[1 + R]` of the priors."""
-    log_spread = jnp.clip(_GAIN * parameters, -_LOG_SPREAD_RANGE, _LOG_SPREAD_RANGE)
-    return jnp.exp(log_spread)
+    """Standard deviations `[1 + R]` of the priors, below 1.
+
+    Beyond, a factor or an offset could stand for any graph.
+    """
+    return jnp.maximum(jax.nn.sigmoid(_GAIN * parameters), _MIN_SPREAD)
 
 
 def fit(

@@ -132,6 +132,9 @@ def fit_preprocessing(
             per_frame = dataset.frame_interval / normalization.scale[position]
             matrix[velocity, position] = per_frame * normalization.scale[velocity]
             shift[position] = per_frame * normalization.offset[velocity]
+    for column, source in spec.lagged:
+        matrix[:, column] = 0.0
+        matrix[source, column] = 1.0
 
     states = np.asarray(normalize(normalization, dataset.states), np.float64)
     change = states[:, 1:] - states[:, :-1]
@@ -139,6 +142,7 @@ def fit_preprocessing(
     moving = np.abs(np.where(counted, change, 0.0)).max(axis=(0, 1, 2)) > 1e-6
     for pair in spec.angles:
         moving[list(pair)] = moving[list(pair)].any()
+    moving[[column for column, _ in spec.lagged]] = False
     predicted = tuple(int(column) for column in np.flatnonzero(moving))
     layout = FeatureLayout(spec, predicted, compress)
     if not predicted:

@@ -75,6 +75,8 @@ class BounceGrad(NamedTuple):
     step: Any
 
 
+# Nats per independent change up to which structures are thought to be nearly right.
+_COLD = 2.0
 # What a visit's search needs of memory: one chain per problem.
 _SEARCH = InferenceConfig(num_chains=1)
 
@@ -211,6 +213,9 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             gradient_windows,
             temperature,
         )
+        # Under structures that are random still, entities would differ in everything.
+        is_cold = temperature * model.bank.config.span <= _COLD
+        gradient = gradient._replace(spreads=jnp.where(is_cold, gradient.spreads, 0.0))
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer, params.modules
         )
