@@ -252,9 +252,10 @@ def compute(
     )
     everything = verdict.settle(everything, judged)
     shared = {}
-    if config.data.shared_graph and exported.edges is not None:
-        names = scores.label_scores(everything, exported, model.num_relations)
-        shared["edge_accuracy_shared_graph"] = names["edge_accuracy"]
+    is_shared = config.data.shared_graph and datasets.everything is not None
+    if is_shared and exported.edges is not None:
+        found_in_all = scores.label_scores(everything, exported, model.num_relations)
+        shared["edge_accuracy_shared_graph"] = found_in_all["edge_accuracy"]
     summary = {
         **shared,
         **outcome.summary,

@@ -348,7 +348,7 @@ def test_users_file_without_labels(users_file, tmp_path):
     names = {path.name for path in (tmp_path / "run").iterdir()}
     # Columns without roles have no laws.
     assert names == FILES - {"calibration.png", "laws.json", "laws.png"}
-    note = "25 of 1,440 entries are missing (one node at one frame): they do not count."
+    note = "25 of 1,440 entries (a node at a frame) are missing: they do not count."
     assert summary["notes"] == [note]
     table = report.format_summary(summary)
     assert "edge accuracy" not in table and table.endswith(f"\n{note}")

@@ -309,13 +309,18 @@ def validate(dataset: TrajectoryDataset) -> TrajectoryDataset:
     validation.check_observed(dataset.is_observed, dataset.node_mask)
     notes = list(dataset.notes)
     if dataset.frame_mask is not None:
-        total = int(dataset.node_mask.sum()) * dataset.num_frames
+        seen = dataset.frame_mask.any(axis=2)
+        lengths = dataset.num_frames - np.argmax(seen[:, ::-1], axis=1)
+        if len(lengths) and lengths.min() < lengths.max():
+            notes.append(f"Tasks have {lengths.min()} to {lengths.max()} frames.")
+        total = int(np.sum(dataset.num_nodes * lengths))
         missing = total - int(dataset.frame_mask.sum())
-        verb = "entry is" if missing == 1 else "entries are"
-        notes.append(
-            f"{missing:,} of {total:,} {verb} missing (one node at one frame): "
-            "they do not count."
-        )
+        if missing:
+            verb, end = ("is", "it does") if missing == 1 else ("are", "they do")
+            notes.append(
+                f"{missing:,} of {total:,} entries (a node at a frame) {verb} missing: "
+                f"{end} not count."
+            )
     notes += validation.constant_columns(
         dataset.states, dataset.is_observed, dataset.features
     )

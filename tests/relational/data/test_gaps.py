@@ -58,7 +58,7 @@ def test_nan_and_masked_entries_are_missing(kind):
     )
     np.testing.assert_array_equal(dataset.states[0, 5, 1], states[0, 4, 1])
     assert dataset.notes == (
-        "2 of 36 entries are missing (one node at one frame): they do not count.",
+        "2 of 36 entries (a node at a frame) are missing: they do not count.",
     )
 
 
@@ -225,6 +225,10 @@ def test_arrays_of_different_length_and_size():
         np.testing.assert_array_equal(
             dataset.edges[task, :nodes, :nodes][off], labels[task][off]
         )
+    assert dataset.notes == (
+        "Tasks have 4 to 8 frames.",
+        "1 of 47 entries (a node at a frame) is missing: it does not count.",
+    )
     with pytest.raises(data.DataError, match=r"times\[1\]: found shape \(5,\)"):
         as_dataset(arrays, times=[times[0]] * 3)
 

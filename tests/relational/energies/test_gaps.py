@@ -4,6 +4,7 @@ Truths: the energy of every change of gapless data, summed by hand over those th
 count; systems without the absent entity; recordings searched one by one.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 
 from modmeta.graphs import supergraphs
-from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.data.frames import Frames
+from modmeta.relational.data import DataError, Normalization, TrajectoryDataset
+from modmeta.relational.data.frames import Frames, rollout_states
 from modmeta.relational.data.segments import concatenate_tasks
 from modmeta.relational.energies.cached import CachedEnergies, build_cache
 from modmeta.relational.energies.composed import structure_energies
+from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.energies.recomputed import RecomputedEnergies
 from modmeta.relational.modules.observations import observe, receiver_slots
 from modmeta.relational.modules.preprocessing import fit_preprocessing
@@ -264,6 +266,33 @@ def test_paths_and_changes_take_the_true_times():
     np.testing.assert_allclose(
         np.asarray(middle)[..., [0, 2]], (where - offset) / scale, atol=1e-4
     )
+
+
+def test_models_refuse_what_they_cannot_read():
+    states = np.random.default_rng(0).normal(size=(1, 5, 2, 5))
+    plain = TrajectoryDataset(states=states, features=SPEC)
+    irregular = dataclasses.replace(plain, times=np.array([0.0, 1.0, 3.0, 4.0, 5.0]))
+    broken = dataclasses.replace(plain, breaks=np.arange(5) == 2)
+    seen = np.ones((1, 5, 2), bool)
+    seen[0, 2, 1] = False
+    gappy = dataclasses.replace(plain, frame_mask=seen)
+    start = small_model()
+    rolled = small_model(search={"energy": EnergyConfig("rollout")})
+    laws = small_model(path="interpolated", compress=False)
+    for model, refused in (
+        (start, [irregular]),
+        (rolled, [irregular, broken, gappy]),
+        (laws, []),
+    ):
+        for dataset in (plain, irregular, broken, gappy):
+            if any(dataset is other for other in refused):
+                with pytest.raises(DataError, match="times: found|form: found 'roll"):
+                    model.check_data(dataset)
+            else:
+                model.check_data(dataset)
+    frames = device_states(broken, Normalization(np.zeros(5), np.ones(5)))
+    with pytest.raises(ValueError, match="form: found 'rollout' with missing frames"):
+        rollout_states(frames)
 
 
 def test_irregular_times_change_nothing_where_they_are_regular():
