@@ -10,7 +10,6 @@ Letters: s symmetries.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -61,19 +60,23 @@ class _Reader(nn.Module):
         return embeddings.nodes, embeddings.edges, readout(embeddings, graph)
 
 
-@functools.partial(jax.jit, static_argnames="seed")
-def _read(graph: graphs.GraphsTuple, seed: int = 0) -> tuple[jax.Array, ...]:
-    """Outputs of a metanetwork with random weights, the same at every call."""
-    key_init, key_noise = jax.random.split(jax.random.key(seed))
-    reader = _Reader()
-    leaves, tree = jax.tree.flatten(reader.init(key_init, graph))
+@jax.jit
+def _random_weights(graph: graphs.GraphsTuple) -> Any:
+    """Weights of the metanetwork, the same for graphs of any size."""
+    key_init, key_noise = jax.random.split(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(_Reader().init(key_init, graph))
     keys = jax.random.split(key_noise, len(leaves))
     # Initial biases are zero, which hides what they do.
     noisy = [
         leaf + 0.1 * jax.random.normal(key, leaf.shape)
         for leaf, key in zip(leaves, keys, strict=True)
     ]
-    return reader.apply(jax.tree.unflatten(tree, noisy), graph)
+    return jax.tree.unflatten(tree, noisy)
+
+
+@jax.jit
+def _read(weights: Any, graph: graphs.GraphsTuple) -> tuple[jax.Array, ...]:
+    return _Reader().apply(weights, graph)
 
 
 def check_symmetries(
@@ -160,7 +163,9 @@ def _metanet_errors(
         count + 1,
     )
     batch = graphs.batch_graphs(copies, budget)
-    node_outputs, edge_outputs, outputs = jax.device_get(_read(batch))
+    # One node and one edge are enough to draw weights, and compile once for all.
+    weights = _random_weights(jax.tree.map(lambda leaf: leaf[:1], batch))
+    node_outputs, edge_outputs, outputs = jax.device_get(_read(weights, batch))
 
     def per_graph(values, size):
         return values[: count * size].reshape(count, size, -1)

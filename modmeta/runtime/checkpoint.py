@@ -177,7 +177,8 @@ class CheckpointStore:
         Args:
           template: a tree with the structure, shapes and dtypes of the stored one:
             either such a state or what `jax.eval_shape` gives for it. Arrays are put
-            where those of the template are, on the first device if that is open.
+            where those of the template are, on the first device if that is open; it
+            then stays open.
           step: which checkpoint to read; the latest by default.
 
         Returns:
@@ -208,7 +209,7 @@ class CheckpointStore:
         _raise_on_mismatch(
             place, _describe(tree, keys=True), _describe(template, keys=True)
         )
-        return tree
+        return jax.tree.map(_leave_open, tree, template)
 
     def close(self) -> None:
         """Releases the resources of the store. Idempotent."""
@@ -227,6 +228,24 @@ def _abstract_leaf(leaf: Any) -> Any:
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _leave_open(leaf: Any, template: Any) -> Any:
+    """Frees an array from its device where that of the template is free.
+
+    Programs for arrays that are bound to a device are others: a run that goes on would
+    compile all of its own once more.
+    """
+    if isinstance(template, jax.Array):
+        is_bound = template.committed
+    else:
+        is_bound = getattr(template, "sharding", None) is not None
+    if is_bound or not isinstance(leaf, jax.Array):
+        return leaf
+    if _is_key(leaf):
+        data = np.asarray(jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jax.device_put(np.asarray(leaf))
 
 
 def _describe(tree: PyTree, *, keys: bool = False) -> dict[str, str]:

@@ -69,12 +69,12 @@ def check_search(spec: registry.SearchSpec | str, **options: Any) -> None:
     _check_shapes(algorithm, problem)
     batch = problem.run_batch(algorithm)
     _check_states(batch, problem)
-    alone = _check_counts(algorithm, problem)
+    alone, run_alone = _check_counts(algorithm, problem)
     _check_equal("a chain alone and in a batch", alone, _row(batch, 0))
     _check_eager(algorithm, problem, alone)
     _check_needs(algorithm, problem, spec)
     if not spec.uses_logits:
-        _check_logits(algorithm, problem, alone)
+        _check_logits(run_alone, problem, alone)
     if spec.samples:
         _check_distribution(algorithm, problem)
 
@@ -320,8 +320,14 @@ def _check_states(batch: Any, problem: _Problem) -> None:
     _expect(usual.min() < start, "best_energy at the end", usual, f"below {start}")
 
 
-def _check_counts(algorithm: base.SearchAlgorithm, problem: _Problem) -> Any:
-    """One chain alone, whose energy counts; its states and diagnostics."""
+def _check_counts(
+    algorithm: base.SearchAlgorithm, problem: _Problem
+) -> tuple[Any, Callable[[jax.Array, jax.Array], Any]]:
+    """One chain alone, whose energy counts.
+
+    Returns:
+      Its states and diagnostics, and the function of key and logits that found them.
+    """
     counts = {"calls": 0, "receivers": 0, "weights": 0}
 
     def count_receivers(receivers, structure):
@@ -339,10 +345,13 @@ def _check_counts(algorithm: base.SearchAlgorithm, problem: _Problem) -> Any:
             jax.debug.callback(count_weights, argument)
 
     energy = problem.energy(problem.tables[0], observe)
-    run_alone = jax.jit(
-        lambda key: problem.run(algorithm, key, energy, problem.candidates)
-    )
-    found = run_alone(_chain_key(0))
+
+    @jax.jit
+    def run_alone(rng_key, edge_logits):
+        candidates = problem.candidates._replace(edge_logits=edge_logits)
+        return problem.run(algorithm, rng_key, energy, candidates)
+
+    found = run_alone(_chain_key(0), problem.candidates.edge_logits)
     jax.effects_barrier()
     last = _row(found[0], -1)
     # The start is evaluated, but is no proposal.
@@ -352,7 +361,7 @@ def _check_counts(algorithm: base.SearchAlgorithm, problem: _Problem) -> Any:
     ):
         value = int(getattr(last, field))
         _expect(value == expected, field, value, f"{expected}, as evaluated")
-    return found
+    return found, run_alone
 
 
 def _check_eager(
@@ -390,15 +399,9 @@ def _check_needs(
 
 
 def _check_logits(
-    algorithm: base.SearchAlgorithm, problem: _Problem, expected: Any
+    run_alone: Callable[[jax.Array, jax.Array], Any], problem: _Problem, expected: Any
 ) -> None:
-    candidates = problem.candidates._replace(
-        edge_logits=-2.0 * problem.candidates.edge_logits
-    )
-    energy = problem.energy(problem.tables[0])
-    found = jax.jit(lambda key: problem.run(algorithm, key, energy, candidates))(
-        _chain_key(0)
-    )
+    found = run_alone(_chain_key(0), -2.0 * problem.candidates.edge_logits)
     _check_equal("a chain with other logits (uses_logits=False)", found, expected)
 
 

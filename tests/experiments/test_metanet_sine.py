@@ -1,6 +1,6 @@
 """The sine experiment, run whole in its smallest size.
 
-Files and fields, the chosen model read back and scored anew, stopped and killed runs
+Files and fields, the chosen model read back and scored anew, a run stopped and failed
 against an uninterrupted one to the bit, zoos that do not fit, and what the launcher
 refuses.
 """
@@ -50,12 +50,9 @@ def run(config, workdir, **options):
     return common.run(train.EXPERIMENT, config, workdir, **options)
 
 
-def launch(*flags, script=None):
-    command = ["-m", "experiments.metanet_sine.main"]
-    if script is not None:
-        command = ["-c", script]
+def launch(*flags):
     return subprocess.run(
-        [sys.executable, *command, *flags],
+        [sys.executable, "-m", "experiments.metanet_sine.main", *flags],
         capture_output=True,
         text=True,
         timeout=300,
@@ -183,24 +180,6 @@ def test_another_configuration_is_refused(finished):
         run(dataclasses.replace(CONFIG, seed=1), finished[0])
 
 
-KILLED = """
-import os, signal
-from absl import app
-from experiments.metanet_sine import main
-from modmeta.runtime.checkpoint import CheckpointStore
-
-save = CheckpointStore.save
-
-def save_or_die(store, step, tree):
-    if step > 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(store, step, tree)
-
-CheckpointStore.save = save_or_die
-app.run(main.main)
-"""
-
-
 def assert_same_run(found, path, expected, whole):
     found, expected = common.as_json(found), common.as_json(expected)
     for clock in CLOCKS:
@@ -218,21 +197,11 @@ def assert_same_run(found, path, expected, whole):
     assert logs[0] == logs[1]
 
 
-def test_killed_launcher_goes_on_to_the_same_end(finished, tmp_path):
-    """Killed between the record of an evaluation and its checkpoint."""
-    whole, expected = finished
-    process = launch(f"--workdir={tmp_path}", "--smoke", script=KILLED)
-    assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
-    steps = [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")]
-    assert steps == [4, 8]
-    assert not (tmp_path / "summary.json").exists()
-    assert_same_run(run(CONFIG, tmp_path), tmp_path, expected, whole)
+def test_run_stopped_thrice_goes_on_to_the_same_end(finished, tmp_path, monkeypatch):
+    """SIGTERM after the first chunk of networks, then after the first checkpoint.
 
-
-def test_run_stopped_within_the_zoo_and_within_training(
-    finished, tmp_path, monkeypatch
-):
-    """SIGTERM after the first chunk of networks, then after the first checkpoint."""
+    And a full disk between the record of an evaluation and its checkpoint.
+    """
     whole, expected = finished
 
     def signalled(function):
@@ -243,6 +212,9 @@ def test_run_stopped_within_the_zoo_and_within_training(
 
         return wrapped
 
+    def fail(store, step, tree):
+        raise OSError("No space left on device")
+
     with monkeypatch.context() as patch:
         patch.setattr(sine, "train_networks", signalled(sine.train_networks))
         assert run(CONFIG, tmp_path) is None
@@ -251,9 +223,13 @@ def test_run_stopped_within_the_zoo_and_within_training(
     with monkeypatch.context() as patch:
         patch.setattr(CheckpointStore, "save", signalled(CheckpointStore.save))
         assert run(CONFIG, tmp_path) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "save", fail)
+        with pytest.raises(OSError, match="No space left"):
+            run(CONFIG, tmp_path)
     assert not (tmp_path / "summary.json").exists()
     steps = [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")]
-    assert steps == [4]
+    assert steps == [4, 8]
     assert_same_run(run(CONFIG, tmp_path), tmp_path, expected, whole)
 
 

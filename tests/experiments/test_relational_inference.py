@@ -19,7 +19,9 @@ import pytest
 from experiments import common
 from experiments.relational_inference import config as config_lib
 from experiments.relational_inference import datasets, report, train
+from modmeta.relational import data
 from modmeta.relational.data import DataError
+from modmeta.relational.evaluation import laws
 from modmeta.relational.inference import artifacts
 from modmeta.runtime import devices
 from modmeta.runtime.metrics import read_metrics
@@ -41,13 +43,21 @@ FILES = {
     "calibration.png",
     "checkpoints",
 }
-SHRINK = {
-    "data.num_train": 32,
-    "data.num_test": 16,
-    "data.num_nodes": (2, 3),
-    "data.num_observed": 20,
+# Validation and test systems, and those of a file of triples, are batches of one shape
+# in training and in a search: one program serves them.
+SHARED = {
+    "memory.batch_size": 4,
+    "bouncegrad.batch_size": 8,
     "inference.num_steps": 8,
 }
+SHRINK = {
+    "data.num_train": 32,
+    "data.num_test": 8,
+    "data.num_nodes": (2, 3),
+    "data.num_observed": 20,
+    **SHARED,
+}
+TRAINING_FILES = {"metrics.jsonl", "checkpoints", "learning_curves.png"}
 CLOCKS = ("train_seconds", "total_seconds")
 
 
@@ -85,7 +95,7 @@ def test_files_and_summary(finished):
     assert written == common.as_json(summary)
     assert written["config"] == common.as_json(config)
     assert written["seed"] == 0
-    assert written["num_test"] == 16
+    assert written["num_test"] == 8
     assert written["test_systems_unseen"] is True
     for name in (
         "edge_accuracy",
@@ -152,7 +162,7 @@ def test_exported_edges(finished):
     _, workdir, summary = finished
     with np.load(workdir / "edges.npz") as file:
         edges, labels = file["edges"], file["labels"]
-    assert edges.shape == labels.shape == (16, 3, 3)
+    assert edges.shape == labels.shape == (8, 3, 3)
     is_edge = labels >= 0
     same = (edges == labels)[is_edge].mean()
     assert max(same, 1 - same) == pytest.approx(summary["edge_accuracy"])
@@ -183,50 +193,6 @@ def test_finished_run_is_reported_at_once(finished, monkeypatch):
     monkeypatch.setattr(train, "make_datasets", make_datasets)
     assert run(config, workdir) == common.as_json(summary)
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
-
-
-def test_trained_model_on_two_devices(finished, tmp_path):
-    """The modules of a finished run find again what they found at its end."""
-    config, workdir, expected = finished
-    path = str(workdir / "model.npz")
-    config = dataclasses.replace(config, model=path)
-    summary = run(config, tmp_path / "run", mesh=devices.build_mesh(2))
-    names = {file.name for file in (tmp_path / "run").iterdir()}
-    trained = {"metrics.jsonl", "checkpoints", "learning_curves.png"}
-    assert names == FILES - trained
-    with np.load(tmp_path / "run" / "edges.npz") as one:
-        with np.load(workdir / "edges.npz") as other:
-            for array in other.files:
-                np.testing.assert_array_equal(one[array], other[array])
-    for name in ("edge_accuracy", "edge_accuracy_symmetric_prior", "mse"):
-        assert common.as_json(summary[name]) == common.as_json(expected[name])
-    assert {"train_seconds", "edge_accuracy_warm"}.isdisjoint(summary)
-    assert "training seconds" not in report.format_summary(summary)
-
-
-def test_trained_model_under_another_search_without_samples(finished, tmp_path):
-    """Two or three entities: what is decoded holds every structure of a receiver."""
-    config, workdir, expected = finished
-    config = common.override(
-        config,
-        {
-            "model": str(workdir / "model.npz"),
-            "inference.algorithm": "integer_least_squares",
-            "inference.num_steps": 2,
-            "inference.num_samples": 0,
-        },
-    )
-    summary = run(config, tmp_path / "run")
-    assert summary["test_energy"] <= expected["test_energy"] + 1e-4
-    assert "brier_score" in expected and "brier_score" not in summary
-    assert not (tmp_path / "run" / "calibration.png").exists()
-
-
-def test_model_for_other_data_is_refused(finished, tmp_path):
-    config, workdir, _ = finished
-    values = {"model": str(workdir / "model.npz"), "data.system": "kuramoto"}
-    with pytest.raises(ValueError, match="model.npz trained on FeatureSpec"):
-        run(common.override(config, values), tmp_path / "run")
 
 
 def test_another_configuration_is_refused(finished):
@@ -304,7 +270,7 @@ def test_polite_stop_leaves_a_run_to_resume(tmp_path, monkeypatch):
 
 @pytest.fixture
 def users_file(tmp_path):
-    """Writes a file of random walks with names and roles that a user might have."""
+    """Writes a file of random walks, columns without roles."""
 
     def write(states=None, **arrays):
         if states is None:
@@ -321,12 +287,8 @@ def file_config(path):
         train.EXPERIMENT,
         "springs",
         smoke=True,
-        assignments=["inference.num_steps=8", "bouncegrad.gradient_frames=8"],
-        values={
-            "bouncegrad.num_steps": 8,
-            "seed": None,
-            **config_lib.values_of_file(path),
-        },
+        assignments=[f"{path}={value}" for path, value in SHARED.items()],
+        values={"seed": None, **config_lib.values_of_file(path)},
     )
 
 
@@ -334,46 +296,53 @@ def random_walks():
     return np.random.default_rng(0).normal(size=(24, 20, 3, 4)).cumsum(axis=1)
 
 
-def test_users_file_without_labels(users_file, tmp_path):
-    states = random_walks()
-    states[:, 6, 1, 2] = states[0, 15, 0] = np.nan
-    config = file_config(users_file(states, frame_interval=np.float64(0.5)))
-    assert config.bouncegrad.num_steps == 8 and config.seed == 0
+def test_users_file_without_labels(tmp_path):
+    springs = data.simulate_springs(0, 40, num_nodes=3, num_frames=26)
+    data.save_npz(tmp_path / "mine.npz", springs.without_labels())
+    config = file_config(str(tmp_path / "mine.npz"))
+    assert config.seed == 0
     summary = run(config, tmp_path / "run")
     assert not [name for name in summary if "accuracy" in name]
     assert {"mse_true_graph", "brier_score"}.isdisjoint(summary)
-    # Five frames are held back, a quarter of them, and a fifth of the systems.
+    # Six frames are held back, a quarter of them, and a fifth of the systems.
     assert set(summary["mse"]) == {"1"}
-    assert summary["num_test"] == 5 and summary["test_systems_unseen"]
+    assert summary["num_test"] == 8 and summary["test_systems_unseen"]
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    # Columns without roles have no laws.
-    assert names == FILES - {"calibration.png", "laws.json", "laws.png"}
-    note = "25 of 1,440 entries (a node at a frame) are missing: they do not count."
-    assert summary["notes"] == [note]
-    table = report.format_summary(summary)
-    assert "edge accuracy" not in table and table.endswith(f"\n{note}")
+    assert names == FILES - {"calibration.png"}
+    assert "edge accuracy" not in report.format_summary(summary)
     # Edges of all systems are exported, not only of those that were scored.
     with np.load(tmp_path / "run" / "edges.npz") as file:
-        assert file["edges"].shape == (24, 3, 3)
+        assert file["edges"].shape == (40, 3, 3)
         assert "labels" not in file.files
 
 
 def test_users_file_of_recordings_of_one_graph(users_file, tmp_path):
     """Positions alone at irregular times: laws, and one graph for all recordings."""
     rng = np.random.default_rng(0)
+    states = random_walks()[..., :2]
+    states[:, 6, 1, 1] = states[0, 15, 0] = np.nan
     path = users_file(
-        random_walks()[..., :2],
+        states,
         positions=[0, 1],
         times=np.cumsum(rng.uniform(0.5, 1.5, (24, 20)), axis=1),
         edges=np.broadcast_to(rng.integers(0, 2, (3, 3)), (24, 3, 3)),
     )
     config = common.override(file_config(path), {"data.shared_graph": True})
     summary = run(config, tmp_path / "run")
-    assert summary["notes"] == ["Velocities were derived from positions."]
+    gaps = "25 of 1,440 entries (a node at a frame) are missing: they do not count."
+    assert summary["notes"] == [gaps, "Velocities were derived from positions."]
+    assert f"\n{gaps}" in report.format_summary(summary)
     assert 0.5 <= summary["edge_accuracy_shared_graph"] <= 1.0
     assert summary["num_test"] == 5
     with np.load(tmp_path / "run" / "edges.npz") as file:
         assert file["edges"].shape == (1, 3, 3)
+
+
+def test_model_for_other_data_is_refused(finished, users_file, tmp_path):
+    config = file_config(users_file())
+    config = dataclasses.replace(config, model=str(finished[1] / "model.npz"))
+    with pytest.raises(ValueError, match="model.npz trained on FeatureSpec"):
+        run(config, tmp_path / "run")
 
 
 def test_bad_file_leaves_no_directory_behind(users_file, tmp_path):
@@ -398,6 +367,51 @@ def test_more_than_the_file_holds(users_file, field, value, message):
     config = common.override(file_config(users_file()), {f"data.{field}": value})
     with pytest.raises(ValueError, match=message):
         datasets.make_datasets(config.data, 0)
+
+
+def test_trained_model_on_two_devices(finished, tmp_path):
+    """The modules of a finished run find again what they found at its end."""
+    config, workdir, expected = finished
+    path = str(workdir / "model.npz")
+    config = dataclasses.replace(config, model=path)
+    summary = run(config, tmp_path / "run", mesh=devices.build_mesh(2))
+    names = {file.name for file in (tmp_path / "run").iterdir()}
+    assert names == FILES - TRAINING_FILES
+    with np.load(tmp_path / "run" / "edges.npz") as one:
+        with np.load(workdir / "edges.npz") as other:
+            for array in other.files:
+                np.testing.assert_array_equal(one[array], other[array])
+    for name in ("edge_accuracy", "edge_accuracy_symmetric_prior", "mse"):
+        assert common.as_json(summary[name]) == common.as_json(expected[name])
+    assert {"train_seconds", "edge_accuracy_warm"}.isdisjoint(summary)
+    assert "training seconds" not in report.format_summary(summary)
+
+
+def test_trained_model_under_another_search_without_samples(
+    finished, tmp_path, monkeypatch
+):
+    """All structures of a receiver are listed; with the prior, annealing steps in.
+
+    Nor is anything written about laws where modules have none.
+    """
+    monkeypatch.setattr(laws, "has_curve", lambda model: False)
+    config, workdir, expected = finished
+    config = common.override(
+        config,
+        {
+            "model": str(workdir / "model.npz"),
+            "inference.algorithm": "enumeration",
+            "inference.num_samples": 0,
+        },
+    )
+    summary = run(config, tmp_path / "run")
+    assert summary["test_energy"] <= expected["test_energy"] + 1e-4
+    assert 0.5 <= summary["edge_accuracy_symmetric_prior"] <= 1.0
+    assert "brier_score" in expected and "brier_score" not in summary
+    assert "laws" in expected and {"laws", "assumed"}.isdisjoint(summary)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    absent = {"calibration.png", "laws.json", "laws.png"}
+    assert names == FILES - TRAINING_FILES - absent
 
 
 def flags(name="springs", *, assignments=(), **values):

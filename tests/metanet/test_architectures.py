@@ -1,6 +1,7 @@
 """Families of input networks against forward passes written in NumPy."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,11 @@ from modmeta.metanet.input_networks.architectures import (
 from tests.metanet.small_networks import normal, random_variables
 
 IMAGES = normal(2, 6, 4, 3)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(model, variables, inputs):
+    return model.apply(variables, inputs)
 
 
 def assert_close(found, expected):
@@ -75,7 +81,7 @@ def test_siren_is_sines_of_scaled_layers():
     hidden = np.sin(3.0 * dense(params["layer_0"], inputs))
     hidden = np.sin(2.0 * dense(params["layer_1"], hidden))
     expected = dense(params["layer_2"], hidden) + 0.5
-    assert_close(model.apply(variables, inputs), expected)
+    assert_close(apply(model, variables, inputs), expected)
 
 
 def test_polynomial_sine():
@@ -133,7 +139,7 @@ def test_grid_field_is_a_grid_below_a_perceptron(num_dims):
     features = np.asarray(grid.apply({"params": params["grid"]}, inputs))
     hidden = relu(dense(params["mlp"]["layer_0"], features))
     expected = dense(params["mlp"]["layer_1"], hidden)
-    assert_close(model.apply(variables, inputs), expected)
+    assert_close(apply(model, variables, inputs), expected)
 
 
 @pytest.mark.parametrize("use_patches", [True, False])
@@ -154,7 +160,7 @@ def test_conv_net_of_images(use_patches):
         hidden = relu(batch_norm(variables, f"norm_{index}", hidden))
     hidden = relu(dense(params["dense_0"], hidden.mean((1, 2))))
     expected = dense(params["dense_1"], hidden)
-    assert_close(model.apply(variables, IMAGES), expected)
+    assert_close(apply(model, variables, IMAGES), expected)
 
 
 def test_conv_net_of_lines_reads_images_row_by_row():
@@ -170,8 +176,8 @@ def test_conv_net_of_lines_reads_images_row_by_row():
         hidden = np.einsum("btki,kio->bto", windows, conv["kernel"]) + conv["bias"]
         hidden = relu(layer_norm(params[f"norm_{index}"], hidden))
     expected = dense(params["dense_0"], hidden.mean(1))
-    assert_close(model.apply(variables, line), expected)
-    assert_close(model.apply(variables, IMAGES), expected)
+    assert_close(apply(model, variables, line), expected)
+    assert_close(apply(model, variables, IMAGES), expected)
 
 
 @pytest.mark.parametrize("normalization", ["group", "instance"])
@@ -193,7 +199,7 @@ def test_conv_net_of_volumes_normalises_over_space(normalization):
     norm = params["norm_0"]
     hidden = relu(hidden * norm["scale"] + norm["bias"])
     expected = dense(params["dense_0"], hidden.mean((1, 2, 3)))
-    assert_close(model.apply(variables, volumes), expected)
+    assert_close(apply(model, variables, volumes), expected)
 
 
 def test_dropout_leaves_out_whole_channels_at_a_traced_rate():
@@ -209,7 +215,7 @@ def test_dropout_leaves_out_whole_channels_at_a_traced_rate():
         rngs = {"dropout": jax.random.key(1)}
         return dropped.apply(variables, IMAGES, train=True, rngs=rngs)
 
-    whole = np.asarray(model.apply(variables, IMAGES))
+    whole = np.asarray(apply(model, variables, IMAGES))
     assert_close(means(0.0), whole)
     is_alive = whole > 1e-3
     ratio = np.asarray(means(0.5))[is_alive] / whole[is_alive]
@@ -232,7 +238,7 @@ def test_deep_sets():
         hidden = hidden @ layer["pointwise"] + mean @ layer["mean"] + layer["bias"]
         hidden = relu(layer_norm(params[f"norm_{index}"], hidden))
     expected = dense(params["dense_0"], hidden.mean(1))
-    assert_close(model.apply(variables, IMAGES), expected)
+    assert_close(apply(model, variables, IMAGES), expected)
 
 
 def test_deep_sets_without_positions_ignores_the_order():
@@ -240,11 +246,11 @@ def test_deep_sets_without_positions_ignores_the_order():
     inputs = IMAGES.reshape(2, 24, 3)
     variables = random_variables(model, inputs)
     order = np.random.default_rng(0).permutation(24)
-    outputs = model.apply(variables, inputs)
-    assert_close(model.apply(variables, inputs[:, order]), outputs)
+    outputs = apply(model, variables, inputs)
+    assert_close(apply(model, variables, inputs[:, order]), outputs)
     with_positions = dataclasses.replace(model, positions="sinusoidal")
-    ordered = with_positions.apply(variables, inputs)
-    reordered = with_positions.apply(variables, inputs[:, order])
+    ordered = apply(with_positions, variables, inputs)
+    reordered = apply(with_positions, variables, inputs[:, order])
     assert np.max(np.abs(reordered - ordered)) > 1e-2
 
 
@@ -282,7 +288,7 @@ def test_res_net(use_patches):
         "second_norm",
     }
     expected = dense(params["head"], hidden.mean((1, 2)))
-    assert_close(model.apply(variables, IMAGES), expected)
+    assert_close(apply(model, variables, IMAGES), expected)
 
 
 def attend(params, tokens):
@@ -328,7 +334,7 @@ def test_vision_transformer(use_class_token, positions):
     hidden = np.asarray(jax.nn.gelu(dense(params["block_0_expand"], hidden)))
     tokens = tokens + dense(params["block_0_contract"], hidden)
     read = tokens[:, 0] if use_class_token else tokens.mean(1)
-    assert_close(model.apply(variables, IMAGES), dense(params["head"], read))
+    assert_close(apply(model, variables, IMAGES), dense(params["head"], read))
 
 
 TRAINABLE = {
@@ -355,7 +361,7 @@ def test_training_updates_statistics_and_every_parameter_counts(name):
         )
         return jnp.sum(outputs[:, 0] ** 2), updates
 
-    gradient, updates = jax.grad(loss, has_aux=True)(variables["params"])
+    gradient, updates = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         # A bias below a normalisation, or the same for all keys, has no effect.
         if path[-1].key == "kernel":

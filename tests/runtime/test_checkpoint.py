@@ -110,6 +110,23 @@ def test_arrays_go_where_the_template_puts_them(tmp_path):
     assert on_first["value"].devices() == {first}
 
 
+def test_restored_arrays_run_the_program_of_the_saved_ones(tmp_path):
+    """Else a run that goes on would compile everything once more."""
+    tree = {"value": jnp.ones(2), "key": jax.random.key(0)}
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, tree)
+        restored = [store.restore(tree), store.restore(jax.eval_shape(lambda: tree))]
+
+    @jax.jit
+    def draw(tree):
+        return tree["value"] + jax.random.normal(tree["key"])
+
+    expected = draw(tree)
+    for other in restored:
+        np.testing.assert_array_equal(draw(other), expected)
+    assert draw._cache_size() == 1
+
+
 def test_resumed_run_equals_uninterrupted_run(tmp_path):
     optimizer = optax.adam(0.1)
 

@@ -173,6 +173,13 @@ def _optimizer(config: PredictionConfig) -> optax.GradientTransformation:
     )
 
 
+@functools.partial(
+    jax.jit, static_argnames="predictor", compiler_options=_QUICK_COMPILATION
+)
+def _init(predictor: Predictor, rng_key: jax.Array, inputs: Any) -> Any:
+    return predictor.init(rng_key, inputs)
+
+
 @functools.partial(jax.jit, static_argnames=("predictor", "objective", "config"))
 def _step(
     predictor: Predictor,
@@ -283,8 +290,7 @@ def fit(
         training_plan(source.sizes[train_rows], batch_size, config.num_steps, seed)
     ]
     budget = source.budget(plan)
-    init = jax.jit(predictor.init, compiler_options=_QUICK_COMPILATION)
-    params = init(jax.random.key(seed), source.batch(plan[0], budget))
+    params = _init(predictor, jax.random.key(seed), source.batch(plan[0], budget))
     state = FitState(
         params, _optimizer(config).init(params), training_loop.Best.start(params)
     )

@@ -1,4 +1,7 @@
-"""Predicted memory against the buffers that the compiler assigns."""
+"""Predicted memory against the buffers that the compiler assigns.
+
+The passes that tests leave out come after the buffers are assigned.
+"""
 
 import dataclasses
 import re
@@ -16,8 +19,6 @@ from modmeta.relational.tasks.batches import TaskBatch, all_batches
 from modmeta.relational.training import bouncegrad
 from modmeta.relational.training.bouncegrad import BounceGradConfig
 from tests.fixtures import SPEC, search_options, small_model, small_params
-
-pytestmark = pytest.mark.usefixtures("full_compilation")
 
 CONFIG = InferenceConfig(num_steps=4, num_chains=3, num_samples=0)
 
