@@ -277,6 +277,7 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
             "training.num_evaluations": 4,
             "inference.num_steps": 32,
             "inference.num_samples": 16,
+            "num_restarts": 1,
         },
     )
 

@@ -38,6 +38,8 @@ class Datasets(NamedTuple):
         where `test` is.
       num_observed: Frames that infer the structure.
       is_unseen: Whether training has not seen the test systems.
+      test_rows: `[tests]` rows of `everything` that the test systems are; None where
+        there is no such row.
     """
 
     train: TrajectoryDataset
@@ -45,6 +47,7 @@ class Datasets(NamedTuple):
     everything: TrajectoryDataset | None
     num_observed: int
     is_unseen: bool
+    test_rows: np.ndarray | None = None
 
     @property
     def observed(self) -> TrajectoryDataset:
@@ -143,4 +146,5 @@ def _split_file(dataset: TrajectoryDataset, config: DataConfig, seed: int) -> Da
         data.concatenate_tasks(observed) if config.shared_graph else observed,
         num_observed,
         is_unseen,
+        None if config.shared_graph else test_rows,
     )

@@ -64,6 +64,7 @@ def meta_test(
     params: ModelParams,
     warm: TaskStructures | None,
     mesh: Mesh | None = None,
+    cold: relations.Relations | None = None,
 ) -> MetaTest:
     """Scores frozen modules on the test systems.
 
@@ -74,12 +75,14 @@ def meta_test(
       params: Its trained arrays.
       warm: Structures annealed beside training; None if there was none.
       mesh: Devices that share the searches; None for one.
+      cold: Relations of the test systems, where they are known already.
     """
     observed, test = datasets.observed, datasets.test
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), 4)
-    cold = infer.infer_dataset(
-        keys[0], model, params, observed, config.inference, mesh=mesh
-    )
+    if cold is None:
+        cold = infer.infer_dataset(
+            keys[0], model, params, observed, config.inference, mesh=mesh
+        )
     if warm is not None:
         warm = infer.infer_dataset(
             keys[1],

@@ -225,7 +225,6 @@ def compute(
     if found is None:
         return None
     model, params = found.model, found.params
-    outcome = meta_test(config, datasets, model, params, found.warm, mesh)
     exported = datasets.observed
     if datasets.everything is not None:
         exported = datasets.everything
@@ -236,9 +235,14 @@ def compute(
             key, model, params, exported, config.inference, mesh=mesh
         )
 
-    everything = outcome.cold
+    everything = cold = None
     if datasets.everything is not None:
         everything = search(params, 2)
+    if datasets.test_rows is not None:
+        cold = jax.tree.map(lambda leaf: leaf[datasets.test_rows], everything)
+    outcome = meta_test(config, datasets, model, params, found.warm, mesh, cold)
+    if everything is None:
+        everything = outcome.cold
     others = [search(other, 4 + i) for i, other in enumerate(found.restarts)]
     everything = discovery.average(everything, others)
     judged = verdict.judge(

@@ -14,6 +14,7 @@ from modmeta.relational import api, data, infer_relations
 from modmeta.relational.data import DataError
 from modmeta.relational.data.arrays import as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig
+from modmeta.relational.discovery import Discovery
 from modmeta.relational.inference import artifacts, infer
 from modmeta.relational.inference.config import InferenceConfig, MemoryConfig
 from modmeta.relational.modules.config import ModuleConfig
@@ -32,6 +33,7 @@ QUICK = {
     "training": TrainingConfig(num_evaluations=1, search_steps=2),
     "inference": InferenceConfig(num_steps=4, num_chains=1, num_samples=4),
     "memory": MemoryConfig(batch_size=4),
+    "num_restarts": 1,
 }
 
 
@@ -96,11 +98,13 @@ def test_data_as_it_comes():
         positions=(0, 1),
         times=times,
         shared_graph=True,
-        **{**QUICK, "proposal": ProposalConfig(width=4)},
+        **{**QUICK, "proposal": ProposalConfig(width=4), "num_restarts": 2},
     )
     assert result.dataset.num_tasks == 1
     assert result.dataset.num_frames == lengths.sum()
     check_relations(result, 2)
+    # Two steps of training teach nothing, and the verdict says so.
+    assert not result.verdict.supported and 0.0 <= result.verdict.agreement <= 1.0
     assert result.notes[-1] == "Velocities were derived from positions."
     found = result.predict(4)
     assert found.shape == (1, 4, 3, 2) and np.isfinite(found).all()
@@ -144,7 +148,9 @@ def test_relations_of_candidate_edges_alone():
     np.testing.assert_array_equal(found.proposal_edges >= 0, is_candidate)
     totals = found.probabilities.sum(axis=-1)
     np.testing.assert_allclose(totals, is_candidate, atol=1e-5)
-    result = api.RelationalInference(dataset, model, params, found)
+    result = api.RelationalInference(
+        dataset, Discovery(model, params, found, found, None)
+    )
     assert result.candidate_share == pytest.approx(1 / 3)
     same = (found.edges == dataset.edges)[is_candidate].mean()
     assert result.edge_accuracy == pytest.approx(max(same, 1 - same))

@@ -73,6 +73,7 @@ class SpringsRun:
             bouncegrad=BounceGradConfig(**{**config, **options}),
             training=TrainingConfig(num_evaluations=2),
             inference=self.SEARCH,
+            num_restarts=1,
         )
         train_set, _ = setup.split_validation(self.train_set, seed)
         key, _ = jax.random.split(jax.random.key(seed))
@@ -99,6 +100,17 @@ def test_relations_of_unseen_systems(springs_run):
     assert springs_run.scores["edge_accuracy"] >= EDGE_ACCURACY
     # On the systems of the training, too.
     assert springs_run.result.edge_accuracy >= EDGE_ACCURACY
+
+
+def test_the_verdict_is_that_of_springs(springs_run):
+    """Two relations, the first of them none; nothing of that was told."""
+    verdict = springs_run.result.verdict
+    assert verdict.supported and verdict.num_relations == 2
+    assert verdict.held_out_ratio < 0.1
+    assert verdict.effects[0] < 0.05 * verdict.effects[1]
+    labels = springs_run.train_set.edges
+    is_edge = labels >= 0
+    assert (springs_run.result.edges == labels)[is_edge].mean() >= EDGE_ACCURACY
 
 
 def test_proposal_head_learns_from_the_search(springs_run):
