@@ -243,7 +243,7 @@ def _leave_open(leaf: Any, template: Any) -> Any:
     if is_bound or not isinstance(leaf, jax.Array):
         return leaf
     if _is_key(leaf):
-        data = np.asarray(jax.random.key_data(leaf))
+        data = jax.device_put(np.asarray(jax.random.key_data(leaf)))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return jax.device_put(np.asarray(leaf))
 

@@ -119,7 +119,6 @@ def test_new_then_stopped_then_finished(experiment, folder, tmp_path):
     "flag, message",
     [
         ("--num_step=3", "Unknown command line flag 'num_step'"),
-        ("--set=num_tests=3", "no field 'num_tests'; did you mean 'num_test'"),
         ("--set=noise_levels=()", "noise_levels: found (), expected numbers from 0"),
         ("--set=inference.options.beam_size=4", "options: found ['beam_size'] for"),
     ],

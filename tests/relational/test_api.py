@@ -140,7 +140,7 @@ def test_relations_of_candidate_edges_alone():
         jax.random.key(0), model, params, dataset, QUICK["inference"]
     )
     distances = np.linalg.norm(
-        dataset.states[:, :, :, None] - dataset.states[:, :, None], axis=-1
+        dataset.states[:, :, :, None, :2] - dataset.states[:, :, None, :, :2], axis=-1
     ).min(axis=1)
     distances[:, np.arange(4), np.arange(4)] = np.inf
     is_candidate = distances == distances.min(axis=2, keepdims=True)

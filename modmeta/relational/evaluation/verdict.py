@@ -42,6 +42,9 @@ _NOTICEABLE = 1e-3
 _NO_EFFECT = 0.05
 # A pair is sure above this probability.
 _SURE = 0.9
+# Systems whose graphs agree on so many more pairs than chance, of those that chance
+# leaves, may be recordings of one.
+_SHARED = 0.5
 # Restarts that agree on fewer pairs than this have not found the graph.
 _AGREEMENT = 0.9
 
@@ -327,6 +330,21 @@ def _agreement(edges: np.ndarray, others: np.ndarray) -> float:
     return float(matching.edge_accuracy(others, edges, names))
 
 
+def _may_share_graph(edges: np.ndarray) -> bool:
+    """Whether graphs `[tasks, nodes, nodes]` agree far beyond chance."""
+    is_edge = edges >= 0
+    # Padded systems differ in size: they are not recordings of one.
+    if len(edges) < 3 or (is_edge != is_edge[:1]).any() or not is_edge.any():
+        return False
+    shares = np.stack([(edges == k).mean(axis=0) for k in range(edges.max() + 1)])
+    pairs = is_edge[0]
+    count = len(edges)
+    # Mean over pairs of systems, not of a system with itself.
+    together = (np.sum(shares[:, pairs] ** 2, axis=0) * count - 1.0) / (count - 1)
+    chance = float(np.sum(np.mean(shares[:, pairs], axis=1) ** 2))
+    return bool(together.mean() - chance > _SHARED * (1.0 - chance) and chance < 1.0)
+
+
 def _sentence(num_relations, effects, agreement, unexplained, found) -> str:
     if num_relations == 0:
         text = "Nothing here depends on other entities, as far as these data tell"
@@ -345,6 +363,11 @@ def _sentence(num_relations, effects, agreement, unexplained, found) -> str:
         text += (
             f"; but restarts agree on {agreement:.0%} of the pairs only: do not rely "
             "on this graph"
+        )
+    if num_relations > 1 and _may_share_graph(np.asarray(found.edges)):
+        text += (
+            "; all systems may be recordings of one graph: shared_graph=True searches "
+            "them as one"
         )
     if num_relations and unexplained > 0.1:
         text += f"; {unexplained:.0%} of the changes stay unexplained"

@@ -114,6 +114,19 @@ def test_what_stays_unexplained_is_said():
     assert "30% of the changes stay unexplained" in sentence
 
 
+def test_recordings_of_one_graph_are_suspected():
+    """Graphs drawn one by one are not; one graph with errors on a tenth is."""
+    rng = np.random.default_rng(0)
+    found = relations()
+    one = np.where(found.edges >= 0, found.edges[:1], -1)
+    flips = rng.random(one.shape) < 0.1
+    noisy = np.where((one >= 0) & flips, 1 - one, one)
+    for edges, is_suspected in ((found.edges, False), (one, True), (noisy, True)):
+        again = found._replace(edges=edges.astype(np.int32))
+        sentence = verdict.conclude(TWO, [0.0, 1.0], None, again).sentence
+        assert ("shared_graph=True" in sentence) == is_suspected
+
+
 def test_settling_keeps_what_is_supported():
     found = relations()
     concluded = verdict.conclude(TWO, [0.0, 1.0], None, found)
