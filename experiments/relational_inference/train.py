@@ -198,6 +198,14 @@ def _count_relations(
     return max(count, 2)
 
 
+def _settled_accuracy(config, datasets, model, scored) -> dict[str, float]:
+    """Accuracy of the edges that are written, as far as the verdict bears them out."""
+    if config.data.shared_graph or datasets.observed.edges is None:
+        return {}
+    found = scores.label_scores(scored, datasets.observed, model.num_relations)
+    return {"edge_accuracy": found["edge_accuracy"]}
+
+
 def compute(
     config: ExperimentConfig, run: common.Run, *, mesh: Mesh | None = None
 ) -> dict[str, Any] | None:
@@ -255,6 +263,9 @@ def compute(
         [other.edges for other in others],
     )
     everything = verdict.settle(everything, judged)
+    scored = everything
+    if datasets.test_rows is not None:
+        scored = jax.tree.map(lambda leaf: leaf[datasets.test_rows], everything)
     shared = {}
     is_shared = config.data.shared_graph and datasets.everything is not None
     if is_shared and exported.edges is not None:
@@ -264,6 +275,7 @@ def compute(
         **shared,
         **outcome.summary,
         **found.summary,
+        **_settled_accuracy(config, datasets, model, scored),
         "verdict": judged.to_dict(),
         "notes": list(exported.notes),
         "num_test": datasets.test.num_tasks,

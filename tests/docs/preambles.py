@@ -52,7 +52,11 @@ def quick_infer_relations(trajectories, *arguments, **options):
         options.pop(name, None)
     key = np.asarray(getattr(trajectories, "states", trajectories)).tobytes()
     if key not in _results:
-        plain = {**options, "inference": DEFAULTS["inference"](**QUICK["inference"])}
+        plain = {
+            "num_restarts": 1,
+            **options,
+            "inference": DEFAULTS["inference"](**QUICK["inference"]),
+        }
         _results[key] = _infer_relations(trajectories, *arguments, **plain)
     result = _results[key]
     if inference.algorithm in BUILT_IN:
@@ -62,7 +66,8 @@ def quick_infer_relations(trajectories, *arguments, **options):
     found = relational.infer_dataset(
         jax.random.key(0), result.model, result.params, unlabelled, inference
     )
-    return dataclasses.replace(result, found=found)
+    discovery = dataclasses.replace(result.discovery, found=found, settled=found)
+    return dataclasses.replace(result, discovery=discovery)
 
 
 def springs():

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from modmeta.relational import api, data, infer_relations
+from modmeta.relational import api, data, discovery, infer_relations
 from modmeta.relational.data import DataError
 from modmeta.relational.data.arrays import as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig
@@ -278,7 +278,7 @@ def test_bad_input_is_refused_before_anything_is_compiled(
     def build_model(*_, **__):
         raise AssertionError("the input should have been refused by now")
 
-    monkeypatch.setattr(api, "build_model", build_model)
+    monkeypatch.setattr(discovery, "build_model", build_model)
     with pytest.raises(error, match=message):
         infer_relations(array, **{"num_relations": 2, **options})
 

@@ -55,6 +55,7 @@ class ChangeModel:
         self, model: RelationalModel, params: ModelParams, dataset: TrajectoryDataset
     ):
         self._model, self._params = model, params
+        dataset = model.read(dataset)
         self._shape = (dataset.num_tasks, dataset.max_nodes)
         self._states = device_states(dataset, params.preprocessing.normalization)
         self._batches = all_batches(

@@ -166,6 +166,7 @@ def law_curves(
             f"laws: found path {model.bank.config.path!r} and features "
             f"{model.bank.layout.spec}, expected laws of positions or of one angle"
         )
+    dataset = model.read(dataset)
     occurring = _occurring(model, dataset, structures)
     covariance = _covariances(model, params, dataset, structures)
     first = int(model.bank.config.null_relation)

@@ -179,6 +179,10 @@ def predict(
         )
     domain = domain or Domain()
     bank = model.bank
+    step, dataset = dataset.frame_interval, model.read(dataset)
+    if times is None and step != dataset.frame_interval:
+        ends = dataset.times[np.arange(dataset.num_tasks), last_frames(dataset)]
+        times = ends[:, None] + step * np.arange(1, num_steps + 1)
     if domain.kind != "open":
         axes = len(bank.layout.spec.positions)
         if not (bank.has_laws and bank.layout.spec.has_motion):

@@ -44,9 +44,10 @@ def save_model(
         "edge_modules": _flatten(params.modules.edge),
         "node_modules": _flatten(params.modules.node),
         "log_scale": params.modules.log_scale,
-        "spreads": params.modules.spreads,
         "preprocessing": constants,
     }
+    if params.modules.spreads is not None:
+        arrays["spreads"] = params.modules.spreads
     if params.proposal:
         arrays["proposal_head"] = _flatten(params.proposal)
     metadata = {
@@ -94,6 +95,7 @@ def _rebuild(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
         FeatureSpec(**{name: tuple(value) for name, value in layout["spec"].items()}),
         tuple(layout["predicted"]),
         layout["compress"],
+        layout.get("frame_interval", 0.0),
     )
     # Files from before there was a choice hold what the paper has.
     options = {"node_update": "mlp", "path": "start", "entities": "alike"}
@@ -117,7 +119,7 @@ def _rebuild(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
             edge=_unflatten(arrays["edge_modules"]),
             node=_unflatten(arrays["node_modules"]),
             log_scale=arrays["log_scale"],
-            spreads=arrays.get("spreads", jnp.zeros((0,))),
+            spreads=arrays.get("spreads"),
         ),
         proposal=_unflatten(arrays.get("proposal_head", {})),
         preprocessing=Preprocessing(**constants),

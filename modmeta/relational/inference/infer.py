@@ -280,7 +280,7 @@ def infer_dataset(
       MemoryError: If the search would not fit into memory.
       ValueError: If processes do not agree on the arguments.
     """
-    model.check_data(dataset)
+    dataset = model.read(dataset)
     programs.make_room()
     edges = model.candidate_edges(dataset)
     states = device_states(dataset, params.preprocessing.normalization)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from modmeta.graphs.edges import EdgeLists
 from modmeta.relational.data import DataError, TrajectoryDataset
@@ -11,6 +12,9 @@ from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.inference.config import MemoryConfig, MoveConfig
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.network import RelationalNetwork
+
+# Intervals that differ by less than this share are the same.
+_SAME_INTERVAL = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +44,29 @@ class RelationalModel:
                 "its interval"
             )
 
-    def check_data(self, dataset: TrajectoryDataset) -> None:
-        """Raises a DataError for trajectories of a kind that the model cannot read."""
+    def read(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
+        """The data set in the model's unit of time.
+
+        Laws do not depend on how far frames are apart; other messages do.
+
+        Raises:
+          DataError: If the model cannot read trajectories of this kind.
+        """
         path = self.bank.config.path
+        interval = self.bank.layout.frame_interval
+        if interval and not math.isclose(
+            dataset.frame_interval, interval, rel_tol=_SAME_INTERVAL
+        ):
+            if not self.bank.has_laws:
+                raise DataError(
+                    f"frame_interval: found {dataset.frame_interval} with path "
+                    f"{path!r}, expected {interval}, that of the training data: only "
+                    "laws hold at others"
+                )
+            times = dataset.times
+            if times is None:
+                times = dataset.frame_interval * dataset.clock
+            dataset = dataclasses.replace(dataset, times=times, frame_interval=interval)
         if not (self.bank.has_laws or dataset.is_regular):
             raise DataError(
                 f"times: found irregular ones with path {path!r}, expected laws, which "
@@ -54,6 +78,7 @@ class RelationalModel:
                 "form: found 'rollout' with missing frames or breaks, expected "
                 "'one_step': roll-outs are scored at every frame"
             )
+        return dataset
 
     @property
     def bank(self) -> ModuleBank:

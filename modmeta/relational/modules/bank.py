@@ -85,14 +85,14 @@ class ModuleParams(NamedTuple):
       edge: Parameters of the edge modules, leaves `[K, ...]`.
       node: Parameters of the node modules, leaves `[M, ...]`.
       log_scale: `[Y]` log of the Gaussian scale of every predicted feature.
-      spreads: How much entities differ, see `entities.init_spreads`; `[0]` where they
+      spreads: How much entities differ, see `entities.init_spreads`; None where they
         are alike.
     """
 
     edge: Any
     node: Any
     log_scale: jax.Array
-    spreads: jax.Array
+    spreads: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +212,9 @@ class ModuleBank:
                     self.config.geometry, preprocessing, self.layout, state, state
                 ),
             )
+        spreads = None
+        if self.has_effects:
+            spreads = entities.init_spreads(self.laws.num_rates)
         message = jnp.zeros((self.config.message_size,))
         node_inputs = (state,) if self.is_additive else (message, state)
         return ModuleParams(
@@ -225,7 +228,5 @@ class ModuleBank:
                 *node_inputs,
             ),
             log_scale=jnp.zeros((self.layout.num_targets,)),
-            spreads=entities.init_spreads(self.laws.num_rates)
-            if self.has_effects
-            else jnp.zeros((0,)),
+            spreads=spreads,
         )

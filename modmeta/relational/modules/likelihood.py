@@ -145,7 +145,7 @@ class Likelihood:
             targets - mean,
             jax.lax.stop_gradient(precision),
             jax.lax.stop_gradient(log_scale),
-            entities.spreads_of(self.params.spreads),
+            entities.spreads_of(jnp.asarray(self.params.spreads)),
             _FREEDOM if likelihood == "student" else None,
         )
 

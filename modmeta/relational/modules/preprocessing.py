@@ -61,11 +61,13 @@ class FeatureLayout:
         predicted together.
       compress: Whether targets are compressed by sign(y) log(1 + |y|), which keeps
         close encounters from dominating.
+      frame_interval: Unit of time of the model; 0 where it is not known.
     """
 
     spec: FeatureSpec
     predicted: tuple[int, ...]
     compress: bool = True
+    frame_interval: float = 0.0
 
     @property
     def num_features(self) -> int:
@@ -144,7 +146,7 @@ def fit_preprocessing(
         moving[list(pair)] = moving[list(pair)].any()
     moving[[column for column, _ in spec.lagged]] = False
     predicted = tuple(int(column) for column in np.flatnonzero(moving))
-    layout = FeatureLayout(spec, predicted, compress)
+    layout = FeatureLayout(spec, predicted, compress, dataset.frame_interval)
     if not predicted:
         raise DataError(
             f"states: found the features {spec.names}, of which none changes between "

@@ -215,7 +215,11 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         )
         # Under structures that are random still, entities would differ in everything.
         is_cold = temperature * model.bank.config.span <= _COLD
-        gradient = gradient._replace(spreads=jnp.where(is_cold, gradient.spreads, 0.0))
+        gradient = gradient._replace(
+            spreads=jax.tree.map(
+                lambda leaf: jnp.where(is_cold, leaf, 0.0), gradient.spreads
+            )
+        )
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer, params.modules
         )

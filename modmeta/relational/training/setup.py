@@ -79,7 +79,7 @@ def build_model(
         candidates or CandidateConfig(),
         memory or MemoryConfig(),
     )
-    model.check_data(train_set)
+    model.read(train_set)
     # A pair of nodes: the head is run once to draw its parameters.
     supergraph = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
     params = model.network.init(rng_key, preprocessing, supergraph)

@@ -1,0 +1,66 @@
+"""A model reads recordings at other intervals than those that it was trained on."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from modmeta.relational import data
+from modmeta.relational.data import DataError
+from modmeta.relational.evaluation import rollouts
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.tasks.structures import random_structures
+from modmeta.relational.training import setup
+
+
+def springs():
+    return data.simulate_springs(0, 4, num_nodes=3, num_frames=8)
+
+
+def build(**options):
+    sizes = {"edge_sizes": (4,), "node_sizes": (4,), "message_size": 4}
+    return setup.build_model(
+        springs(), jax.random.key(0), modules=ModuleConfig(**sizes, **options)
+    )
+
+
+def test_the_same_interval_is_left_alone():
+    model, _ = build()
+    dataset = springs()
+    assert model.read(dataset) is dataset
+
+
+def test_times_are_put_into_the_unit_of_the_model():
+    model, _ = build()
+    dataset = springs()
+    half = dataclasses.replace(dataset, frame_interval=0.5 * dataset.frame_interval)
+    found = model.read(half)
+    assert found.frame_interval == dataset.frame_interval
+    np.testing.assert_allclose(found.clock[0], 0.5 * np.arange(8))
+    # The same times in another unit are the same data.
+    times = dataset.frame_interval * np.arange(8)
+    named = dataclasses.replace(
+        dataset, times=times, frame_interval=3.0 * dataset.frame_interval
+    )
+    assert model.read(named).is_regular
+
+
+def test_predictions_come_at_the_interval_of_the_data():
+    """One motion, asked for at whole and at half intervals."""
+    model, params = build(entities="alike")
+    dataset = springs()
+    structures = random_structures(jax.random.key(1), 4, 3, 2)
+    half = dataclasses.replace(dataset, frame_interval=0.5 * dataset.frame_interval)
+    options = {"num_substeps": 32}
+    whole = rollouts.predict(model, params, dataset, structures, 3, **options)
+    twice = rollouts.predict(model, params, half, structures, 6, **options)
+    assert np.ptp(whole, axis=1).max() > 0.05
+    np.testing.assert_allclose(twice[:, 1::2], whole, atol=1e-4)
+
+
+def test_messages_from_the_start_hold_at_their_interval_alone():
+    model, _ = build(path="start")
+    other = dataclasses.replace(springs(), frame_interval=0.2)
+    with pytest.raises(DataError, match="frame_interval: found 0.2 with path 'start'"):
+        model.read(other)
