@@ -251,13 +251,13 @@ def general() -> ExperimentConfig:
 
 
 CONFIGS = {
-    "general": general,
     "springs": springs,
     "springs4": springs4,
     "charged": charged,
     "kuramoto": kuramoto,
     "gravity": gravity,
     "lennard_jones": lennard_jones,
+    "general": general,
 }
 
 

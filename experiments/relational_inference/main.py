@@ -94,13 +94,13 @@ _PROCESS_ID = flags.DEFINE_integer(
 )
 _FLAGS = launcher.define_flags(
     {
-        "general": "data that no simulator made",
         "springs": "five bodies, springs between half of the pairs",
         "springs4": "springs of three strengths, or none",
         "charged": "five charged particles",
         "kuramoto": "five phase oscillators",
         "gravity": "bodies of different mass",
         "lennard_jones": "bodies that act as neutral atoms do",
+        "general": "data that no simulator made",
     },
     "bouncegrad.learning_rate=1e-3",
     "experiments/relational_inference/config.py",

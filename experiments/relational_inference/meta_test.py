@@ -111,9 +111,6 @@ def meta_test(
         summary["candidate_share"] = neighbors.candidate_share(
             observed.edges, cold.edges
         )
-        summary["edge_accuracy"] = scores["edge_accuracy"]
-        if len(np.unique(observed.num_nodes)) > 1:
-            summary["edge_accuracy_by_size"] = _accuracy_by_size(cold, observed, names)
         if warm is not None:
             summary["edge_accuracy_warm"] = label_scores(
                 warm, observed, model.num_relations
@@ -265,6 +262,22 @@ def _exact_errors(config, observed, normalization, future, test, columns):
         by_step = rollouts.prediction_errors(values, future, test.node_mask, columns)
         errors[count] = rollouts.errors_at(by_step, REPORTED_STEPS)
     return {"mse_exact_law": errors}
+
+
+def edge_accuracies(
+    found: relations.Relations, dataset: TrajectoryDataset, num_relations: int
+) -> dict[str, Any]:
+    """Edge accuracy of relations, and by the number of entities, if that differs."""
+    if dataset.edges is None:
+        return {}
+    names = match_labels(
+        found.edges, dataset.edges, num_relations, dataset.num_relations
+    )
+    accuracy = matching.edge_accuracy(found.edges, dataset.edges, names)
+    summary: dict[str, Any] = {"edge_accuracy": accuracy}
+    if len(np.unique(dataset.num_nodes)) > 1:
+        summary["edge_accuracy_by_size"] = _accuracy_by_size(found, dataset, names)
+    return summary
 
 
 def _accuracy_by_size(

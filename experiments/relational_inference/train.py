@@ -19,7 +19,7 @@ from experiments import common
 from experiments.relational_inference import report, trained
 from experiments.relational_inference.config import CONFIGS, ExperimentConfig, smoke
 from experiments.relational_inference.datasets import Datasets, make_datasets
-from experiments.relational_inference.meta_test import meta_test
+from experiments.relational_inference.meta_test import edge_accuracies, meta_test
 from modmeta.relational import discovery
 from modmeta.relational.data import DataError
 from modmeta.relational.evaluation import scores, verdict
@@ -198,14 +198,6 @@ def _count_relations(
     return max(count, 2)
 
 
-def _settled_accuracy(config, datasets, model, scored) -> dict[str, float]:
-    """Accuracy of the edges that are written, as far as the verdict bears them out."""
-    if config.data.shared_graph or datasets.observed.edges is None:
-        return {}
-    found = scores.label_scores(scored, datasets.observed, model.num_relations)
-    return {"edge_accuracy": found["edge_accuracy"]}
-
-
 def compute(
     config: ExperimentConfig, run: common.Run, *, mesh: Mesh | None = None
 ) -> dict[str, Any] | None:
@@ -263,19 +255,22 @@ def compute(
         [other.edges for other in others],
     )
     everything = verdict.settle(everything, judged)
-    scored = everything
+    # Of the edges that are written, as far as the verdict bears them out.
+    accuracies = edge_accuracies(everything, exported, model.num_relations)
     if datasets.test_rows is not None:
         scored = jax.tree.map(lambda leaf: leaf[datasets.test_rows], everything)
-    shared = {}
-    is_shared = config.data.shared_graph and datasets.everything is not None
-    if is_shared and exported.edges is not None:
-        found_in_all = scores.label_scores(everything, exported, model.num_relations)
-        shared["edge_accuracy_shared_graph"] = found_in_all["edge_accuracy"]
+        accuracies = edge_accuracies(scored, datasets.observed, model.num_relations)
+    elif config.data.shared_graph and datasets.everything is not None:
+        shared = accuracies
+        accuracies = edge_accuracies(
+            outcome.cold, datasets.observed, model.num_relations
+        )
+        if shared:
+            accuracies["edge_accuracy_shared_graph"] = shared["edge_accuracy"]
     summary = {
-        **shared,
         **outcome.summary,
         **found.summary,
-        **_settled_accuracy(config, datasets, model, scored),
+        **accuracies,
         "verdict": judged.to_dict(),
         "notes": list(exported.notes),
         "num_test": datasets.test.num_tasks,
