@@ -244,6 +244,8 @@ def assumptions(config: ExperimentConfig, model: RelationalModel) -> list[str]:
         found.append("forces act along the line between two entities")
     if modules.law == "mutual":
         found.append("both entities of a pair feel the same force")
+    if model.bank.has_laws and modules.entities == "alike":
+        found.append("entities differ in nothing that is not a column")
     if modules.null_relation:
         found.append("relation 0 is no interaction")
     if config.prediction.domain.kind != "open":

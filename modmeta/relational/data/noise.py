@@ -15,7 +15,8 @@ from modmeta.relational.data.dataset import TrajectoryDataset
 _COEFFICIENTS = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
 _VARIANCE = float(np.sum(_COEFFICIENTS**2))
 _CORRELATION = -56.0 / 70.0
-# Noise is told from fast motion by that correlation, to this far.
+# Noise is told from fast motion by that correlation, to this far. Random walks have
+# -0.75, and are taken for noise: to look at them over several frames does no harm.
 _NEAR = 0.2
 # In units of the median: encounters and walls must not be taken for noise.
 _OUTLIER = 6.0

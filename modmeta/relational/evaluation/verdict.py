@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
 from modmeta.relational.data.validation import pair_mask
 from modmeta.relational.evaluation import matching
@@ -232,12 +232,7 @@ def settle(found: Relations, verdict: Verdict) -> Relations:
 
 def _gather_evidence(rng_key, model, params, dataset, config) -> Evidence:
     some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
-    # Both parts need windows; of fewer frames, all serve for both.
-    span = model.bank.config.span
-    cut = round(_FIRST_PART * some.num_frames)
-    first, rest = some, some
-    if min(cut, some.num_frames - cut) >= span + 3:
-        first, rest = some.frames(0, cut), some.frames(cut, some.num_frames)
+    first, rest = _parts(some, model.bank.config.span)
     early = infer_dataset(rng_key, model, params, first, config)
     edges = np.asarray(early.edges)
     nodes = np.asarray(early.node_modules)
@@ -266,6 +261,22 @@ def _gather_evidence(rng_key, model, params, dataset, config) -> Evidence:
         },
         total=np.sum(_clipped(observed.observed), axis=(1, 2, 3)),
     )
+
+
+def _parts(
+    dataset: TrajectoryDataset, span: int
+) -> tuple[TrajectoryDataset, TrajectoryDataset]:
+    """Frames that a graph is found in, and those that it is asked about.
+
+    Both need windows of every node; where frames are too few, all serve for both.
+    """
+    cut = round(_FIRST_PART * dataset.num_frames)
+    if min(cut, dataset.num_frames - cut) < span + 3:
+        return dataset, dataset
+    try:
+        return dataset.frames(0, cut), dataset.frames(cut, dataset.num_frames)
+    except DataError:  # a node that comes late, or leaves early
+        return dataset, dataset
 
 
 def _clipped(changes: np.ndarray) -> np.ndarray:

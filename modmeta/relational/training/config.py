@@ -45,7 +45,7 @@ class BounceGradConfig:
       proposal_weight_decay: Decoupled weight decay of the proposal head.
     """
 
-    num_steps: int = 4000
+    num_steps: int = 1000
     batch_size: int = 32
     search_steps: int = 8
     temperature: str = "geometric"

@@ -1,0 +1,1 @@
+"""Many kinds of data, and whether answers on them can be believed."""

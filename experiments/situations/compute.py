@@ -1,0 +1,128 @@
+"""What is found in every situation, how sure that is, and what regression finds."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+
+from experiments import common
+from experiments.situations import baselines
+from experiments.situations.config import CONFIGS, ExperimentConfig, smoke
+from experiments.situations.generators import SITUATIONS, Situation
+from modmeta.relational import DataError, infer_relations
+from modmeta.relational.api import RelationalInference
+from modmeta.relational.evaluation import calibration
+from modmeta.relational.evaluation.scores import match_labels
+
+
+def score(situation: Situation, result: RelationalInference) -> dict[str, Any]:
+    """Accuracy, confidence and verdict, and the ranking of edges beside regression's.
+
+    Confidence is the mean probability of the most likely relation. An edge is ranked by
+    the probability that it has another relation than that which stands for none.
+    """
+    labels, edges = result.dataset.edges, result.edges
+    num_found, num_true = result.model.num_relations, result.dataset.num_relations
+    names = match_labels(edges, labels, num_found, num_true)
+    is_edge = labels >= 0
+    none = int(np.argmax(names == 0)) if (names == 0).any() else 0
+    ranked = 1.0 - result.probabilities[..., none]
+    counts = np.bincount(labels[is_edge])
+    accuracy = result.edge_accuracy
+    confidence = float(np.max(result.probabilities, axis=-1)[is_edge].mean())
+    return {
+        "edge_accuracy": accuracy,
+        "majority": float(counts.max() / counts.sum()),
+        "confidence": confidence,
+        "overconfidence": confidence - accuracy,
+        "expected_calibration_error": calibration.expected_calibration_error(
+            result.probabilities, labels, names
+        ),
+        "auroc": baselines.ranking(ranked, labels),
+        "auroc_regression": baselines.ranking(
+            baselines.edge_strengths(result.dataset), labels
+        ),
+        "right_count": result.verdict.num_relations == situation.num_relations,
+        "verdict": result.verdict.to_dict(),
+        "notes": list(result.notes),
+    }
+
+
+def run_situation(config: ExperimentConfig, name: str) -> dict[str, Any]:
+    """Infers the relations of one situation, of which nothing is told."""
+    situation = SITUATIONS[name](config.seed)
+    options = {"num_relations": 2, **situation.options}
+    start = time.perf_counter()
+    result = infer_relations(
+        situation.dataset,
+        **options,
+        seed=config.seed,
+        num_restarts=config.num_restarts,
+        modules=config.modules,
+        proposal=config.proposal,
+        bouncegrad=config.bouncegrad,
+        training=config.training,
+        inference=config.inference,
+    )
+    seconds = time.perf_counter() - start
+    return {**score(situation, result), "seconds": seconds}
+
+
+def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
+    """One situation after the other; those that are done are not done again."""
+    found = {}
+    for name in config.situations or SITUATIONS:
+        if run.should_stop():
+            return None
+        path = run.directory("situations") / f"{name.replace(' ', '_')}.json"
+        if not path.exists():
+            text = json.dumps(run_situation(config, name), indent=1)
+            path.write_text(text + "\n")
+        found[name] = json.loads(path.read_text())
+    rows = list(found.values())
+    return {
+        "situations": found,
+        "expected_calibration_error": float(
+            np.mean([row["expected_calibration_error"] for row in rows])
+        ),
+        "largest_overconfidence": max(row["overconfidence"] for row in rows),
+        "right_counts": int(sum(row["right_count"] for row in rows)),
+    }
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """The table that a run prints."""
+    rows = []
+    for name, row in summary["situations"].items():
+        rows.append(
+            {
+                "situation": name,
+                "accuracy": row["edge_accuracy"],
+                "confidence": row["confidence"],
+                "AUROC": row["auroc"],
+                "regression": row["auroc_regression"],
+                "relations": row["verdict"]["num_relations"],
+                "right": "yes" if row["right_count"] else "no",
+                "ratio": row["verdict"]["held_out_ratio"],
+                "seconds": round(row["seconds"]),
+            }
+        )
+    return (
+        f"{common.format_table(rows, float_format='.3g')}\n\nmean expected calibration "
+        f"error {summary['expected_calibration_error']:.3f}, largest overconfidence "
+        f"{summary['largest_overconfidence']:.3f}"
+    )
+
+
+EXPERIMENT = common.Experiment(
+    presets=CONFIGS,
+    smoke=smoke,
+    compute=compute,
+    format_summary=format_summary,
+    files="A file per situation",
+    shown=(),
+    refusals=(DataError,),
+)
