@@ -15,6 +15,7 @@ from experiments import common
 EXPERIMENTS = (
     "relational_inference",
     "search_scaling",
+    "situations",
     "metanet_sine",
     "metanet_accuracy",
 )
