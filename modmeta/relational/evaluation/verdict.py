@@ -36,8 +36,8 @@ _LARGEST_SQUARE = 25.0
 _WORTHWHILE = 0.97
 # by so many standard errors over systems,
 _CERTAIN = 3.0
-# and its relations must make up this share of the squares of all changes.
-_NOTICEABLE = 1e-3
+# and relations must change this share of all changes (root mean squares).
+_NOTICEABLE = 0.03
 # A relation is "none" below this share of the effect of the strongest.
 _NO_EFFECT = 0.05
 # A pair is sure above this probability.
@@ -90,6 +90,7 @@ class Evidence(NamedTuple):
       single: `[K, tasks]` under one relation everywhere.
       merged: By pairs of relations (a, b): every b replaced by a.
       total: Squares of the changes themselves.
+      effects: `[K]`, see `relation_effects`, in the frames before.
     """
 
     found: np.ndarray
@@ -98,6 +99,7 @@ class Evidence(NamedTuple):
     single: np.ndarray
     merged: dict[tuple[int, int], np.ndarray]
     total: np.ndarray
+    effects: tuple[float, ...]
 
 
 def relation_effects(
@@ -155,13 +157,12 @@ def judge(
       restarts: Edges `[tasks, nodes, nodes]` that other runs found.
     """
     evidence = _gather_evidence(rng_key, model, params, dataset, config)
-    effects = relation_effects(model, params, dataset, found.structures)
     agreement = None
     if restarts:
         agreement = float(
             np.mean([_agreement(found.edges, other) for other in restarts])
         )
-    return conclude(evidence, effects, agreement, found)
+    return conclude(evidence, agreement, found)
 
 
 def count_relations(
@@ -185,11 +186,10 @@ def count_relations(
 
 def conclude(
     evidence: Evidence,
-    effects: Sequence[float],
     agreement: float | None,
     found: Relations,
 ) -> Verdict:
-    """The verdict that follows from errors, effects and the agreement of restarts."""
+    """The verdict that follows from evidence and the agreement of restarts."""
     ignorant = _best_ignorant(evidence).sum()
     ratio = float(evidence.found.sum() / max(ignorant, 1e-30))
     num_relations = _count(evidence)
@@ -198,10 +198,14 @@ def conclude(
     is_repeated = agreement is None or agreement >= _AGREEMENT or not is_graph
     supported = bool(is_any and is_repeated)
     sentence = _sentence(
-        num_relations, effects, agreement if is_graph else None, unexplained, found
+        num_relations,
+        evidence.effects,
+        agreement if is_graph else None,
+        unexplained,
+        found,
     )
     return Verdict(
-        supported, num_relations, ratio, tuple(effects), agreement, 1, sentence
+        supported, num_relations, ratio, evidence.effects, agreement, 1, sentence
     )
 
 
@@ -260,6 +264,7 @@ def _gather_evidence(rng_key, model, params, dataset, config) -> Evidence:
             if a != b
         },
         total=np.sum(_clipped(observed.observed), axis=(1, 2, 3)),
+        effects=relation_effects(model, params, first, early.structures),
     )
 
 
@@ -297,12 +302,10 @@ def _shuffled(edges: np.ndarray) -> np.ndarray:
     return shuffled
 
 
-def _is_better(error: np.ndarray, other: np.ndarray, total: np.ndarray) -> bool:
+def _is_better(error: np.ndarray, other: np.ndarray) -> bool:
     """Whether errors `[tasks]` are lower by enough, and surely."""
     gain = other - error
     if error.sum() > _WORTHWHILE * other.sum():
-        return False
-    if gain.sum() < _NOTICEABLE * total.sum():
         return False
     if len(gain) < 3:
         return True
@@ -317,14 +320,16 @@ def _best_ignorant(evidence: Evidence) -> np.ndarray:
 
 def _count(evidence: Evidence) -> int:
     """Relations that cannot stand for one another on held-out frames, see `Verdict`."""
-    if not _is_better(evidence.found, _best_ignorant(evidence), evidence.total):
+    if max(evidence.effects) < _NOTICEABLE:
+        return 0
+    if not _is_better(evidence.found, _best_ignorant(evidence)):
         single = min(evidence.single, key=np.sum)
-        return int(_is_better(single, evidence.none, evidence.total))
+        return int(_is_better(single, evidence.none))
     distinct: list[int] = []
     for relation in sorted({a for pair in evidence.merged for a in pair}):
         is_new = all(
-            _is_better(evidence.found, evidence.merged[a, relation], evidence.total)
-            and _is_better(evidence.found, evidence.merged[relation, a], evidence.total)
+            _is_better(evidence.found, evidence.merged[a, relation])
+            and _is_better(evidence.found, evidence.merged[relation, a])
             for a in distinct
         )
         if is_new:

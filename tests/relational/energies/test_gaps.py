@@ -287,9 +287,9 @@ def test_models_refuse_what_they_cannot_read():
         for dataset in (plain, irregular, broken, gappy):
             if any(dataset is other for other in refused):
                 with pytest.raises(DataError, match="times: found|form: found 'roll"):
-                    model.check_data(dataset)
+                    model.read(dataset)
             else:
-                model.check_data(dataset)
+                model.read(dataset)
     frames = device_states(broken, Normalization(np.zeros(5), np.ones(5)))
     with pytest.raises(ValueError, match="form: found 'rollout' with missing frames"):
         rollout_states(frames)

@@ -20,7 +20,10 @@ def found():
     train = data.simulate_springs(0, 60, num_nodes=4, num_frames=25)
     return infer_relations(
         train,
-        modules=ModuleConfig(law="central", edge_sizes=(16,), node_sizes=(8,)),
+        modules=ModuleConfig(
+            law="central", entities="alike", edge_sizes=(16,), node_sizes=(8,)
+        ),
+        num_restarts=1,
         bouncegrad=BounceGradConfig(num_steps=150, batch_size=16),
         training=TrainingConfig(num_evaluations=1),
         inference=InferenceConfig(num_steps=32, num_samples=0),

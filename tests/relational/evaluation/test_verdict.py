@@ -24,6 +24,7 @@ def errors(level, seed, spread=0.1):
 
 
 def evidence(found, shuffled, none, single, merged, total=100.0):
+    effects = (0.001, *[0.9] * (len(single) - 1))
     return verdict.Evidence(
         found=errors(found, 0),
         shuffled=errors(shuffled, 1),
@@ -31,6 +32,7 @@ def evidence(found, shuffled, none, single, merged, total=100.0):
         single=np.stack([errors(level, 3 + k) for k, level in enumerate(single)]),
         merged={pair: errors(level, 9) for pair, level in merged.items()},
         total=errors(total, 10),
+        effects=effects,
     )
 
 
@@ -76,7 +78,7 @@ CHANCE = TWO._replace(
     single=np.array([[1.0] * 11 + [80.0]] * 2),
 )
 # Every system is explained, of changes that relations have next to nothing to do with.
-NEGLIGIBLE = TWO._replace(total=errors(1e6, 10))
+NEGLIGIBLE = TWO._replace(effects=(0.001, 0.002))
 
 
 @pytest.mark.parametrize(
@@ -93,8 +95,7 @@ NEGLIGIBLE = TWO._replace(total=errors(1e6, 10))
 )
 def test_verdicts(found, count, supported, words):
     num_relations = len(found.single)
-    effects = [0.001, *[0.9] * (num_relations - 1)]
-    concluded = verdict.conclude(found, effects, None, relations(num_relations))
+    concluded = verdict.conclude(found, None, relations(num_relations))
     assert (concluded.num_relations, concluded.supported) == (count, supported)
     assert words in concluded.sentence, concluded.sentence
     best = min(error.sum() for error in [found.none, *found.single, found.shuffled])
@@ -102,15 +103,15 @@ def test_verdicts(found, count, supported, words):
 
 
 def test_restarts_that_disagree_take_the_support_away():
-    agreed = verdict.conclude(TWO, [0.0, 1.0], 0.99, relations())
-    torn = verdict.conclude(TWO, [0.0, 1.0], 0.6, relations())
+    agreed = verdict.conclude(TWO, 0.99, relations())
+    torn = verdict.conclude(TWO, 0.6, relations())
     assert agreed.supported and not torn.supported
     assert "restarts agree on 60% of the pairs only" in torn.sentence
 
 
 def test_what_stays_unexplained_is_said():
     noisy = TWO._replace(found=errors(30.0, 0, 0.0), total=errors(100.0, 0, 0.0))
-    sentence = verdict.conclude(noisy, [0.0, 1.0], None, relations()).sentence
+    sentence = verdict.conclude(noisy, None, relations()).sentence
     assert "30% of the changes stay unexplained" in sentence
 
 
@@ -123,26 +124,24 @@ def test_recordings_of_one_graph_are_suspected():
     noisy = np.where((one >= 0) & flips, 1 - one, one)
     for edges, is_suspected in ((found.edges, False), (one, True), (noisy, True)):
         again = found._replace(edges=edges.astype(np.int32))
-        sentence = verdict.conclude(TWO, [0.0, 1.0], None, again).sentence
+        sentence = verdict.conclude(TWO, None, again).sentence
         assert ("shared_graph=True" in sentence) == is_suspected
 
 
 def test_settling_keeps_what_is_supported():
     found = relations()
-    concluded = verdict.conclude(TWO, [0.0, 1.0], None, found)
+    concluded = verdict.conclude(TWO, None, found)
     assert verdict.settle(found, concluded) is found
 
 
 def test_settling_takes_back_pairs_that_are_no_different():
     found = relations()
-    nothing = verdict.settle(
-        found, verdict.conclude(NOTHING, [0.01, 0.02], None, found)
-    )
+    nothing = verdict.settle(found, verdict.conclude(NOTHING, None, found))
     is_edge = found.edges >= 0
     assert (nothing.edges[is_edge] == 0).all() and (nothing.edges[~is_edge] == -1).all()
     np.testing.assert_allclose(nothing.probabilities[is_edge], 0.5)
     assert not nothing.probabilities[~is_edge].any()
-    everywhere = verdict.conclude(EVERYWHERE, [0.9, 1.0], None, found)
+    everywhere = verdict.conclude(EVERYWHERE, None, found)
     one = verdict.settle(found, everywhere)
     kept = np.bincount(found.edges[is_edge]).argmax()
     assert (one.edges[is_edge] == kept).all()

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from modmeta.relational import api, data
+from modmeta.relational.api import RelationalInference
 from modmeta.relational.evaluation import scores
 from modmeta.relational.inference import artifacts, infer
 from modmeta.relational.inference.config import InferenceConfig
@@ -163,8 +164,9 @@ def test_labels_serve_accuracy_and_figures_alone(springs_run):
 
 def test_predictions_of_a_trained_model_beat_its_baselines(springs_run):
     """Ten frames after the 15 observed; the run has seen 25 frames of other systems."""
-    systems = dataclasses.replace(springs_run.result, dataset=springs_run.test_set)
-    systems = dataclasses.replace(systems, found=springs_run.found)
+    discovery = springs_run.result.discovery
+    discovery = dataclasses.replace(discovery, found=springs_run.found)
+    systems = RelationalInference(springs_run.test_set, discovery)
     future = data.simulate_springs(1, NUM_SYSTEMS, num_nodes=3, num_frames=35)
     future = future.states[:, 25:]
     last = springs_run.test_set.states[:, -1:]
