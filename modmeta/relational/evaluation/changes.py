@@ -63,13 +63,18 @@ class ChangeModel:
         )
 
     def __call__(
-        self, structures: TaskStructures, silent: np.ndarray | None = None
+        self,
+        structures: TaskStructures,
+        silent: np.ndarray | None = None,
+        *,
+        is_shifted: bool = False,
     ) -> Changes:
         """Changes under structures, some of whose edges may say nothing.
 
         Args:
           structures: One per system.
           silent: `[tasks, nodes, nodes]` true at edges that are left out.
+          is_shifted: Whether senders are heard as they were half a recording away.
         """
         if silent is None:
             silent = np.zeros(structures.edge_modules.shape, bool)
@@ -80,6 +85,7 @@ class ChangeModel:
             self._batches,
             jax.tree.map(jnp.asarray, structures),
             jnp.asarray(silent),
+            is_shifted,
         )
 
         def by_task(leaf):
@@ -92,7 +98,7 @@ class ChangeModel:
         return jax.tree.map(by_task, found)
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(jax.jit, static_argnames=("model", "is_shifted"))
 def _changes(
     model: RelationalModel,
     params: ModelParams,
@@ -100,6 +106,7 @@ def _changes(
     batches: TaskBatch,
     structures: TaskStructures,
     silent: jax.Array,
+    is_shifted: bool,
 ) -> Changes:
     modules = model.network.modules(params)
 
@@ -111,12 +118,19 @@ def _changes(
             rows[:, None], graph.node_entity[:, None], graph.slot_entities
         ]
         observed = observe(modules, graph, gather_states(states, batch.tasks, graph))
+        senders = None
+        if is_shifted:
+            half = observed.motion.start.shape[1] // 2
+            senders = jax.tree.map(
+                lambda leaf: jnp.roll(leaf, half, axis=1), observed.motion
+            )
         outputs = modules.outputs(
             structure,
             observed.motion,
             graph.slot_senders,
             graph.slot_mask & ~is_silent,
             observed.windows,
+            senders,
         )
         effects = None
         if model.bank.has_effects:

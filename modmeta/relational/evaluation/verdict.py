@@ -86,7 +86,8 @@ class Evidence(NamedTuple):
     Attributes:
       found: Under the graph found.
       shuffled: Under its relations on other pairs of the same system.
-      none: Without any edge.
+      none: Without any edge; where messages are no terms of a sum, under the best
+        relation everywhere, of senders as they were half a recording away.
       single: `[K, tasks]` under one relation everywhere.
       merged: By pairs of relations (a, b): every b replaced by a.
       total: Squares of the changes themselves.
@@ -242,21 +243,25 @@ def _gather_evidence(rng_key, model, params, dataset, config) -> Evidence:
     nodes = np.asarray(early.node_modules)
     changes = ChangeModel(model, params, rest)
 
-    def error(edges, silent=None):
+    def error(edges, silent=None, is_shifted=False):
         structures = TaskStructures(np.maximum(edges, 0), nodes)
-        found = changes(structures, silent)
+        found = changes(structures, silent, is_shifted=is_shifted)
         return np.sum(_clipped(found.expected - found.observed), axis=(1, 2, 3))
 
     is_edge = edges >= 0
+    everywhere = [np.where(is_edge, k, -1) for k in range(model.num_relations)]
+    if model.bank.is_additive:
+        none = error(edges, is_edge)
+    else:
+        # A network that never went without messages cannot say what is without them.
+        none = min((error(e, is_shifted=True) for e in everywhere), key=np.sum)
     used = [k for k in range(model.num_relations) if (edges == k).any()]
     observed: Changes = changes(TaskStructures(np.maximum(edges, 0), nodes))
     return Evidence(
         found=error(edges),
         shuffled=error(_shuffled(edges)),
-        none=error(edges, is_edge),
-        single=np.stack(
-            [error(np.where(is_edge, k, -1)) for k in range(model.num_relations)]
-        ),
+        none=none,
+        single=np.stack([error(structure) for structure in everywhere]),
         merged={
             (a, b): error(np.where(edges == b, a, edges))
             for a in used

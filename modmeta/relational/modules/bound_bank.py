@@ -201,6 +201,7 @@ class BoundBank(Likelihood):
         slot_senders: jax.Array,
         slot_mask: jax.Array,
         windows: Windows | None = None,
+        sender_motion: Motion | None = None,
     ) -> jax.Array:
         """Evaluates the composed network along given paths, without any cache.
 
@@ -210,6 +211,7 @@ class BoundBank(Likelihood):
           slot_senders: `[N, D]` node that the edge of a slot comes from.
           slot_mask: `[N, D]` true at real slots.
           windows: See `collect`.
+          sender_motion: Motion of the nodes as they are heard; None for the same.
 
         Returns:
           `[N, W, outputs]`.
@@ -221,7 +223,8 @@ class BoundBank(Likelihood):
             shape = (*slot_mask.shape, *leaf.shape[1:])
             return jnp.broadcast_to(leaf[:, None], shape).reshape(-1, *leaf.shape[1:])
 
-        senders = jax.tree.map(lambda leaf: leaf[slot_senders.reshape(-1)], motion)
+        heard = motion if sender_motion is None else sender_motion
+        senders = jax.tree.map(lambda leaf: leaf[slot_senders.reshape(-1)], heard)
         messages = networks.apply_chosen(
             self._message,
             edge,

@@ -16,7 +16,7 @@ from tests.fixtures import small_model
 
 @pytest.fixture(scope="module")
 def found():
-    """Springs between half of the pairs of 4 bodies, 150 short training steps."""
+    """Springs between half of the pairs of 4 bodies, 300 short training steps."""
     train = data.simulate_springs(0, 60, num_nodes=4, num_frames=25)
     return infer_relations(
         train,
@@ -24,7 +24,7 @@ def found():
             law="central", entities="alike", edge_sizes=(16,), node_sizes=(8,)
         ),
         num_restarts=1,
-        bouncegrad=BounceGradConfig(num_steps=150, batch_size=16),
+        bouncegrad=BounceGradConfig(num_steps=300, batch_size=16),
         training=TrainingConfig(num_evaluations=1),
         inference=InferenceConfig(num_steps=32, num_samples=0),
     )
