@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -229,14 +230,7 @@ class TrajectoryDataset:
             if indices.size == 0:
                 indices = indices.astype(np.int64)
         names = ("states", "node_mask", "edges", "frame_mask", "times", "breaks")
-        arrays = {name: getattr(self, name) for name in names}
-        return dataclasses.replace(
-            self,
-            **{
-                name: None if array is None else array[indices]
-                for name, array in arrays.items()
-            },
-        )
+        return self._part(names, indices)
 
     def frames(self, start: int, stop: int) -> TrajectoryDataset:
         """Selects the frames `start` to `stop` - 1.
@@ -250,14 +244,16 @@ class TrajectoryDataset:
                 f"stop <= {self.num_frames}"
             )
         names = ("states", "frame_mask", "times", "breaks")
+        return self._part(names, (slice(None), slice(start, stop)))
+
+    def _part(self, names: Sequence[str], where: Any) -> TrajectoryDataset:
+        """The same with a part of the named arrays, of those that there are."""
         arrays = {name: getattr(self, name) for name in names}
-        return dataclasses.replace(
-            self,
-            **{
-                name: None if array is None else array[:, start:stop]
-                for name, array in arrays.items()
-            },
-        )
+        parts = {
+            name: None if array is None else array[where]
+            for name, array in arrays.items()
+        }
+        return dataclasses.replace(self, **parts)
 
     def without_labels(self) -> TrajectoryDataset:
         """Drops the edges; `num_relations` stays, as an assumption of the model."""

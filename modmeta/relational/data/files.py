@@ -225,22 +225,14 @@ def _read_features(arrays: dict[str, np.ndarray], num_features: int) -> FeatureS
     roles = {
         role: _read_columns(arrays, role) for role in (*validation.ROLES, "derived")
     }
-    if "wrapped" in arrays:
-        wrapped = arrays["wrapped"]
-        if wrapped.dtype.kind not in "iuf" or wrapped.shape[1:] != (3,):
+    for name, width, kinds in (("wrapped", 3, "iuf"), ("lagged", 2, "iu")):
+        rows = arrays.get(name, np.zeros((0, width), np.int32))
+        if rows.dtype.kind not in kinds or rows.shape[1:] != (width,):
             raise DataError(
-                f"wrapped: found dtype {wrapped.dtype} and shape {wrapped.shape}, "
-                "expected [angles, 3]"
+                f"{name}: found dtype {rows.dtype} and shape {rows.shape}, expected "
+                f"[columns, {width}]"
             )
-        roles["wrapped"] = tuple(wrapped.tolist())
-    if "lagged" in arrays:
-        lagged = arrays["lagged"]
-        if lagged.dtype.kind not in "iu" or lagged.shape[1:] != (2,):
-            raise DataError(
-                f"lagged: found dtype {lagged.dtype} and shape {lagged.shape}, "
-                "expected [columns, 2]"
-            )
-        roles["lagged"] = tuple(map(tuple, lagged.tolist()))
+        roles[name] = tuple(map(tuple, rows.tolist()))
     if "feature_names" in arrays:
         names = np.atleast_1d(arrays["feature_names"])
         if names.dtype.kind != "U" or names.shape != (num_features,):

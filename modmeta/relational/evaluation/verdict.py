@@ -243,22 +243,27 @@ def _gather_evidence(rng_key, model, params, dataset, config) -> Evidence:
     nodes = np.asarray(early.node_modules)
     changes = ChangeModel(model, params, rest)
 
-    def error(edges, silent=None, is_shifted=False):
+    def under(edges, silent=None, is_shifted=False):
         structures = TaskStructures(np.maximum(edges, 0), nodes)
-        found = changes(structures, silent, is_shifted=is_shifted)
+        return changes(structures, silent, is_shifted=is_shifted)
+
+    def error_of(found: Changes):
         return np.sum(_clipped(found.expected - found.observed), axis=(1, 2, 3))
+
+    def error(edges, **options):
+        return error_of(under(edges, **options))
 
     is_edge = edges >= 0
     everywhere = [np.where(is_edge, k, -1) for k in range(model.num_relations)]
     if model.bank.is_additive:
-        none = error(edges, is_edge)
+        none = error(edges, silent=is_edge)
     else:
         # A network that never went without messages cannot say what is without them.
         none = min((error(e, is_shifted=True) for e in everywhere), key=np.sum)
     used = [k for k in range(model.num_relations) if (edges == k).any()]
-    observed: Changes = changes(TaskStructures(np.maximum(edges, 0), nodes))
+    found = under(edges)
     return Evidence(
-        found=error(edges),
+        found=error_of(found),
         shuffled=error(_shuffled(edges)),
         none=none,
         single=np.stack([error(structure) for structure in everywhere]),
@@ -268,7 +273,7 @@ def _gather_evidence(rng_key, model, params, dataset, config) -> Evidence:
             for b in used
             if a != b
         },
-        total=np.sum(_clipped(observed.observed), axis=(1, 2, 3)),
+        total=np.sum(_clipped(found.observed), axis=(1, 2, 3)),
         effects=relation_effects(model, params, first, early.structures),
     )
 
