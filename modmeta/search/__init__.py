@@ -47,6 +47,7 @@ EnergyTraits(independent_receivers=False, relaxed=False, residuals=True)
 | `proposals.py`, `schedules.py` | moves; temperatures |
 | `assignments.py` | exact answers for small problems |
 | `evaluation.py`, `factorised.py`, `decoding.py`, `checks.py` | parts of searches |
+| `draws.py` | random choices |
 
 | search | samples at fixed temperature | moves by | needs |
 |---|---|---|---|

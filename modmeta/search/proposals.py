@@ -11,12 +11,13 @@ learned probabilities are (Alet et al. 2019, section 4, use u = 0).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base, checks
+from modmeta.search import base, checks, draws
 
 
 def edge_log_probabilities(
@@ -36,7 +37,7 @@ def edge_log_probabilities(
 
 
 def _drawn_log_probabilities(
-    rng_key: jax.Array, candidates: base.Candidates, uniform_fraction: float
+    uniform: jax.Array, candidates: base.Candidates, uniform_fraction: float
 ) -> jax.Array:
     """Log-probabilities `[R, D, K]` that a move follows: learned ones, or uniform.
 
@@ -45,14 +46,8 @@ def _drawn_log_probabilities(
     """
     if uniform_fraction in (0.0, 1.0):
         return edge_log_probabilities(candidates, uniform_fraction)
-    learned, uniform = (edge_log_probabilities(candidates, u) for u in (0.0, 1.0))
-    is_uniform = jax.random.bernoulli(rng_key, uniform_fraction)
-    return jnp.where(is_uniform, uniform, learned)
-
-
-def uniform_index(rng_key: jax.Array, mask: jax.Array) -> jax.Array:
-    """A uniformly drawn index at which `mask` `[n]` is true (0 if there is none)."""
-    return jax.random.categorical(rng_key, jnp.where(mask, 0.0, -jnp.inf))
+    learned, even = (edge_log_probabilities(candidates, u) for u in (0.0, 1.0))
+    return jnp.where(uniform < uniform_fraction, even, learned)
 
 
 def _chosen(log_probabilities: jax.Array, modules: jax.Array) -> jax.Array:
@@ -75,10 +70,9 @@ def flip_edge(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
 
     def propose(rng_key, structure, candidates):
         num_modules = candidates.edge_logits.shape[-1]
-        key_kind, key_pick = jax.random.split(rng_key)
-        log_probabilities = _drawn_log_probabilities(
-            key_kind, candidates, uniform_fraction
-        )
+        shape = candidates.edge_logits.shape
+        kind, choice = draws.uniforms(rng_key, (), (math.prod(shape),))
+        log_probabilities = _drawn_log_probabilities(kind, candidates, uniform_fraction)
 
         def flip_weights(edge_modules):
             present = jax.nn.one_hot(edge_modules, num_modules, dtype=bool)
@@ -86,8 +80,8 @@ def flip_edge(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
             return jnp.where(allowed, log_probabilities, -jnp.inf)
 
         forward = flip_weights(structure.edge_modules)
-        pick = jax.random.categorical(key_pick, forward.reshape(-1))
-        receiver, slot, module = jnp.unravel_index(pick, forward.shape)
+        chosen = draws.categorical(choice, forward.reshape(-1))
+        receiver, slot, module = jnp.unravel_index(chosen, forward.shape)
         before = structure.edge_modules[receiver, slot]
         has_edges = jnp.any(candidates.slot_mask)
         edge_modules = structure.edge_modules.at[receiver, slot].set(
@@ -120,13 +114,14 @@ def redraw_node(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
     checks.share(uniform_fraction=uniform_fraction)
 
     def propose(rng_key, structure, candidates):
-        key_kind, key_node, key_modules = jax.random.split(rng_key, 3)
-        log_probabilities = _drawn_log_probabilities(
-            key_kind, candidates, uniform_fraction
+        num_receivers, *row = candidates.edge_logits.shape
+        kind, node, modules = draws.uniforms(rng_key, (), (num_receivers,), tuple(row))
+        log_probabilities = _drawn_log_probabilities(kind, candidates, uniform_fraction)
+        receiver = draws.categorical(
+            node, draws.allowed(jnp.any(candidates.slot_mask, axis=-1))
         )
-        receiver = uniform_index(key_node, jnp.any(candidates.slot_mask, axis=-1))
         mask = candidates.slot_mask[receiver]
-        drawn = jax.random.categorical(key_modules, log_probabilities[receiver])
+        drawn = draws.categorical(modules, log_probabilities[receiver])
         before = structure.edge_modules[receiver]
         drawn = jnp.where(mask, drawn.astype(jnp.int32), before)
         change = _chosen(log_probabilities[receiver], before) - _chosen(
@@ -163,14 +158,14 @@ def flip_pair(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
                 "candidates: found no reverse_slots or sender_receivers, expected both "
                 "(flip_pair)"
             )
-        num_slots = candidates.slot_mask.shape[1]
-        key_kind, key_edge, key_module = jax.random.split(rng_key, 3)
-        log_probabilities = _drawn_log_probabilities(
-            key_kind, candidates, uniform_fraction
+        num_receivers, num_slots, num_modules = candidates.edge_logits.shape
+        kind, edge, choice = draws.uniforms(
+            rng_key, (), (num_receivers * num_slots,), (num_modules,)
         )
+        log_probabilities = _drawn_log_probabilities(kind, candidates, uniform_fraction)
         has_reverse = candidates.slot_mask & (candidates.reverse_slots < num_slots)
-        pick = uniform_index(key_edge, has_reverse.reshape(-1))
-        receiver, slot = jnp.unravel_index(pick, has_reverse.shape)
+        chosen = draws.categorical(edge, draws.allowed(has_reverse.reshape(-1)))
+        receiver, slot = jnp.unravel_index(chosen, has_reverse.shape)
         other = candidates.sender_receivers[receiver, slot]
         other_slot = jnp.minimum(
             candidates.reverse_slots[receiver, slot], num_slots - 1
@@ -182,7 +177,7 @@ def flip_pair(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
             0.5
             * (log_probabilities[receiver, slot] + log_probabilities[other, other_slot])
         )
-        drawn = jax.random.categorical(key_module, pair).astype(jnp.int32)
+        drawn = draws.categorical(choice, pair).astype(jnp.int32)
         usable = jnp.any(has_reverse)
         moves = usable & agreed
         edge_modules = structure.edge_modules
@@ -213,9 +208,10 @@ def redraw_node_module(*, num_node_modules: int) -> base.ProposalFunction:
     checks.at_least(1, num_node_modules=num_node_modules)
 
     def propose(rng_key, structure, candidates):
-        key_node, key_module = jax.random.split(rng_key)
-        receiver = uniform_index(key_node, jnp.any(candidates.slot_mask, axis=-1))
-        drawn = jax.random.randint(key_module, (), 0, num_node_modules, jnp.int32)
+        has_edges = jnp.any(candidates.slot_mask, axis=-1)
+        node, module = draws.uniforms(rng_key, has_edges.shape, (num_node_modules,))
+        receiver = draws.categorical(node, draws.allowed(has_edges))
+        drawn = draws.categorical(module, jnp.zeros(num_node_modules)).astype(jnp.int32)
         node_modules = structure.node_modules.at[receiver].set(drawn)
         return base.Proposal(
             structure=base.Structure(structure.edge_modules, node_modules),
@@ -268,7 +264,9 @@ def mixture(
             )
             for proposal in drawn
         ]
-        choice = jax.random.categorical(key_choice, log_weights)
+        choice = draws.categorical(
+            jax.random.uniform(key_choice, log_weights.shape), log_weights
+        )
         return jax.tree.map(lambda *leaves: jnp.stack(leaves)[choice], *drawn)
 
     return propose

@@ -83,38 +83,29 @@ def draw(
     is_coupled = model.energy.couples_receivers
     num_problems = (graph.system_mask if is_coupled else graph.node_mask).shape[0]
 
-    def draw_structures(keys):
-        def one(key):
-            return random_structure(
-                key, graph.slot_mask, model.num_relations, model.num_node_modules
-            )
-
-        return jax.vmap(one)(keys)
-
-    key_temperature, key_chains = jax.random.split(rng_key)
     num_draws = 0 if config.initial_temperature else search.SPREAD_DRAWS
-    random = draw_structures(jax.random.split(key_temperature, search.SPREAD_DRAWS))
-    keys = jax.random.split(key_chains, config.num_chains)
-    key_start, key_search, key_sample = jax.vmap(
-        lambda key: jax.random.split(key, 3), out_axes=1
-    )(keys)
-    if start is None:
-        structures = draw_structures(key_start)
-    else:
-        given = gather_structure(start, batch.tasks, graph)
+    num_starts = config.num_chains if start is None else 0
+    key_structures, key_chains = jax.random.split(rng_key)
+    drawn = random_structure(
+        key_structures,
+        jnp.broadcast_to(
+            graph.slot_mask, (num_draws + num_starts, *graph.slot_mask.shape)
+        ),
+        model.num_relations,
+        model.num_node_modules,
+    )
+    structures = jax.tree.map(lambda leaf: leaf[num_draws:], drawn)
+    if start is not None:
         structures = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (config.num_chains, *leaf.shape)),
-            given,
+            gather_structure(start, batch.tasks, graph),
         )
-
-    def split(keys):
-        return jax.vmap(lambda key: jax.random.split(key, num_problems))(keys)
-
+    keys = jax.random.split(key_chains, (2, config.num_chains, num_problems))
     return Draws(
-        random=jax.tree.map(lambda leaf: leaf[:num_draws], random),
+        random=jax.tree.map(lambda leaf: leaf[:num_draws], drawn),
         start=structures,
-        search_keys=split(key_search),
-        sample_keys=split(key_sample),
+        search_keys=keys[0],
+        sample_keys=keys[1],
     )
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
+from modmeta.search import draws
 
 
 class TaskStructures(NamedTuple):
@@ -40,10 +41,10 @@ def random_structure(
     Returns:
       Leaves `[..., D]` and `[...]`.
     """
-    key_edges, key_nodes = jax.random.split(rng_key)
     shape = slot_mask.shape
-    edges = jax.random.randint(key_edges, shape, 0, num_relations, jnp.int32)
-    nodes = jax.random.randint(key_nodes, shape[:-1], 0, num_node_modules, jnp.int32)
+    edges, nodes = draws.uniforms(rng_key, shape, shape[:-1])
+    edges = jnp.floor(edges * num_relations).astype(jnp.int32)
+    nodes = jnp.floor(nodes * num_node_modules).astype(jnp.int32)
     return search.Structure(jnp.where(slot_mask, edges, 0), nodes)
 
 

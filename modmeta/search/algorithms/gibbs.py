@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmeta.search import assignments, base, checks, evaluation, proposals
+from modmeta.search import assignments, base, checks, draws, evaluation
 
 
 def block_values(
@@ -94,7 +94,7 @@ def gibbs(
             )
         key_receiver, key_order, key_draw = jax.random.split(rng_key, 3)
         has_edges = jnp.any(candidates.slot_mask, axis=1)
-        receiver = proposals.uniform_index(key_receiver, has_edges)
+        receiver = draws.uniform_index(key_receiver, has_edges)
         # Real slots come first, in random order: the first block always has one.
         rank = jax.random.uniform(key_order, (num_slots,))
         order = jnp.argsort(rank + ~candidates.slot_mask[receiver])

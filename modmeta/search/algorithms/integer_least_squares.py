@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base, checks, decoding, evaluation, proposals
+from modmeta.search import base, checks, decoding, draws, evaluation, proposals
 
 NEEDS = base.EnergyTraits(residuals=True)
 
@@ -114,7 +114,7 @@ def integer_least_squares(
         keys = jax.random.split(rng_key, 4)
         key_receiver, key_noise, key_order, key_draw = keys
         has_edges = jnp.any(candidates.slot_mask, axis=1)
-        receiver = proposals.uniform_index(key_receiver, has_edges)
+        receiver = draws.uniform_index(key_receiver, has_edges)
         mask = candidates.slot_mask[receiver]
         row, node_module = evaluation.take(state.structure, receiver)
         centers, shares, is_visited = state.memory

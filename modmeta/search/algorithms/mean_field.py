@@ -16,7 +16,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base, checks, evaluation, factorised, proposals
+from modmeta.search import base, checks, draws, evaluation, factorised
 
 
 def mean_field(
@@ -60,8 +60,8 @@ def mean_field(
             rng_key, 5
         )
         mask = candidates.slot_mask
-        receiver = proposals.uniform_index(key_receiver, jnp.any(mask, axis=1))
-        slot = proposals.uniform_index(key_slot, mask[receiver])
+        receiver = draws.uniform_index(key_receiver, jnp.any(mask, axis=1))
+        slot = draws.uniform_index(key_slot, mask[receiver])
         is_real = mask[receiver, slot]
         logits = state.memory
         receivers = evaluation.touched_receivers(energy, receiver[None], num_receivers)
