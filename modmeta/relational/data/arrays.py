@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,36 @@ from modmeta.relational.data.inputs import read_input
 from modmeta.relational.data.joining import pad_systems
 from modmeta.relational.data.labels import read_labels
 from modmeta.relational.data.validation import ROLES, DataError, FeatureSpec
+
+
+class Reading(NamedTuple):
+    """What is said besides the trajectories, see `as_dataset`.
+
+    Attributes:
+      columns: Names of key columns.
+      feature_names: Names of features.
+      roles: Columns by role, of those roles that are said.
+      default_names: Names of features, and
+      default_roles: their roles, for inputs that say nothing of either.
+      angle_unit: Unit of angles.
+      derive_velocities: Whether positions without velocities get them.
+      lags: Frames that a change may depend on.
+      frame_interval: Time between frames.
+      default_interval: The same, for inputs that say nothing of time.
+      arrays: `labels`, `node_mask`, `frame_mask`, `times` and `breaks` that are said.
+    """
+
+    columns: Mapping[str, str] | None = None
+    feature_names: Sequence[str] | None = None
+    roles: dict[str, Any] = {}
+    default_names: Sequence[str] | None = None
+    default_roles: dict[str, Any] = {}
+    angle_unit: str | None = None
+    derive_velocities: bool = True
+    lags: int = 0
+    frame_interval: float | None = None
+    default_interval: float | None = None
+    arrays: dict[str, Any] = {}
 
 
 def as_dataset(
@@ -105,10 +135,25 @@ def as_dataset(
         "times": times,
         "breaks": breaks,
     }
+    reading = Reading(
+        columns=columns,
+        feature_names=feature_names,
+        roles={name: role for name, role in roles.items() if role is not None},
+        angle_unit=angle_unit,
+        derive_velocities=derive_velocities,
+        lags=lags,
+        frame_interval=frame_interval,
+        arrays={name: a for name, a in arrays.items() if a is not None},
+    )
+    return read_dataset(trajectories, reading)
+
+
+def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
+    """Makes a data set of trajectories and what is said besides; see `as_dataset`."""
     if isinstance(trajectories, TrajectoryDataset):
-        given = (*arrays.values(), frame_interval, columns)
-        names = (*roles.values(), feature_names)
-        if any(map(_says_something, names)) or any(g is not None for g in given):
+        said = (*reading.arrays, *filter(len, reading.roles.values()))
+        others = (reading.columns, reading.feature_names, reading.frame_interval)
+        if said or any(other is not None for other in others):
             raise ValueError(
                 "trajectories: found a TrajectoryDataset together with labels, times, "
                 "masks, or names or roles of features, expected these inside the data "
@@ -121,30 +166,41 @@ def as_dataset(
     try:
         given = read_input(
             trajectories,
-            columns=columns,
-            feature_names=feature_names,
-            frame_interval=frame_interval,
+            columns=reading.columns,
+            feature_names=reading.feature_names,
+            frame_interval=reading.frame_interval,
         )
-        said = {name: array for name, array in arrays.items() if array is not None}
-        given = given._replace(
-            **said,
-            roles=given.roles
-            | {n: role for n, role in roles.items() if role is not None},
+        return dataset_of(
+            _with_said(given, reading),
+            derive_velocities=reading.derive_velocities,
+            lags=reading.lags,
         )
-        if "labels" in said:
-            given = given._replace(num_relations=None)
-        if angle_unit is not None:
-            given = given._replace(angle_unit=angle_unit)
-        if feature_names is not None:
-            given = given._replace(feature_names=tuple(map(str, feature_names)))
-        if frame_interval is not None and given.frame_interval is None:
-            given = given._replace(frame_interval=frame_interval)
-        return dataset_of(given, derive_velocities=derive_velocities, lags=lags)
     except DataError as error:
         message = str(error)
         if not place or message.startswith(place):
             raise
         raise DataError(place + message) from error
+
+
+def _with_said(given: Given, reading: Reading) -> Given:
+    """What an input says of itself, and what is said besides, which wins."""
+    roles = given.roles or reading.default_roles
+    given = given._replace(roles=roles | reading.roles, **reading.arrays)
+    if "labels" in reading.arrays:
+        given = given._replace(num_relations=None)
+    if reading.angle_unit is not None:
+        given = given._replace(angle_unit=reading.angle_unit)
+    names = reading.feature_names
+    if names is None:
+        names = given.feature_names or reading.default_names
+    if names is not None:
+        given = given._replace(feature_names=tuple(map(str, names)))
+    interval = given.frame_interval
+    if interval is None:
+        interval = reading.frame_interval
+    if interval is None and given.times is None:
+        interval = reading.default_interval
+    return given._replace(frame_interval=interval)
 
 
 def dataset_of(
@@ -219,10 +275,6 @@ def dataset_of(
         lags=lags,
     )
     return validate(dataset.with_notes(seen))
-
-
-def _says_something(value: Any) -> bool:
-    return value is not None and len(value) > 0
 
 
 def _read_states(states: Any) -> np.ndarray | list[np.ndarray]:

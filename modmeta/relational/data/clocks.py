@@ -115,7 +115,11 @@ def settle_clocks(
     if times.kind == "counts":
         unit = 1.0 if frame_interval is None else frame_interval
         if step is not None:
-            return None, unit if frame_interval is not None else step
+            # Frames that are numbered one by one say nothing of time.
+            return (
+                None,
+                step if frame_interval is None and step != 1.0 else frame_interval,
+            )
         return [unit * clock for clock in clocks], None
     if times.kind == "dates":
         clocks = [clock - clock[0] for clock in clocks]

@@ -59,6 +59,16 @@ def read_input(
     return Given(_plain_states(trajectories))
 
 
+def names_columns(trajectories: Any) -> bool:
+    """Whether features are picked by name: from tables, and from axes with names."""
+    if isinstance(trajectories, str | os.PathLike):
+        name = os.fspath(trajectories).lower()
+        return name.endswith((*CSV_ENDINGS, *PARQUET_ENDINGS))
+    if is_labelled(trajectories) or hasattr(trajectories, "iloc"):
+        return True
+    return isinstance(trajectories, Mapping) and "states" not in trajectories
+
+
 def _read_path(path: pathlib.Path, columns, feature_names, frame_interval) -> Given:
     name = path.name.lower()
     if path.is_dir():
