@@ -325,16 +325,16 @@ def test_angles_and_lags_of_new_data():
     rng = np.random.default_rng(0)
     turns = np.mod(np.cumsum(rng.uniform(5, 25, (3, 60, 4, 1)), axis=1), 360.0)
     like = as_dataset(turns, feature_names=["heading"], angles=[0])
-    again = transfer.read_like(turns[:1, :9], like)
+    again = transfer.read_like(turns[:1, :9], like.features, 1.0)
     assert again.features == like.features
     np.testing.assert_array_equal(again.states, like.states[:1, :9])
     series = random_walks(3, 40)
     like = as_dataset(series, lags=3)
     assert like.features.lagged
-    again = transfer.read_like(series[:2, :9], like)
+    again = transfer.read_like(series[:2, :9], like.features, 1.0)
     assert again.features == like.features and again.num_frames == 7
     moved = as_dataset(series, positions=(0, 1))
-    again = transfer.read_like(series[:2], moved)
+    again = transfer.read_like(series[:2], moved.features, 1.0)
     assert again.features == moved.features
     np.testing.assert_array_equal(again.states, moved.states[:2])
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from modmeta.relational.data.validation import DataError
 
+# A number to a person, not to a program.
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 # Texts that stand for a missing number.
 _MISSING = ("", "nan", "na", "n/a", "null", "none")
 
@@ -42,11 +44,11 @@ def as_numbers(name: str, values: np.ndarray) -> np.ndarray | None:
             wrong = row if wrong is None else wrong
     if wrong is None:
         return numbers
-    if not count:
+    if not count and not _DECIMAL_COMMA.fullmatch(str(values[wrong]).strip()):
         return None
     raise DataError(
-        f"column {name!r}: found {values[wrong]!r} in row {wrong}, expected a number, "
-        "or nothing where it was not observed"
+        f"column {name!r}: found {shown(values, wrong)} in row {wrong}, expected a "
+        "number, or nothing where it was not observed"
     )
 
 
@@ -56,6 +58,11 @@ def _is_missing(value: Any) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, float | np.floating) and bool(np.isnan(value))
+
+
+def shown(values: np.ndarray, row: int) -> str:
+    """A value as messages show it."""
+    return repr(values[row : row + 1].tolist()[0])
 
 
 def read_ids(name: str, values: np.ndarray) -> Ids:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modmeta.relational.data.cells import as_numbers
+from modmeta.relational.data.cells import as_numbers, shown
 from modmeta.relational.data.validation import DataError
 
 # Frames that are missing everywhere are filled in up to this many times the frames.
@@ -43,8 +43,8 @@ def read_times(name: str, values: np.ndarray) -> Times:
         numbers = as_numbers(name, values)
         if numbers is None:
             raise DataError(
-                f"column {name!r}: found {values[0]!r} in row 0, expected numbers, or "
-                "dates as 2020-01-31T12:00:00, in the column of times"
+                f"column {name!r}: found {shown(values, 0)} in row 0, expected "
+                "numbers, or dates as 2020-01-31T12:00:00, in the column of times"
             )
         times, kind = numbers, "times"
         if _counts_frames(name) and np.all(times == np.rint(times)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import pathlib
+import re
 
 import numpy as np
 
@@ -14,12 +15,14 @@ from modmeta.runtime.optional import import_optional
 CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 PARQUET_ENDINGS = (".parquet", ".pq")
 _DELIMITERS = ",;\t"
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 
 
 def read_csv(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Columns of a text table with a line of names, as texts.
 
-    Commas, semicolons or tabs are between columns, whichever the first line has most.
+    Commas, semicolons or tabs are between columns, whichever the first line has most;
+    with semicolons, decimals may have commas.
 
     Raises:
       DataError: If there is no line of names, or a line has another number of columns.
@@ -42,15 +45,15 @@ def read_csv(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path}: found an empty file, expected names of columns in the first line"
         )
     names = [name.strip() for name in lines[0][1]]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise DataError(
-            f"{path}: found the columns {repeated} more than once, expected once"
-        )
     if all(_is_number(name) for name in names):
         raise DataError(
             f"{path}: found numbers {names} in the first line, expected names of "
             "columns"
+        )
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"{path}: found the columns {repeated} more than once, expected once"
         )
     for number, row in lines[1:]:
         if len(row) != len(names):
@@ -59,6 +62,8 @@ def read_csv(path: pathlib.Path) -> dict[str, np.ndarray]:
                 f"{len(names)} as in the first line, one per column of {names}"
             )
     values = [[row[i] for _, row in lines[1:]] for i in range(len(names))]
+    if delimiter == ";":
+        values = [_with_points(column) for column in values]
     return {
         name: np.array(column, dtype=str)
         for name, column in zip(names, values, strict=True)
@@ -88,6 +93,17 @@ def read_parquet(path: pathlib.Path) -> dict[str, np.ndarray]:
     if len(columns) < len(names):
         raise DataError(f"{path}: found {names}, expected every column once")
     return columns
+
+
+def _with_points(column: list[str]) -> list[str]:
+    """Numbers with decimal commas, as go with semicolons, with decimal points."""
+    is_decimal = any(_DECIMAL_COMMA.fullmatch(text.strip()) for text in column)
+    if not is_decimal or any("." in text for text in column):
+        return column
+    return [
+        text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text.strip()) else text
+        for text in column
+    ]
 
 
 def _is_number(text: str) -> bool:

@@ -11,6 +11,7 @@ from modmeta.relational.data.cells import (
     Ids,
     as_numbers,
     read_ids,
+    shown,
     unless_all_numbers,
     unless_numbers,
 )
@@ -162,8 +163,8 @@ def _read_features(
             numbers = as_numbers(name, columns[name])
             if numbers is None:
                 raise DataError(
-                    f"column {name!r}: found {columns[name][0]!r} in row 0, expected a "
-                    "number"
+                    f"column {name!r}: found {shown(columns[name], 0)} in row 0, "
+                    "expected a number"
                 )
             found[name] = numbers
     else:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 
 from modmeta.relational.data import TrajectoryDataset, neighbors
+from modmeta.relational.data.arrays import Reading
 from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.discovery import Discovery
@@ -247,19 +248,24 @@ class RelationalInference:
         Raises:
           DataError: If the model cannot read the data; the message says why.
         """
+        arrays = {
+            "labels": labels,
+            "node_mask": node_mask,
+            "frame_mask": frame_mask,
+            "times": times,
+            "breaks": breaks,
+        }
         dataset = transfer.read_like(
             trajectories,
-            self.dataset,
-            columns=columns,
-            frame_interval=frame_interval,
-            arrays={
-                "labels": labels,
-                "node_mask": node_mask,
-                "frame_mask": frame_mask,
-                "times": times,
-                "breaks": breaks,
-            },
+            self.dataset.features,
+            self.dataset.frame_interval,
+            Reading(
+                columns=columns,
+                frame_interval=frame_interval,
+                arrays={n: array for n, array in arrays.items() if array is not None},
+            ),
         )
+        transfer.check_interval(dataset, self.dataset)
         inference = inference or self.inference
         dataset, discovery = transfer.discover_again(
             self.discovery, dataset, inference, shared_graph, seed, mesh

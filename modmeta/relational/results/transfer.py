@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,59 +22,70 @@ from modmeta.relational.inference.infer import infer_dataset
 # Intervals that frames show and intervals that are said may differ by this factor.
 _SAME_INTERVAL = 1.25
 _SINE = "sine of "
+_NOTHING = Reading()
 
 
 def read_like(
     trajectories: Any,
-    like: TrajectoryDataset,
-    *,
-    columns: Mapping[str, str] | None = None,
-    frame_interval: float | None = None,
-    arrays: Mapping[str, Any] | None = None,
+    features: FeatureSpec,
+    frame_interval: float | None,
+    reading: Reading = _NOTHING,
 ) -> TrajectoryDataset:
     """Reads new data as those that a model was trained on.
 
     Args:
       trajectories: Of any accepted form.
-      like: The training data: what an input does not say of its columns and its frame
-        interval is as there.
-      columns: See `as_dataset`.
-      frame_interval: See `as_dataset`.
-      arrays: Labels, masks, times and breaks, see `as_dataset`.
+      features: Of the training data, as are those of an input that says nothing of
+        them.
+      frame_interval: The same of the time between frames; None where it is not known.
+      reading: What is said besides.
 
     Raises:
-      DataError: If the data are not what they should be, or frames show another
-        interval than is said.
+      DataError: If the data are not what they should be.
     """
-    features = like.features
-    reading = Reading(
-        columns=columns,
-        frame_interval=frame_interval,
-        arrays={k: v for k, v in (arrays or {}).items() if v is not None},
-    )
     if isinstance(trajectories, TrajectoryDataset):
-        dataset = read_dataset(trajectories, reading)
-    else:
-        names = _recorded_names(features)
-        if names_columns(trajectories):
-            reading = reading._replace(feature_names=names)
-        unit = None
-        if features.wrapped:
-            period = features.wrapped[0][2]
-            unit = next(u for u, p in PERIODS.items() if abs(p - period) < 1e-6)
-        dataset = read_dataset(
-            trajectories,
-            reading._replace(
-                default_names=names,
-                default_roles=_recorded_roles(features),
-                default_interval=like.frame_interval,
-                angle_unit=unit,
-                derive_velocities=bool({*features.velocities} & {*features.derived}),
-                lags=_num_lags(features),
-            ),
+        return read_dataset(trajectories, reading)
+    names = _recorded_names(features)
+    if names_columns(trajectories) and reading.feature_names is None:
+        reading = reading._replace(feature_names=names)
+    if features.wrapped and reading.angle_unit is None:
+        period = features.wrapped[0][2]
+        unit = next(u for u, p in PERIODS.items() if abs(p - period) < 1e-6)
+        reading = reading._replace(angle_unit=unit)
+    return read_dataset(
+        trajectories,
+        reading._replace(
+            default_names=names,
+            default_roles=_recorded_roles(features),
+            default_interval=frame_interval,
+            derive_velocities=bool({*features.velocities} & {*features.derived}),
+            lags=_num_lags(features),
+        ),
+    )
+
+
+def check_interval(dataset: TrajectoryDataset, like: TrajectoryDataset) -> None:
+    """Refuses frames that are evidently not as far apart as is said.
+
+    Args:
+      dataset: New data.
+      like: The training data.
+
+    Raises:
+      DataError: If by their velocities, positions move at another interval.
+    """
+    found, expected = map(hints.apparent_interval, (dataset, like))
+    if found is None or expected is None:
+        return
+    # By the same factor as in training: units of positions and velocities may differ.
+    said = dataset.frame_interval * expected / like.frame_interval
+    if not 1.0 / _SAME_INTERVAL < found / said < _SAME_INTERVAL:
+        likely = found * like.frame_interval / expected
+        raise DataError(
+            f"frame_interval: found {dataset.frame_interval:g} with positions that "
+            f"move by {found:.3g} times their velocities per frame, expected about "
+            f"{likely:.3g}: give frame_interval in the time unit of the training data"
         )
-    _check_interval(dataset, like)
-    return dataset
 
 
 def discover_again(
@@ -147,19 +157,3 @@ def _num_lags(features: FeatureSpec) -> int:
     """Frames that a change may depend on."""
     count = features.num_features - len(features.lagged)
     return 1 + len(features.lagged) // count
-
-
-def _check_interval(dataset: TrajectoryDataset, like: TrajectoryDataset) -> None:
-    """Refuses frames that are evidently not as far apart as is said."""
-    found, expected = map(hints.apparent_interval, (dataset, like))
-    if found is None or expected is None:
-        return
-    # By the same factor as in training: units of positions and velocities may differ.
-    said = dataset.frame_interval * expected / like.frame_interval
-    if not 1.0 / _SAME_INTERVAL < found / said < _SAME_INTERVAL:
-        likely = found * like.frame_interval / expected
-        raise DataError(
-            f"frame_interval: found {dataset.frame_interval:g} with positions that "
-            f"move by {found:.3g} times their velocities per frame, expected about "
-            f"{likely:.3g}: give frame_interval in the time unit of the training data"
-        )

@@ -100,6 +100,11 @@ def as_semicolons(tmp_path):
     return str(tmp_path / "tracks.csv.gz")
 
 
+def as_decimal_commas(tmp_path):
+    table().to_csv(tmp_path / "tracks.csv", index=False, sep=";", decimal=",")
+    return tmp_path / "tracks.csv"
+
+
 def as_parquet(tmp_path):
     table().set_index(["system", "entity"]).to_parquet(tmp_path / "tracks.parquet")
     return tmp_path / "tracks.parquet"
@@ -165,6 +170,7 @@ FORMS = {
     "mapping of columns": lambda _: dict(table()),
     "csv": as_csv,
     "csv, semicolons, compressed": as_semicolons,
+    "csv, decimal commas": as_decimal_commas,
     "parquet": as_parquet,
     "npz": as_npz,
     "npz that was saved": as_saved,
