@@ -15,7 +15,7 @@ from modmeta.relational.data.dataset import TrajectoryDataset, validate
 from modmeta.relational.data.derived import prepare
 from modmeta.relational.data.gaps import read_entries
 from modmeta.relational.data.given import Given, as_numpy
-from modmeta.relational.data.inputs import read_input
+from modmeta.relational.data.inputs import names_columns, read_input
 from modmeta.relational.data.joining import pad_systems
 from modmeta.relational.data.labels import read_labels
 from modmeta.relational.data.validation import ROLES, DataError, FeatureSpec
@@ -171,7 +171,7 @@ def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
             frame_interval=reading.frame_interval,
         )
         return dataset_of(
-            _with_said(given, reading),
+            _with_said(trajectories, given, reading),
             derive_velocities=reading.derive_velocities,
             lags=reading.lags,
         )
@@ -182,7 +182,7 @@ def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
         raise DataError(place + message) from error
 
 
-def _with_said(given: Given, reading: Reading) -> Given:
+def _with_said(trajectories: Any, given: Given, reading: Reading) -> Given:
     """What an input says of itself, and what is said besides, which wins."""
     roles = given.roles or reading.default_roles
     given = given._replace(roles=roles | reading.roles, **reading.arrays)
@@ -195,7 +195,10 @@ def _with_said(given: Given, reading: Reading) -> Given:
         names = given.feature_names or reading.default_names
     if names is not None:
         given = given._replace(feature_names=tuple(map(str, names)))
-    interval = given.frame_interval
+    interval = reading.frame_interval
+    # Tables have compared it with their times already.
+    if interval is None or names_columns(trajectories):
+        interval = given.frame_interval
     if interval is None:
         interval = reading.frame_interval
     if interval is None and given.times is None:
