@@ -320,7 +320,7 @@ def test_new_data_that_the_model_cannot_read(read_only, change, message):
         read_only.infer(change(states))
 
 
-def test_angles_and_lags_of_new_data():
+def test_angles_and_lags_of_new_data(tmp_path):
     """What was derived from recorded columns is derived again."""
     rng = np.random.default_rng(0)
     turns = np.mod(np.cumsum(rng.uniform(5, 25, (3, 60, 4, 1)), axis=1), 360.0)
@@ -333,6 +333,12 @@ def test_angles_and_lags_of_new_data():
     assert like.features.lagged
     again = transfer.read_like(series[:2, :9], like.features, 1.0)
     assert again.features == like.features and again.num_frames == 7
+    # A data set that was saved has its past already.
+    data.save_npz(tmp_path / "lagged.npz", again)
+    kept = transfer.read_like(tmp_path / "lagged.npz", like.features, 1.0)
+    np.testing.assert_array_equal(kept.states, again.states)
+    with pytest.raises(ValueError, match="found a TrajectoryDataset together"):
+        as_dataset(like, positions=0)
     moved = as_dataset(series, positions=(0, 1))
     again = transfer.read_like(series[:2], moved.features, 1.0)
     assert again.features == moved.features

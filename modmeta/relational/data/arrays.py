@@ -135,6 +135,8 @@ def as_dataset(
         "times": times,
         "breaks": breaks,
     }
+    if isinstance(feature_names, str):
+        feature_names = (feature_names,)
     reading = Reading(
         columns=columns,
         feature_names=feature_names,
@@ -151,7 +153,7 @@ def as_dataset(
 def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
     """Makes a data set of trajectories and what is said besides; see `as_dataset`."""
     if isinstance(trajectories, TrajectoryDataset):
-        said = (*reading.arrays, *filter(len, reading.roles.values()))
+        said = (*reading.arrays, *filter(np.size, reading.roles.values()))
         others = (reading.columns, reading.feature_names, reading.frame_interval)
         if said or any(other is not None for other in others):
             raise ValueError(
@@ -219,6 +221,8 @@ def dataset_of(
     Raises:
       DataError: If that is no data set.
     """
+    if given.lagged:
+        lags = 1  # they are there
     states, notes = _read_states(given.states), list(given.notes)
     array = states if isinstance(states, np.ndarray) else states[0]
     features, angles, found = _read_features(given, array.shape[-1])

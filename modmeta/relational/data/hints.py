@@ -20,8 +20,10 @@ _EXPLAINED, _SAME_INTERVAL = 0.9, 1.25
 def suspicions(dataset: TrajectoryDataset) -> list[str]:
     """Hints on axes that may be swapped, and on the frame interval."""
     found = []
-    along_time, along_nodes = roughness(dataset)
-    if dataset.max_nodes >= _MIN_NODES and along_nodes < _EVEN and along_time > _UNEVEN:
+    along_time = along_nodes = np.nan
+    if dataset.max_nodes >= _MIN_NODES:
+        along_time, along_nodes = roughness(dataset)
+    if along_nodes < _EVEN and along_time > _UNEVEN:
         found.append(
             f"Values change evenly from node to node ({dataset.max_nodes} of them) and "
             f"jump from frame to frame ({dataset.num_frames} of them): if time is axis "
@@ -46,7 +48,7 @@ def roughness(dataset: TrajectoryDataset) -> tuple[float, float]:
     Returns:
       Mean squared differences of neighbours over twice the variance along the axis:
       near 0 where values change evenly, 1 where neighbours are strangers. NaN where
-      too little was observed.
+      entries are missing or nothing varies.
     """
     if (
         dataset.frame_mask is not None

@@ -43,6 +43,11 @@ def read_input(
       DataError: If the form is unknown, or its content is not what it should be.
       ImportError: If a package is missing that reads it.
     """
+    if columns is not None and not isinstance(columns, Mapping):
+        raise DataError(
+            f"columns: found {columns!r}, expected a mapping such as "
+            "{'time': 't', 'entity': 'fish'}"
+        )
     options = (columns, feature_names, frame_interval)
     if isinstance(trajectories, str | os.PathLike):
         return _read_path(pathlib.Path(trajectories), *options)

@@ -103,8 +103,9 @@ def read_table(
     _refuse_repeated(systems, times.values, entities, found)
 
     states, clocks, members = [], [], []
-    for system in range(len(systems.names)):
-        rows = np.flatnonzero(systems.codes == system)
+    order = np.argsort(systems.codes, kind="stable")
+    ends = np.cumsum(np.bincount(systems.codes))
+    for rows in np.split(order, ends[:-1]):
         clock, frame = frames_of(times.values[rows])
         there, node = np.unique(entities.codes[rows], return_inverse=True)
         array = np.full((len(clock), len(there), len(names)), np.nan)
@@ -171,8 +172,9 @@ def _read_features(
         for name, values in columns.items():
             if name in keys.values():
                 continue
-            if is_row_number(name) or is_usual(name, "time"):
-                kind = "numbers of rows" if is_row_number(name) else "another time"
+            other = next((key for key in KEYS if is_usual(name, key)), None)
+            if other or is_row_number(name):
+                kind = f"another {other}" if other else "numbers of rows"
                 notes.append(f"Column {name!r} is left out: {kind}.")
                 continue
             numbers = as_numbers(name, values)

@@ -193,7 +193,7 @@ def test_every_form_is_the_documented_array(form, tmp_path):
 
 def test_left_out_is_told():
     found = as_dataset(
-        table().assign(index=0, colour="red", empty=np.nan, frame=0),
+        table().assign(index=0, colour="red", empty=np.nan, frame=0, id=7),
         feature_names=None,
     )
     assert_same(found, documented())
@@ -203,6 +203,7 @@ def test_left_out_is_told():
         "Column 'colour' is left out: it holds no numbers.",
         "Column 'empty' is left out: it holds no numbers.",
         "Column 'frame' is left out: another time.",
+        "Column 'id' is left out: another entity.",
     ]
     assert found.notes[len(left)].startswith(
         "Features 'x', 'y' are taken for positions"
@@ -212,6 +213,16 @@ def test_left_out_is_told():
 def test_arrays_of_a_file_that_mean_nothing_are_told(tmp_path):
     found = data.load(as_npz(tmp_path))
     assert "the arrays 'comment', which mean nothing" in found.notes[0]
+
+
+def test_labels_among_variables():
+    dims = ("entity", "time", "system")
+    variables = {
+        name: (dims, STATES[..., i].transpose(2, 1, 0)) for i, name in enumerate(NAMES)
+    }
+    variables["labels"] = (("sender", "receiver", "system"), LABELS.transpose(2, 1, 0))
+    found = as_dataset(xr.Dataset(variables), frame_interval=INTERVAL)
+    assert_same(found, documented(labels=LABELS))
 
 
 def test_one_system_without_an_axis_of_systems(tmp_path):
@@ -377,7 +388,9 @@ def test_roles_by_name_number_and_custom():
     assert_same(documented(positions=None, velocities=None), expected)
     plain = documented(positions=(), velocities=None)
     assert plain.features.positions == () and plain.features.velocities == ()
-    turned = as_dataset(STATES, feature_names="abcd", positions="a", velocities=["c"])
+    turned = as_dataset(
+        STATES, feature_names=list("abcd"), positions="a", velocities=["c"]
+    )
     assert turned.features.positions == (0,) and turned.features.velocities == (2,)
     # A lone x may be anything.
     lone = as_dataset(STATES[..., :2], feature_names=("x", "mass"))
@@ -468,6 +481,8 @@ def test_swapped_axes_get_a_hint():
     assert not [note for note in as_expected.notes if "swapaxes" in note]
     swapped = as_dataset(smooth.swapaxes(1, 2))
     assert "states.swapaxes(1, 2) is what is expected" in swapped.notes[0]
+    # A lone entity has no neighbour to be compared with.
+    as_dataset(smooth[:, :, :1])
     # Neither noise nor entities that move as one are suspicious.
     noise = np.random.default_rng(0).normal(size=(4, 30, 9, 2))
     assert not as_dataset(noise, lags=1).notes

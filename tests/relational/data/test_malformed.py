@@ -306,6 +306,12 @@ TABLES = {
     ),
     "columns, no name": (frame, {"columns": {"time": "t"}}, "found 't' for the time"),
     "columns, no key": (frame, {"columns": {"node": "x"}}, "found the key 'node'"),
+    "columns, text": (
+        frame,
+        {"columns": "time"},
+        "columns: found 'time', expected a m",
+    ),
+    "one feature, no name": (frame, {"feature_names": "vz"}, "names: found 'vz'"),
     "columns, twice": (
         frame,
         {"columns": {"time": "x", "entity": "x"}},
