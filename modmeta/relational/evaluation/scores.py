@@ -10,8 +10,8 @@ from modmeta.relational.evaluation import matching
 from modmeta.relational.inference.relations import Relations
 
 # Labels agree by chance up to this much above the share of the most frequent one, and
-# transposed ones clearly from this much more on.
-_BY_CHANCE, _CLEARLY = 0.1, 0.2
+# transposed ones clearly from this much more on, and so many standard deviations.
+_BY_CHANCE, _CLEARLY, _DEVIATIONS = 0.1, 0.2, 3.0
 
 
 def match_labels(
@@ -54,7 +54,10 @@ def transposed_labels(
         names = match_labels(edges, one, num_found, num_true)
         accuracies.append(float(matching.edge_accuracy(edges, one, names)))
     straight, transposed = accuracies
-    if straight > shares.max() + _BY_CHANCE or transposed < straight + _CLEARLY:
+    # Of few pairs that differ from their opposites, many agree by chance.
+    count = np.sum(both & (labels != np.swapaxes(labels, 1, 2)))
+    clearly = max(_CLEARLY, _DEVIATIONS * 0.5 / np.sqrt(max(count, 1)))
+    if straight > shares.max() + _BY_CHANCE or transposed < straight + clearly:
         return None
     return (
         f"Labels agree with {straight:.2f} of the edges found, and with "
