@@ -14,6 +14,7 @@ from experiments import common
 from experiments.relational_inference import config as config_lib
 from experiments.relational_inference import datasets, report, train, trained
 from modmeta.relational import as_dataset, data
+from modmeta.relational.inference import artifacts
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.training import setup
 
@@ -124,6 +125,29 @@ def test_with_a_model_all_systems_are_scored(tmp_path, model, is_shared):
     trained.check("model.npz", model[0], found.observed)
     notes = train._notes(model[0], None, found.everything)
     assert "'a' for 'x'" in notes[0] and "'d' for 'vy'" in notes[0]
+
+
+def test_a_run_with_a_model_searches_all_systems_of_the_file(
+    tmp_path, model, monkeypatch
+):
+    """Up to the first search, which would be compiled."""
+    artifacts.save_model(tmp_path / "model.npz", *model)
+    config = configure(
+        write_csv(tmp_path), *SAID[:2], f"model={str(tmp_path / 'model.npz')!r}"
+    )
+    asked = []
+
+    class Reached(Exception):
+        pass
+
+    def infer_dataset(key, model, params, dataset, *_, **__):
+        asked.append(dataset)
+        raise Reached
+
+    monkeypatch.setattr(train.infer, "infer_dataset", infer_dataset)
+    with pytest.raises(Reached):
+        common.run(train.EXPERIMENT, config, tmp_path / "run")
+    assert asked[0].num_tasks == 24 and not (tmp_path / "run").exists()
 
 
 def test_a_model_that_does_not_fit_is_refused(tmp_path, model):
