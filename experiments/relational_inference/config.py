@@ -35,7 +35,14 @@ class DataConfig:
 
     Attributes:
       system: Simulator, one of `SYSTEMS`; with `file`, the preset in use.
-      file: User's trajectories; empty to simulate.
+      file: User's trajectories, of any form that `as_dataset` reads; empty to simulate.
+      columns: Which columns of a table are which, as "entity=fish"; the others are
+        found by their usual names.
+      features: Columns of a table that are features; none for all with numbers.
+      positions: Names or numbers of the columns of `file` that are positions; none for
+        what the file says, or those called x, y, z; "none" for none.
+      velocities: The same for their velocities.
+      frame_interval: Time between the frames of `file`; 0 for what the file says.
       num_train: Systems that training may see, validation included; 0 with `file`
         for four fifths of them.
       num_test: Unseen systems that are scored; ignored with `file`.
@@ -58,6 +65,11 @@ class DataConfig:
 
     system: str = "springs"
     file: str = ""
+    columns: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    positions: tuple[str, ...] = ()
+    velocities: tuple[str, ...] = ()
+    frame_interval: float = 0.0
     num_train: int = 500
     num_test: int = 1000
     num_nodes: tuple[int, ...] = (5,)
@@ -88,6 +100,18 @@ class DataConfig:
             raise ValueError(
                 f"mean_degree: found {self.mean_degree} with charges, expected 0: "
                 "every pair is related"
+            )
+        for assignment in self.columns:
+            key, _, name = assignment.partition("=")
+            if key not in ("system", "time", "entity") or not name:
+                raise ValueError(
+                    f"columns: found {assignment!r}, expected system=NAME, time=NAME "
+                    "or entity=NAME"
+                )
+        if not 0.0 <= self.frame_interval < float("inf"):
+            raise ValueError(
+                f"frame_interval: found {self.frame_interval}, expected a positive "
+                "number, or 0 for what the file says"
             )
 
 

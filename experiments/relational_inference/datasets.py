@@ -11,6 +11,9 @@ import numpy as np
 from experiments.relational_inference.config import DataConfig
 from modmeta.relational import data
 from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.data.arrays import Reading, read_dataset
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.results import transfer
 
 # Strengths of the springs of four relations: none, and three that differ.
 SPRINGS4 = (0.0, 0.5, 1.0, 2.0)
@@ -37,7 +40,8 @@ class Datasets(NamedTuple):
         if they share a graph: those whose edges are exported. None for simulated data,
         where `test` is.
       num_observed: Frames that infer the structure.
-      is_unseen: Whether training has not seen the test systems.
+      is_unseen: Whether training has not seen the test systems; None where that is not
+        known, of a model from a file on systems from a file.
       test_rows: `[tests]` rows of `everything` that the test systems are; None where
         there is no such row.
     """
@@ -46,7 +50,7 @@ class Datasets(NamedTuple):
     test: TrajectoryDataset
     everything: TrajectoryDataset | None
     num_observed: int
-    is_unseen: bool
+    is_unseen: bool | None
     test_rows: np.ndarray | None = None
 
     @property
@@ -55,27 +59,68 @@ class Datasets(NamedTuple):
         return self.test.frames(0, self.num_observed)
 
 
-def make_datasets(config: DataConfig, seed: int) -> Datasets:
+def make_datasets(
+    config: DataConfig, seed: int, model: RelationalModel | None = None
+) -> Datasets:
     """Simulates or loads the data of a run.
 
     Args:
       config: What to simulate or load.
       seed: Training systems use `2 * seed`, test systems `2 * seed + 1`.
+      model: A trained model that all systems of a file are for; None to train one.
 
     Raises:
       DataError: If a file's data are not what they should be, or fewer systems or
         frames are there than asked for.
     """
     if config.file:
-        loaded = data.load(config.file, derive_velocities=config.derive_velocities)
+        loaded = read_file(config, model)
         if config.shared_graph:
             data.concatenate_tasks(loaded)  # refuses those that cannot share one
+        if model is not None:
+            return _all_of_file(loaded, config)
         return _split_file(loaded, config, seed)
     num_observed = config.num_observed
     num_frames = num_observed + config.num_predicted
     train = simulate(config, 2 * seed, config.num_train, num_observed)
     test = simulate(config, 2 * seed + 1, config.num_test, num_frames)
     return Datasets(train, test, None, num_observed, True)
+
+
+def read_file(
+    config: DataConfig, model: RelationalModel | None = None
+) -> TrajectoryDataset:
+    """Reads a user's trajectories, as `infer_relations` does.
+
+    Args:
+      config: Where they are, and what is said of them.
+      model: A trained model: what is not said of columns and of time is as in its
+        training.
+
+    Raises:
+      FileNotFoundError: If there is nothing.
+      DataError: If the data are not what they should be.
+    """
+    roles = {"positions": config.positions, "velocities": config.velocities}
+    reading = Reading(
+        columns=dict(c.split("=", 1) for c in config.columns) or None,
+        feature_names=config.features or None,
+        roles={name: _columns(said) for name, said in roles.items() if said},
+        derive_velocities=config.derive_velocities,
+        frame_interval=config.frame_interval or None,
+    )
+    if model is None:
+        return read_dataset(config.file, reading)
+    layout = model.bank.layout
+    interval = layout.frame_interval or None
+    return transfer.read_like(config.file, layout.spec, interval, reading)
+
+
+def _columns(said: tuple[str, ...]) -> tuple[int | str, ...]:
+    """Columns by number where they are called so."""
+    if said == ("none",):
+        return ()
+    return tuple(int(column) if column.isdigit() else column for column in said)
 
 
 def simulate(
@@ -116,7 +161,8 @@ def simulate(
     return data.concatenate(simulated).take(np.argsort(np.concatenate(places)))
 
 
-def _split_file(dataset: TrajectoryDataset, config: DataConfig, seed: int) -> Datasets:
+def _observed_frames(dataset: TrajectoryDataset, config: DataConfig) -> tuple[int, int]:
+    """Frames of a file that infer the structure, and frames that are used in all."""
     num_frames = dataset.num_frames
     num_predicted = min(config.num_predicted, num_frames // 4)
     num_observed = config.num_observed or num_frames - num_predicted
@@ -125,7 +171,26 @@ def _split_file(dataset: TrajectoryDataset, config: DataConfig, seed: int) -> Da
             f"num_observed: found {num_observed}, expected 3 to the {num_frames} "
             f"frames of {config.file}"
         )
-    test_frames = dataset.frames(0, min(num_observed + num_predicted, num_frames))
+    return num_observed, min(num_observed + num_predicted, num_frames)
+
+
+def _all_of_file(dataset: TrajectoryDataset, config: DataConfig) -> Datasets:
+    """All systems of a file are scored; nobody knows whether a model has seen them."""
+    num_observed, num_used = _observed_frames(dataset, config)
+    observed = dataset.frames(0, num_observed)
+    return Datasets(
+        observed,
+        dataset.frames(0, num_used),
+        data.concatenate_tasks(observed) if config.shared_graph else observed,
+        num_observed,
+        None,
+        None if config.shared_graph else np.arange(dataset.num_tasks),
+    )
+
+
+def _split_file(dataset: TrajectoryDataset, config: DataConfig, seed: int) -> Datasets:
+    num_observed, num_used = _observed_frames(dataset, config)
+    test_frames = dataset.frames(0, num_used)
     observed = dataset.frames(0, num_observed)
     num_tasks = dataset.num_tasks
     num_train = config.num_train

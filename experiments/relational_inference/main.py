@@ -10,8 +10,39 @@ from experiments import launcher
 _DATA = flags.DEFINE_string(
     "data",
     None,
-    "Your trajectories: an .npz file with `states` [tasks, time, nodes, features], or "
-    "a directory with loc_*/vel_*/edges_* .npy files. Default: they are simulated.",
+    "Your trajectories: an .npz file with `states` [tasks, time, nodes, features]; a "
+    "table that ends in .csv, .tsv or .parquet, with a row per system, time and "
+    "entity; or a directory with loc_*/vel_*/edges_* .npy files, also of train, valid "
+    "and test. Default: they are simulated.",
+)
+_COLUMNS = flags.DEFINE_list(
+    "columns",
+    None,
+    "Which columns of a table are which, as in system=run,time=t,entity=fish. Default: "
+    "those with usual names.",
+)
+_FEATURES = flags.DEFINE_list(
+    "features",
+    None,
+    "Columns of a table that are features. Default: all others that hold numbers.",
+)
+_POSITIONS = flags.DEFINE_list(
+    "positions",
+    None,
+    "Names or numbers of the columns of --data that are positions; none for none. "
+    "Default: what the file says, or those called x, y, z.",
+)
+_VELOCITIES = flags.DEFINE_list(
+    "velocities",
+    None,
+    "The same for the velocities of these positions. Default: what the file says, or "
+    "those called vx, vy, vz.",
+)
+_FRAME_INTERVAL = flags.DEFINE_float(
+    "frame_interval",
+    None,
+    "Time between the frames of --data, in the time unit of the velocities. Default: "
+    "what the file says, or 1.",
 )
 _NUM_TRAIN = flags.DEFINE_integer(
     "num_train",
@@ -112,6 +143,7 @@ def main(argv: list[str]) -> None:
     launcher.check_arguments(argv)
     with launcher.usage_errors():
         _check_processes()
+        _check_file_flags()
         num_nodes = launcher.integers(_NUM_NODES)
         num_relations, is_auto = _relations()
     # Imported late: a wrong flag should not wait for JAX.
@@ -131,8 +163,16 @@ def main(argv: list[str]) -> None:
         "energy.prior": _PRIOR.value,
         "model": _MODEL.value,
     }
+    said = {
+        "columns": _COLUMNS.value,
+        "features": _FEATURES.value,
+        "positions": _POSITIONS.value,
+        "velocities": _VELOCITIES.value,
+        "frame_interval": _FRAME_INTERVAL.value,
+    }
     if _DATA.value:
         values |= values_of_file(_DATA.value, _NUM_TRAIN.value)
+        values |= {f"data.{name}": value for name, value in said.items()}
     config = launcher.configure(EXPERIMENT, _FLAGS, values)
     mesh = None
     with launcher.usage_errors():
@@ -157,6 +197,17 @@ def _relations() -> tuple[int | None, bool | None]:
             f"num_relations: found {value!r}, expected a number from 2 on or 'auto'"
         )
     return int(value), False
+
+
+def _check_file_flags() -> None:
+    """Refuses what is said of a file where there is none."""
+    holders = (_COLUMNS, _FEATURES, _POSITIONS, _VELOCITIES, _FRAME_INTERVAL)
+    for holder in holders:
+        if holder.present and not _DATA.value:
+            raise ValueError(
+                f"{holder.name}: found {holder.value} without --data, expected a file "
+                "that it speaks of"
+            )
 
 
 def _check_processes() -> None:

@@ -50,7 +50,13 @@ def write_outputs(
         exported.node_mask,
         exported.edges,
     )
-    export.write_edges_csv(workdir / "edges.csv", found.edges, found.probabilities)
+    export.write_edges_csv(
+        workdir / "edges.csv",
+        found.edges,
+        found.probabilities,
+        node_names=exported.node_names,
+        system_names=exported.system_names,
+    )
     save_model(workdir / "model.npz", model, params)
 
     observed, spec = datasets.observed, datasets.test.features
@@ -110,8 +116,8 @@ def format_summary(summary: dict[str, Any]) -> str:
         if value is not None:
             rows.append({"quantity": quantity, "value": value})
 
-    unseen = "unseen" if summary["test_systems_unseen"] else "training"
-    add(f"{unseen} systems scored", summary["num_test"])
+    kinds = {True: "unseen systems", False: "training systems", None: "systems"}
+    add(f"{kinds[summary['test_systems_unseen']]} scored", summary["num_test"])
     for key, text in (
         ("edge_accuracy", "edge accuracy, cold start"),
         ("edge_accuracy_warm", "edge accuracy, warm start"),

@@ -21,10 +21,12 @@ from experiments.relational_inference.config import CONFIGS, ExperimentConfig, s
 from experiments.relational_inference.datasets import Datasets, make_datasets
 from experiments.relational_inference.meta_test import edge_accuracies, meta_test
 from modmeta.relational import discovery
-from modmeta.relational.data import DataError
+from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.evaluation import scores, verdict
 from modmeta.relational.inference import infer, memory
+from modmeta.relational.inference.features import renamed
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.structures import TaskStructures
@@ -137,13 +139,16 @@ class Trained(NamedTuple):
 
 
 def _trained(
-    config: ExperimentConfig, datasets: Datasets, run: common.Run, mesh: Mesh | None
+    config: ExperimentConfig,
+    datasets: Datasets,
+    run: common.Run,
+    mesh: Mesh | None,
+    loaded: tuple[RelationalModel, ModelParams] | None,
 ) -> Trained | None:
-    """Loads the model that the configuration names, or trains one; None if stopped."""
+    """Takes the model that was loaded, or trains one; None if stopped."""
     check = functools.partial(check_memory, config, datasets, mesh=mesh)
-    if config.model:
-        model, params = trained.load(config.model, datasets.observed)
-        model = dataclasses.replace(model, **config.search_options)
+    if loaded is not None:
+        model, params = loaded
         check(model)
         return Trained(model, params, None, {})
     num_relations = config.modules.num_relations
@@ -220,8 +225,15 @@ def compute(
             f"model: found none with {jax.process_count()} processes, expected a "
             "trained one: training runs on one device"
         )
-    datasets = make_datasets(config.data, config.seed)
-    found = _trained(config, datasets, run, mesh)
+    loaded = None
+    if config.model:
+        model, params = trained.load(config.model)
+        loaded = dataclasses.replace(model, **config.search_options), params
+        datasets = make_datasets(config.data, config.seed, model)
+        trained.check(config.model, loaded[0], datasets.observed)
+    else:
+        datasets = make_datasets(config.data, config.seed)
+    found = _trained(config, datasets, run, mesh, loaded)
     if found is None:
         return None
     model, params = found.model, found.params
@@ -272,7 +284,7 @@ def compute(
         **found.summary,
         **accuracies,
         "verdict": judged.to_dict(),
-        "notes": list(exported.notes),
+        "notes": [*exported.notes, *_notes(model, everything, exported)],
         "num_test": datasets.test.num_tasks,
         "test_systems_unseen": datasets.is_unseen,
         "num_parameters": int(
@@ -295,6 +307,19 @@ def compute(
             [] if config.model else run.records(),
         )
     return summary
+
+
+def _notes(
+    model: RelationalModel, found: Relations, exported: TrajectoryDataset
+) -> list[str]:
+    """What looks odd in the data beside a model, and in labels beside edges."""
+    notes = list(renamed(model.bank.layout.spec, exported.features))
+    if exported.edges is not None and exported.num_relations:
+        hint = scores.transposed_labels(
+            found.edges, exported.edges, model.num_relations, exported.num_relations
+        )
+        notes += [] if hint is None else [hint]
+    return notes
 
 
 EXPERIMENT = common.Experiment(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.inference.artifacts import load_model
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
@@ -12,29 +12,39 @@ class ModelMismatchError(ValueError):
     """A file that holds no model for these systems."""
 
 
-def load(path: str, observed: TrajectoryDataset) -> tuple[RelationalModel, ModelParams]:
-    """Reads the `model.npz` of a run and checks it against data.
+def load(path: str) -> tuple[RelationalModel, ModelParams]:
+    """Reads the `model.npz` of a run.
 
     Args:
       path: The file.
-      observed: Systems to search, observed frames; they may have any size and number
-        of frames.
 
     Returns:
       The model, with the search options that it was trained with, and its arrays.
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ModelMismatchError: If it holds something else, or was trained on other
-        features.
+      ModelMismatchError: If it holds something else.
     """
     try:
-        model, params = load_model(path)
+        return load_model(path)
     except ValueError as error:
         raise ModelMismatchError(str(error)) from error
-    features = model.bank.layout.spec
-    if observed.features != features:
-        raise ModelMismatchError(
-            f"model: found {path} trained on {features}, expected {observed.features}"
-        )
-    return model, params
+
+
+def check(path: str, model: RelationalModel, observed: TrajectoryDataset) -> None:
+    """Refuses data that a model cannot read.
+
+    Args:
+      path: Where the model comes from.
+      model: The model.
+      observed: Systems to search, observed frames; they may have any size and number
+        of frames, and names of features of their own.
+
+    Raises:
+      ModelMismatchError: If columns have other roles than in training, or frames are at
+        an interval at which the model says nothing.
+    """
+    try:
+        model.read(observed)
+    except DataError as error:
+        raise ModelMismatchError(f"{path}: {error}") from error

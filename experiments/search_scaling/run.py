@@ -50,7 +50,8 @@ def _model(
             return None
         artifacts.save_model(path, model, result.params)
     # From the file in any case, so that a resumed run goes on from the same numbers.
-    model, params = trained.load(str(path), like)
+    model, params = trained.load(str(path))
+    trained.check(str(path), model, like)
     return dataclasses.replace(model, **config.training.search_options), params
 
 

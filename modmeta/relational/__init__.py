@@ -1,10 +1,10 @@
 """Relational inference by modular meta-learning (Alet et al. 2019).
 
 Data flows one way: `data` -> `modules` -> `energies`, `tasks` -> `inference` ->
-`training`, `evaluation` -> `figures`, and `api`, which does all of it in one call.
+`training`, `evaluation` -> `discovery` -> `results`, `figures`, and `api`, which does
+all of it in one call.
 """
 
-from modmeta.relational.api import RelationalInference as RelationalInference
 from modmeta.relational.api import infer_relations as infer_relations
 from modmeta.relational.data import DataError as DataError
 from modmeta.relational.data import FeatureSpec as FeatureSpec
@@ -25,6 +25,8 @@ from modmeta.relational.modules.config import ModuleConfig as ModuleConfig
 from modmeta.relational.modules.integration import Domain as Domain
 from modmeta.relational.modules.network import ModelParams as ModelParams
 from modmeta.relational.modules.proposal_head import ProposalConfig as ProposalConfig
+from modmeta.relational.results import RelationalInference as RelationalInference
+from modmeta.relational.results import load as load
 from modmeta.relational.training.config import BounceGradConfig as BounceGradConfig
 from modmeta.relational.training.config import TrainingConfig as TrainingConfig
 from modmeta.relational.training.setup import build_model as build_model
@@ -52,6 +54,7 @@ __all__ = [
     "build_model",
     "infer_dataset",
     "infer_relations",
+    "load",
     "load_model",
     "save_model",
 ]

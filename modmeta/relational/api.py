@@ -11,251 +11,47 @@ Example::
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
-from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.arrays import as_dataset
-from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.neighbors import CandidateConfig
-from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.data.segments import concatenate_tasks
-from modmeta.relational.discovery import MAX_RELATIONS, Discovery, Options, discover
+from modmeta.relational.discovery import MAX_RELATIONS, Options, discover
 from modmeta.relational.energies.config import EnergyConfig
-from modmeta.relational.evaluation import laws, rollouts
-from modmeta.relational.evaluation.laws import LawCurve
-from modmeta.relational.evaluation.scores import label_scores, match_labels
-from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import (
     InferenceConfig,
     MemoryConfig,
     MoveConfig,
 )
-from modmeta.relational.inference.model import RelationalModel
-from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.config import ModuleConfig
-from modmeta.relational.modules.integration import Domain
-from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.proposal_head import ProposalConfig
+from modmeta.relational.results import RelationalInference
 from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
-from modmeta.runtime.progress import ProgressMeter
-
-
-@dataclasses.dataclass(frozen=True)
-class RelationalInference:
-    """What `infer_relations` returns.
-
-    Attributes:
-      dataset: The systems.
-      discovery: Model, relations and verdict.
-    """
-
-    dataset: TrajectoryDataset
-    discovery: Discovery
-
-    @property
-    def model(self) -> RelationalModel:
-        """Static description of the trained model."""
-        return self.discovery.model
-
-    @property
-    def params(self) -> ModelParams:
-        """Its arrays."""
-        return self.discovery.params
-
-    @property
-    def found(self) -> Relations:
-        """Relations as the search found them, see `inference.relations.Relations`."""
-        return self.discovery.found
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the graph can be believed, see `evaluation.verdict.Verdict`."""
-        return self.discovery.verdict
-
-    @property
-    def edges(self) -> np.ndarray:
-        """`[tasks, nodes, nodes]` relation of every edge.
-
-        Row = receiver, column = sender, -1 where there is no edge. Relation 0 is that
-        of least effect: "no relation", where there is one. Pairs that the data do not
-        tell apart have one relation, see `verdict`.
-        """
-        return self.discovery.settled.edges
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """`[tasks, nodes, nodes, K]` from samples of all restarts.
-
-        As warm as the errors of the model ask for, see `InferenceConfig.tempered`.
-        """
-        return self.discovery.settled.probabilities
-
-    @property
-    def edge_accuracy(self) -> float | None:
-        """Share of edges that agree with the labels, names matched; None without.
-
-        Of the candidate edges: see `candidate_share`.
-        """
-        if self.dataset.edges is None:
-            return None
-        scores = label_scores(
-            self.discovery.settled, self.dataset, self.model.num_relations
-        )
-        return scores["edge_accuracy"]
-
-    @functools.cached_property
-    def laws(self) -> list[LawCurve]:
-        """The law of every relation as a curve with a band, see `LawCurve`.
-
-        Empty where modules have no law of one distance or angle.
-        """
-        if not laws.has_curve(self.model):
-            return []
-        return laws.law_curves(
-            self.model, self.params, self.dataset, self.found.structures
-        )
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was done to the data, one sentence each."""
-        return self.dataset.notes
-
-    @property
-    def candidate_share(self) -> float | None:
-        """Share of labelled pairs that are candidates, hence scored; None without."""
-        if self.dataset.edges is None:
-            return None
-        return neighbors.candidate_share(self.dataset.edges, self.edges)
-
-    def predict(
-        self,
-        num_steps: int,
-        *,
-        num_substeps: int = 0,
-        domain: Domain | None = None,
-        times: npt.ArrayLike | None = None,
-    ) -> np.ndarray:
-        """Frames that follow the last one, `[tasks, num_steps, nodes, features]`.
-
-        In the columns and units of the input; zeros at padded nodes. The last frame is
-        that which saw any of a task's nodes last.
-
-        Args:
-          num_steps: Frames to predict, at least 1.
-          num_substeps: Steps per frame in which laws are integrated; 0 for as many as
-            the prediction needs.
-          domain: Where bodies can be, for instance
-            `Domain("reflecting", (-5, -5), (5, 5))`; None for everywhere.
-          times: `[tasks, num_steps]` or `[num_steps]` of the predicted frames, in the
-            unit of the velocities, where there are laws; None for one frame interval
-            each.
-        """
-        if num_steps < 1:
-            raise ValueError(f"num_steps: found {num_steps}, expected at least 1")
-        normalized = rollouts.predict(
-            self.model,
-            self.params,
-            self.dataset,
-            self.found.structures,
-            num_steps,
-            num_substeps=num_substeps,
-            domain=domain,
-            times=times,
-        )
-        normalization = jax.tree.map(
-            np.asarray, self.params.preprocessing.normalization
-        )
-        states = denormalize(normalization, normalized)
-        states = recorded(self.dataset.features, states)
-        node_mask = np.asarray(self.dataset.node_mask)
-        return np.where(node_mask[:, None, :, None], states, 0.0)
-
-    def plot(self, num_systems: int = 4, num_steps: int = 20) -> dict[str, Any]:
-        """Figures of the relations and of the predicted trajectories.
-
-        Args:
-          num_systems: Systems to draw.
-          num_steps: Frames to predict.
-
-        Returns:
-          Matplotlib figures by name: "adjacency", "trajectories" and, where there are
-          laws, "laws".
-        """
-        from modmeta.relational import figures
-
-        labels, names = self.dataset.edges, None
-        num_labels = self.dataset.num_relations
-        if labels is not None and num_labels is not None:
-            names = match_labels(
-                self.edges,
-                labels,
-                self.model.num_relations,
-                num_labels,
-            )
-        spec = self.dataset.features
-        drawn = {
-            "adjacency": figures.plot_adjacency(
-                self.edges,
-                labels,
-                self.probabilities,
-                num_systems,
-                matching=names,
-            ),
-            "trajectories": figures.plot_trajectories(
-                recorded(spec, self.dataset.states),
-                self.predict(num_steps),
-                self.dataset.num_frames,
-                spec.positions[:2] if len(spec.positions) >= 2 else None,
-                num_systems=num_systems,
-                node_mask=self.dataset.node_mask,
-                feature_names=[spec.names[column] for column in spec.recorded],
-            ),
-        }
-        if self.laws:
-            drawn["laws"] = figures.plot_laws(self.laws)
-        return drawn
-
-    def to_networkx(self) -> list[Any]:
-        """One `networkx.DiGraph` per system, sender to receiver."""
-        from modmeta.relational.evaluation import export
-
-        graphs = export.edges_to_networkx(
-            self.edges, self.probabilities, node_mask=self.dataset.node_mask
-        )
-        return graphs if isinstance(graphs, list) else [graphs]
-
-    def to_csv(self, path: str) -> None:
-        """Writes one line per edge: system, sender, receiver, relation, probabilities.
-
-        Args:
-          path: File to write.
-        """
-        from modmeta.relational.evaluation import export
-
-        export.write_edges_csv(path, self.edges, self.probabilities)
+from modmeta.runtime.progress import ProgressMeter, shown_to_people
 
 
 def infer_relations(
-    trajectories: npt.ArrayLike | Sequence[npt.ArrayLike] | TrajectoryDataset,
+    trajectories: Any,
     num_relations: int | str = 2,
     *,
     labels: Any = None,
-    positions: Sequence[int] = (),
-    velocities: Sequence[int] = (),
-    sines: Sequence[int] = (),
-    cosines: Sequence[int] = (),
-    angles: Sequence[int] = (),
+    columns: Mapping[str, str] | None = None,
+    feature_names: Sequence[str] | None = None,
+    positions: Sequence[int | str] | None = None,
+    velocities: Sequence[int | str] | None = None,
+    sines: Sequence[int | str] | None = None,
+    cosines: Sequence[int | str] | None = None,
+    angles: Sequence[int | str] | None = None,
     angle_unit: str | None = None,
     derive_velocities: bool = True,
     lags: int = 0,
     frame_interval: float | None = None,
+    node_mask: npt.ArrayLike | None = None,
     frame_mask: npt.ArrayLike | None = None,
     times: Any = None,
     breaks: npt.ArrayLike | None = None,
@@ -272,21 +68,29 @@ def infer_relations(
     training: TrainingConfig | None = None,
     inference: InferenceConfig | None = None,
     mesh: Mesh | None = None,
-    progress: ProgressMeter | None = None,
+    progress: ProgressMeter | str | None = "auto",
 ) -> RelationalInference:
     """Finds which relation holds on every edge, and the dynamics, without labels.
 
     Args:
-      trajectories: `[tasks, time, nodes, features]`; or one array `[time, nodes,
-        features]` per task, of any length and size; or a `TrajectoryDataset`. NaN and
-        masked entries were not observed.
+      trajectories: `[tasks, time, nodes, features]`, of NumPy, PyTorch or another
+        library, or `[time, nodes, features]` for one task; one array `[time, nodes,
+        features]` per task, of any length and size; a pandas data frame with a row per
+        system, time and entity; an xarray; a path of a `.npz`, `.csv` or `.parquet`, or
+        of a folder of NRI; or a `TrajectoryDataset`. See `as_dataset`. NaN and masked
+        entries were not observed.
       num_relations: Number of relations K to tell apart ("no relation" is one). "auto"
         trains with 4, counts those that cannot stand for one another on held-out
         frames, and trains again with as many.
-      labels: `[tasks, nodes, nodes]` true relations, row = receiver; used for
-        `edge_accuracy` and figures alone.
-      positions: Feature columns that are positions. Naming positions and velocities,
-        or angles, lets the modules see relative geometry, which needs far less data.
+      labels: `[tasks, nodes, nodes]` true relations, row = receiver, or one matrix for
+        all tasks; numbers, booleans, -1 and 1, or texts; without the diagonal, too.
+        Used for `edge_accuracy` and figures alone.
+      columns: Which columns of a table are "system", "time" and "entity", for instance
+        `{"entity": "fish"}`; None for the usual names.
+      feature_names: Names of the features; of a table, the columns that are features.
+      positions: Feature columns that are positions, by number or name; None for those
+        called x, y, z. Naming positions and velocities, or angles, lets the modules see
+        relative geometry, which needs far less data.
       velocities: Feature columns that are the velocities of these positions.
       sines: Feature columns that are the sines of angles (phases, headings).
       cosines: Feature columns that are the cosines of these angles.
@@ -297,6 +101,7 @@ def infer_relations(
         as the data bear out.
       frame_interval: Time between frames, in the time unit of the velocities; None for
         the median step of `times`, or 1.
+      node_mask: `[tasks, nodes]` true at real nodes, which come first.
       frame_mask: `[tasks, time, nodes]` true where a node was observed.
       times: `[tasks, time]` or `[time]` of the frames, or one vector per task.
       breaks: `[tasks, time]` or `[time]` true at frames that do not follow from the one
@@ -316,7 +121,9 @@ def infer_relations(
       training: Options of the loop around it.
       inference: Options of the final search.
       mesh: Devices that share the final search; training stays on one.
-      progress: Progress meter, for instance `modmeta.runtime.progress.TqdmProgress()`.
+      progress: "auto" shows a bar where somebody looks on, in a terminal or a notebook;
+        None shows none, anywhere; or a meter such as
+        `modmeta.runtime.progress.TqdmProgress()`.
 
     Returns:
       Relations, probabilities and a model that predicts.
@@ -328,6 +135,8 @@ def infer_relations(
     dataset = as_dataset(
         trajectories,
         labels=labels,
+        columns=columns,
+        feature_names=feature_names,
         positions=positions,
         velocities=velocities,
         sines=sines,
@@ -337,6 +146,7 @@ def infer_relations(
         derive_velocities=derive_velocities,
         lags=lags,
         frame_interval=frame_interval,
+        node_mask=node_mask,
         frame_mask=frame_mask,
         times=times,
         breaks=breaks,
@@ -370,6 +180,12 @@ def infer_relations(
         inference=inference,
         num_restarts=num_restarts,
     )
+    if isinstance(progress, str):
+        if progress != "auto":
+            raise ValueError(
+                f"progress: found {progress!r}, expected 'auto', None or a meter"
+            )
+        progress = shown_to_people()
     arguments = {"seed": seed, "mesh": mesh, "progress": progress}
     if is_auto:
         found = discover(
@@ -379,5 +195,5 @@ def infer_relations(
         modules = dataclasses.replace(modules, num_relations=count)
         options = dataclasses.replace(options, modules=modules)
     return RelationalInference(
-        searched, discover(dataset, searched, options, **arguments)
+        searched, discover(dataset, searched, options, **arguments), inference
     )

@@ -52,8 +52,8 @@ class NoProgress:
 class TqdmProgress:
     """Shows progress, rate, remaining time and chosen metrics on standard error.
 
-    A terminal gets a tqdm bar. Anything else, such as a log file, gets a line now and
-    then. A meter may be used for several loops, one after the other.
+    A terminal or a notebook gets a tqdm bar. Anything else, such as a log file, gets a
+    line now and then. A meter may be used for several loops, one after the other.
 
     Args:
       metric_names: the metrics to show, in this order; those that an update lacks
@@ -81,7 +81,7 @@ class TqdmProgress:
         """Begins a loop; see `ProgressMeter.start`."""
         self.close()
         stream = sys.stderr if self._stream is None else self._stream
-        if stream.isatty():
+        if _is_watched(stream):
             self._bar = _Bar(total, initial, description, stream)
         else:
             self._bar = _Lines(
@@ -110,6 +110,24 @@ class TqdmProgress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def shown_to_people(stream: TextIO | None = None) -> ProgressMeter:
+    """The meter for who starts something by hand.
+
+    A bar in a terminal or a notebook, where somebody looks on; nothing in scripts whose
+    messages go to a file, in tests and in services, where nobody does.
+
+    Args:
+      stream: Where to write; standard error by default.
+    """
+    stream = sys.stderr if stream is None else stream
+    return TqdmProgress(stream=stream) if _is_watched(stream) else NoProgress()
+
+
+def _is_watched(stream: TextIO) -> bool:
+    """Whether a stream is a terminal, or that of a notebook."""
+    return stream.isatty() or type(stream).__module__.startswith("ipykernel")
 
 
 def _postfix(metrics: Mapping[str, Any]) -> str:

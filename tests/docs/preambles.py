@@ -152,6 +152,7 @@ PREAMBLES = {
     "docs/methods/metanet.md": (network, state_dict),
     "docs/guide/data.md": (springs,),
     "docs/guide/options.md": (springs,),
+    "docs/guide/result.md": (springs,),
     "docs/guide/scale.md": (springs,),
     "docs/design/architecture.md": (problem,),
     "docs/extending/search.md": (springs,),

@@ -341,7 +341,7 @@ def test_users_file_of_recordings_of_one_graph(users_file, tmp_path):
 def test_model_for_other_data_is_refused(finished, users_file, tmp_path):
     config = file_config(users_file())
     config = dataclasses.replace(config, model=str(finished[1] / "model.npz"))
-    with pytest.raises(ValueError, match="model.npz trained on FeatureSpec"):
+    with pytest.raises(ValueError, match=r"npz: features: found positions \(\) of"):
         run(config, tmp_path / "run")
 
 

@@ -449,7 +449,11 @@ def test_impossible_options(values, message):
 def test_models_and_systems_that_do_not_fit(finished, model_path, tmp_path):
     config = finished[0]
     for values, error, message in (
-        ({"training.data.system": "kuramoto"}, ValueError, "trained on FeatureSpec"),
+        (
+            {"training.data.system": "kuramoto"},
+            ValueError,
+            "npz: features: found",
+        ),
         ({"training.data.system": "charged"}, ValueError, "mean_degree: found 1.0"),
         ({"training.data.file": "own.npz"}, ValueError, "file: found own.npz"),
         ({"model": str(tmp_path / "no.npz")}, FileNotFoundError, "no.npz"),

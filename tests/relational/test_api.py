@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from modmeta.relational import api, data, discovery, infer_relations
+from modmeta.relational import RelationalInference, data, discovery, infer_relations
 from modmeta.relational.data import DataError
 from modmeta.relational.data.arrays import as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig
@@ -148,9 +148,7 @@ def test_relations_of_candidate_edges_alone():
     np.testing.assert_array_equal(found.proposal_edges >= 0, is_candidate)
     totals = found.probabilities.sum(axis=-1)
     np.testing.assert_allclose(totals, is_candidate, atol=1e-5)
-    result = api.RelationalInference(
-        dataset, Discovery(model, params, found, found, None)
-    )
+    result = RelationalInference(dataset, Discovery(model, params, found, found, None))
     assert result.candidate_share == pytest.approx(1 / 3)
     same = (found.edges == dataset.edges)[is_candidate].mean()
     assert result.edge_accuracy == pytest.approx(max(same, 1 - same))
@@ -261,8 +259,8 @@ def never_seen():
             DataError,
             r"edges: found label 1.* as in task 0: tasks share one graph",
         ),
-        (random_walks()[0], {}, DataError, "states: found 3 axes"),
-        (np.float64(1.0), {}, DataError, "feature names: found none"),
+        (random_walks()[0, 0], {}, DataError, "states: found 2 axes"),
+        (np.float64(1.0), {}, DataError, "states: found 0 axes"),
         (random_walks()[:, :2], {}, DataError, "states: found 2 frames"),
         (random_walks(), {"num_relations": 1}, ValueError, "num_relations: found 1"),
         (random_walks(), {"labels": np.full((6, 3, 3), -2)}, DataError, "label -2 at"),

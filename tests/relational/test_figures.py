@@ -245,6 +245,34 @@ def trajectories(systems=3, nodes=4, time=30, features=4):
     return truth, truth[:, 20:] + 0.05
 
 
+@pytest.mark.parametrize("planar", [True, False])
+def test_many_nodes_are_told_apart(planar):
+    """Colours alone do not: numbers stand at the ends of the paths."""
+    truth, prediction = trajectories(systems=3, nodes=16)
+    figure = figures.plot_trajectories(
+        truth, prediction, 20, (0, 1) if planar else None, num_systems=3
+    )
+    for system, axes in enumerate(figure.axes[:3]):
+        found = {text.get_text(): text.xy for text in axes.texts}
+        assert set(found) == {str(node) for node in range(16)}
+        for node in (0, 15):
+            expected = prediction[system, -1, node, :2]
+            if not planar:
+                expected = (29, expected[0])
+            np.testing.assert_allclose(found[str(node)], expected)
+        low, high = axes.get_window_extent().intervaly
+        assert high - low > 180
+    assert not figure.axes[3].axison
+
+
+def test_ticks_of_large_matrices_are_nodes():
+    edges, _, _ = edge_arrays(2, nodes=15)
+    figure = figures.plot_adjacency(edges, num_systems=1)
+    axes = figure.axes[0]
+    for ticks in (axes.get_xticks(), axes.get_yticks()):
+        np.testing.assert_array_equal(ticks, np.rint(ticks))
+
+
 def parts_of(axes):
     return {line.get_gid(): line.get_xydata() for line in axes.get_lines()}
 

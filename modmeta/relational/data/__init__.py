@@ -4,8 +4,9 @@ from modmeta.relational.data.dataset import (
     TrajectoryDataset,
     validate,
 )
-from modmeta.relational.data.files import load, load_npz, save_npz
+from modmeta.relational.data.files import save_npz
 from modmeta.relational.data.joining import concatenate, pad_systems
+from modmeta.relational.data.loading import load, load_npz, load_nri
 from modmeta.relational.data.normalization import (
     Normalization,
     denormalize,
@@ -13,7 +14,6 @@ from modmeta.relational.data.normalization import (
     normalize,
     normalize_dataset,
 )
-from modmeta.relational.data.nri_files import load_nri
 from modmeta.relational.data.segments import concatenate_tasks, cut
 from modmeta.relational.data.simulators import (
     charged_energy,

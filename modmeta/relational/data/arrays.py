@@ -1,49 +1,105 @@
-"""Plain arrays as a data set."""
+"""Trajectories of any accepted form as a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from modmeta.relational.data import hints
+from modmeta.relational.data.columns import resolve_columns, usual_roles
 from modmeta.relational.data.dataset import TrajectoryDataset, validate
 from modmeta.relational.data.derived import prepare
 from modmeta.relational.data.gaps import read_entries
+from modmeta.relational.data.given import Given, as_numpy
+from modmeta.relational.data.inputs import names_columns, read_input
 from modmeta.relational.data.joining import pad_systems
-from modmeta.relational.data.validation import DataError, FeatureSpec
+from modmeta.relational.data.labels import read_labels
+from modmeta.relational.data.validation import ROLES, DataError, FeatureSpec
+
+
+class Reading(NamedTuple):
+    """What is said besides the trajectories, see `as_dataset`.
+
+    Attributes:
+      columns: Names of key columns.
+      feature_names: Names of features.
+      roles: Columns by role, of those roles that are said.
+      default_names: Names of features, and
+      default_roles: their roles, for inputs that say nothing of either.
+      angle_unit: Unit of angles.
+      derive_velocities: Whether positions without velocities get them.
+      lags: Frames that a change may depend on.
+      frame_interval: Time between frames.
+      default_interval: The same, for inputs that say nothing of time.
+      arrays: `labels`, `node_mask`, `frame_mask`, `times` and `breaks` that are said.
+    """
+
+    columns: Mapping[str, str] | None = None
+    feature_names: Sequence[str] | None = None
+    roles: dict[str, Any] = {}
+    default_names: Sequence[str] | None = None
+    default_roles: dict[str, Any] = {}
+    angle_unit: str | None = None
+    derive_velocities: bool = True
+    lags: int = 0
+    frame_interval: float | None = None
+    default_interval: float | None = None
+    arrays: dict[str, Any] = {}
 
 
 def as_dataset(
-    trajectories: npt.ArrayLike | Sequence[npt.ArrayLike] | TrajectoryDataset,
+    trajectories: Any,
     *,
     labels: Any = None,
+    columns: Mapping[str, str] | None = None,
     feature_names: Sequence[str] | None = None,
-    positions: Sequence[int] = (),
-    velocities: Sequence[int] = (),
-    sines: Sequence[int] = (),
-    cosines: Sequence[int] = (),
-    angles: Sequence[int] = (),
+    positions: Sequence[int | str] | None = None,
+    velocities: Sequence[int | str] | None = None,
+    sines: Sequence[int | str] | None = None,
+    cosines: Sequence[int | str] | None = None,
+    angles: Sequence[int | str] | None = None,
     angle_unit: str | None = None,
     derive_velocities: bool = True,
     lags: int = 0,
     frame_interval: float | None = None,
+    node_mask: npt.ArrayLike | None = None,
     frame_mask: npt.ArrayLike | None = None,
     times: Any = None,
     breaks: npt.ArrayLike | None = None,
 ) -> TrajectoryDataset:
-    """Wraps an array `[tasks, time, nodes, features]` as a data set.
+    """Makes a data set of trajectories of any accepted form.
+
+    What is said besides wins over what an input says of itself.
 
     Args:
-      trajectories: The array; or one array `[time, nodes, features]` per task, whose
-        numbers of frames and of nodes may differ; or a data set, which is returned as
-        it is. NaN and masked entries were not observed.
-      labels: `[tasks, nodes, nodes]` true relations, or one matrix per task, for
-        evaluation alone.
-      feature_names: Names of the features.
-      positions: Feature columns that are positions.
-      velocities: Feature columns that are the velocities of these positions.
+      trajectories: One of
+
+        - an array `[tasks, time, nodes, features]`, or `[time, nodes, features]` for
+          one task: of NumPy, JAX, PyTorch or what else NumPy reads;
+        - one array `[time, nodes, features]` per task, whose numbers of frames and of
+          nodes may differ;
+        - a long table: a pandas data frame, or a mapping from names to columns, with a
+          row per system, time and entity;
+        - an `xarray.DataArray` or `xarray.Dataset`;
+        - a path: `.npz`, `.csv`, `.tsv` or `.parquet`, a `loc_<suffix>.npy`, or a
+          folder with such files, or with those of train, valid and test;
+        - the arrays of a `.npz` by their names;
+        - a data set, which is returned as it is.
+
+        NaN and masked entries were not observed.
+      labels: True relations, for evaluation alone: see `labels.read_labels`.
+      columns: Names of the columns of a table, or of the axes of an xarray, that are
+        "system", "time" and "entity"; None for the usual names.
+      feature_names: Names of the features; of a table, the columns that are features,
+        None for all others that hold numbers.
+      positions: Feature columns that are positions, by number or by name; None for
+        those called x, y, z, where features have names, () for none.
+      velocities: Feature columns that are the velocities of these positions; None for
+        those called vx, vy, vz, if the positions were found by name.
       sines: Feature columns that are the sines of angles.
       cosines: Feature columns that are the cosines of these angles.
       angles: Feature columns that are angles; columns that wrap are found without.
@@ -53,72 +109,265 @@ def as_dataset(
         as the data bear out.
       frame_interval: Time between frames, in the time unit of the velocities; None for
         the median step of `times`, or 1.
+      node_mask: `[tasks, nodes]` or `[nodes]`, true at real nodes, which come first.
       frame_mask: `[tasks, time, nodes]` true where a node was observed.
       times: `[tasks, time]` or `[time]` of the frames, or one vector per task.
       breaks: `[tasks, time]` or `[time]` true at frames that do not follow from the one
         before.
 
     Raises:
-      DataError: If the array is not what it should be.
+      FileNotFoundError: If there is nothing at a path.
+      DataError: If the trajectories are not what they should be.
+      ImportError: If a package is missing that reads them.
       ValueError: If a data set comes with labels or features besides.
     """
+    roles = {
+        "positions": positions,
+        "velocities": velocities,
+        "sines": sines,
+        "cosines": cosines,
+        "angles": angles,
+    }
+    arrays = {
+        "labels": labels,
+        "node_mask": node_mask,
+        "frame_mask": frame_mask,
+        "times": times,
+        "breaks": breaks,
+    }
+    if isinstance(feature_names, str):
+        feature_names = (feature_names,)
+    reading = Reading(
+        columns=columns,
+        feature_names=feature_names,
+        roles={name: role for name, role in roles.items() if role is not None},
+        angle_unit=angle_unit,
+        derive_velocities=derive_velocities,
+        lags=lags,
+        frame_interval=frame_interval,
+        arrays={name: a for name, a in arrays.items() if a is not None},
+    )
+    return read_dataset(trajectories, reading)
+
+
+def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
+    """Makes a data set of trajectories and what is said besides; see `as_dataset`."""
     if isinstance(trajectories, TrajectoryDataset):
-        given = (positions, velocities, sines, cosines, angles, feature_names)
-        arrays = (labels, frame_interval, frame_mask, times, breaks)
-        if any(given) or any(array is not None for array in arrays):
+        said = (*reading.arrays, *filter(np.size, reading.roles.values()))
+        others = (reading.columns, reading.feature_names, reading.frame_interval)
+        if said or any(other is not None for other in others):
             raise ValueError(
                 "trajectories: found a TrajectoryDataset together with labels, times, "
                 "masks, or names or roles of features, expected these inside the data "
                 "set"
             )
         return trajectories
-    systems = _systems(trajectories)
-    if len({system.shape for system in systems}) == 1:
-        trajectories, systems = np.stack(systems), []
-    array = systems[0] if systems else read_entries(trajectories)[0]
-    num_features = array.shape[-1] if array.ndim else 0
-    names = tuple(feature_names or (f"feature_{i}" for i in range(num_features)))
-    features = FeatureSpec(names, positions, velocities, sines, cosines)
-    if systems:
-        if frame_mask is not None or breaks is not None:
-            raise DataError(
-                "trajectories: found arrays of different shapes with a frame_mask or "
-                "breaks, expected NaN where nothing was observed, and one array"
-            )
-        dataset = pad_systems(
-            systems,
-            labels,
+    place = ""
+    if isinstance(trajectories, str | os.PathLike):
+        place = f"{os.fspath(trajectories)}: "
+    try:
+        given = read_input(
+            trajectories,
+            columns=reading.columns,
+            feature_names=reading.feature_names,
+            frame_interval=reading.frame_interval,
+        )
+        return dataset_of(
+            _with_said(trajectories, given, reading),
+            derive_velocities=reading.derive_velocities,
+            lags=reading.lags,
+        )
+    except DataError as error:
+        message = str(error)
+        if not place or message.startswith(place):
+            raise
+        raise DataError(place + message) from error
+
+
+def _with_said(trajectories: Any, given: Given, reading: Reading) -> Given:
+    """What an input says of itself, and what is said besides, which wins."""
+    roles = given.roles or reading.default_roles
+    given = given._replace(roles=roles | reading.roles, **reading.arrays)
+    if "labels" in reading.arrays:
+        given = given._replace(num_relations=None)
+    if reading.angle_unit is not None:
+        given = given._replace(angle_unit=reading.angle_unit)
+    names = reading.feature_names
+    if names is None:
+        names = given.feature_names or reading.default_names
+    if names is not None:
+        given = given._replace(feature_names=tuple(map(str, names)))
+    interval = reading.frame_interval
+    # Tables have compared it with their times already.
+    if interval is None or names_columns(trajectories):
+        interval = given.frame_interval
+    if interval is None:
+        interval = reading.frame_interval
+    if interval is None and given.times is None:
+        interval = reading.default_interval
+    return given._replace(frame_interval=interval)
+
+
+def dataset_of(
+    given: Given, *, derive_velocities: bool = True, lags: int = 0
+) -> TrajectoryDataset:
+    """Makes a validated data set of what an input says.
+
+    Args:
+      given: What it says.
+      derive_velocities: See `as_dataset`.
+      lags: See `as_dataset`.
+
+    Raises:
+      DataError: If that is no data set.
+    """
+    if given.lagged:
+        lags = 1  # they are there
+    states, notes = _read_states(given.states), list(given.notes)
+    array = states if isinstance(states, np.ndarray) else states[0]
+    features, angles, found = _read_features(given, array.shape[-1])
+    notes += found
+    interval = given.frame_interval
+    labels = given.labels
+    mask = given.node_mask
+    if mask is not None:
+        mask = np.asarray(as_numpy(mask, "node_mask"))
+        if mask.ndim == 1 and isinstance(states, np.ndarray):
+            mask = np.broadcast_to(mask, (len(states), len(mask)))
+    if labels is not None:
+        sizes, num_real = [len(system[0]) for system in states], None
+        if mask is not None and mask.ndim == 2 and len(mask) == len(states):
+            num_real = [int(np.sum(row)) for row in mask]
+        labels, found = read_labels(labels, sizes, num_real)
+        notes += found
+    if isinstance(states, np.ndarray):
+        dataset = TrajectoryDataset(
+            states=states,
             features=features,
-            frame_interval=frame_interval,
-            times=times,
+            frame_interval=interval,
+            node_mask=mask,
+            edges=labels,
+            num_relations=given.num_relations,
+            frame_mask=as_numpy(given.frame_mask, "frame_mask"),
+            times=_one_vector(as_numpy(given.times, "times")),
+            breaks=as_numpy(given.breaks, "breaks"),
+            system_names=given.system_names,
+            node_names=given.node_names,
+            notes=tuple(notes),
         )
     else:
-        dataset = TrajectoryDataset(
-            states=array,
+        for name in ("node_mask", "frame_mask", "breaks"):
+            if getattr(given, name) is not None:
+                raise DataError(
+                    f"{name}: found one with arrays of different shapes, expected NaN "
+                    "where nothing was observed, and one array"
+                )
+        dataset = pad_systems(
+            states,
+            labels,
             features=features,
-            frame_interval=frame_interval,
-            edges=labels,
-            frame_mask=frame_mask,
-            times=times,
-            breaks=breaks,
+            frame_interval=interval,
+            num_relations=given.num_relations,
+            times=as_numpy(given.times, "times"),
+            system_names=given.system_names,
+            node_names=given.node_names,
+            notes=tuple(notes),
         )
+    seen = hints.suspicions(dataset)
     dataset = prepare(
         dataset,
         derive_velocities=derive_velocities,
         angles=angles,
-        angle_unit=angle_unit,
+        angle_unit=given.angle_unit,
         lags=lags,
     )
-    return validate(dataset)
+    return validate(dataset.with_notes(seen))
 
 
-def _systems(trajectories: Any) -> list[np.ndarray]:
-    """The arrays of a sequence of systems; none if it is something else."""
-    if not isinstance(trajectories, list | tuple) or not trajectories:
-        return []
-    try:
-        arrays = [read_entries(system)[0] for system in trajectories]
-    except ValueError:  # not even one of them is rectangular
-        return []
-    is_ragged = len({array.shape for array in arrays}) > 1
-    return arrays if is_ragged or all(array.ndim == 3 for array in arrays) else []
+def _read_states(states: Any) -> np.ndarray | list[np.ndarray]:
+    """States `[tasks, time, nodes, features]`; one array per task if sizes differ."""
+    if isinstance(states, np.ndarray):
+        array, _ = read_entries(states)
+        if array.ndim == 3:
+            return array[None]
+        if array.ndim != 4:
+            raise DataError(
+                f"states: found {array.ndim} axes with shape {array.shape}, expected 4 "
+                "axes [tasks, time, nodes, features], or 3 axes [time, nodes, "
+                "features] for one task; one feature is an axis too: states[..., None]"
+            )
+        if not array.shape[0]:
+            raise DataError(
+                f"states: found no task (axis 0 of shape {array.shape}), expected at "
+                "least one"
+            )
+        return array
+    arrays = [read_entries(system)[0] for system in states]
+    for task, array in enumerate(arrays):
+        if array.ndim != 3:
+            raise DataError(
+                f"states[{task}]: found {array.ndim} axes with shape {array.shape}, "
+                "expected [time, nodes, features]"
+            )
+        if array.shape[2] != arrays[0].shape[2]:
+            raise DataError(
+                f"states[{task}]: found {array.shape[2]} features, expected "
+                f"{arrays[0].shape[2]} as in states[0]"
+            )
+        if 0 in array.shape:
+            raise DataError(
+                f"states[{task}]: found shape {array.shape}, expected at least one "
+                "frame, node and feature"
+            )
+    if len({array.shape for array in arrays}) == 1:
+        return np.stack(arrays)
+    return arrays
+
+
+def _read_features(
+    given: Given, num_features: int
+) -> tuple[FeatureSpec, tuple[int, ...], list[str]]:
+    """What the columns are, which are angles, and notes on roles by name."""
+    names = given.feature_names
+    if names is None:
+        names = tuple(f"feature_{i}" for i in range(num_features))
+    if len(names) != num_features:
+        raise DataError(
+            f"feature_names: found {len(names)} names {tuple(names)}, expected "
+            f"{num_features}, one per feature of states"
+        )
+    roles = {
+        role: resolve_columns(columns, names, role)
+        for role, columns in given.roles.items()
+    }
+    notes = []
+    angles = roles.pop("angles", ())
+    is_unsaid = not any(role in roles for role in ROLES) and not angles
+    if is_unsaid and given.feature_names is not None:
+        roles = usual_roles(names)
+        for role, columns in roles.items():
+            taken = ", ".join(repr(names[column]) for column in columns)
+            notes.append(
+                f"Features {taken} are taken for {role}, by their names; "
+                "positions=() takes them for plain numbers."
+            )
+    spec = FeatureSpec(
+        names,
+        **roles,
+        derived=given.derived,
+        wrapped=given.wrapped,
+        lagged=given.lagged,
+    )
+    return spec, angles, notes
+
+
+def _one_vector(times: Any) -> Any:
+    """Vectors of all tasks, of one length, as an array."""
+    if isinstance(times, list | tuple):
+        try:
+            return np.asarray(times)
+        except ValueError as error:
+            raise DataError(
+                "times: found vectors of different length, expected one time per frame"
+            ) from error
+    return times

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modmeta.relational.data import gaps, validation
+from modmeta.relational.data import gaps, names, validation
 from modmeta.relational.data.validation import DataError as DataError
 from modmeta.relational.data.validation import FeatureSpec as FeatureSpec
 
@@ -51,6 +51,8 @@ class TrajectoryDataset:
         `[time]` for all tasks alike.
       breaks: `[tasks, time]`, bool, true at a frame that does not follow from the one
         before it: recordings of one system laid end to end. None without any.
+      system_names: One name per task; None for their numbers.
+      node_names: The names of the real nodes of every task; None for their numbers.
       notes: What was done to the data, one sentence each.
 
     Raises:
@@ -70,6 +72,8 @@ class TrajectoryDataset:
     frame_mask: np.ndarray | None = None
     times: np.ndarray | None = None
     breaks: np.ndarray | None = None
+    system_names: tuple[str, ...] | None = None
+    node_names: tuple[tuple[str, ...], ...] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -88,6 +92,8 @@ class TrajectoryDataset:
         if interval is None:
             has_steps = times is not None and times.size
             interval = np.median(np.diff(times, axis=1)) if has_steps else 1.0
+        if isinstance(interval, str):
+            raise DataError(f"frame_interval: found {interval!r}, expected a number")
         interval = float(interval)
         if not (np.isfinite(interval) and interval > 0.0):
             raise DataError(
@@ -141,6 +147,8 @@ class TrajectoryDataset:
             "frame_mask": frame_mask,
             "times": times,
             "breaks": breaks,
+            "system_names": names.read_system_names(self.system_names, num_tasks),
+            "node_names": names.read_node_names(self.node_names, node_mask),
             "notes": tuple(self.notes),
         }
         for name, value in normal_form.items():
@@ -219,6 +227,15 @@ class TrajectoryDataset:
             counted &= (number[:, :-span] == number[:, span:])[..., None]
         return counted
 
+    def __repr__(self) -> str:
+        """Sizes and features, not the arrays."""
+        sizes = np.unique(self.num_nodes).tolist() or [0]
+        nodes = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        return (
+            f"TrajectoryDataset({self.num_tasks} tasks, {self.num_frames} frames, "
+            f"{nodes} nodes, features {', '.join(self.features.names)})"
+        )
+
     def __len__(self) -> int:
         """Returns the number of tasks."""
         return self.num_tasks
@@ -229,8 +246,17 @@ class TrajectoryDataset:
             indices = np.asarray(indices)
             if indices.size == 0:
                 indices = indices.astype(np.int64)
-        names = ("states", "node_mask", "edges", "frame_mask", "times", "breaks")
-        return self._part(names, indices)
+        arrays = ("states", "node_mask", "edges", "frame_mask", "times", "breaks")
+        rows = np.arange(self.num_tasks)[indices]
+        return self._part(arrays, indices, **self.names_of(rows))
+
+    def names_of(self, tasks: npt.ArrayLike) -> dict[str, Any]:
+        """`system_names` and `node_names` of some tasks."""
+        found = {"system_names": self.system_names, "node_names": self.node_names}
+        return {
+            name: None if values is None else tuple(values[task] for task in tasks)
+            for name, values in found.items()
+        }
 
     def frames(self, start: int, stop: int) -> TrajectoryDataset:
         """Selects the frames `start` to `stop` - 1.
@@ -243,17 +269,23 @@ class TrajectoryDataset:
                 f"frames: found the range {start} to {stop}, expected 0 <= start < "
                 f"stop <= {self.num_frames}"
             )
-        names = ("states", "frame_mask", "times", "breaks")
-        return self._part(names, (slice(None), slice(start, stop)))
+        arrays = ("states", "frame_mask", "times", "breaks")
+        return self._part(arrays, (slice(None), slice(start, stop)))
 
-    def _part(self, names: Sequence[str], where: Any) -> TrajectoryDataset:
+    def _part(
+        self, names: Sequence[str], where: Any, **others: Any
+    ) -> TrajectoryDataset:
         """The same with a part of the named arrays, of those that there are."""
         arrays = {name: getattr(self, name) for name in names}
         parts = {
             name: None if array is None else array[where]
             for name, array in arrays.items()
         }
-        return dataclasses.replace(self, **parts)
+        return dataclasses.replace(self, **parts, **others)
+
+    def with_notes(self, notes: Sequence[str]) -> TrajectoryDataset:
+        """The same with more notes."""
+        return dataclasses.replace(self, notes=(*self.notes, *notes))
 
     def without_labels(self) -> TrajectoryDataset:
         """Drops the edges; `num_relations` stays, as an assumption of the model."""

@@ -1,11 +1,12 @@
-"""Trajectory data on disk: one `.npz` per data set, never unpickled.
+"""Trajectory data as named arrays: one `.npz` per data set, never unpickled.
 
-The `.npy` files of the NRI generator are read by `nri_files`. The arrays of a `.npz`:
+The `.npy` files of the NRI generator are read by `nri_files`, tables by `table_files`.
+The arrays of a `.npz`:
 
 | name | shape | needed | meaning |
 |---|---|---|---|
 | `states` | `[tasks, time, nodes, features]` | yes | see `TrajectoryDataset` |
-| `edges` | `[tasks, nodes, nodes]` | no | labels, row = receiver |
+| `edges` | `[tasks, nodes, nodes]` | no | labels, row = receiver; see `labels` |
 | `node_mask` | `[tasks, nodes]`, bool | no | real nodes; default: all |
 | `num_relations` | scalar | no | default: largest label + 1 |
 | `feature_names` | `[features]`, text | no | default: see below |
@@ -18,10 +19,14 @@ The `.npy` files of the NRI generator are read by `nri_files`. The arrays of a `
 | `times` | `[tasks, time]` or `[time]` | no | of the frames; default: regular |
 | `breaks` | the same, bool | no | frames that follow from none; default: none |
 | `notes` | vector of text | no | what was done to the data |
+| `system_names` | `[tasks]`, text | no | default: numbers |
+| `node_names` | `[tasks, nodes]`, text | no | default: numbers |
 | `derived`, `wrapped`, `lagged` | | no | written by `save_npz`, see `FeatureSpec` |
 
-Columns without `feature_names` are called `feature_0`, `feature_1`, and so on. Give
-`positions` and `velocities` where there are such columns: they share one scale.
+`labels` is another name of `edges`. `states` may also be `[time, nodes, features]`, for
+one task, and columns may be named as well as numbered. Other arrays are left out, with
+a note. Columns without `feature_names` are called `feature_0`, `feature_1`, and so on.
+Give `positions` and `velocities` where there are such columns: they share one scale.
 Positions alone get velocities. An angle is best given as its sine and its cosine; a
 column that wraps at a whole turn is replaced by them. NaN in `states` was not observed:
 it does not count. Columns that never change are kept, and not predicted. `notes` of the
@@ -33,14 +38,15 @@ from __future__ import annotations
 import os
 import pathlib
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from modmeta.relational.data import validation
-from modmeta.relational.data.dataset import TrajectoryDataset, validate
-from modmeta.relational.data.derived import prepare
-from modmeta.relational.data.nri_files import load_nri, nri_suffixes
-from modmeta.relational.data.validation import DataError, FeatureSpec
+from modmeta.relational.data.dataset import TrajectoryDataset
+from modmeta.relational.data.given import Given, as_numpy
+from modmeta.relational.data.validation import DataError
 
 _OPTIONAL_ARRAYS = (
     "edges",
@@ -55,6 +61,8 @@ _OPTIONAL_ARRAYS = (
     "times",
     "breaks",
     "notes",
+    "system_names",
+    "node_names",
     "derived",
     "wrapped",
     "lagged",
@@ -62,7 +70,7 @@ _OPTIONAL_ARRAYS = (
 
 
 def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
-    """Writes a data set as a compressed `.npz` that `load_npz` reads.
+    """Writes a data set as a compressed `.npz` that `load` reads.
 
     Args:
       path: File to write; it must end in `.npz`.
@@ -90,6 +98,9 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
         arrays["lagged"] = np.array(dataset.features.lagged, np.int32)
     if dataset.notes:
         arrays["notes"] = np.array(dataset.notes)
+    for name in ("system_names", "node_names"):
+        if getattr(dataset, name) is not None:
+            arrays[name] = np.array(getattr(dataset, name), str)
     for name in ("edges", "frame_mask", "times", "breaks"):
         if getattr(dataset, name) is not None:
             arrays[name] = getattr(dataset, name)
@@ -98,99 +109,73 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def load_npz(
-    path: str | os.PathLike[str], *, derive_velocities: bool = True
-) -> TrajectoryDataset:
-    """Reads a data set from a `.npz`; the module docstring lists its arrays.
-
-    Args:
-      path: The file, from `save_npz` or made by hand with `np.savez`.
-      derive_velocities: Whether positions without velocities get them.
-
-    Returns:
-      A validated data set.
+def read_npz(path: pathlib.Path) -> Given:
+    """What a `.npz` holds; the module docstring lists its arrays.
 
     Raises:
       FileNotFoundError: If there is no such file.
-      DataError: If it is not a `.npz`, lacks `states`, holds Python objects or
-        unknown arrays, or the data are invalid (see `validate`).
+      DataError: If it is not a `.npz`, lacks `states` or holds Python objects.
     """
-    path = pathlib.Path(path)
     arrays = _read_npz(path)
-    if "states" not in arrays:
-        raise DataError(
-            f"{path}: found the arrays {sorted(arrays)}, expected 'states' [tasks, "
-            "time, nodes, features] among them"
-        )
-    unknown = sorted(set(arrays) - {"states", *_OPTIONAL_ARRAYS})
-    if unknown:
-        raise DataError(
-            f"{path}: found the unknown arrays {unknown}, expected 'states' and any "
-            f"of {list(_OPTIONAL_ARRAYS)}"
-        )
     try:
-        states = arrays["states"]
-        validation.check_states(states)
-        dataset = TrajectoryDataset(
-            states=states,
-            features=_read_features(arrays, states.shape[-1]),
-            frame_interval=_read_scalar(arrays, "frame_interval"),
-            node_mask=arrays.get("node_mask"),
-            edges=arrays.get("edges"),
-            num_relations=_read_num_relations(arrays),
-            frame_mask=arrays.get("frame_mask"),
-            times=arrays.get("times"),
-            breaks=arrays.get("breaks"),
-            notes=tuple(_read_texts(arrays, "notes")),
-        )
-        unit = _read_texts(arrays, "angle_unit")
-        dataset = prepare(
-            dataset,
-            derive_velocities=derive_velocities,
-            angles=_read_columns(arrays, "angles"),
-            angle_unit=unit[0] if unit else None,
-        )
-        return validate(dataset)
+        return read_arrays(arrays)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
-def load(
-    path: str | os.PathLike[str], *, derive_velocities: bool = True
-) -> TrajectoryDataset:
-    """Reads a data set, whichever of the known forms it has.
-
-    Args:
-      path: A `.npz` file (see `load_npz`), a `loc_<suffix>.npy` file, or a folder
-        with exactly one such file (see `load_nri`).
-      derive_velocities: Whether positions without velocities get them.
-
-    Returns:
-      A validated data set.
+def read_arrays(arrays: Mapping[str, Any]) -> Given:
+    """Arrays by their names, those of the module docstring.
 
     Raises:
-      FileNotFoundError: If there is nothing at the path.
-      DataError: If the form is unknown, the folder holds no or several data sets, or
-        the data are invalid.
+      DataError: If `states` is missing, or an array is not what it should be.
     """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        suffixes = nri_suffixes(path)
-        if len(suffixes) != 1:
-            raise DataError(
-                f"{path}: found loc files with the suffixes {suffixes}, expected "
-                "exactly one loc_<suffix>.npy; name the file to choose one"
-            )
-        return load_nri(path, suffixes[0])
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    if path.suffix == ".npy" and path.stem.startswith("loc_"):
-        return load_nri(path.parent, path.stem.removeprefix("loc_"))
-    if path.suffix == ".npz":
-        return load_npz(path, derive_velocities=derive_velocities)
-    raise DataError(
-        f"{path}: found a file of unknown form, expected a .npz, a loc_<suffix>.npy "
-        "or a folder with one"
+    arrays = {str(name): np.asarray(as_numpy(a, name)) for name, a in arrays.items()}
+    if "states" not in arrays:
+        raise DataError(
+            f"found the arrays {sorted(arrays)}, expected 'states' [tasks, time, "
+            "nodes, features] among them"
+        )
+    if "labels" in arrays and "edges" not in arrays:
+        arrays["edges"] = arrays.pop("labels")
+    notes = _read_texts(arrays, "notes")
+    unknown = sorted(set(arrays) - {"states", *_OPTIONAL_ARRAYS})
+    if unknown:
+        notes.append(
+            f"Left out of the file: the arrays {', '.join(map(repr, unknown))}, which "
+            "mean nothing here."
+        )
+    unit = _read_texts(arrays, "angle_unit")
+    roles = {
+        role: _read_columns(arrays, role)
+        for role in (*validation.ROLES, "angles")
+        if role in arrays
+    }
+    names = None
+    if "feature_names" in arrays:
+        names = tuple(_read_texts(arrays, "feature_names"))
+    system_names = node_names = None
+    if "system_names" in arrays:
+        system_names = _read_texts(arrays, "system_names")
+    if "node_names" in arrays:
+        node_names = arrays["node_names"].tolist()
+    return Given(
+        states=arrays["states"],
+        feature_names=names,
+        roles=roles,
+        angle_unit=unit[0] if unit else None,
+        labels=arrays.get("edges"),
+        num_relations=_read_num_relations(arrays),
+        node_mask=arrays.get("node_mask"),
+        frame_mask=arrays.get("frame_mask"),
+        times=arrays.get("times"),
+        breaks=arrays.get("breaks"),
+        frame_interval=_read_scalar(arrays, "frame_interval"),
+        system_names=system_names,
+        node_names=node_names,
+        derived=_read_columns(arrays, "derived"),
+        wrapped=_read_rows(arrays, "wrapped", 3, "iuf"),
+        lagged=_read_rows(arrays, "lagged", 2, "iu"),
+        notes=tuple(notes),
     )
 
 
@@ -221,36 +206,22 @@ def _entry(path: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str) -> np.n
     return entry
 
 
-def _read_features(arrays: dict[str, np.ndarray], num_features: int) -> FeatureSpec:
-    roles = {
-        role: _read_columns(arrays, role) for role in (*validation.ROLES, "derived")
-    }
-    for name, width, kinds in (("wrapped", 3, "iuf"), ("lagged", 2, "iu")):
-        rows = arrays.get(name, np.zeros((0, width), np.int32))
-        if rows.dtype.kind not in kinds or rows.shape[1:] != (width,):
-            raise DataError(
-                f"{name}: found dtype {rows.dtype} and shape {rows.shape}, expected "
-                f"[columns, {width}]"
-            )
-        roles[name] = tuple(map(tuple, rows.tolist()))
-    if "feature_names" in arrays:
-        names = np.atleast_1d(arrays["feature_names"])
-        if names.dtype.kind != "U" or names.shape != (num_features,):
-            raise DataError(
-                f"feature_names: found dtype {names.dtype} and shape {names.shape}, "
-                f"expected {num_features} texts"
-            )
-        return FeatureSpec(names=tuple(names.tolist()), **roles)
-    names = tuple(f"feature_{column}" for column in range(num_features))
-    return FeatureSpec(names=names, **roles)
+def _read_rows(arrays, name: str, width: int, kinds: str) -> tuple[tuple, ...]:
+    rows = arrays.get(name, np.zeros((0, width), np.int32))
+    if rows.dtype.kind not in kinds or rows.shape[1:] != (width,):
+        raise DataError(
+            f"{name}: found dtype {rows.dtype} and shape {rows.shape}, expected "
+            f"[columns, {width}]"
+        )
+    return tuple(map(tuple, rows.tolist()))
 
 
-def _read_columns(arrays: dict[str, np.ndarray], name: str) -> tuple[int, ...]:
+def _read_columns(arrays: dict[str, np.ndarray], name: str) -> tuple[Any, ...]:
     columns = np.atleast_1d(arrays.get(name, np.zeros(0, np.int32)))
-    if columns.size and (columns.dtype.kind not in "iu" or columns.ndim != 1):
+    if columns.size and (columns.dtype.kind not in "iuU" or columns.ndim != 1):
         raise DataError(
             f"{name}: found dtype {columns.dtype} and shape {columns.shape}, "
-            "expected a vector of feature columns"
+            "expected a vector of feature columns, by number or by name"
         )
     return tuple(columns.ravel().tolist())
 
@@ -259,7 +230,8 @@ def _read_texts(arrays: dict[str, np.ndarray], name: str) -> list[str]:
     texts = np.atleast_1d(arrays.get(name, np.zeros(0, "U1")))
     if texts.dtype.kind != "U" or texts.ndim != 1:
         raise DataError(
-            f"{name}: found dtype {texts.dtype} and shape {texts.shape}, expected text"
+            f"{name}: found dtype {texts.dtype} and shape {texts.shape}, expected a "
+            "vector of texts"
         )
     return texts.tolist()
 

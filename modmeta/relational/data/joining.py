@@ -23,6 +23,9 @@ def pad_systems(
     num_relations: int | None = None,
     max_nodes: int | None = None,
     times: Sequence[npt.ArrayLike] | None = None,
+    system_names: Sequence[str] | None = None,
+    node_names: Sequence[Sequence[str]] | None = None,
+    notes: Sequence[str] = (),
 ) -> TrajectoryDataset:
     """Puts systems of different size and length into one data set.
 
@@ -36,6 +39,9 @@ def pad_systems(
       num_relations: Number of relation types; see `TrajectoryDataset`.
       max_nodes: Size of the node axis; None means the size of the largest system.
       times: One vector `[time]` per task; None for frames `frame_interval` apart.
+      system_names: See `TrajectoryDataset`, as are
+      node_names: and
+      notes: what was done to the data before.
 
     Returns:
       A validated data set (see `validate`).
@@ -84,6 +90,9 @@ def pad_systems(
             node_mask=mask,
             edges=None if edges is None else _pad_edges(edges, mask),
             num_relations=num_relations,
+            system_names=None if system_names is None else tuple(system_names),
+            node_names=None if node_names is None else tuple(map(tuple, node_names)),
+            notes=tuple(notes),
         )
     )
 
@@ -144,8 +153,16 @@ def concatenate(datasets: Sequence[TrajectoryDataset]) -> TrajectoryDataset:
         breaks=joined(
             "breaks", (), lambda dataset: np.zeros(dataset.states.shape[:2], bool)
         ),
+        system_names=_joined_names(datasets, "system_names"),
+        node_names=_joined_names(datasets, "node_names"),
         notes=tuple(dict.fromkeys(note for d in datasets for note in d.notes)),
     )
+
+
+def _joined_names(datasets: Sequence[TrajectoryDataset], name: str) -> Any:
+    """Names of all tasks; None unless all data sets have some."""
+    names = [getattr(dataset, name) for dataset in datasets]
+    return None if None in names else sum(names, ())
 
 
 def _pad_times(

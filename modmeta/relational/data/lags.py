@@ -29,7 +29,12 @@ def with_lags(dataset: TrajectoryDataset, lags: int) -> TrajectoryDataset:
       DataError: If too few frames are left, or recordings have breaks or roles whose
         past would have no role.
     """
-    if lags < 2:
+    if lags < 1:
+        raise DataError(
+            f"lags: found {lags}, expected the frames that a change depends on, from 1 "
+            "on, or 0 for as many as the data bear out"
+        )
+    if lags == 1:
         return dataset
     features = dataset.features
     given = [role for role in ROLES if getattr(features, role)]

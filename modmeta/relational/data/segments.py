@@ -38,6 +38,15 @@ def concatenate_tasks(dataset: TrajectoryDataset) -> TrajectoryDataset:
                 f"{edges[(0, *index[1:])]} as in task 0: tasks share one graph"
             )
         edges = edges[:1]
+    names = dataset.node_names
+    if names is not None:
+        task = next((i for i, row in enumerate(names) if row != names[0]), None)
+        if task is not None:
+            raise DataError(
+                f"node_names: found {names[task]} in task {task}, expected {names[0]} "
+                "as in task 0: tasks that share one graph have the same nodes"
+            )
+        names = names[:1]
     seen = dataset.is_observed.any(axis=2)
     later = np.cumsum(seen[:, ::-1], axis=1)[:, ::-1]
     keep = later > 0
@@ -63,6 +72,8 @@ def concatenate_tasks(dataset: TrajectoryDataset) -> TrajectoryDataset:
         frame_mask=None if mask is None else mask[keep][None],
         times=times,
         breaks=breaks[keep][None],
+        system_names=None,
+        node_names=names,
     )
 
 
@@ -108,6 +119,7 @@ def cut(
         frame_mask=windows(dataset.frame_mask),
         times=windows(dataset.times),
         breaks=windows(dataset.breaks),
+        **dataset.names_of(tasks),
     )
     counts = pieces.counted().any(axis=(1, 2))
     return (pieces, tasks) if counts.all() else (pieces.take(counts), tasks[counts])

@@ -61,7 +61,9 @@ class FeatureSpec:
         if not self.names:
             raise DataError("feature names: found none, expected at least one")
         if len(set(self.names)) != len(self.names):
-            raise DataError(f"feature names: {self.names} repeat, expected distinct")
+            raise DataError(
+                f"feature names: found {self.names} that repeat, expected distinct ones"
+            )
         columns = sum((getattr(self, role) for role in ROLES), ())
         for column in (*columns, *self.derived):
             if not 0 <= column < len(self.names):
@@ -72,7 +74,8 @@ class FeatureSpec:
         if len(set(columns)) != len(columns):
             found = ", ".join(f"{role} {getattr(self, role)}" for role in ROLES)
             raise DataError(
-                f"feature columns: {found} overlap, expected one role per column"
+                f"feature columns: found {found}, which overlap, expected one role per "
+                "column"
             )
         if self.positions and self.velocities:
             if len(self.positions) != len(self.velocities):
@@ -219,7 +222,8 @@ def check_edges(
         "" if num_relations is None else f" to {num_relations - 1}"
     )
     if edges.dtype.kind == "f":
-        _refuse_labels(edges, pairs & (edges != np.rint(edges)), wanted)
+        is_whole = np.isfinite(edges) & (edges == np.rint(edges))
+        _refuse_labels(edges, pairs & ~is_whole, wanted)
     _refuse_labels(edges, pairs & (edges < 0), wanted)
     if num_relations is not None:
         _refuse_labels(edges, pairs & (edges >= num_relations), wanted)

@@ -97,7 +97,7 @@ def edges_to_networkx(
         graph = networkx.DiGraph()
         graph.add_nodes_from(node_names[node] for node in np.flatnonzero(real))
         graphs.append(graph)
-    for system, sender, receiver in _edge_indices(edges):
+    for system, sender, receiver in edge_indices(edges):
         relation = int(edges[system, receiver, sender])
         if relation == skip_relation:
             continue
@@ -116,6 +116,7 @@ def write_edges_csv(
     probabilities: npt.ArrayLike | None = None,
     node_names: Sequence[Hashable] | None = None,
     relation_names: Sequence[str] | None = None,
+    system_names: Sequence[Hashable] | None = None,
 ) -> None:
     """Writes one line per edge, ordered by system, sender and receiver.
 
@@ -128,16 +129,25 @@ def write_edges_csv(
       path: the file. Its directory must exist.
       edges: `[systems, nodes, nodes]`, integers; entries of -1 are left out.
       probabilities: `[systems, nodes, nodes, relations]`, or None.
-      node_names: one distinct name per node of the array. None means 0, 1, ....
+      node_names: one distinct name per node of the array, or a tuple of names of the
+        real nodes of every system. None means 0, 1, ....
       relation_names: one name per relation. None means 0, 1, ....
+      system_names: one name per system. None means 0, 1, ....
 
     Raises:
       TypeError: if an array has a wrong dtype.
       ValueError: if shapes or numbers of names disagree, names repeat, a relation is
         out of range, or an edge has no probability.
     """
-    edges, probabilities, _ = _check_arrays(edges, probabilities, None)
-    node_names = _node_names(node_names, edges.shape[1])
+    edges, probabilities, real = _check_arrays(edges, probabilities, None)
+    if node_names is not None and all(isinstance(n, tuple) for n in node_names):
+        members = [
+            _node_names(names, max(len(names), int(count)))
+            for names, count in zip(node_names, real.sum(axis=1), strict=True)
+        ]
+    else:
+        members = [_node_names(node_names, edges.shape[1])] * len(edges)
+    systems = range(len(edges)) if system_names is None else system_names
     relation_names = _relation_names(relation_names, edges, probabilities)
     header = ["system", "sender", "receiver", "relation"]
     if probabilities is not None:
@@ -146,9 +156,10 @@ def write_edges_csv(
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
-        for system, sender, receiver in _edge_indices(edges):
+        for system, sender, receiver in edge_indices(edges):
             relation = int(edges[system, receiver, sender])
-            row = [system, node_names[sender], node_names[receiver]]
+            names = members[system]
+            row = [systems[system], names[sender], names[receiver]]
             row.append(relation_names[relation])
             if probabilities is not None:
                 # The shortest text that gives the number back in its own precision.
@@ -233,8 +244,8 @@ def _check_arrays(
     return edges, probabilities, node_mask
 
 
-def _edge_indices(edges: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Yields system, sender and receiver of every edge, in this order."""
+def edge_indices(edges: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Yields system, sender and receiver of every edge `[systems, nodes, nodes]`."""
     for indices in np.argwhere(edges.swapaxes(1, 2) >= 0):
         yield tuple(indices.tolist())
 

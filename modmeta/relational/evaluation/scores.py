@@ -9,6 +9,10 @@ from modmeta.relational.data.dataset import NO_EDGE
 from modmeta.relational.evaluation import matching
 from modmeta.relational.inference.relations import Relations
 
+# Labels agree by chance up to this much above the share of the most frequent one, and
+# transposed ones clearly from this much more on, and so many standard deviations.
+_BY_CHANCE, _CLEARLY, _DEVIATIONS = 0.1, 0.2, 3.0
+
 
 def match_labels(
     edges: np.ndarray, labels: np.ndarray, num_found: int, num_true: int
@@ -31,6 +35,35 @@ def label_scores(
         names = match_labels(edges, labels, num_relations, num_true)
         scores[name] = matching.edge_accuracy(edges, labels, names)
     return scores
+
+
+def transposed_labels(
+    edges: np.ndarray, labels: np.ndarray, num_found: int, num_true: int
+) -> str | None:
+    """A hint that labels may be the other way round; None where nothing says so.
+
+    It takes labels that the graph found agrees with as little as guesses would, and
+    their transposes, with which it agrees well.
+    """
+    both = (edges >= 0) & (labels >= 0)
+    if not both.any():
+        return None
+    shares = np.bincount(labels[both], minlength=num_true) / both.sum()
+    accuracies = []
+    for one in (labels, np.swapaxes(labels, 1, 2)):
+        names = match_labels(edges, one, num_found, num_true)
+        accuracies.append(float(matching.edge_accuracy(edges, one, names)))
+    straight, transposed = accuracies
+    # Of few pairs that differ from their opposites, many agree by chance.
+    count = np.sum(both & (labels != np.swapaxes(labels, 1, 2)))
+    clearly = max(_CLEARLY, _DEVIATIONS * 0.5 / np.sqrt(max(count, 1)))
+    if straight > shares.max() + _BY_CHANCE or transposed < straight + clearly:
+        return None
+    return (
+        f"Labels agree with {straight:.2f} of the edges found, and with "
+        f"{transposed:.2f} if rows and columns are exchanged: expected are rows that "
+        "receive and columns that send; labels.swapaxes(-1, -2) exchanges them."
+    )
 
 
 def structures_from_labels(

@@ -18,6 +18,7 @@ from modmeta.relational.data.dataset import NO_EDGE
 from modmeta.relational.data.validation import pair_mask
 from modmeta.relational.evaluation import matching
 from modmeta.relational.evaluation.changes import ChangeModel, Changes
+from modmeta.relational.evaluation.effects import without_effect
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
@@ -38,8 +39,6 @@ _WORTHWHILE = 0.97
 _CERTAIN = 3.0
 # and relations must change this share of all changes (root mean squares).
 _NOTICEABLE = 0.03
-# A relation is "none" below this share of the effect of the strongest.
-_NO_EFFECT = 0.05
 # A pair is sure above this probability.
 _SURE = 0.9
 # Systems whose graphs agree on so many more pairs than chance, of those that chance
@@ -378,7 +377,7 @@ def _sentence(num_relations, effects, agreement, unexplained, found) -> str:
         text = "One relation holds between all entities: no pair differs from another"
     else:
         text = f"The data support {num_relations} relations"
-        none = [k for k, e in enumerate(effects) if e < _NO_EFFECT * max(effects)]
+        none = without_effect(effects)
         if none:
             text += f" (relation {none[0]} is no interaction)"
         if found.is_sampled:

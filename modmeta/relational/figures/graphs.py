@@ -100,7 +100,7 @@ def plot_adjacency(
     num_nodes = real_nodes(edges if labels is None else np.maximum(edges, labels)).sum(
         axis=1
     )
-    side = float(np.clip(0.1 * num_nodes[:shown].max(), 1.7, 4.0))
+    side = float(np.clip(0.14 * num_nodes[:shown].max(), 1.7, 4.0))
     width, height = 1.4 + (side + 0.2) * shown, 0.5 + (side + 0.4) * num_rows
     figure = figure_style.new_figure(width, height, layout="compressed")
     grid = figure.subplots(num_rows, shown, squeeze=False)
@@ -225,4 +225,8 @@ def _draw_matrix(
     if size <= _MAXIMUM_LABELLED_NODES:
         axes.set_xticks(range(size))
         axes.set_yticks(range(size))
+    else:
+        ticker = import_optional("matplotlib.ticker", "plots")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     return image

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _OBSERVED_ALPHA = 0.35
+# With more nodes, colours alone do not tell them apart.
+_FEW_NODES = len(figure_style.COLORS)
 
 
 def plot_trajectories(
@@ -34,7 +36,8 @@ def plot_trajectories(
 
     With two position features nodes are paths in the plane, otherwise one feature is
     drawn against time. The observed part is faint, the true future solid, the
-    prediction dashed with markers; each node has its colour and marker. Lines have
+    prediction dashed with markers; each node has its colour and marker, and its number
+    at the end of its path where there are many. Lines have
     the ids (`gid`) "observed-0", "future-0", "predicted-0" and so on by node, also in
     SVG files. If the truth ends with the observed part, there is no true future.
 
@@ -92,12 +95,20 @@ def plot_trajectories(
     if shown < 1:
         raise ValueError("systems: found none to draw, expected at least one")
 
+    is_crowded = num_nodes > _FEW_NODES
+    side = float(np.clip(3.0 + 0.08 * (num_nodes - _FEW_NODES), 3.0, 5.0))
+    num_columns = min(shown, 2) if is_crowded else shown
+    num_rows = -(-shown // num_columns)
+    height = side if planar else max(2.4, 0.8 * side)
     figure = figure_style.new_figure(
-        max(4.4, 0.6 + 3.0 * shown), 4.0 if planar else 3.4
+        max(4.4, 0.6 + side * num_columns), 1.0 + height * num_rows
     )
-    grid = figure.subplots(1, shown, squeeze=False, sharey=not planar)[0]
+    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=not planar)
+    left, grid = grid[:, 0], grid.ravel()
+    for axes in grid[shown:]:
+        axes.set_axis_off()
     unit = "time (frames)" if frame_interval is None else "time (units of the data)"
-    for system, axes in enumerate(grid):
+    for system, axes in enumerate(grid[:shown]):
         _draw_system(
             axes,
             truth[system][..., columns],
@@ -105,6 +116,7 @@ def plot_trajectories(
             observed_frames,
             np.flatnonzero(node_mask[system]),
             1.0 if frame_interval is None else frame_interval,
+            is_crowded,
         )
         axes.set_title(f"system {system}")
         if planar:
@@ -112,7 +124,8 @@ def plot_trajectories(
             axes.set_xlabel(feature_names[columns[0]])
         else:
             axes.set_xlabel(unit)
-    grid[0].set_ylabel(feature_names[columns[-1]])
+    for axes in left:
+        axes.set_ylabel(feature_names[columns[-1]])
     figure_style.legend_outside(figure, _legend_handles(has_future), "lower")
     return figure
 
@@ -187,6 +200,7 @@ def _draw_system(
     observed_frames: int,
     nodes: np.ndarray,
     frame_interval: float,
+    is_crowded: bool,
 ) -> None:
     """Draws `[time, nodes, 2]` as paths or `[time, nodes, 1]` against time."""
     if truth.shape[-1] == 1:
@@ -199,7 +213,10 @@ def _draw_system(
         axes.axvline(
             (observed_frames - 1) * frame_interval, color="0.6", linewidth=0.8, zorder=0
         )
+    # Where paths are many, a marker at either end, and the number of the node.
     every = max(1, len(prediction) // figure_style.MARKERS_PER_LINE)
+    if is_crowded:
+        every = max(1, len(prediction) - 1)
     colors = figure_style.node_colors(truth.shape[1])
     for node in nodes:
         parts = {
@@ -213,6 +230,16 @@ def _draw_system(
         for name, (path, look) in parts.items():
             if name == "predicted":
                 look["markevery"] = every
+                if is_crowded:
+                    look["markersize"] = 3
+                    axes.annotate(
+                        str(node),
+                        path[-1],
+                        (2, 2),
+                        textcoords="offset points",
+                        fontsize=7,
+                        color=colors[node],
+                    )
             axes.plot(
                 path[:, 0], path[:, 1], color=colors[node], gid=f"{name}-{node}", **look
             )

@@ -37,6 +37,14 @@ def save_model(
       model: The model.
       params: Its arrays.
     """
+    arrays, metadata = describe_model(model, params)
+    save_artifact(path, arrays, kind=MODEL_KIND, metadata=metadata)
+
+
+def describe_model(
+    model: RelationalModel, params: ModelParams
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays of a model by name, and its options as JSON holds them."""
     params = jax.device_get(params)
     constants = params.preprocessing._asdict()
     constants["normalization"] = params.preprocessing.normalization._asdict()
@@ -59,7 +67,7 @@ def save_model(
         "candidates": dataclasses.asdict(model.candidates),
         "memory": dataclasses.asdict(model.memory),
     }
-    save_artifact(path, arrays, kind=MODEL_KIND, metadata=metadata)
+    return arrays, metadata
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[RelationalModel, ModelParams]:
@@ -78,7 +86,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[RelationalModel, ModelPara
     """
     arrays, metadata = load_artifact(path, kind=MODEL_KIND)
     try:
-        return _rebuild(arrays, metadata)
+        return rebuild_model(arrays, metadata)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"model: found {os.fspath(path)} of another version ({error}), expected "
@@ -86,7 +94,13 @@ def load_model(path: str | os.PathLike[str]) -> tuple[RelationalModel, ModelPara
         ) from error
 
 
-def _rebuild(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
+def rebuild_model(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelParams]:
+    """A model of what `describe_model` gave.
+
+    Raises:
+      KeyError: Or TypeError, if it comes from a version with other arrays or options.
+      ValueError: If its proposal head has another architecture.
+    """
     arrays = jax.tree.map(jnp.asarray, arrays)
     constants = dict(arrays["preprocessing"])
     constants["normalization"] = Normalization(**constants["normalization"])

@@ -10,6 +10,7 @@ from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.neighbors import CandidateConfig, candidate_edges
 from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.inference.config import MemoryConfig, MoveConfig
+from modmeta.relational.inference.features import check_features
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.network import RelationalNetwork
 
@@ -47,11 +48,20 @@ class RelationalModel:
     def read(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
         """The data set in the model's unit of time.
 
-        Laws do not depend on how far frames are apart; other messages do.
+        Columns must have the roles of those of the training data, whatever their names;
+        systems may have any size and number of frames. Laws do not depend on how far
+        frames are apart; other messages do.
 
         Raises:
           DataError: If the model cannot read trajectories of this kind.
         """
+        check_features(self.bank.layout.spec, dataset.features)
+        span = self.bank.config.span
+        if dataset.num_frames < span + 2:
+            raise DataError(
+                f"states: found {dataset.num_frames} frames with messages over {span}, "
+                f"expected at least {span + 2}"
+            )
         path = self.bank.config.path
         interval = self.bank.layout.frame_interval
         if interval and not math.isclose(

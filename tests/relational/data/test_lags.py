@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.relational.data import DataError, FeatureSpec
+from modmeta.relational.data import DataError, FeatureSpec, load_npz, save_npz
 from modmeta.relational.data.arrays import as_dataset
 from modmeta.relational.data.derived import recorded
-from modmeta.relational.data.files import load_npz, save_npz
 from modmeta.relational.data.lags import choose_lags, with_lags
 from modmeta.relational.modules.preprocessing import (
     decode_targets,

@@ -1,0 +1,91 @@
+"""What looks wrong in data that are not: one sentence each, that says what to do.
+
+Nothing here changes a number. A hint is a note; data may well be as they look.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modmeta.relational.data.dataset import TrajectoryDataset
+
+# Tasks and frames that are looked at.
+_MAX_TASKS, _MAX_FRAMES = 50, 1000
+# Axes are suspicious if values change evenly along nodes and not at all along time.
+_EVEN, _UNEVEN, _MIN_NODES = 0.2, 0.6, 8
+# Velocities explain positions to this share, and intervals agree to this factor.
+_EXPLAINED, _SAME_INTERVAL = 0.9, 1.25
+
+
+def suspicions(dataset: TrajectoryDataset) -> list[str]:
+    """Hints on axes that may be swapped, and on the frame interval."""
+    found = []
+    along_time = along_nodes = np.nan
+    if dataset.max_nodes >= _MIN_NODES:
+        along_time, along_nodes = roughness(dataset)
+    if along_nodes < _EVEN and along_time > _UNEVEN:
+        found.append(
+            f"Values change evenly from node to node ({dataset.max_nodes} of them) and "
+            f"jump from frame to frame ({dataset.num_frames} of them): if time is axis "
+            "2, states.swapaxes(1, 2) is what is expected, [tasks, time, nodes, "
+            "features]."
+        )
+    interval = apparent_interval(dataset)
+    if interval is not None:
+        ratio = interval / dataset.frame_interval
+        if not 1.0 / _SAME_INTERVAL < ratio < _SAME_INTERVAL:
+            found.append(
+                f"Positions move by {interval:.3g} times their velocities per frame, "
+                f"and frame_interval is {dataset.frame_interval:.3g}: give "
+                "frame_interval in the time unit of the velocities."
+            )
+    return found
+
+
+def roughness(dataset: TrajectoryDataset) -> tuple[float, float]:
+    """How much neighbours differ along time and along nodes.
+
+    Returns:
+      Mean squared differences of neighbours over twice the variance along the axis:
+      near 0 where values change evenly, 1 where neighbours are strangers. NaN where
+      entries are missing or nothing varies.
+    """
+    if (
+        dataset.frame_mask is not None
+        or dataset.is_padded
+        or dataset.breaks is not None
+    ):
+        return np.nan, np.nan
+    states = dataset.states[:_MAX_TASKS, :_MAX_FRAMES].astype(np.float64)
+    scale = states.std(axis=(0, 1, 2))
+    states = states[..., scale > 0.0] / scale[scale > 0.0]
+    found = []
+    for axis in (1, 2):
+        spread = 2.0 * states.var(axis=axis, ddof=1).mean() if states.size else 0.0
+        squares = np.square(np.diff(states, axis=axis))
+        found.append(float(squares.mean() / spread) if spread > 0.0 else np.nan)
+    return found[0], found[1]
+
+
+def apparent_interval(dataset: TrajectoryDataset) -> float | None:
+    """Time between frames at which velocities explain how positions move.
+
+    None without recorded velocities, at irregular times, or where they do not.
+    """
+    spec = dataset.features
+    if not spec.has_motion or set(spec.velocities) & set(spec.derived):
+        return None
+    if not dataset.is_regular:
+        return None
+    some = dataset.take(slice(0, _MAX_TASKS))
+    counted = some.counted()
+    positions = some.states[..., list(spec.positions)].astype(np.float64)
+    velocities = some.states[..., list(spec.velocities)].astype(np.float64)
+    moved = np.diff(positions, axis=1)[counted]
+    mean = 0.5 * (velocities[:, 1:] + velocities[:, :-1])[counted]
+    squares, total = np.sum(mean**2), np.sum(moved**2)
+    if not squares > 0.0 or not total > 0.0:
+        return None
+    interval = np.sum(moved * mean) / squares
+    explained = 1.0 - np.sum((moved - interval * mean) ** 2) / total
+    return float(interval) if explained > _EXPLAINED and interval > 0.0 else None

@@ -1,0 +1,139 @@
+"""Whatever holds trajectories, told apart and handed to its reader."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from modmeta.relational.data.files import read_arrays, read_npz
+from modmeta.relational.data.given import Given, as_numpy
+from modmeta.relational.data.labelled import is_labelled, read_labelled
+from modmeta.relational.data.nri_files import choose_suffixes, read_nri
+from modmeta.relational.data.table_files import (
+    CSV_ENDINGS,
+    PARQUET_ENDINGS,
+    read_csv,
+    read_parquet,
+)
+from modmeta.relational.data.tables import frame_columns, read_table
+from modmeta.relational.data.validation import DataError
+
+
+def read_input(
+    trajectories: Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    feature_names: Sequence[str] | None = None,
+    frame_interval: float | None = None,
+) -> Given:
+    """Reads trajectories of any accepted form.
+
+    Args:
+      trajectories: See `arrays.as_dataset`; not yet a data set.
+      columns: Names of the columns or axes of "system", "time" and "entity".
+      feature_names: Names of the features, or which columns are features.
+      frame_interval: Time between frames.
+
+    Raises:
+      FileNotFoundError: If there is nothing at a path.
+      DataError: If the form is unknown, or its content is not what it should be.
+      ImportError: If a package is missing that reads it.
+    """
+    if columns is not None and not isinstance(columns, Mapping):
+        raise DataError(
+            f"columns: found {columns!r}, expected a mapping such as "
+            "{'time': 't', 'entity': 'fish'}"
+        )
+    options = (columns, feature_names, frame_interval)
+    if isinstance(trajectories, str | os.PathLike):
+        return _read_path(pathlib.Path(trajectories), *options)
+    if is_labelled(trajectories):
+        return read_labelled(trajectories, *options)
+    if hasattr(trajectories, "columns") and hasattr(trajectories, "iloc"):
+        return read_table(frame_columns(trajectories), *options)
+    if isinstance(trajectories, Mapping):
+        if "states" in trajectories:
+            _refuse_columns(columns)
+            return read_arrays(trajectories)
+        return read_table(trajectories, *options)
+    _refuse_columns(columns)
+    return Given(_plain_states(trajectories))
+
+
+def names_columns(trajectories: Any) -> bool:
+    """Whether features are picked by name: from tables, and from axes with names."""
+    if isinstance(trajectories, str | os.PathLike):
+        name = os.fspath(trajectories).lower()
+        return name.endswith((*CSV_ENDINGS, *PARQUET_ENDINGS))
+    if is_labelled(trajectories) or hasattr(trajectories, "iloc"):
+        return True
+    return isinstance(trajectories, Mapping) and "states" not in trajectories
+
+
+def _read_path(path: pathlib.Path, columns, feature_names, frame_interval) -> Given:
+    name = path.name.lower()
+    if path.is_dir():
+        _refuse_columns(columns)
+        return read_nri(path, choose_suffixes(path), **_interval(frame_interval))
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if name.endswith(CSV_ENDINGS) or name.endswith(PARQUET_ENDINGS):
+        read = read_csv if name.endswith(CSV_ENDINGS) else read_parquet
+        return read_table(read(path), columns, feature_names, frame_interval)
+    _refuse_columns(columns)
+    if path.suffix == ".npy" and path.stem.startswith("loc_"):
+        suffix = path.stem.removeprefix("loc_")
+        return read_nri(path.parent, [suffix], **_interval(frame_interval))
+    if path.suffix == ".npz":
+        return read_npz(path)
+    raise DataError(
+        "found a file of unknown form, expected a .npz, a table that ends in .csv, "
+        ".tsv or .parquet, a loc_<suffix>.npy or a folder with such files"
+    )
+
+
+def _interval(frame_interval: float | None) -> dict[str, float]:
+    return {} if frame_interval is None else {"frame_interval": frame_interval}
+
+
+def _refuse_columns(columns: Mapping[str, str] | None) -> None:
+    if columns:
+        raise DataError(
+            f"columns: found {dict(columns)} with arrays, expected a table or an array "
+            "with named axes; arrays are [tasks, time, nodes, features]"
+        )
+
+
+def _plain_states(trajectories: Any) -> Any:
+    """An array, or a list with one array per system."""
+    found = as_numpy(trajectories, "trajectories")
+    if isinstance(found, np.ndarray):
+        return found
+    if not isinstance(found, list | tuple):
+        try:
+            return np.asarray(found)
+        except ValueError as error:
+            raise DataError(
+                f"trajectories: found a {type(trajectories).__name__}, expected arrays"
+            ) from error
+    if not found:
+        raise DataError("trajectories: found no system, expected at least one")
+    try:
+        arrays = [
+            system if isinstance(system, np.ndarray) else np.asarray(system)
+            for system in found
+        ]
+    except ValueError as error:
+        raise DataError(
+            "trajectories: found nested lists of different length "
+            f"({error}), expected one array [time, nodes, features] per system"
+        ) from error
+    shapes = {array.shape for array in arrays}
+    if len(shapes) == 1 and arrays[0].ndim != 3:
+        # The rows of one array, as a nested list.
+        return np.stack(arrays)
+    return arrays

@@ -1,0 +1,159 @@
+"""A trained model on new systems: read as the training data were, then searched."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset, hints
+from modmeta.relational.data.arrays import Reading, read_dataset
+from modmeta.relational.data.derived import PERIODS
+from modmeta.relational.data.inputs import names_columns
+from modmeta.relational.data.segments import concatenate_tasks
+from modmeta.relational.discovery import Discovery
+from modmeta.relational.evaluation import verdict
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.features import renamed
+from modmeta.relational.inference.infer import infer_dataset
+
+# Intervals that frames show and intervals that are said may differ by this factor.
+_SAME_INTERVAL = 1.25
+_SINE = "sine of "
+_NOTHING = Reading()
+
+
+def read_like(
+    trajectories: Any,
+    features: FeatureSpec,
+    frame_interval: float | None,
+    reading: Reading = _NOTHING,
+) -> TrajectoryDataset:
+    """Reads new data as those that a model was trained on.
+
+    Args:
+      trajectories: Of any accepted form.
+      features: Of the training data, as are those of an input that says nothing of
+        them.
+      frame_interval: The same of the time between frames; None where it is not known.
+      reading: What is said besides.
+
+    Raises:
+      DataError: If the data are not what they should be.
+    """
+    if isinstance(trajectories, TrajectoryDataset):
+        return read_dataset(trajectories, reading)
+    names = _recorded_names(features)
+    if names_columns(trajectories) and reading.feature_names is None:
+        reading = reading._replace(feature_names=names)
+    if features.wrapped and reading.angle_unit is None:
+        period = features.wrapped[0][2]
+        unit = next(u for u, p in PERIODS.items() if abs(p - period) < 1e-6)
+        reading = reading._replace(angle_unit=unit)
+    return read_dataset(
+        trajectories,
+        reading._replace(
+            default_names=names,
+            default_roles=_recorded_roles(features),
+            default_interval=frame_interval,
+            derive_velocities=bool({*features.velocities} & {*features.derived}),
+            lags=_num_lags(features),
+        ),
+    )
+
+
+def check_interval(dataset: TrajectoryDataset, like: TrajectoryDataset) -> None:
+    """Refuses frames that are evidently not as far apart as is said.
+
+    Args:
+      dataset: New data.
+      like: The training data.
+
+    Raises:
+      DataError: If by their velocities, positions move at another interval.
+    """
+    found, expected = map(hints.apparent_interval, (dataset, like))
+    if found is None or expected is None:
+        return
+    # By the same factor as in training: units of positions and velocities may differ.
+    said = dataset.frame_interval * expected / like.frame_interval
+    if not 1.0 / _SAME_INTERVAL < found / said < _SAME_INTERVAL:
+        likely = found * like.frame_interval / expected
+        raise DataError(
+            f"frame_interval: found {dataset.frame_interval:g} with positions that "
+            f"move by {found:.3g} times their velocities per frame, expected about "
+            f"{likely:.3g}: give frame_interval in the time unit of the training data"
+        )
+
+
+def discover_again(
+    discovery: Discovery,
+    dataset: TrajectoryDataset,
+    inference: InferenceConfig,
+    shared_graph: bool,
+    seed: int,
+    mesh: Mesh | None,
+) -> tuple[TrajectoryDataset, Discovery]:
+    """Searches new systems under a trained model, and judges what it finds.
+
+    Args:
+      discovery: Where the model comes from.
+      dataset: The new systems, raw units.
+      inference: Options of the search.
+      shared_graph: Whether they are recordings of one graph.
+      seed: Seed of the search.
+      mesh: Devices that share it.
+
+    Returns:
+      The systems as they were searched, and what was found.
+
+    Raises:
+      DataError: If the model cannot read them.
+    """
+    model, params = discovery.model, discovery.params
+    if shared_graph:
+        dataset = concatenate_tasks(dataset)
+    model.read(dataset)
+    dataset = dataset.with_notes(renamed(model.bank.layout.spec, dataset.features))
+    key_infer, key_judge = jax.random.split(jax.random.key(seed))
+    found = infer_dataset(
+        key_infer, model, params, dataset.without_labels(), inference, mesh=mesh
+    )
+    concluded = verdict.judge(key_judge, model, params, dataset, found, inference)
+    settled = verdict.settle(found, concluded)
+    return dataset, dataclasses.replace(
+        discovery, found=found, settled=settled, verdict=concluded
+    )
+
+
+def _recorded_names(features: FeatureSpec) -> tuple[str, ...] | None:
+    """Names of the columns as they were recorded; None where they had none."""
+    angles = {column for column, _, _ in features.wrapped}
+    names = tuple(
+        features.names[c].removeprefix(_SINE) if c in angles else features.names[c]
+        for c in features.recorded
+    )
+    is_unnamed = names == tuple(f"feature_{i}" for i in range(len(names)))
+    return None if is_unnamed else names
+
+
+def _recorded_roles(features: FeatureSpec) -> dict[str, tuple[int, ...]]:
+    """Roles of the columns as they were recorded."""
+    angles = tuple(column for column, _, _ in features.wrapped)
+    kept = set(features.recorded) - set(angles)
+    pairs = [pair for pair in features.angles if kept >= set(pair)]
+    return {
+        "positions": features.positions,
+        "velocities": tuple(c for c in features.velocities if c in kept),
+        "sines": tuple(sine for sine, _ in pairs),
+        "cosines": tuple(cosine for _, cosine in pairs),
+        "angles": angles,
+    }
+
+
+def _num_lags(features: FeatureSpec) -> int:
+    """Frames that a change may depend on."""
+    count = features.num_features - len(features.lagged)
+    return 1 + len(features.lagged) // count

@@ -1,0 +1,503 @@
+"""The same data in every accepted form are the same data set, to the bit.
+
+The truth is the documented array. Nothing is trained or compiled.
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from modmeta.relational import as_dataset, data
+from modmeta.relational.data import DataError
+
+NAMES = ("x", "y", "vx", "vy")
+ROLES = {"positions": (0, 1), "velocities": (2, 3)}
+INTERVAL = 0.1
+SYSTEMS, FRAMES, NODES = 3, 12, 4
+
+
+def walks(seed=0, shape=(SYSTEMS, FRAMES, NODES, 4)):
+    return np.random.default_rng(seed).normal(size=shape).cumsum(axis=1)
+
+
+STATES = walks()
+LABELS = np.random.default_rng(1).integers(0, 2, (SYSTEMS, NODES, NODES))
+
+
+class Tensor:
+    """Stands in for an array that requires a gradient and lies on a device."""
+
+    def __init__(self, values, *, is_free=False, on_host=False):
+        self.values, self.is_free, self.on_host = np.asarray(values), is_free, on_host
+
+    def detach(self):
+        return Tensor(self.values, is_free=True, on_host=self.on_host)
+
+    def cpu(self):
+        return Tensor(self.values, is_free=self.is_free, on_host=True)
+
+    def __array__(self, dtype=None, copy=None):
+        if not (self.is_free and self.on_host):
+            raise RuntimeError("this tensor requires a gradient")
+        return np.array(self.values, dtype)
+
+
+class Capsule:
+    """Stands in for an array that speaks DLPack alone."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __dlpack__(self, **options):
+        return self.values.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.values.__dlpack_device__()
+
+
+def documented(**options):
+    return as_dataset(
+        STATES,
+        **{"feature_names": NAMES, **ROLES, "frame_interval": INTERVAL, **options},
+    )
+
+
+def assert_same(found, expected, *, but=("notes",)):
+    for field in dataclasses.fields(expected):
+        if field.name in but:
+            continue
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        if isinstance(b, np.ndarray):
+            assert a.dtype == b.dtype and a.shape == b.shape, field.name
+            np.testing.assert_array_equal(a, b)
+        else:
+            assert a == b, field.name
+
+
+def table(
+    states=STATES, *, names=NAMES, time=INTERVAL, keys=("system", "time", "entity")
+):
+    """A long table, its rows in another order."""
+    index = np.indices(states.shape[:3]).reshape(3, -1)
+    columns = dict(zip(keys, index, strict=True))
+    # As a program would write them: 0.30000000000000004 and the like.
+    columns[keys[1]] = np.cumsum(np.full(states.shape[1], time))[index[1]] - time
+    columns |= {n: states[..., i].ravel() for i, n in enumerate(names)}
+    frame = pd.DataFrame(columns)
+    return frame.sample(frac=1.0, random_state=0).reset_index(drop=True)
+
+
+def as_csv(tmp_path):
+    table().to_csv(tmp_path / "tracks.csv", index=False)
+    return tmp_path / "tracks.csv"
+
+
+def as_semicolons(tmp_path):
+    table().to_csv(tmp_path / "tracks.csv.gz", index=True, sep=";")
+    return str(tmp_path / "tracks.csv.gz")
+
+
+def as_decimal_commas(tmp_path):
+    table().to_csv(tmp_path / "tracks.csv", index=False, sep=";", decimal=",")
+    return tmp_path / "tracks.csv"
+
+
+def as_parquet(tmp_path):
+    table().set_index(["system", "entity"]).to_parquet(tmp_path / "tracks.parquet")
+    return tmp_path / "tracks.parquet"
+
+
+def as_npz(tmp_path):
+    np.savez(
+        tmp_path / "set.npz",
+        states=STATES,
+        feature_names=NAMES,
+        positions=["x", "y"],
+        velocities=[2, 3],
+        frame_interval=INTERVAL,
+        comment=np.arange(3),
+    )
+    return tmp_path / "set.npz"
+
+
+def as_saved(tmp_path):
+    data.save_npz(tmp_path / "saved.npz", documented())
+    return tmp_path / "saved.npz"
+
+
+def as_array(tmp_path):
+    coords = {"feature": list(NAMES), "frame": np.arange(FRAMES)}
+    array = xr.DataArray(
+        STATES, dims=("run", "frame", "agent", "feature"), coords=coords
+    )
+    return array.transpose("feature", "agent", "frame", "run")
+
+
+def as_variables(tmp_path):
+    dims = ("system", "time", "entity")
+    variables = {name: (dims, STATES[..., i]) for i, name in enumerate(NAMES)}
+    variables["total"] = (("system",), np.zeros(SYSTEMS))
+    return xr.Dataset(variables, {"time": INTERVAL * np.arange(FRAMES)})
+
+
+FORMS = {
+    "nested lists": lambda _: STATES.tolist(),
+    "list of arrays": lambda _: list(STATES),
+    "tuple of tensors": lambda _: tuple(map(Tensor, STATES)),
+    "masked array": lambda _: np.ma.MaskedArray(STATES, np.zeros(STATES.shape, bool)),
+    "tensor": lambda _: Tensor(STATES),
+    "dlpack": lambda _: Capsule(STATES),
+    "float64 in another order": lambda _: np.asfortranarray(STATES),
+    "mapping of arrays": lambda _: {"states": STATES},
+    "frame": lambda _: table(),
+    "frame, usual names": lambda _: table(keys=("Trial", "t", "particle_id")),
+    "frame, index": lambda _: table().set_index(["system", "time", "entity"]),
+    "frame, whole numbers": lambda _: table().astype({"entity": "Int64"}),
+    "frame, dates": lambda _: table().assign(
+        time=lambda f: pd.Timestamp("2020-01-31") + pd.to_timedelta(f.time, "s")
+    ),
+    "frame, zones": lambda _: table().assign(
+        time=lambda f: (
+            pd.Timestamp("2020-01-31", tz="UTC") + pd.to_timedelta(f.time.round(6), "s")
+        )
+    ),
+    "frame, counted from 1": lambda _: (
+        table(time=1.0).assign(frame=lambda f: f.time.round() + 1).drop(columns="time")
+    ),
+    "mapping of columns": lambda _: dict(table()),
+    "csv": as_csv,
+    "csv, semicolons, compressed": as_semicolons,
+    "csv, decimal commas": as_decimal_commas,
+    "parquet": as_parquet,
+    "npz": as_npz,
+    "npz that was saved": as_saved,
+    "named axes": as_array,
+    "variables with named axes": as_variables,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_the_documented_array(form, tmp_path):
+    given = FORMS[form](tmp_path)
+    is_named = not isinstance(given, list | tuple | np.ndarray | Tensor | Capsule)
+    options = {"frame_interval": INTERVAL, "labels": LABELS}
+    if form == "npz that was saved":
+        del options["frame_interval"]
+    if not is_named or form == "mapping of arrays":
+        options |= {"feature_names": NAMES, **ROLES}
+    assert_same(as_dataset(given, **options), documented(labels=LABELS))
+
+
+def test_left_out_is_told():
+    found = as_dataset(
+        table().assign(index=0, colour="red", empty=np.nan, frame=0, id=7),
+        feature_names=None,
+    )
+    assert_same(found, documented())
+    left = [note for note in found.notes if "left out" in note]
+    assert left == [
+        "Column 'index' is left out: numbers of rows.",
+        "Column 'colour' is left out: it holds no numbers.",
+        "Column 'empty' is left out: it holds no numbers.",
+        "Column 'frame' is left out: another time.",
+        "Column 'id' is left out: another entity.",
+    ]
+    assert found.notes[len(left)].startswith(
+        "Features 'x', 'y' are taken for positions"
+    )
+
+
+def test_arrays_of_a_file_that_mean_nothing_are_told(tmp_path):
+    found = data.load(as_npz(tmp_path))
+    assert "the arrays 'comment', which mean nothing" in found.notes[0]
+
+
+def test_labels_among_variables():
+    dims = ("entity", "time", "system")
+    variables = {
+        name: (dims, STATES[..., i].transpose(2, 1, 0)) for i, name in enumerate(NAMES)
+    }
+    variables["labels"] = (("sender", "receiver", "system"), LABELS.transpose(2, 1, 0))
+    found = as_dataset(xr.Dataset(variables), frame_interval=INTERVAL)
+    assert_same(found, documented(labels=LABELS))
+
+
+def test_one_system_without_an_axis_of_systems(tmp_path):
+    expected = as_dataset(STATES[:1], **ROLES, frame_interval=INTERVAL)
+    assert_same(as_dataset(STATES[0], **ROLES, frame_interval=INTERVAL), expected)
+    assert_same(
+        as_dataset(Tensor(STATES[0]), **ROLES, frame_interval=INTERVAL), expected
+    )
+    alone = table(STATES[:1]).drop(columns="system")
+    named = as_dataset(STATES[:1], feature_names=NAMES, frame_interval=INTERVAL)
+    assert_same(as_dataset(alone), named)
+    alone.to_csv(tmp_path / "one.tsv", sep="\t", index=False)
+    assert_same(data.load(tmp_path / "one.tsv"), named)
+    array = xr.DataArray(STATES[0, ..., 0], dims=("node", "time")[::-1], name="x")
+    assert_same(
+        as_dataset(array, frame_interval=INTERVAL),
+        as_dataset(STATES[:1, ..., :1], feature_names=["x"], frame_interval=INTERVAL),
+    )
+
+
+def test_arrays_of_different_length_and_size(tmp_path):
+    """Systems that end early, entities that are in some systems alone."""
+    arrays = [STATES[0], STATES[1, :7], STATES[2][:, :2]]
+    expected = as_dataset(arrays, feature_names=NAMES, frame_interval=INTERVAL)
+    assert expected.num_nodes.tolist() == [4, 4, 2]
+    assert_same(
+        as_dataset(
+            list(map(Tensor, arrays)), feature_names=NAMES, frame_interval=INTERVAL
+        ),
+        expected,
+    )
+    rows = table()
+    is_there = ~((rows.system == 1) & (rows.time > 0.65))
+    is_there &= ~((rows.system == 2) & (rows.entity >= 2))
+    assert_same(as_dataset(rows[is_there]), expected)
+    rows[is_there].to_csv(tmp_path / "rows.csv", index=False)
+    assert_same(as_dataset(tmp_path / "rows.csv"), expected)
+    # Gaps within: a row that is not there, an empty cell, a frame that nobody saw.
+    gappy = STATES.copy()
+    gappy[0, 4, 1] = gappy[1, 5, 2, 0] = gappy[2, 6] = np.nan
+    expected = as_dataset(gappy, feature_names=NAMES, frame_interval=INTERVAL)
+    rows = table(gappy)
+    complete = rows[~((rows.system == 0) & rows.x.isna())]
+    complete = complete[~((complete.system == 2) & complete.x.isna())]
+    assert_same(as_dataset(complete), expected)
+    complete.to_csv(tmp_path / "gaps.csv", index=False)
+    assert_same(as_dataset(tmp_path / "gaps.csv"), expected)
+    array = xr.DataArray(gappy, dims=("system", "time", "entity", "feature"))
+    plain = as_dataset(gappy, frame_interval=INTERVAL)
+    assert_same(as_dataset(array, frame_interval=INTERVAL), plain)
+    # An entity of which a system has no value is not in it.
+    gappy[1, :, 1] = np.nan
+    array = array.copy(data=gappy)
+    without = [gappy[0], np.delete(gappy[1], 1, axis=1), gappy[2]]
+    labels = [LABELS[0], np.delete(np.delete(LABELS[1], 1, 0), 1, 1), LABELS[2]]
+    found = as_dataset(array, frame_interval=INTERVAL, labels=labels)
+    expected = as_dataset(without, frame_interval=INTERVAL, labels=labels)
+    assert_same(found, expected, but=("notes", "node_names"))
+    assert found.node_names[1] == ("0", "2", "3")
+
+
+def test_irregular_times():
+    times = np.cumsum(np.random.default_rng(0).uniform(0.5, 1.5, FRAMES))
+    rows = table(time=1.0)
+    rows["time"] = times[rows.time.round().astype(int)]
+    expected = as_dataset(STATES, feature_names=NAMES, times=times)
+    assert_same(as_dataset(rows), expected)
+    dims = ("system", "time", "entity", "feature")
+    coords = {"time": times, "feature": list(NAMES)}
+    assert_same(as_dataset(xr.DataArray(STATES, coords, dims)), expected)
+    # Times that do not begin at 0 are kept, for predictions at times.
+    late = table().assign(time=lambda f: f.time + 5.0)
+    found = as_dataset(late)
+    np.testing.assert_allclose(found.times[0], 5.0 + INTERVAL * np.arange(FRAMES))
+    assert found.is_regular and found.frame_interval == INTERVAL
+
+
+def test_names_of_systems_and_entities(tmp_path):
+    rows = table()
+    rows["entity"] = rows.entity.map({0: "b2", 1: "b10", 2: "ant", 3: "b1"})
+    rows["system"] = rows.system.map({0: 30, 1: 7, 2: 9})
+    found = as_dataset(rows)
+    # By their numbers, and by their texts as a person sorts them.
+    assert found.system_names == ("7", "9", "30")
+    assert found.node_names == (("ant", "b1", "b2", "b10"),) * 3
+    order = [1, 2, 0]
+    plain = as_dataset(
+        STATES[order][:, :, [2, 3, 0, 1]], feature_names=NAMES, frame_interval=INTERVAL
+    )
+    assert_same(found, plain, but=("notes", "system_names", "node_names"))
+    data.save_npz(tmp_path / "named.npz", found)
+    assert_same(data.load(tmp_path / "named.npz"), found, but=())
+    some = found.take([2, 0])
+    assert some.system_names == ("30", "7") and len(some.node_names) == 2
+    both = data.concatenate([some, found.take([1])])
+    assert both.system_names == ("30", "7", "9")
+    one = data.concatenate_tasks(found)
+    assert one.node_names == found.node_names[:1] and one.system_names is None
+    windows, _ = data.cut(found, 4)
+    assert windows.system_names == ("7",) * 3 + ("9",) * 3 + ("30",) * 3
+    renamed = dataclasses.replace(
+        found, node_names=(*found.node_names[:2], ("a", "b", "c", "d"))
+    )
+    with pytest.raises(DataError, match="in task 2, expected .* as in task 0"):
+        data.concatenate_tasks(renamed)
+
+
+OFF = ~np.eye(NODES, dtype=bool)
+LABEL_FORMS = {
+    "booleans": LABELS.astype(bool),
+    "signs": 2 * LABELS - 1,
+    "floats": LABELS.astype(float),
+    "texts": np.array(["free", "spring"])[LABELS],
+    "objects": np.array(["free", "spring"], object)[LABELS],
+    "flattened": LABELS[:, OFF],
+    "flattened signs": 2.0 * LABELS[:, OFF] - 1,
+    "flattened texts": np.array(["a", "b"])[LABELS[:, OFF]],
+    "list of matrices": list(LABELS),
+    "tensor": Tensor(LABELS),
+    "list of tensors": list(map(Tensor, LABELS[:, OFF])),
+    "nested lists": LABELS.tolist(),
+}
+
+
+@pytest.mark.parametrize("form", LABEL_FORMS)
+def test_every_form_of_labels(form):
+    expected = documented(labels=LABELS)
+    assert_same(documented(labels=LABEL_FORMS[form]), expected)
+    assert expected.num_relations == 2
+
+
+def test_labels_of_one_graph_for_all_systems():
+    expected = documented(labels=np.broadcast_to(LABELS[0], LABELS.shape))
+    for one in (LABELS[0], LABELS[0][OFF], (2 * LABELS[0] - 1).tolist()):
+        assert_same(documented(labels=one), expected)
+
+
+def test_what_labels_are_called_is_told():
+    notes = documented(labels=np.array(["off", "weak", "strong"])[LABELS]).notes
+    assert "Labels are numbered in their order: 'off' is 0, 'weak' is 1." in notes
+    assert (
+        "Labels -1 and 1 are called 0 and 1." in documented(labels=2 * LABELS - 1).notes
+    )
+    # What is no sign stays what it is.
+    with pytest.raises(DataError, match="found label -1 at"):
+        documented(labels=LABELS - 1)
+
+
+def test_labels_of_systems_of_different_size():
+    arrays = [STATES[0], STATES[1][:, :2]]
+    expected = as_dataset(arrays, labels=[LABELS[0], LABELS[1, :2, :2]])
+    off = ~np.eye(2, dtype=bool)
+    flat = [LABELS[0][OFF], LABELS[1, :2, :2][off]]
+    assert_same(as_dataset(arrays, labels=flat), expected)
+    texts = [np.array(["n", "y"])[m] for m in (LABELS[0], LABELS[1, :2, :2])]
+    assert_same(as_dataset(arrays, labels=texts), expected)
+
+
+def test_roles_by_name_number_and_custom():
+    expected = documented()
+    by_name = documented(positions=("x", "y"), velocities=("vx", "vy"))
+    assert_same(by_name, expected)
+    assert_same(documented(positions=None, velocities=None), expected)
+    plain = documented(positions=(), velocities=None)
+    assert plain.features.positions == () and plain.features.velocities == ()
+    turned = as_dataset(
+        STATES, feature_names=list("abcd"), positions="a", velocities=["c"]
+    )
+    assert turned.features.positions == (0,) and turned.features.velocities == (2,)
+    # A lone x may be anything.
+    lone = as_dataset(STATES[..., :2], feature_names=("x", "mass"))
+    assert lone.features.positions == ()
+    cloud = as_dataset(
+        STATES[..., [0, 1, 2]], feature_names=("Pos_Z", "pos_x", "POS y")
+    )
+    assert cloud.features.positions == (1, 2, 0)
+
+
+def test_node_mask():
+    mask = np.arange(NODES) < np.array([4, 3, 2])[:, None]
+    found = documented(node_mask=Tensor(mask), labels=LABELS)
+    expected = as_dataset(
+        [states[:, :size] for states, size in zip(STATES, (4, 3, 2), strict=True)],
+        labels=[m[:size, :size] for m, size in zip(LABELS, (4, 3, 2), strict=True)],
+        feature_names=NAMES,
+        frame_interval=INTERVAL,
+    )
+    assert_same(found, expected)
+    all_alike = documented(node_mask=np.arange(NODES) < 3)
+    assert all_alike.num_nodes.tolist() == [3, 3, 3]
+
+
+def write_split(folder, name, states, labels, *, axes=2, with_velocities=True):
+    parts = {"loc": states[..., :axes], "edges": labels}
+    if with_velocities:
+        parts["vel"] = states[..., axes : 2 * axes]
+    for part, array in parts.items():
+        if part != "edges":
+            array = array.swapaxes(2, 3)
+        np.save(folder / f"{part}_{name}_springs4.npy", array)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("with_velocities", [True, False])
+def test_folder_with_three_splits(tmp_path, axes, with_velocities):
+    states = walks(2, (6, FRAMES, NODES, 2 * axes))
+    labels = np.random.default_rng(3).integers(0, 2, (6, NODES, NODES))
+    width = 2 * axes if with_velocities else axes
+    # Strengths, of which no split but the first has all.
+    strengths = 0.5 * labels
+    rows = {"train": slice(0, 3), "valid": slice(3, 5), "test": slice(5, 6)}
+    for name, part in rows.items():
+        write_split(
+            tmp_path,
+            name,
+            states[part],
+            strengths[part],
+            axes=axes,
+            with_velocities=with_velocities,
+        )
+    names = ["x", "y", "z"][:axes]
+    expected = as_dataset(
+        states[..., :width],
+        labels=labels,
+        feature_names=[*names, *(f"v{n}" for n in names)][:width],
+        positions=range(axes),
+        velocities=range(axes, width),
+        frame_interval=0.1,
+    )
+    found = as_dataset(tmp_path)
+    assert_same(found, expected)
+    assert found.notes[0] == (
+        "The splits of the folder are joined: systems 0 to 2 are train, 3 to 4 are "
+        "valid, 5 to 5 are test."
+    )
+    one = data.load(tmp_path / "loc_valid_springs4.npy")
+    np.testing.assert_array_equal(one.states, found.states[3:5])
+
+
+def test_splits_of_different_length(tmp_path):
+    write_split(tmp_path, "train", STATES, 2 * LABELS - 1)
+    write_split(tmp_path, "test", STATES[:, :8], 2 * LABELS - 1)
+    found = data.load(tmp_path)
+    expected = as_dataset(
+        [*STATES, *STATES[:, :8]],
+        labels=np.concatenate([LABELS, LABELS]),
+        feature_names=NAMES,
+        frame_interval=0.1,
+    )
+    assert_same(found, expected)
+
+
+def test_swapped_axes_get_a_hint():
+    smooth = walks(0, (4, 40, 5, 2))
+    as_expected = as_dataset(smooth)
+    assert not [note for note in as_expected.notes if "swapaxes" in note]
+    swapped = as_dataset(smooth.swapaxes(1, 2))
+    assert "states.swapaxes(1, 2) is what is expected" in swapped.notes[0]
+    # A lone entity has no neighbour to be compared with.
+    as_dataset(smooth[:, :, :1])
+    # Neither noise nor entities that move as one are suspicious.
+    noise = np.random.default_rng(0).normal(size=(4, 30, 9, 2))
+    assert not as_dataset(noise, lags=1).notes
+    together = noise[:, :, :1] + 0.1 * noise
+    assert not as_dataset(together, lags=1).notes
+
+
+def test_an_interval_in_another_unit_gets_a_hint():
+    springs = data.simulate_springs(0, 4, num_nodes=3, num_frames=20)
+    options = {"feature_names": NAMES}
+    assert not [
+        note
+        for note in as_dataset(springs.states, frame_interval=0.1, **options).notes
+        if "interval" in note
+    ]
+    notes = as_dataset(springs.states, frame_interval=1.0, **options).notes
+    assert "frame_interval is 1: give frame_interval" in notes[-1]
+    assert "move by 0.1 times" in notes[-1]

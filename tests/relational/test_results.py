@@ -1,0 +1,366 @@
+"""A result prints itself, is kept, exported, and applied to new data.
+
+Models are not trained, and relations are set by hand: their truth is known.
+"""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from modmeta import relational
+from modmeta.relational import (
+    ProposalConfig,
+    RelationalInference,
+    Relations,
+    TrajectoryDataset,
+    as_dataset,
+    data,
+    infer_relations,
+)
+from modmeta.relational.data import DataError
+from modmeta.relational.discovery import Discovery
+from modmeta.relational.evaluation.verdict import Verdict
+from modmeta.relational.results import transfer
+from modmeta.relational.training import setup
+from modmeta.runtime import progress
+from tests.relational.test_api import QUICK, random_walks
+
+VERDICT = Verdict(True, 2, 0.1, (0.01, 0.9), 0.97, 1, "The data support 2 relations.")
+
+
+def result_of(dataset, edges, **options):
+    """A result with known relations, of a model that was never trained."""
+    model, params = setup.build_model(
+        dataset,
+        jax.random.key(0),
+        modules=QUICK["modules"],
+        memory=QUICK["memory"],
+        **options,
+    )
+    rng = np.random.default_rng(0)
+    likely = rng.uniform(0.6, 1.0, edges.shape)
+    shares = np.stack([1.0 - likely, likely], axis=-1).astype(np.float32)
+    shares = np.where((edges == 1)[..., None], shares, shares[..., ::-1])
+    shares = np.where((edges >= 0)[..., None], shares, np.float32(0.0))
+    counts = np.ones(len(edges), np.float32)
+    found = Relations(
+        edges=edges.astype(np.int32),
+        node_modules=np.zeros(edges.shape[:2], np.int32),
+        probabilities=shares,
+        proposal_logits=shares,
+        energies=counts,
+        num_proposals=counts.astype(np.int32),
+        best_energies=counts[:, None],
+    )
+    dataset = dataclasses.replace(dataset, edges=edges)
+    discovery = Discovery(model, params, found, found, VERDICT)
+    return RelationalInference(dataset, discovery, QUICK["inference"])
+
+
+def half_symmetric():
+    """Relations of which half the pairs have the same both ways, `[6, 3, 3]`."""
+    rng = np.random.default_rng(1)
+    edges = np.full((6, 3, 3), -1)
+    for number, (task, pair) in enumerate(itertools.product(range(6), range(3))):
+        one, other = [(0, 1), (0, 2), (1, 2)][pair]
+        relation = rng.integers(2)
+        edges[task, one, other] = relation
+        edges[task, other, one] = relation if number % 2 else 1 - relation
+    return edges
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Springs with recorded velocities, hence laws, and names."""
+    springs = data.simulate_springs(0, 6, num_nodes=3, num_frames=10)
+    named = dataclasses.replace(
+        springs,
+        system_names=[f"run {i}" for i in range(6)],
+        node_names=[("ant", "bee", "cat")] * 6,
+    )
+    return result_of(named, half_symmetric())
+
+
+def test_summary_is_of_plain_numbers(known):
+    summary = known.summary()
+    assert json.loads(json.dumps(summary)) == summary
+    is_edge = known.edges >= 0
+    assert summary["num_systems"] == 6 and summary["num_frames"] == 10
+    assert summary["num_entities"] == [3, 3] and summary["num_pairs"] == 36
+    assert summary["features"] == ["x", "y", "vx", "vy"]
+    names = [entry["name"] for entry in summary["relations"]]
+    assert names == ["no interaction", "relation 1"]
+    share = np.mean(known.edges[is_edge] == 1)
+    assert summary["relations"][1]["share"] == pytest.approx(share)
+    surest = known.probabilities.max(-1)[is_edge]
+    assert summary["mean_confidence"] == pytest.approx(surest.mean())
+    assert summary["share_sure"] == pytest.approx(np.mean(surest > 0.9))
+    assert summary["edge_accuracy"] == 1.0
+    assert summary["verdict"]["sentence"] == VERDICT.sentence
+
+
+def test_what_is_printed_is_short(known):
+    text = repr(known)
+    assert len(text) < 900 and len(text.splitlines()) < 12
+    share = known.summary()["relations"][0]["share"]
+    for part in (
+        "6 systems of 3 entities, 10 frames, features x, y, vx, vy",
+        f"no interaction {share:.1%}",
+        "of 36 pairs",
+        "edge accuracy 1.0000",
+        f"supported. {VERDICT.sentence}",
+    ):
+        assert part in text
+    html = known._repr_html_()
+    assert html.count("<tr>") == len(text.splitlines()) - 1
+    odd = dataclasses.replace(known.dataset, notes=("a < b & c",) * 4 + ("x" * 500,))
+    html = dataclasses.replace(known, dataset=odd)._repr_html_()
+    assert "a &lt; b &amp; c" in html and "2 more in result.notes" in html
+    assert "x" * 200 not in html
+    assert repr(known.dataset) == (
+        "TrajectoryDataset(6 tasks, 10 frames, 3 nodes, features x, y, vx, vy)"
+    )
+
+
+def test_results_without_verdict_labels_or_samples_print_too(known):
+    found = known.found._replace(probabilities=np.zeros((6, 3, 3, 2), np.float32))
+    bare = dataclasses.replace(
+        known,
+        dataset=known.dataset.without_labels(),
+        discovery=dataclasses.replace(
+            known.discovery, found=found, settled=found, verdict=None
+        ),
+    )
+    text = repr(bare)
+    assert "relation 0" in text
+    assert not {"confidence", "accuracy", "verdict"} & set(text.split())
+    assert bare.summary()["mean_confidence"] is None
+
+
+def test_tables_and_graphs_have_the_names_of_the_data(known, tmp_path):
+    frame = known.to_dataframe()
+    assert len(frame) == 36
+    for row in frame.sample(12, random_state=0).itertuples():
+        task = int(row.system.removeprefix("run "))
+        sender, receiver = (
+            ("ant", "bee", "cat").index(name) for name in (row.sender, row.receiver)
+        )
+        assert row.relation == known.edges[task, receiver, sender]
+        assert row.name == ("no interaction", "relation 1")[row.relation]
+        expected = known.probabilities[task, receiver, sender]
+        assert (row.probability_0, row.probability_1) == tuple(expected.tolist())
+        graph = known.to_networkx()[task]
+        assert graph.graph["system"] == row.system
+        edge = graph.edges[row.sender, row.receiver]
+        assert edge["relation"] == row.name
+        assert edge["probability"] == expected[row.relation]
+    known.to_csv(tmp_path / "edges.csv")
+    with open(tmp_path / "edges.csv") as file:
+        lines = list(csv.DictReader(file))
+    for name in ("system", "sender", "receiver"):
+        assert [line[name] for line in lines] == frame[name].tolist()
+    assert [int(line["relation"]) for line in lines] == frame.relation.tolist()
+    graphs = known.to_networkx(relation_names=["none", "spring"], skip_relation=0)
+    assert sum(graph.number_of_edges() for graph in graphs) == np.sum(known.edges == 1)
+    assert {e["relation"] for g in graphs for *_, e in g.edges(data=True)} == {"spring"}
+    assert set(graphs[0]) == {"ant", "bee", "cat"}
+
+
+def test_labels_the_other_way_round_get_a_hint(known):
+    assert known.notes == known.dataset.notes
+    transposed = dataclasses.replace(
+        known.dataset, edges=known.edges.swapaxes(1, 2).copy()
+    )
+    swapped = dataclasses.replace(known, dataset=transposed)
+    assert swapped.edge_accuracy == 0.5
+    assert "labels.swapaxes(-1, -2) exchanges them" in swapped.notes[-1]
+    assert "and with 1.00 if rows" in swapped.notes[-1]
+
+
+NEW_PROCESS = """
+import sys
+import numpy as np
+from modmeta import relational
+
+result = relational.load(sys.argv[1])
+again = result.infer(sys.argv[2], seed=1)
+np.savez(
+    sys.argv[3],
+    edges=again.edges,
+    probabilities=again.probabilities,
+    predictions=result.predict(2),
+    text=repr(result),
+)
+"""
+
+
+def test_save_load_and_infer_in_a_new_process(tmp_path):
+    """Without laws, and without a proposal head: quick to compile."""
+    trained = result_of(
+        as_dataset(random_walks(), lags=1),
+        half_symmetric(),
+        proposal=ProposalConfig(encoder="none"),
+    )
+    path = tmp_path / "result.npz"
+    trained.save(path)
+    new = as_dataset(random_walks(4, 9, 4, seed=5), lags=1, labels=np.eye(4, dtype=int))
+    data.save_npz(tmp_path / "new.npz", new)
+    names = ("result.npz", "new.npz", "out.npz")
+    subprocess.run(
+        [sys.executable, "-c", NEW_PROCESS, *(str(tmp_path / name) for name in names)],
+        check=True,
+        timeout=300,
+    )
+    here = trained.infer(new, seed=1)
+    with np.load(tmp_path / "out.npz") as out:
+        np.testing.assert_array_equal(out["edges"], here.edges)
+        np.testing.assert_array_equal(out["probabilities"], here.probabilities)
+        np.testing.assert_array_equal(out["predictions"], trained.predict(2))
+        assert str(out["text"]) == repr(trained)
+    # One label everywhere, and a graph that the verdict does not bear out.
+    assert not here.verdict.supported
+    assert here.edges.shape == (4, 4, 4) and here.edge_accuracy == 1.0
+    loaded = relational.load(path)
+    assert loaded.verdict == trained.verdict and loaded.inference == trained.inference
+    assert loaded.dataset.node_names == trained.dataset.node_names
+    np.testing.assert_array_equal(loaded.dataset.states, trained.dataset.states)
+    assert loaded.model == trained.model
+
+
+def test_files_that_are_no_result(known, tmp_path):
+    with pytest.raises(ValueError, match="expected a name ending in .npz"):
+        known.save(tmp_path / "result")
+    data.save_npz(tmp_path / "data.npz", known.dataset)
+    with pytest.raises(ValueError, match="expected a modmeta.artifact"):
+        relational.load(tmp_path / "data.npz")
+    relational.save_model(tmp_path / "model.npz", known.model, known.params)
+    with pytest.raises(ValueError, match="expected 'modmeta.relational_inference'"):
+        relational.load(tmp_path / "model.npz")
+    with pytest.raises(FileNotFoundError):
+        relational.load(tmp_path / "absent.npz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "model.npz"]
+
+
+@pytest.fixture
+def read_only(known, monkeypatch):
+    """`infer` up to the search, which gives back what it was asked to search."""
+
+    def stop(discovery, dataset, *_):
+        discovery.model.read(dataset)
+        return dataset, discovery
+
+    monkeypatch.setattr("modmeta.relational.results.transfer.discover_again", stop)
+    return known
+
+
+def test_new_data_are_read_as_the_training_data_were(read_only, tmp_path):
+    new = data.simulate_springs(7, 3, num_nodes=5, num_frames=37)
+    index = np.indices(new.states.shape[:3]).reshape(3, -1)
+    columns = dict(zip(("system", "frame", "entity"), index, strict=True))
+    # Other columns and another order, in a table.
+    columns |= {
+        name: new.states[..., i].ravel() for name, i in (("vy", 3), ("y", 1), ("x", 0))
+    }
+    columns |= {"mass": np.zeros(index.shape[1]), "vx": new.states[..., 2].ravel()}
+    for given in (new, new.states, columns, list(new.states)):
+        found = read_only.infer(given).dataset
+        assert isinstance(found, TrajectoryDataset)
+        np.testing.assert_array_equal(found.states, new.states)
+        assert found.frame_interval == new.frame_interval
+        assert found.features == new.features
+    renamed = dataclasses.replace(
+        new.features, names=("east", "north", "speed", "climb")
+    )
+    other = dataclasses.replace(new, features=renamed)
+    assert read_only.infer(other).dataset.num_nodes[0] == 5
+
+
+def test_new_data_at_another_interval(read_only):
+    new = data.simulate_springs(7, 3, num_nodes=3, num_frames=41)
+    twice = new.states[:, ::2]
+    found = read_only.infer(twice, frame_interval=0.2).dataset
+    read = read_only.model.read(found)
+    np.testing.assert_allclose(read.clock[0], 2.0 * np.arange(21))
+    # Frames say that the interval is another than that of the training data.
+    with pytest.raises(DataError, match="frame_interval: found 0.1 .* about 0.2: give"):
+        read_only.infer(twice)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s[..., :3], "feature_names: found 4 names .*, expected 3"),
+        (lambda s: s[:, :2], "states: found 2 frames"),
+        (
+            lambda s: {"states": s, "positions": [2, 3], "velocities": [0, 1]},
+            r"features: found positions \(2, 3\)",
+        ),
+        (
+            lambda s: as_dataset(s, feature_names=("vx", "vy", "x", "y")),
+            r"features: found positions \(2, 3\)",
+        ),
+        (lambda s: as_dataset(s[..., :2], positions=()), "features: found 2"),
+        (
+            lambda s: {"entity": [0], "frame": [0], "x": [1.0]},
+            "feature_names: found 'y', expected columns among",
+        ),
+    ],
+)
+def test_new_data_that_the_model_cannot_read(read_only, change, message):
+    states = data.simulate_springs(7, 3, num_nodes=3, num_frames=12).states
+    with pytest.raises(DataError, match=message):
+        read_only.infer(change(states))
+
+
+def test_angles_and_lags_of_new_data(tmp_path):
+    """What was derived from recorded columns is derived again."""
+    rng = np.random.default_rng(0)
+    turns = np.mod(np.cumsum(rng.uniform(5, 25, (3, 60, 4, 1)), axis=1), 360.0)
+    like = as_dataset(turns, feature_names=["heading"], angles=[0])
+    again = transfer.read_like(turns[:1, :9], like.features, 1.0)
+    assert again.features == like.features
+    np.testing.assert_array_equal(again.states, like.states[:1, :9])
+    series = random_walks(3, 40)
+    like = as_dataset(series, lags=3)
+    assert like.features.lagged
+    again = transfer.read_like(series[:2, :9], like.features, 1.0)
+    assert again.features == like.features and again.num_frames == 7
+    # A data set that was saved has its past already.
+    data.save_npz(tmp_path / "lagged.npz", again)
+    kept = transfer.read_like(tmp_path / "lagged.npz", like.features, 1.0)
+    np.testing.assert_array_equal(kept.states, again.states)
+    with pytest.raises(ValueError, match="found a TrajectoryDataset together"):
+        as_dataset(like, positions=0)
+    moved = as_dataset(series, positions=(0, 1))
+    again = transfer.read_like(series[:2], moved.features, 1.0)
+    assert again.features == moved.features
+    np.testing.assert_array_equal(again.states, moved.states[:2])
+
+
+class Watched(io.StringIO):
+    """Stands in for a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_progress_is_shown_where_somebody_looks_on():
+    assert isinstance(progress.shown_to_people(Watched()), progress.TqdmProgress)
+    assert isinstance(progress.shown_to_people(io.StringIO()), progress.NoProgress)
+    notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+    stream = notebook()
+    meter = progress.shown_to_people(stream)
+    meter.start(10)
+    meter.update(5)
+    meter.close()
+    assert "5/10" in stream.getvalue()
+    with pytest.raises(ValueError, match="progress: found 'yes', expected 'auto'"):
+        infer_relations(random_walks(), progress="yes")
