@@ -11,7 +11,7 @@ import numpy as np
 from experiments.relational_inference.config import DataConfig
 from modmeta.relational import data
 from modmeta.relational.data import DataError, TrajectoryDataset
-from modmeta.relational.data.arrays import Reading, read_dataset
+from modmeta.relational.data.forms.arrays import Reading, read_dataset
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.results import transfer
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from modmeta.relational import data
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
-from modmeta.relational.data.arrays import as_dataset
+from modmeta.relational.data.forms.arrays import as_dataset
 
 NUM_SYSTEMS, NUM_NODES, NUM_FRAMES = 40, 5, 50
 _INTERVAL = 0.1

@@ -9,7 +9,7 @@ from modmeta.relational.api import infer_relations as infer_relations
 from modmeta.relational.data import DataError as DataError
 from modmeta.relational.data import FeatureSpec as FeatureSpec
 from modmeta.relational.data import TrajectoryDataset as TrajectoryDataset
-from modmeta.relational.data.arrays import as_dataset as as_dataset
+from modmeta.relational.data.forms.arrays import as_dataset as as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig as CandidateConfig
 from modmeta.relational.energies.config import EnergyConfig as EnergyConfig
 from modmeta.relational.evaluation.laws import LawCurve as LawCurve

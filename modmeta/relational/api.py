@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
-from modmeta.relational.data.arrays import as_dataset
+from modmeta.relational.data.forms.arrays import as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.segments import concatenate_tasks
 from modmeta.relational.discovery import MAX_RELATIONS, Options, discover

@@ -12,7 +12,7 @@ import pytest
 
 from modmeta.relational import RelationalInference, data, discovery, infer_relations
 from modmeta.relational.data import DataError
-from modmeta.relational.data.arrays import as_dataset
+from modmeta.relational.data.forms.arrays import as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.inference import artifacts, infer

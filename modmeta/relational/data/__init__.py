@@ -4,9 +4,9 @@ from modmeta.relational.data.dataset import (
     TrajectoryDataset,
     validate,
 )
-from modmeta.relational.data.files import save_npz
+from modmeta.relational.data.forms.files import save_npz
+from modmeta.relational.data.forms.loading import load, load_npz, load_nri
 from modmeta.relational.data.joining import concatenate, pad_systems
-from modmeta.relational.data.loading import load, load_npz, load_nri
 from modmeta.relational.data.normalization import (
     Normalization,
     denormalize,

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 
 from modmeta.relational.data import TrajectoryDataset, neighbors
-from modmeta.relational.data.arrays import Reading
 from modmeta.relational.data.derived import recorded
+from modmeta.relational.data.forms.arrays import Reading
 from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation import laws, rollouts

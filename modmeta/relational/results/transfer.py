@@ -9,9 +9,9 @@ import jax
 from jax.sharding import Mesh
 
 from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset, hints
-from modmeta.relational.data.arrays import Reading, read_dataset
 from modmeta.relational.data.derived import PERIODS
-from modmeta.relational.data.inputs import names_columns
+from modmeta.relational.data.forms.arrays import Reading, read_dataset
+from modmeta.relational.data.forms.inputs import names_columns
 from modmeta.relational.data.segments import concatenate_tasks
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation import verdict

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
-from modmeta.relational.data.arrays import as_dataset
+from modmeta.relational.data.forms.arrays import as_dataset
 from modmeta.relational.data.noise import choose_span, noise_levels
 
 SPEC = FeatureSpec(("x", "y", "vx", "vy"), (0, 1), (2, 3))

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from modmeta.relational.data.files import read_arrays, read_npz
-from modmeta.relational.data.given import Given, as_numpy
-from modmeta.relational.data.labelled import is_labelled, read_labelled
-from modmeta.relational.data.nri_files import choose_suffixes, read_nri
-from modmeta.relational.data.table_files import (
+from modmeta.relational.data.forms.files import read_arrays, read_npz
+from modmeta.relational.data.forms.given import Given, as_numpy
+from modmeta.relational.data.forms.labelled import is_labelled, read_labelled
+from modmeta.relational.data.forms.nri_files import choose_suffixes, read_nri
+from modmeta.relational.data.forms.table_files import (
     CSV_ENDINGS,
     PARQUET_ENDINGS,
     read_csv,
     read_parquet,
 )
-from modmeta.relational.data.tables import frame_columns, read_table
+from modmeta.relational.data.forms.tables import frame_columns, read_table
 from modmeta.relational.data.validation import DataError
 
 

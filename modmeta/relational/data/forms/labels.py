@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from modmeta.relational.data.given import as_numpy
+from modmeta.relational.data.forms.given import as_numpy
 from modmeta.relational.data.validation import DataError, first_index, pair_mask
 
 # More distinct texts than this are no relations.

@@ -7,10 +7,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from modmeta.relational.data.arrays import as_dataset, dataset_of
 from modmeta.relational.data.dataset import TrajectoryDataset
-from modmeta.relational.data.files import read_npz
-from modmeta.relational.data.nri_files import FRAME_INTERVAL, read_nri
+from modmeta.relational.data.forms.arrays import as_dataset, dataset_of
+from modmeta.relational.data.forms.files import read_npz
+from modmeta.relational.data.forms.nri_files import FRAME_INTERVAL, read_nri
 from modmeta.relational.data.validation import DataError
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from modmeta.relational.data import hints
-from modmeta.relational.data.columns import resolve_columns, usual_roles
 from modmeta.relational.data.dataset import TrajectoryDataset, validate
 from modmeta.relational.data.derived import prepare
+from modmeta.relational.data.forms.columns import resolve_columns, usual_roles
+from modmeta.relational.data.forms.given import Given, as_numpy
+from modmeta.relational.data.forms.inputs import names_columns, read_input
+from modmeta.relational.data.forms.labels import read_labels
 from modmeta.relational.data.gaps import read_entries
-from modmeta.relational.data.given import Given, as_numpy
-from modmeta.relational.data.inputs import names_columns, read_input
 from modmeta.relational.data.joining import pad_systems
-from modmeta.relational.data.labels import read_labels
 from modmeta.relational.data.validation import ROLES, DataError, FeatureSpec
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from modmeta.relational.data import validation
-from modmeta.relational.data.given import Given
+from modmeta.relational.data.forms.given import Given
 from modmeta.relational.data.validation import DataError
 
 # More distinct edge values than this are strengths, not types.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from modmeta.relational.data.cells import (
+from modmeta.relational.data.forms.cells import (
     Ids,
     as_numbers,
     read_ids,
@@ -15,15 +15,15 @@ from modmeta.relational.data.cells import (
     unless_all_numbers,
     unless_numbers,
 )
-from modmeta.relational.data.clocks import frames_of, read_times, settle_clocks
-from modmeta.relational.data.columns import (
+from modmeta.relational.data.forms.clocks import frames_of, read_times, settle_clocks
+from modmeta.relational.data.forms.columns import (
     KEYS,
     find_keys,
     is_row_number,
     is_usual,
     usual_names,
 )
-from modmeta.relational.data.given import Given, as_numpy
+from modmeta.relational.data.forms.given import Given, as_numpy
 from modmeta.relational.data.validation import DataError
 
 

@@ -45,7 +45,7 @@ import numpy as np
 
 from modmeta.relational.data import validation
 from modmeta.relational.data.dataset import TrajectoryDataset
-from modmeta.relational.data.given import Given, as_numpy
+from modmeta.relational.data.forms.given import Given, as_numpy
 from modmeta.relational.data.validation import DataError
 
 _OPTIONAL_ARRAYS = (

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from modmeta.relational.data.cells import member_names
-from modmeta.relational.data.clocks import read_times, settle_clocks
-from modmeta.relational.data.columns import KEYS, find_keys, plain, usual_names
-from modmeta.relational.data.given import Given
+from modmeta.relational.data.forms.cells import member_names
+from modmeta.relational.data.forms.clocks import read_times, settle_clocks
+from modmeta.relational.data.forms.columns import KEYS, find_keys, plain, usual_names
+from modmeta.relational.data.forms.given import Given
 from modmeta.relational.data.validation import DataError
 
 _LABELS = ("edges", "label", "labels", "relation", "relations")

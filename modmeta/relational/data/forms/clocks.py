@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modmeta.relational.data.cells import as_numbers, shown
+from modmeta.relational.data.forms.cells import as_numbers, shown
 from modmeta.relational.data.validation import DataError
 
 # Frames that are missing everywhere are filled in up to this many times the frames.
