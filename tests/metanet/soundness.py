@@ -11,13 +11,16 @@ from modmeta.metanet.parameter_graphs.symmetries import (
 
 
 def vary(variables, seed=0):
-    """Variables with random values: zeros and equal scales hide errors."""
+    """Variables with random values, given variables or their shapes.
+
+    Zeros and equal scales hide errors.
+    """
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
-        leaf = np.asarray(leaf)
         if not np.issubdtype(leaf.dtype, np.floating):
-            return leaf
+            is_abstract = isinstance(leaf, jax.ShapeDtypeStruct)
+            return np.zeros(leaf.shape, leaf.dtype) if is_abstract else leaf
         is_positive = "var" in str(path[-1])
         values = rng.uniform(0.5, 1.5, leaf.shape)
         if not is_positive:

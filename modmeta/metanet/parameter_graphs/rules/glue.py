@@ -150,18 +150,39 @@ def _pad(builder, params, operands, shapes):
     for axis in padded:
         if axis in shared:
             continue
-        low, high, interior = params["padding_config"][axis]
-        if min(low, high) < 0 or interior:
-            raise UnsupportedLayerError("pad of units with negative or inner padding")
-        shapes_of_fill = [list(value.shape), list(value.shape)]
-        for shape, count in zip(shapes_of_fill, (low, high), strict=True):
-            shape[axis] = count
-        before, after = (
-            Table.constant(np.full(shape, fill, np.float32)) for shape in shapes_of_fill
-        )
-        parts = [part for part in (before, value, after) if part.shape[axis]]
-        value = arrays.concatenate(builder, parts, axis)
+        value = _pad_units(builder, value, axis, params["padding_config"][axis], fill)
     return [value]
+
+
+def _pad_units(
+    builder: Builder,
+    value: Signal,
+    axis: int,
+    config: tuple[int, int, int],
+    fill: float,
+) -> Signal:
+    """Constants before, after and between the units of an axis; negative counts cut."""
+    low, high, interior = config
+
+    def constants(count: int) -> Table:
+        shape = list(value.shape)
+        shape[axis] = count
+        return Table.constant(np.full(shape, fill, np.float32))
+
+    size = value.shape[axis]
+    parts: list[Signal | Table] = [value]
+    if interior:
+        rows = [
+            arrays.slice_axis(builder, value, axis, index, index + 1, 1)
+            for index in range(size)
+        ]
+        parts = [part for row in rows for part in (row, constants(interior))][:-1]
+    parts = [constants(max(low, 0)), *parts, constants(max(high, 0))]
+    parts = [part for part in parts if part.shape[axis]]
+    if len(parts) > 1:
+        value = arrays.concatenate(builder, parts, axis)
+    start, stop = max(-low, 0), value.shape[axis] - max(-high, 0)
+    return arrays.slice_axis(builder, value, axis, start, stop, 1)
 
 
 def _reduction(node_type: str, repetition: Callable | None = None) -> Rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -230,9 +231,47 @@ def _dynamic_slice(builder, params, operands, shapes):
     return [value]
 
 
-@rule("scatter-add")
+@rule("dynamic_update_slice")
+def _dynamic_update_slice(builder, params, operands, shapes):
+    value, updates, *starts = operands
+    if not all(isinstance(start, Table) and start.is_constant for start in starts):
+        raise UnsupportedLayerError("values set at a place that is computed")
+    changed = [a for a in range(value.ndim) if updates.shape[a] != value.shape[a]]
+    if not changed:
+        return [updates]
+    if len(changed) > 1:
+        raise UnsupportedLayerError("values set along several axes")
+    (axis,) = changed
+    size = updates.shape[axis]
+    first = int(np.clip(starts[axis].constants, 0, value.shape[axis] - size))
+    return [_set(builder, value, updates, axis, np.arange(first, first + size))]
+
+
+def _set(
+    builder: Builder,
+    value: Signal | Table,
+    updates: Signal | Table,
+    axis: int,
+    places: np.ndarray,
+) -> Signal | Table:
+    """A value with updates at places `[n]` of an axis."""
+    size = value.shape[axis]
+    chosen = np.arange(size)
+    chosen[places] = size + np.arange(len(places))
+    is_table = [isinstance(v, Table) and v.function.is_identity for v in (value, updates)]
+    if all(is_table):
+        joined = (
+            np.concatenate([getattr(v, name) for v in (value, updates)], axis)
+            for name in ("parameters", "constants")
+        )
+        return Table(*(array.take(chosen, axis) for array in joined))
+    parts = [_as_signal(builder, v) for v in (value, updates)]
+    return take(builder, arrays.concatenate(builder, parts, axis), axis, chosen)
+
+
+@rule("scatter-add", "scatter")
 def _scatter_add(builder, params, operands, shapes):
-    """Sums of segments: a fixed matrix of zeros and ones along one axis."""
+    """Values set at places, or sums of segments: a matrix of ones along one axis."""
     value, indices, updates = operands
     numbers = params["dimension_numbers"]
     axes = numbers.scatter_dims_to_operand_dims
@@ -242,11 +281,20 @@ def _scatter_add(builder, params, operands, shapes):
     is_covered = is_whole and numbers.inserted_window_dims == axes and len(lead) == 1
     if not is_covered or not (isinstance(indices, Table) and indices.is_constant):
         raise UnsupportedLayerError(
-            "scatter-add along several axes or at places that are computed"
+            f"{params['__name__']} along several axes or at places that are computed"
         )
     (axis,), size = axes, shapes[0][axes[0]]
     order = list(numbers.update_window_dims)
     order.insert(axis, lead[0])
+    places = np.asarray(indices.constants).ravel().astype(int)
+    if params["__name__"] == "scatter":
+        if len(np.unique(places)) < len(places) or np.any(places >= size):
+            raise UnsupportedLayerError("values set twice at one place")
+        if isinstance(updates, Table):
+            updates = updates.map(lambda array: array.transpose(order))
+        else:
+            updates = arrays.transpose(updates, order)
+        return [_set(builder, value, updates, axis, places)]
     updates = arrays.transpose(_as_signal(builder, updates), order)
     matrix = np.asarray(indices.constants).reshape(-1, 1) == np.arange(size)
     matrix = matrix.astype(np.float32)
@@ -265,6 +313,8 @@ def _gather(builder, params, operands, shapes):
     is_constant = isinstance(indices, Table) and indices.is_constant
     if is_constant and isinstance(value, Table):
         return [value.map(lambda a: _gathered(a, indices.constants, params))]
+    if is_constant and len(numbers.start_index_map) > 1:
+        value, indices, params = _merged_places(builder, value, indices, params)
     axis = _taken_axis(value, params)
     depth = indices.ndim - 1
     if axis is None or indices.shape[-1] != 1:
@@ -292,6 +342,32 @@ def _gather(builder, params, operands, shapes):
     for index in range(result.ndim):
         placed.append(others.pop(0) if index in numbers.offset_dims else order.pop(0))
     return [arrays.transpose(result, placed)]
+
+
+def _merged_places(
+    builder: Builder, value: Signal, indices: Table, params: dict[str, Any]
+) -> tuple[Signal, Table, dict[str, Any]]:
+    """A gather along several axes as one along their product, which comes first."""
+    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
+    axes = numbers.start_index_map
+    rest = [axis for axis in range(value.ndim) if axis not in axes]
+    is_whole = tuple(sorted(axes)) == tuple(numbers.collapsed_slice_dims)
+    is_whole &= [sizes[axis] for axis in rest] == [value.shape[axis] for axis in rest]
+    if numbers.operand_batching_dims or not is_whole:
+        raise UnsupportedLayerError("gather of windows along several axes")
+    extents = [value.shape[axis] for axis in axes]
+    merged = arrays.transpose(value, [*axes, *rest])
+    shape = (math.prod(extents), *(value.shape[axis] for axis in rest))
+    merged = arrays.reshape(builder, merged, shape)
+    starts = np.moveaxis(np.asarray(indices.constants).astype(int), -1, 0)
+    starts = [np.clip(s, 0, n - 1) for s, n in zip(starts, extents, strict=True)]
+    places = np.ravel_multi_index(tuple(starts), extents)
+    numbers = numbers._replace(collapsed_slice_dims=(0,), start_index_map=(0,))
+    params = params | {
+        "dimension_numbers": numbers,
+        "slice_sizes": (1, *shape[1:]),
+    }
+    return merged, Table.constant(places[..., None]), params
 
 
 def _taken_axis(value: Signal | Table, params: dict[str, Any]) -> int | None:
