@@ -127,6 +127,9 @@ class ScalarProgram:
             if body is not None and name not in ("while", "cond"):
                 inner = getattr(body, "jaxpr", body)
                 return self._run(inner, getattr(body, "consts", []), values)
+        if name == "cond" and isinstance(values[0], Constant):
+            branch = params["branches"][int(values[0].value)]
+            return self._run(branch.jaxpr, branch.consts, values[1:])
         if all(isinstance(value, Constant) for value in values):
             found = equation.primitive.bind(*(v.value for v in values), **params)
             found = found if equation.primitive.multiple_results else [found]

@@ -507,7 +507,7 @@ def _pool(operands, params, shapes):
     return [operands.add(key, table, lambda v: function(v, axis=1), True)]
 
 
-@rule("scatter-add", "scatter_add", "scatter")
+@rule("scatter-add", "scatter", "scatter-mul", "scatter-max", "scatter-min")
 def _scatter(operands, params, shapes):
     """Updates at constant places, added or set."""
     numbers = params["dimension_numbers"]
@@ -535,6 +535,17 @@ def _scatter(operands, params, shapes):
         ids = ids.copy()
         for target, values in found.items():
             ids[target] = values[-1]
+        return [ids]
+    if params["name"] != "scatter-add":
+        name = {"mul": "mul", "max": "max", "min": "min"}[params["name"][8:]]
+        function = _SYMMETRIC[name]
+        ids = ids.copy()
+        for target, values in found.items():
+            for value in values:
+                pair = np.array([ids[target], value])
+                ids[target] = operands.add(
+                    name, pair, lambda v: function(v[:, 0], v[:, 1]), True
+                )
         return [ids]
     depth = max(map(len, found.values()), default=0)
     table = np.full((*ids.shape, 1 + depth), _zero(operands))

@@ -50,6 +50,8 @@ class _Class:
     # Where the slots went, once the class was joined with another or split.
     targets: np.ndarray | None = None
     target_slots: np.ndarray | None = None
+    # Where they are now; the way that led there is forgotten.
+    present: Members | None = None
 
 
 class PermutationClasses:
@@ -125,7 +127,27 @@ class PermutationClasses:
         self, classes: np.ndarray, slots: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Current classes and slots of members given by any earlier class."""
-        return self._follow(classes, slots)[:2]
+        classes = np.array(classes, np.int64).ravel()
+        slots = np.array(slots, np.int64).ravel()
+        for index in set(classes.tolist()):
+            if self._classes[index].targets is not None:
+                members = np.nonzero(classes == index)[0]
+                roots, places = self._present(index)
+                classes[members], slots[members] = (
+                    roots[slots[members]],
+                    places[slots[members]],
+                )
+        return classes, slots
+
+    def _present(self, index: int) -> Members:
+        """Current classes and slots of all slots of a class that was joined or split."""
+        entry = self._classes[index]
+        assert entry.targets is not None and entry.target_slots is not None
+        roots, slots = entry.present or (entry.targets, entry.target_slots)
+        if any(self._classes[i].targets is not None for i in set(roots.tolist())):
+            roots, slots = self.resolve(roots, slots)
+        entry.present = roots, slots
+        return entry.present
 
     def _follow(
         self, classes: np.ndarray, slots: np.ndarray
