@@ -14,9 +14,9 @@
 # # What does a network do? Ask its weights
 #
 # A folder of trained networks is a data set. A graph metanetwork reads their weights
-# and predicts what is known of some of them: accuracies, settings, anything. It does not
-# see in which order hidden units are stored, as that changes nothing (Lim et al., "Graph
-# Metanetworks for Processing Diverse Neural Architectures", 2024).
+# and predicts what is known of some of them: accuracies, settings, anything. It does
+# not see in which order hidden units are stored, as that changes nothing (Lim et al.,
+# "Graph Metanetworks for Processing Diverse Neural Architectures", 2024).
 #
 # This notebook takes a minute or two on a laptop.
 
@@ -43,8 +43,9 @@ folder = Path(tempfile.mkdtemp())
 # ## A folder of networks
 #
 # Yours may come from anywhere: a folder per network, weights in `.safetensors`,
-# `.msgpack`, `.npz`, `.pt` or an orbax checkpoint, results in JSON. Here, small networks
-# get random weights of different size, and the result is how much their output varies.
+# `.msgpack`, `.npz`, `.pt` or an orbax checkpoint, results in JSON. Here, small
+# networks get random weights of different size, and the result is how much their
+# output varies.
 
 # %%
 NUM_NETWORKS = 24 if IS_SHORT else 400
@@ -68,8 +69,8 @@ for number in range(NUM_NETWORKS):
 # %% [markdown]
 # ## Ten lines
 #
-# Networks are read a chunk at a time into a zoo on disk, the architecture is traced once,
-# and a metanetwork is trained on the graphs.
+# Networks are read a chunk at a time into a zoo on disk, the architecture is traced
+# once, and a metanetwork is trained on the graphs.
 
 # %%
 metanet.import_folders(folder / "networks", folder / "zoo", shapes, ["variation"])
@@ -109,8 +110,8 @@ figure.tight_layout()
 # %% [markdown]
 # ## Why the order of units does not matter
 #
-# A symmetry of the graph puts hidden units in another order. The network computes the same
-# function, and the metanetwork says the same of it.
+# A symmetry of the graph puts hidden units in another order. The network computes the
+# same function, and the metanetwork says the same of it.
 
 # %%
 one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), networks.variables())

@@ -1,4 +1,4 @@
-"""Networks unrolled to single numbers: what they compute, which symmetries they can have.
+"""Networks unrolled to single numbers: what they compute, how symmetric they can be.
 
 Nothing here knows how modmeta reads a model: the traced program is taken apart anew. A
 number that is merely moved keeps its name, so that what is left are operations on one
@@ -91,7 +91,7 @@ class ScalarProgram:
         return value.ids
 
     def add(self, key, operands, evaluate, is_symmetric=False, shape=None):
-        """Appends an operation; operands `[*shape, k]` or, of products, `[..., k, 2]`."""
+        """Appends an operation on `[*shape, k]` or, of products, `[*shape, k, 2]`."""
         extra = 2 if key.startswith("dot") else 1
         shape = operands.shape[: operands.ndim - extra] if shape is None else shape
         results = self.new(shape)
@@ -191,9 +191,9 @@ class ScalarProgram:
         """Logarithm of the largest number of symmetries that colours allow.
 
         Parameters of one colour are told apart one after the other, until all have
-        colours of their own: the numbers of equally coloured ones multiply. Symmetries
-        of parameters that they depend on, and that leave the outputs of the first example
-        alone, are counted.
+        colours of their own: the numbers of equally coloured ones multiply. Counted are
+        symmetries that leave the outputs of the first example alone, of parameters that
+        these depend on.
         """
         first = [o[:1] if o.ndim > 1 else o.ravel() for o in self.outputs]
         return _Refinement(self, first).bound(num_rounds)
@@ -227,7 +227,9 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 def _word(text: str) -> np.uint64:
     import hashlib
 
-    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=8).digest(), "u8")[0]
+    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=8).digest(), "u8")[
+        0
+    ]
 
 
 class _Refinement:

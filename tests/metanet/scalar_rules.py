@@ -50,7 +50,7 @@ def rule(*names):
 
 
 @rule(
-    "copy", "copy_p", "stop_gradient", "reduce_precision", "optimization_barrier", "name"
+    "copy", "copy_p", "stop_gradient", "reduce_precision", "optimization_barrier"
 )  # fmt: skip
 def _same(operands, params, shapes):
     return [operands.ids(i) for i in range(len(operands))]
@@ -242,9 +242,7 @@ def _table(operands):
 def _unary(operands, params, shapes):
     name = params["name"]
     function = _UNARY[name]
-    return [
-        operands.add(name, operands.ids(0)[..., None], lambda v: function(v[:, 0]))
-    ]
+    return [operands.add(name, operands.ids(0)[..., None], lambda v: function(v[:, 0]))]
 
 
 @rule(*_BINARY, *_SYMMETRIC)
@@ -279,7 +277,9 @@ def _convert(operands, params, shapes):
     is_kept = np.can_cast(old, new) or new.kind not in "iub" or old == new
     if is_kept:
         return [operands.ids(0)]
-    function = (lambda v: v[:, 0] != 0) if new == bool else (lambda v: np.trunc(v[:, 0]))
+    function = (
+        (lambda v: v[:, 0] != 0) if new.kind == "b" else (lambda v: np.trunc(v[:, 0]))
+    )
     return [operands.add(f"to {new}", operands.ids(0)[..., None], function)]
 
 

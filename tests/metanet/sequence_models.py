@@ -139,7 +139,9 @@ def clip(m, image, tokens):
     image = nn.Conv(4, (2, 2), (2, 2))(image).mean((1, 2))
     text = nn.Embed(7, 4)(tokens).mean(1)
     image, text = D(3, use_bias=False)(image), D(3, use_bias=False)(text)
-    image, text = (a / jnp.linalg.norm(a, axis=-1, keepdims=True) for a in (image, text))
+    image, text = (
+        a / jnp.linalg.norm(a, axis=-1, keepdims=True) for a in (image, text)
+    )
     scale = jnp.exp(m.param("scale", nn.initializers.ones, ()))
     return scale * (image * text).sum(-1, keepdims=True)
 
@@ -294,6 +296,7 @@ def bag_of_words(m, tokens):
 
 def adapters(m, x):
     """Low-rank changes of frozen layers, and a bottleneck."""
+
     def lora(x, name, width):
         down = m.param(f"{name}_down", nn.initializers.normal(), (x.shape[-1], 2))
         up = m.param(f"{name}_up", nn.initializers.normal(), (2, width))

@@ -24,10 +24,10 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results" / "coverage.md"
 FEWER = {
     "ViT": "two tables are added to one token: their entries could be exchanged",
     "relation network": "both places of a pair read by one unit could be exchanged",
-    "circulant": "weights of a cycle could be turned; colours allow more than there are",
+    "circulant": "weights of a cycle could be turned; the bound is too high",
     "tiled units": "rows of a kernel that read the same unit could be exchanged",
     "stacked": "two layers are added: single units of them could be exchanged",
-    "product with reversed units": "pairs of units that lie opposite could be exchanged",
+    "product with reversed units": "units of opposite places could be exchanged",
     "padded units": "parameters that are multiplied with zeros could be exchanged",
     "pairs of tokens": "both places of a pair read by one unit could be exchanged",
 }
@@ -111,13 +111,16 @@ def page(rows):
 
 _HEAD = """# What has a graph
 
-Families of public models and patterns of code, in tiny configurations, as `tests/metanet` has
-them. For each: its parameters; how many permutations of them were found that leave its function
-alone; and how many there can be at most. That number is counted without modmeta: the model is
-unrolled to single numbers, and colours are refined until parameters differ. All symmetries are
-tried on the model, and parameters come back from the graph to the bit.
+Families of public models and patterns of code, in tiny configurations, as
+`tests/metanet` has them. For each: its parameters; how many permutations of them were
+found that leave its function alone; and how many there can be at most. That number is
+counted without modmeta: the model is unrolled to single numbers, and colours are
+refined until parameters differ. All symmetries are tried on the model, and parameters
+come back from the graph to the bit.
 
-The tests write this page (`python -m tests.metanet.test_coverage`) and check every line of it.
+The tests write this page (`python -m tests.metanet.test_coverage`) and check every line
+of it.
+
 """.splitlines()
 
 

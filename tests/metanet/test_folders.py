@@ -158,9 +158,7 @@ def test_a_table_becomes_a_zoo(tmp_path):
     files = tmp_path / "weights.npy", tmp_path / "metrics.csv"
     order = ["params/Dense_0/kernel", "params/Dense_0/bias"]
     options = dict(order=order, chosen=lambda row: row["step"] == "86", chunk_size=2)
-    found = import_table(
-        *files, tmp_path / "zoo", SHAPES, ["test_accuracy"], **options
-    )
+    found = import_table(*files, tmp_path / "zoo", SHAPES, ["test_accuracy"], **options)
     assert found == COUNT
     group = assert_is_zoo(tmp_path / "zoo", np.arange(COUNT))
     np.testing.assert_allclose(group.scores["test_accuracy"], np.arange(COUNT) / 10)

@@ -121,7 +121,9 @@ def atrous_pooling(m, x):
 def detector(m, x):
     x = nn.leaky_relu(batch_norm(C(4, (3, 3), strides=2)(x)), 0.1)
     x = C(6, (1, 1))(x)
-    return jnp.concatenate([nn.sigmoid(x[..., :2]), jnp.exp(x[..., 2:4]), x[..., 4:]], -1)
+    return jnp.concatenate(
+        [nn.sigmoid(x[..., :2]), jnp.exp(x[..., 2:4]), x[..., 4:]], -1
+    )
 
 
 def generator(m, x):
@@ -171,7 +173,9 @@ def quantised_by_index(m, x):
 
 def nerf(m, points, directions):
     def encode(x, count):
-        angles = (x[..., None] * 2.0 ** np.arange(count)[None, None].astype("f4")).reshape(len(x), -1)
+        angles = (
+            x[..., None] * 2.0 ** np.arange(count)[None, None].astype("f4")
+        ).reshape(len(x), -1)
         return jnp.concatenate([x, jnp.sin(angles), jnp.cos(angles)], -1)
 
     encoded = encode(points, 2)

@@ -224,7 +224,9 @@ def _image(
         cells = [
             (np.sort(left), np.sort(right))
             for left, right in zip(
-                np.split(sources, starts[1:]), np.split(targets, starts[1:]), strict=True
+                np.split(sources, starts[1:]),
+                np.split(targets, starts[1:]),
+                strict=True,
             )
             if len(left) > 1
         ]
@@ -271,9 +273,7 @@ class _Sums:
 
     def __init__(self, numbers: np.ndarray, size: int):
         self._order = np.argsort(numbers, kind="stable")
-        self._targets, self._starts = np.unique(
-            numbers[self._order], return_index=True
-        )
+        self._targets, self._starts = np.unique(numbers[self._order], return_index=True)
         self._size = size
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:

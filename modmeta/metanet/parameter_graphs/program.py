@@ -166,13 +166,15 @@ def _key(value: Any) -> Name | None:
 
 def _known(equation: Any, values: list[Any]) -> list[Any] | None:
     """Results of an operation on known numbers, which may choose between branches."""
-    shapes = [getattr(var.aval, "shape", None) for var in equation.outvars]
+    avals = [var.aval for var in equation.outvars]
     is_known = not any(isinstance(value, Name) for value in values)
-    is_plain = not any(name in equation.params for name in ("jaxpr", "call_jaxpr"))
-    if not (is_known and is_plain and all(shape == () for shape in shapes)):
-        return None
-    if any(jax.dtypes.issubdtype(var.aval.dtype, jax.dtypes.extended)
-           for var in equation.outvars) or equation.primitive.name == "cond":  # fmt: skip
+    inner = ("jaxpr", "call_jaxpr", "branches", "cond_jaxpr")
+    is_plain = not any(name in equation.params for name in inner)
+    is_number = all(
+        aval.shape == () and not jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
+        for aval in avals
+    )
+    if not (is_known and is_plain and is_number):
         return None
     with jax.ensure_compile_time_eval():
         found = equation.primitive.bind(*values, **equation.params)

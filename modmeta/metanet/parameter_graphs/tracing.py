@@ -257,6 +257,10 @@ class _Reading:
                     f"output {position}: found a value that does not depend on the "
                     "input"
                 )
+            if output.function.is_complex:
+                raise UnsupportedLayerError(
+                    f"output {position}: found complex numbers, expected real ones"
+                )
         return builder, outputs, used
 
     def _apply_primitive(
@@ -267,11 +271,6 @@ class _Reading:
         used: list[bool],
     ) -> list[Any]:
         try:
-            if any(jax.dtypes.issubdtype(a.dtype, np.complexfloating) for a in step.avals):
-                raise UnsupportedLayerError(
-                    f"found complex numbers, of {step.primitive.name}, expected real "
-                    "ones"
-                )
             found = apply_primitive(
                 builder, step.primitive, step.params, operands, step.shapes, used
             )
@@ -317,6 +316,10 @@ class _Reading:
         except UnsupportedLayerError as error:
             where = UnsupportedLayerError(f"{step.where}: {error}")
             raise _Refused(step, where) from error
+        except Exception as error:  # a mistake of the rule, which must not stay hidden
+            raise UnsupportedLayerError(
+                f"{step.where}: its rule failed ({type(error).__name__}: {error})"
+            ) from error
         expected = [leaf.shape for leaf in jax.tree.leaves(record.outputs)]
         if [value.shape for value in found] != expected:
             raise ValueError(

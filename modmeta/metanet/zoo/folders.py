@@ -214,7 +214,9 @@ def _results_of(folder: Path) -> dict[str, Any]:
     """All that the files of JSON say, results inside of results by "outer.inner"."""
     found: dict[str, Any] = {}
     # Parameters first: results of the same name count.
-    for path in sorted(folder.glob("*.json"), key=lambda p: (p.stem == "result", p.name)):
+    for path in sorted(
+        folder.glob("*.json"), key=lambda p: (p.stem == "result", p.name)
+    ):
         text = path.read_text()
         try:
             content = json.loads(text)
@@ -231,7 +233,9 @@ def _results_of(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _add_results(found: dict[str, Any], content: Mapping[str, Any], prefix: str) -> None:
+def _add_results(
+    found: dict[str, Any], content: Mapping[str, Any], prefix: str
+) -> None:
     for name, value in content.items():
         if isinstance(value, dict):
             _add_results(found, value, f"{prefix}{name}.")

@@ -71,13 +71,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (ImportError, ZooError):
         raise
     except Exception as error:  # every reader has errors of its own
-        raise ZooError(f"{path}: found a damaged file ({error}), expected weights") from (
-            error
-        )
-    if not isinstance(found, Mapping):
         raise ZooError(
-            f"{path}: found {type(found).__name__}, expected arrays by name"
-        )
+            f"{path}: found a damaged file ({error}), expected weights"
+        ) from (error)
+    if not isinstance(found, Mapping):
+        raise ZooError(f"{path}: found {type(found).__name__}, expected arrays by name")
     return dict(found)
 
 

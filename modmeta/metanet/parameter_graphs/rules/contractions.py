@@ -222,7 +222,10 @@ def _convolution(builder, params, operands, shapes):
         input_dilation=tuple(params["lhs_dilation"]),
         groups=params["feature_group_count"],
     )
-    signal, out_shape = arrays.transpose(signal, into), [shapes[0][axis] for axis in out]
+    signal, out_shape = (
+        arrays.transpose(signal, into),
+        [shapes[0][axis] for axis in out],
+    )
     if isinstance(kernel, Signal):
         kernel = arrays.transpose(kernel, kernel_order)
         result = convolve_computed(builder, signal, kernel, window, tuple(out_shape))

@@ -198,6 +198,7 @@ def convolve_computed(
         raise UnsupportedLayerError("convolution with a kernel made of positions")
     signal = builder.distinct(signal)
     units = np.broadcast_to(kernel.units, kernel.shape)
+    own = np.broadcast_to(kernel.all_positions(), (*kernel.shape, NUM_COORDINATES))
     layer = builder.layer(signal, kernel) + 1
     outputs, taps, slots = _window_units(builder, signal, window, kernel.shape, layer)
     *sizes, num_inputs, num_outputs = kernel.shape
@@ -213,7 +214,13 @@ def convolve_computed(
     )
     for tap in np.ndindex(*sizes):
         entries = units[tap].reshape(*[1] * lead, num_inputs, num_outputs)
-        right = Signal(entries, entries.shape, ((),) * rank, function=kernel.function)
+        right = Signal(
+            entries,
+            entries.shape,
+            ((),) * rank,
+            own[tap].reshape(*entries.shape, NUM_COORDINATES),
+            kernel.function,
+        )
         products = builder.combine("product", [left, right], [ONE, ONE])
         rows = products.units.reshape(num_inputs, num_outputs).T
         builder.add_edges(

@@ -98,7 +98,9 @@ def _scatter(builder, params, operands, shapes):
         code = operation_code("matrix", matrix.shape, matrix.tobytes())
         updates = along_axis(builder, as_signal(builder, updates), axis, code, size)
         places = np.arange(size)
-    is_zero = isinstance(value, Table) and value.is_constant and not value.constants.any()
+    is_zero = (
+        isinstance(value, Table) and value.is_constant and not value.constants.any()
+    )
     if name != "scatter" and not (is_zero and name == "scatter-add"):
         before = as_signal(builder, value)
         if len(places) < value.shape[axis]:
@@ -117,14 +119,17 @@ def _along_one_axis(
     updates: Signal | Table,
     params: dict[str, Any],
 ) -> tuple[int, np.ndarray, Signal | Table]:
-    """The axis and the places `[n]` of a scatter, and its updates with n elements there.
+    """The axis and places `[n]` of a scatter, and its updates with n elements there.
 
     Raises:
       UnsupportedLayerError: If it changes elements at places of several axes.
     """
     numbers, shape = params["dimension_numbers"], value.shape
-    whole = [a for a in range(value.ndim) if a not in (*numbers.inserted_window_dims,
-                                                       *numbers.operand_batching_dims)]
+    whole = [
+        a
+        for a in range(value.ndim)
+        if a not in (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    ]
     if numbers.operand_batching_dims:
         raise UnsupportedLayerError("values set at places per example")
     windows = dict(zip(whole, numbers.update_window_dims, strict=True))
@@ -133,7 +138,9 @@ def _along_one_axis(
     starts = starts.reshape(-1, starts.shape[-1])
     axes = numbers.scatter_dims_to_operand_dims
     # Axes that are covered whole begin at 0, whatever the indices say of them.
-    moving = [a for a in axes if a not in windows or updates.shape[windows[a]] < shape[a]]
+    moving = [
+        a for a in axes if a not in windows or updates.shape[windows[a]] < shape[a]
+    ]
     part = [a for a in windows if updates.shape[windows[a]] < shape[a]]
     if len({*moving, *part}) != 1:
         raise UnsupportedLayerError("values set at places of several axes")
@@ -198,7 +205,9 @@ def _take_all(builder: Builder, signal: Signal, places: np.ndarray) -> Signal:
     for axis, found in enumerate(coordinates):
         varying = _varying_axes(found)
         if len(varying) == 1 and varying[0] not in kept.values():
-            line = np.moveaxis(found, varying[0], 0).reshape(found.shape[varying[0]], -1)
+            line = np.moveaxis(found, varying[0], 0).reshape(
+                found.shape[varying[0]], -1
+            )
             if np.array_equal(line[:, 0], np.arange(signal.shape[axis])):
                 kept[axis] = varying[0]
     moved = [axis for axis in range(signal.ndim) if axis not in kept]
@@ -211,9 +220,7 @@ def _take_all(builder: Builder, signal: Signal, places: np.ndarray) -> Signal:
     signal = arrays.transpose(signal, [*moved, *kept])
     signal = arrays.reshape(builder, signal, (math.prod(extents), *sizes))
     free = [axis for axis in range(places.ndim) if axis not in kept.values()]
-    corner = tuple(
-        slice(None) if axis in free else 0 for axis in range(places.ndim)
-    )
+    corner = tuple(slice(None) if axis in free else 0 for axis in range(places.ndim))
     chosen = np.zeros([places.shape[axis] for axis in free], np.int64)
     for axis, extent in zip(moved, extents, strict=True):
         chosen = chosen * extent + coordinates[axis][corner]
