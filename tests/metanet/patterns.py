@@ -629,9 +629,10 @@ PATTERNS |= {
         fac(3),
     ),
     "units set": Pattern(
-        lambda m, x: D(2)(D(5)(x).at[:, np.array([0, 3])].set(nn.tanh(D(2)(x)))),
+        lambda m, x: (lambda h: D(2)(h.at[:, np.array([0, 3])].set(nn.tanh(D(2)(h)))))(
+            D(5)(x)
+        ),
         VECTOR,
-        fac(3, 2),
     ),
     "units multiplied": Pattern(
         lambda m, x: D(2)(D(5)(x).at[:, 1:3].multiply(D(2)(x))), VECTOR

@@ -28,6 +28,8 @@ FEWER = {
     "tiled units": "rows of a kernel that read the same unit could be exchanged",
     "stacked": "two layers are added: single units of them could be exchanged",
     "product with reversed units": "units of opposite places could be exchanged",
+    "sum of a kernel and its transpose": "entries that are added could be exchanged",
+    "units multiplied": "factors of a product could be exchanged",
     "padded units": "parameters that are multiplied with zeros could be exchanged",
     "pairs of tokens": "both places of a pair read by one unit could be exchanged",
 }
