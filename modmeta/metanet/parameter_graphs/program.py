@@ -170,6 +170,7 @@ def _known(equation: Any, values: list[Any]) -> list[Any] | None:
     is_known = not any(isinstance(value, Name) for value in values)
     inner = ("jaxpr", "call_jaxpr", "branches", "cond_jaxpr")
     is_plain = not any(name in equation.params for name in inner)
+    is_plain &= bool(avals) and equation.primitive is not LAYER and not equation.effects
     is_number = all(
         aval.shape == () and not jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
         for aval in avals

@@ -125,26 +125,24 @@ def _along_one_axis(
       UnsupportedLayerError: If it changes elements at places of several axes.
     """
     numbers, shape = params["dimension_numbers"], value.shape
-    whole = [
-        a
-        for a in range(value.ndim)
-        if a not in (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
-    ]
     if numbers.operand_batching_dims:
         raise UnsupportedLayerError("values set at places per example")
+    whole = [a for a in range(value.ndim) if a not in numbers.inserted_window_dims]
     windows = dict(zip(whole, numbers.update_window_dims, strict=True))
     lead = [a for a in range(updates.ndim) if a not in numbers.update_window_dims]
     starts = np.asarray(indices.constants).astype(int)
     starts = starts.reshape(-1, starts.shape[-1])
     axes = numbers.scatter_dims_to_operand_dims
-    # Axes that are covered whole begin at 0, whatever the indices say of them.
-    moving = [
-        a for a in axes if a not in windows or updates.shape[windows[a]] < shape[a]
+    changed = [
+        a
+        for a in range(value.ndim)
+        if a not in windows or updates.shape[windows[a]] < shape[a]
     ]
-    part = [a for a in windows if updates.shape[windows[a]] < shape[a]]
-    if len({*moving, *part}) != 1:
+    changed = changed or [0]
+    whole_starts = [starts[:, i] for i, a in enumerate(axes) if a not in changed]
+    if len(changed) != 1 or np.any(whole_starts):
         raise UnsupportedLayerError("values set at places of several axes")
-    (axis,) = {*moving, *part}
+    (axis,) = changed
     column = starts[:, axes.index(axis)] if axis in axes else np.zeros(1, int)
     size = updates.shape[windows[axis]] if axis in windows else 1
     if np.any(column < 0) or np.any(column + size > shape[axis]):
