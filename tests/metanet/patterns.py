@@ -492,7 +492,7 @@ PATTERNS = {
     "tiled units": Pattern(lambda m, x: D(2)(jnp.tile(D(3)(x), (1, 2))), VECTOR),
     "repeated": Pattern(lambda m, x: D(2)(jnp.repeat(D(3)(x), 2, 1)), TOKENS, fac(3)),
     "stacked": Pattern(
-        lambda m, x: D(2)(jnp.stack([D(3)(x), D(3)(x)], 1).mean(1)), VECTOR, fac(3)
+        lambda m, x: D(2)(jnp.stack([D(3)(x), D(3)(x)], 1).mean(1)), VECTOR, 2 * fac(3)
     ),
     "reversed": Pattern(lambda m, x: D(2)(D(3)(x)[:, ::-1]), TOKENS, fac(3)),
     "reversed units": Pattern(lambda m, x: D(2)(D(3)(x)[:, ::-1]), VECTOR, fac(3)),
@@ -529,7 +529,7 @@ PATTERNS = {
         lambda m, x: D(2)(jnp.pad(D(3)(x), ((0, 0), (1, 2), (0, 0)))), TOKENS, fac(3)
     ),
     "padded units": Pattern(
-        lambda m, x: D(2)(jnp.pad(D(3)(x), ((0, 0), (1, 2)))), VECTOR, fac(3)
+        lambda m, x: D(2)(jnp.pad(D(3)(x), ((0, 0), (1, 2)))), VECTOR, 2 * fac(3)
     ),
     "outer product": Pattern(
         lambda m, x: D(2)(jnp.einsum("bi,bj->bij", D(3)(x), D(2)(x)).reshape(2, 6)),
