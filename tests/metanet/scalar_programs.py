@@ -66,12 +66,16 @@ class ScalarProgram:
             else:
                 arguments.append(Constant(leaf))
         self.parameters = np.concatenate(parameters)
-        first = self._size
+        first, values = self._size, [np.zeros(0)]
         for leaf in jax.tree.leaves(inputs):
-            arguments.append(self.new(np.shape(leaf)))
+            is_key = jax.dtypes.issubdtype(
+                getattr(leaf, "dtype", float), jax.dtypes.prng_key
+            )
+            if not is_key:
+                values.append(np.ravel(leaf))
+            arguments.append(Constant(leaf) if is_key else self.new(np.shape(leaf)))
         self.inputs = np.arange(first, self._size)
-        values = [np.ravel(leaf) for leaf in jax.tree.leaves(inputs)]
-        self._input_values = np.concatenate([np.zeros(0), *values])
+        self._input_values = np.concatenate(values)
         results = self._run(closed.jaxpr, closed.consts, arguments)
         self.outputs = [self.ids(result) for result in results]
 
