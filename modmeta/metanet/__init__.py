@@ -1,5 +1,10 @@
 """Graph metanetworks: networks that take the weights of other networks as input."""
 
+from modmeta.metanet.learning.prediction import GraphPredictor as GraphPredictor
+from modmeta.metanet.learning.prediction import PredictionConfig as PredictionConfig
+from modmeta.metanet.learning.prediction import fit as fit
+from modmeta.metanet.learning.prediction import predict as predict
+from modmeta.metanet.learning.sources import GraphSource as GraphSource
 from modmeta.metanet.models.features import to_graph as to_graph
 from modmeta.metanet.models.gmn import GraphMetanet as GraphMetanet
 from modmeta.metanet.models.gmn import MetanetConfig as MetanetConfig
@@ -27,22 +32,35 @@ from modmeta.metanet.state_dicts import Example as Example
 from modmeta.metanet.state_dicts import from_state_dict as from_state_dict
 from modmeta.metanet.verification import SymmetryErrors as SymmetryErrors
 from modmeta.metanet.verification import check_symmetries as check_symmetries
+from modmeta.metanet.zoo import import_folders as import_folders
+from modmeta.metanet.zoo import import_table as import_table
+from modmeta.metanet.zoo import load_zoo as load_zoo
+from modmeta.metanet.zoo import read_weights as read_weights
 
 __all__ = [
     "Example",
     "GraphMetanet",
+    "GraphPredictor",
+    "GraphSource",
     "InvariantMetanet",
     "MetanetConfig",
     "ParameterGraph",
+    "PredictionConfig",
     "SymmetryErrors",
     "Topology",
     "UnsupportedLayerError",
     "WeightUpdateMetanet",
     "check_symmetries",
+    "fit",
     "from_state_dict",
+    "import_folders",
+    "import_table",
+    "load_zoo",
     "parameter_edges",
     "parameter_graph",
     "permute_parameters",
+    "predict",
+    "read_weights",
     "register_rule",
     "sample_symmetry",
     "to_graph",

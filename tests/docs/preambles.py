@@ -8,6 +8,8 @@ options of the real function that agree with each other.
 
 import dataclasses
 import inspect
+import json
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -145,11 +147,31 @@ def state_dict():
     }
 
 
+def folder_of_networks():
+    """Weights of classifiers, a folder each."""
+    rng = np.random.default_rng(0)
+    inputs = np.ones((1, 2), np.float32)
+    shapes = jax.eval_shape(_Classifier().init, jax.random.key(0), inputs)
+    for number in range(8):
+        place = pathlib.Path("networks") / f"network_{number}"
+        place.mkdir(parents=True)
+        weights = {
+            jax.tree_util.keystr(path, simple=True, separator="."): rng.normal(
+                size=leaf.shape
+            ).astype(np.float32)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+        }
+        np.savez(place / "weights.npz", **weights)
+        results = json.dumps({"test": {"accuracy": number / 8}})
+        (place / "results.json").write_text(results)
+    return {}
+
+
 # Page -> functions that make what it takes for granted.
 PREAMBLES = {
     "README.md": (springs,),
     "docs/index.md": (springs,),
-    "docs/methods/metanet.md": (network, state_dict),
+    "docs/methods/metanet.md": (network, state_dict, folder_of_networks),
     "docs/guide/data.md": (springs,),
     "docs/guide/options.md": (springs,),
     "docs/guide/result.md": (springs,),

@@ -492,7 +492,7 @@ PATTERNS = {
     "tiled units": Pattern(lambda m, x: D(2)(jnp.tile(D(3)(x), (1, 2))), VECTOR),
     "repeated": Pattern(lambda m, x: D(2)(jnp.repeat(D(3)(x), 2, 1)), TOKENS, fac(3)),
     "stacked": Pattern(
-        lambda m, x: D(2)(jnp.stack([D(3)(x), D(3)(x)], 1).mean(1)), VECTOR, fac(3)
+        lambda m, x: D(2)(jnp.stack([D(3)(x), D(3)(x)], 1).mean(1)), VECTOR, 2 * fac(3)
     ),
     "reversed": Pattern(lambda m, x: D(2)(D(3)(x)[:, ::-1]), TOKENS, fac(3)),
     "reversed units": Pattern(lambda m, x: D(2)(D(3)(x)[:, ::-1]), VECTOR, fac(3)),
@@ -529,7 +529,7 @@ PATTERNS = {
         lambda m, x: D(2)(jnp.pad(D(3)(x), ((0, 0), (1, 2), (0, 0)))), TOKENS, fac(3)
     ),
     "padded units": Pattern(
-        lambda m, x: D(2)(jnp.pad(D(3)(x), ((0, 0), (1, 2)))), VECTOR, fac(3)
+        lambda m, x: D(2)(jnp.pad(D(3)(x), ((0, 0), (1, 2)))), VECTOR, 2 * fac(3)
     ),
     "outer product": Pattern(
         lambda m, x: D(2)(jnp.einsum("bi,bj->bij", D(3)(x), D(2)(x)).reshape(2, 6)),
@@ -544,3 +544,207 @@ PATTERNS = {
         (x[:, :, None], x[:, None])], -1)).sum((1, 2)), TOKENS
     ),  # fmt: skip
 }  # fmt: skip
+PATTERNS |= {
+    # Kernels that are computed.
+    "standardised kernel": Pattern(
+        lambda m, x: nn.Conv(2, (1, 1))(
+            nn.relu(
+                jax.lax.conv_general_dilated(
+                    x,
+                    (lambda k: k / (1 + jnp.abs(k).sum((0, 1, 2), keepdims=True)))(
+                        m.param("k", nn.initializers.normal(), (2, 2, 3, 4))
+                    ),
+                    (1, 1),
+                    "SAME",
+                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                )
+            )
+        ),
+        IMAGE,
+        fac(4),
+    ),
+    "weight norm of a convolution": Pattern(
+        lambda m, x: nn.Conv(2, (1, 1))(nn.relu(nn.WeightNorm(nn.Conv(3, (2, 2)))(x))),
+        IMAGE,
+        fac(3),
+    ),
+    "spectral norm": Pattern(
+        lambda m, x: D(2)(nn.relu(nn.SpectralNorm(D(4))(x, update_stats=False))), VECTOR
+    ),
+    "signs of weights": Pattern(
+        lambda m, x: D(2)(
+            nn.relu(x @ jnp.sign(m.param("k", nn.initializers.normal(), (4, 5))))
+        ),
+        VECTOR,
+        fac(5),
+    ),
+    "sum of a kernel and its transpose": Pattern(
+        lambda m, x: (lambda a: x @ (a + a.T))(
+            m.param("a", nn.initializers.normal(), (4, 4))
+        ),
+        VECTOR,
+    ),
+    "product of a kernel with itself": Pattern(
+        lambda m, x: (lambda a: jnp.tanh(x @ (a.T @ a)))(
+            m.param("a", nn.initializers.normal(), (3, 4))
+        ),
+        VECTOR,
+        fac(3),
+    ),
+    "kernel of two factors": Pattern(
+        lambda m, x: (
+            x @ jnp.kron(*(m.param(n, nn.initializers.normal(), (2, 3)) for n in "ab"))
+        ),
+        VECTOR,
+    ),
+    "reflection": Pattern(
+        lambda m, x: D(2)(
+            (lambda h, v: h - 2 * (h @ v)[:, None] * v[None] / (v @ v))(
+                D(3)(x), m.param("v", nn.initializers.normal(), (3,))
+            )
+        ),
+        VECTOR,
+        fac(3),
+    ),
+    # Values at places.
+    "a position set": Pattern(
+        lambda m, x: D(2)(D(5)(x).at[:, 1].set(D(5)(x)[:, 0])), TOKENS, fac(5)
+    ),
+    "a position set to a parameter": Pattern(
+        lambda m, x: D(2)(
+            jnp.tanh(
+                D(5)(x).at[:, 1].set(m.param("q", nn.initializers.normal(), (5,))[None])
+            )
+        ),
+        TOKENS,
+        fac(5),
+    ),
+    "a cache": Pattern(
+        lambda m, x: D(2)(
+            jax.lax.dynamic_update_slice(jnp.zeros((2, 6, 3)), D(3)(x), (0, 1, 0)).sum(
+                1
+            )
+        ),
+        TOKENS,
+        fac(3),
+    ),
+    "units set": Pattern(
+        lambda m, x: (lambda h: D(2)(h.at[:, np.array([0, 3])].set(nn.tanh(D(2)(h)))))(
+            D(5)(x)
+        ),
+        VECTOR,
+    ),
+    "units multiplied": Pattern(
+        lambda m, x: D(2)(D(5)(x).at[:, 1:3].multiply(D(2)(x))), VECTOR
+    ),
+    "pairs of places": Pattern(
+        lambda m, x: D(2)(
+            jnp.einsum("btc,bsc->bts", D(3)(x), D(3)(x))[
+                :, np.array([0, 1]), np.array([2, 3])
+            ]
+        ),
+        TOKENS,
+    ),
+    "diagonal": Pattern(lambda m, x: D(2)(jnp.einsum("btt->bt", D(4)(x))), TOKENS, 1),
+    "lower triangle": Pattern(lambda m, x: D(2)(jnp.tril(D(4)(x))), TOKENS, 1),
+    # Orders and steps.
+    "median": Pattern(
+        lambda m, x: D(2)(jnp.median(D(5)(x), -1, keepdims=True)), VECTOR, fac(5)
+    ),
+    "order of units": Pattern(
+        lambda m, x: D(2)(jnp.argsort(D(3)(x), -1).astype(float)), VECTOR, 1
+    ),
+    "largest kept": Pattern(
+        lambda m, x: (
+            lambda h: D(2)(jnp.where(h >= jax.lax.top_k(h, 2)[0][:, -1:], h, 0.0))
+        )(D(5)(x)),
+        VECTOR,
+        fac(5),
+    ),
+    "rounded to eight bits": Pattern(
+        lambda m, x: D(2)(
+            jnp.clip(jnp.round(10 * D(5)(x)), -127, 127).astype(jnp.int8).astype(float)
+        ),
+        VECTOR,
+        fac(5),
+    ),
+    "concatenated with its negative": Pattern(
+        lambda m, x: (lambda h: D(2)(nn.relu(jnp.concatenate([h, -h], -1))))(D(3)(x)),
+        VECTOR,
+        fac(3),
+    ),
+    "branch of a switch": Pattern(
+        lambda m, x: D(2)(jax.lax.switch(1, [jnp.sin, jnp.tanh], D(4)(x))),
+        VECTOR,
+        fac(4),
+    ),
+    # Windows.
+    "pool of channels": Pattern(
+        lambda m, x: D(2)(
+            jax.lax.reduce_window(
+                D(6)(x), -jnp.inf, jax.lax.max, (1, 2), (1, 2), "VALID"
+            )
+        ),
+        VECTOR,
+        fac(3) * fac(2) ** 3,
+    ),
+    "response of neighbours": Pattern(
+        lambda m, x: (
+            lambda h: nn.Conv(2, (1, 1))(
+                h
+                / (
+                    1
+                    + jax.lax.reduce_window(
+                        h**2, 0.0, jax.lax.add, (1, 1, 1, 3), (1, 1, 1, 1), "SAME"
+                    )
+                )
+            )
+        )(nn.Conv(4, (2, 2))(x)),
+        IMAGE,
+        2,
+    ),
+    "patches": Pattern(
+        lambda m, x: D(2)(
+            jax.lax.conv_general_dilated_patches(
+                nn.Conv(3, (1, 1))(x),
+                (2, 2),
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        ),
+        IMAGE,
+        fac(3),
+    ),
+    # Without a graph: numbers per example, loops, decompositions, complex numbers.
+    "statistics of a batch": Pattern(
+        lambda m, x: D(2)((lambda h: h - h.mean(0, keepdims=True))(D(4)(x))), VECTOR
+    ),
+    "a place per example": Pattern(
+        lambda m, x: jnp.take_along_axis(
+            D(5)(x), jnp.argmax(D(5)(x), -1, keepdims=True), -1
+        ),
+        VECTOR,
+    ),
+    "a kernel per example": Pattern(
+        lambda m, x: jax.vmap(lambda i, k: jax.lax.conv(i[None], k, (1, 1), "SAME")[0])(
+            x, D(12)(x.mean((2, 3))).reshape(2, 3, 4, 1, 1)
+        ),
+        IMAGE,
+    ),
+    "loop until it is small": Pattern(
+        lambda m, x: jax.lax.while_loop(
+            lambda h: (h**2).sum() > 1.0, lambda h: 0.5 * h, D(2)(x)
+        ),
+        VECTOR,
+    ),
+    "orthogonal kernel": Pattern(
+        lambda m, x: (
+            x @ jnp.linalg.qr(m.param("a", nn.initializers.normal(), (4, 4)))[0]
+        ),
+        VECTOR,
+    ),
+    "complex numbers": Pattern(
+        lambda m, x: jnp.abs(D(2, dtype=jnp.complex64)(1j * D(5)(x))), VECTOR
+    ),
+}

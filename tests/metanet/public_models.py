@@ -4,11 +4,15 @@ Letters: B examples, T tokens, H heads, D features.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from tests.metanet import other_models, sequence_models, vision_models
 
 D = nn.Dense
 
@@ -304,36 +308,165 @@ class Switch(nn.Module):
         return D(2)(x + jnp.einsum("bted,bte->btd", mixed, chosen * logits))
 
 
-def _images():
-    return (np.random.default_rng(1).normal(size=(2, 4, 4, 3)).astype(np.float32),)
+def _draw(*shape):
+    return np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32)
 
 
-def _sequences():
-    return (np.random.default_rng(2).normal(size=(2, 4, 6)).astype(np.float32),)
+class Written(nn.Module):
+    """A function of a module and inputs as a model."""
+
+    body: Callable
+
+    @nn.compact
+    def __call__(self, *inputs):
+        return self.body(self, *inputs)
 
 
-def _vectors(*widths):
-    rng = np.random.default_rng(3)
-    return tuple(rng.normal(size=(2, width)).astype(np.float32) for width in widths)
+class Family(NamedTuple):
+    """A model and its inputs."""
+
+    model: nn.Module
+    inputs: tuple[Any, ...]
 
 
+IMAGES, SEQUENCES, VECTORS = _draw(2, 4, 4, 3), _draw(2, 4, 6), _draw(2, 4)
+TIMES = np.array([0.1, 0.7], np.float32)
+PLACES = np.random.default_rng(5).normal(size=(2, 4, 2)).astype(np.float32)
 TOKENS = np.array([[1, 4, 2, 0], [3, 3, 1, 4]])
+ITEMS = np.array([[1, 4], [3, 2]])
+
+
+def _written(module, table):
+    return {
+        name: Family(Written(getattr(module, function)), inputs)
+        for name, (function, inputs) in table.items()
+    }
+
+
 MODELS = {
-    "GPT": (GPT, (TOKENS,)),
-    "BERT": (BERT, (TOKENS, (TOKENS > 0).astype(np.int32))),
-    "Llama": (Llama, _sequences()),
-    "ViT": (ViT, _images()),
-    "Swin": (Swin, _images()),
-    "diffusion": (Diffusion, (*_images(), np.array([0.1, 0.7], np.float32))),
-    "EfficientNet": (EfficientNet, _images()),
-    "WaveNet": (WaveNet, _sequences()),
-    "graph attention": (GraphAttention, _sequences()),
-    "PointNet": (PointNet, _sequences()),
-    "autoencoder": (Autoencoder, _vectors(4, 3)),
-    "dueling": (Dueling, _vectors(4)),
-    "Perceiver": (Perceiver, _sequences()),
-    "state space": (StateSpace, _sequences()),
-    "translator": (Translator, (TOKENS, TOKENS[:, :3])),
-    "classifier": (Classifier, (TOKENS,)),
-    "switch": (Switch, _sequences()),
+    "GPT": Family(GPT(), (TOKENS,)),
+    "BERT": Family(BERT(), (TOKENS, (TOKENS > 0).astype(np.int32))),
+    "Llama": Family(Llama(), (SEQUENCES,)),
+    "ViT": Family(ViT(), (IMAGES,)),
+    "Swin": Family(Swin(), (IMAGES,)),
+    "DDPM": Family(Diffusion(), (IMAGES, TIMES)),
+    "EfficientNet": Family(EfficientNet(), (IMAGES,)),
+    "WaveNet": Family(WaveNet(), (SEQUENCES,)),
+    "graph attention": Family(GraphAttention(), (SEQUENCES,)),
+    "PointNet": Family(PointNet(), (SEQUENCES,)),
+    "variational autoencoder": Family(Autoencoder(), (VECTORS, _draw(2, 3))),
+    "dueling network": Family(Dueling(), (VECTORS,)),
+    "Perceiver": Family(Perceiver(), (SEQUENCES,)),
+    "S4D": Family(StateSpace(), (SEQUENCES,)),
+    "WMT transformer": Family(Translator(), (TOKENS, TOKENS[:, :3])),
+    "LSTM with attention": Family(Classifier(), (TOKENS,)),
+    "Switch transformer": Family(Switch(), (SEQUENCES,)),
+    **_written(
+        vision_models,
+        {
+            "LeNet": ("lenet", (IMAGES,)),
+            "VGG": ("vgg", (IMAGES,)),
+            "ResNet": ("resnet", (IMAGES,)),
+            "BiT": ("big_transfer", (IMAGES,)),
+            "DenseNet": ("densenet", (IMAGES,)),
+            "Inception": ("inception", (IMAGES,)),
+            "MobileNet": ("mobilenet", (IMAGES,)),
+            "ShuffleNet": ("shufflenet", (IMAGES,)),
+            "ConvNeXt": ("convnext", (IMAGES,)),
+            "feature pyramid": ("feature_pyramid", (IMAGES,)),
+            "DeepLab": ("atrous_pooling", (IMAGES,)),
+            "YOLO": ("detector", (IMAGES,)),
+            "DCGAN generator": ("generator", (VECTORS,)),
+            "SNGAN discriminator": ("discriminator", (IMAGES,)),
+            "StyleGAN": ("modulated", (VECTORS,)),
+            "EDSR": ("residual_upsampling", (IMAGES,)),
+            "VQ-VAE, by products": ("quantised", (VECTORS,)),
+            "VQ-VAE, by places": ("quantised_by_index", (VECTORS,)),
+            "NeRF": ("nerf", (_draw(2, 3), _draw(2, 3))),
+            "SIREN": ("siren", (VECTORS,)),
+            "PINN": ("physics_informed", (VECTORS,)),
+            "score field": ("score_field", (VECTORS, TIMES)),
+            "DiT": ("diffusion_transformer", (SEQUENCES, TIMES)),
+            "MLP-Mixer": ("mixer", (IMAGES,)),
+            "gMLP": ("gated_mlp", (SEQUENCES,)),
+            "PoolFormer": ("pool_former", (IMAGES,)),
+            "MaskFormer": ("segmenter", (IMAGES,)),
+            "capsules": ("capsules", (SEQUENCES,)),
+            "shifts": ("neighbours_by_shift", (IMAGES,)),
+            "CoordConv": ("coordinates", (IMAGES,)),
+            "local convolutions": ("local", (IMAGES,)),
+        },
+    ),
+    **_written(
+        sequence_models,
+        {
+            "T5": ("t5", (TOKENS,)),
+            "ALBERT": ("albert", (TOKENS,)),
+            "BLOOM": ("bloom", (TOKENS,)),
+            "Mistral": ("mistral", (SEQUENCES,)),
+            "Gemma": ("gemma", (TOKENS,)),
+            "Mixtral": ("mixtral", (SEQUENCES,)),
+            "GPT-J": ("gptj", (SEQUENCES,)),
+            "normed queries and keys": ("query_key_norm", (SEQUENCES,)),
+            "CLIP": ("clip", (IMAGES, TOKENS)),
+            "Whisper": ("whisper", (SEQUENCES, TOKENS)),
+            "wav2vec": ("wav2vec", (SEQUENCES,)),
+            "Conformer": ("conformer", (SEQUENCES,)),
+            "seq2seq": ("translation", (TOKENS, TOKENS[:, :3])),
+            "ConvLSTM": ("convolutional_memory", (_draw(2, 2, 3, 3, 2),)),
+            "TCN": ("temporal_convolutions", (SEQUENCES,)),
+            "DeepSpeech": ("speech", (SEQUENCES,)),
+            "RWKV": ("receptance", (SEQUENCES,)),
+            "Mamba": ("mamba", (SEQUENCES,)),
+            "minGRU": ("minimal_gate", (SEQUENCES,)),
+            "RetNet": ("retention", (SEQUENCES,)),
+            "Linformer": ("linformer", (SEQUENCES,)),
+            "Performer": ("performer", (SEQUENCES,)),
+            "FNet": ("fourier_mixing", (SEQUENCES,)),
+            "bag of words": ("bag_of_words", (TOKENS,)),
+            "LoRA and adapters": ("adapters", (SEQUENCES,)),
+            "Set Transformer": ("set_transformer", (SEQUENCES,)),
+            "Decision Transformer": (
+                "decision_transformer",
+                (_draw(2, 2, 1), _draw(2, 2, 3), _draw(2, 2, 2)),
+            ),
+        },
+    ),
+    **_written(
+        other_models,
+        {
+            "GCN": ("graph_convolutions", (SEQUENCES,)),
+            "GraphSAGE": ("sage", (SEQUENCES,)),
+            "GIN": ("isomorphism_network", (SEQUENCES,)),
+            "MPNN": ("message_passing", (SEQUENCES, _draw(2, 5, 2))),
+            "SchNet": ("schnet", (SEQUENCES, PLACES)),
+            "EGNN": ("equivariant_network", (SEQUENCES, PLACES)),
+            "DeepSets": ("deep_sets", (SEQUENCES,)),
+            "relation network": ("relation_network", (SEQUENCES,)),
+            "matrix factorisation": ("factorisation", (ITEMS[:, 0], ITEMS[:, 1])),
+            "factorisation machine": ("factorisation_machine", (VECTORS,)),
+            "DLRM": ("recommender", (VECTORS, ITEMS)),
+            "deep and cross": ("deep_and_cross", (VECTORS,)),
+            "FT-Transformer": ("feature_tokens", (VECTORS,)),
+            "KAN": ("kan", (VECTORS,)),
+            "DQN": ("q_network", (IMAGES,)),
+            "PPO": ("actor_critic", (VECTORS,)),
+            "SAC actor": ("soft_actor", (VECTORS, _draw(2, 2))),
+            "SAC critics": ("twin_critics", (VECTORS, _draw(2, 2))),
+            "Dreamer": ("world_model", (VECTORS, _draw(2, 4))),
+            "RealNVP": ("coupling_flow", (VECTORS,)),
+            "MADE": ("autoregressive", (VECTORS,)),
+            "planar flow": ("planar_flow", (VECTORS,)),
+            "neural ODE": ("ode", (VECTORS,)),
+            "equilibrium": ("equilibrium", (VECTORS,)),
+            "hypernetwork": ("hyper_network", (VECTORS, _draw(2, 3))),
+            "siamese": ("siamese", (VECTORS, _draw(2, 4))),
+            "prototypes": ("prototypes", (VECTORS,)),
+            "mixture density": ("mixture_density", (VECTORS,)),
+            "soft tree": ("soft_tree", (VECTORS,)),
+            "ensemble": ("ensemble", (VECTORS,)),
+            "highway": ("highway", (VECTORS,)),
+            "key-value memory": ("memory", (VECTORS,)),
+        },
+    ),
 }

@@ -1,5 +1,6 @@
 """One network in several ways of writing is one graph; parts of networks."""
 
+import flax.core
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,26 @@ def test_frameworks_give_one_graph():
     change, found, moved = largest_change(run, state, x)
     assert change < 1e-5 and moved
     assert signature(found, found.edge_values(state)) == signature(expected, values)
+
+
+def test_frozen_variables_stay_frozen():
+    x = np.ones((2, 3), np.float32)
+    model = nn.Dense(2)
+    frozen = flax.core.freeze(vary(jax.eval_shape(model.init, jax.random.key(0), x)))
+    topology = trace(model, frozen, x)
+    returned = topology.to_parameters(topology.edge_values(frozen))
+    assert isinstance(returned, flax.core.FrozenDict)
+    assert jax.tree.all(jax.tree.map(np.array_equal, returned, frozen))
+    bare = trace(model, frozen["params"], x)
+    np.testing.assert_array_equal(bare.senders, topology.senders)
+
+
+def test_parameters_that_single_precision_does_not_hold_are_refused_by_name():
+    model, x = nn.Dense(2), np.ones((2, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    double = jax.tree.map(lambda leaf: np.zeros(leaf.shape), variables)
+    with pytest.raises(UnsupportedLayerError, match="params/bias: found type float64"):
+        trace(model, double, x)
 
 
 class Coder(nn.Module):

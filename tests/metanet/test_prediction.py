@@ -1,11 +1,13 @@
 """Supervised training: what it learns, what it must not learn, and that it resumes."""
 
 import dataclasses
+import types
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.special
 
@@ -74,11 +76,6 @@ def quality(result, predictor=PREDICTOR):
     """R2 on test networks."""
     rows = SPLITS["test"]
     outputs = prediction.predict(predictor, result.params, SOURCE, rows)
-    print(
-        "Q",
-        scores.r_squared(TARGETS[rows], scipy.special.expit(outputs)),
-        result.valid_loss,
-    )
     return scores.r_squared(TARGETS[rows], scipy.special.expit(outputs))
 
 
@@ -94,11 +91,57 @@ def test_graph_metanetwork_learns_an_invariant_of_the_weights(learned):
 
 def test_without_steps_or_without_truth_nothing_is_learned(learned):
     """What a learner that ignores gradients, or targets, would come to."""
-    still = fit(config=dataclasses.replace(CONFIG, learning_rate=1e-9))
-    assert quality(still) < 0.2
-    assert still.valid_loss > 3 * learned.valid_loss
+    batch = SOURCE.batch(SPLITS["valid"], SOURCE.budget(SPLITS["valid"][None]))
+    initial = jax.jit(PREDICTOR.init)(jax.random.key(0), batch)
+    assert quality(learned._replace(params=initial)) < 0.2
     shuffled = np.random.default_rng(0).permutation(TARGETS)
     assert quality(fit(targets=shuffled)) < 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """Scores of three classes, linear in the features."""
+
+    def init(self, rng_key, inputs):
+        return jnp.zeros((inputs.shape[-1], 3))
+
+    def apply(self, params, inputs):
+        return inputs @ params
+
+
+def test_classes_are_learned_and_given_parameters_are_gone_on_from():
+    features = normal(240, 4)
+    truth = 3.0 * normal(4, 3)
+    classes = np.argmax(features @ truth, -1)
+    source = sources.VectorSource(features)
+
+    def fit_classes(params, **changes):
+        return prediction.fit(
+            Linear(),
+            optax.softmax_cross_entropy_with_integer_labels,
+            source,
+            classes,
+            SPLITS,
+            dataclasses.replace(CONFIG, **changes),
+            seed=0,
+            params=params,
+        )
+
+    learned = fit_classes(None, num_steps=200, learning_rate=0.1)
+    outputs = prediction.predict(Linear(), learned.params, source, SPLITS["test"])
+    assert outputs.shape == (40, 3)
+    assert np.mean(np.argmax(outputs, -1) == classes[SPLITS["test"]]) > 0.8
+    gone_on = fit_classes(truth, num_steps=2, learning_rate=1e-9, num_evaluations=1)
+    np.testing.assert_allclose(gone_on.params, truth, atol=1e-6)
+
+
+def test_graphs_may_have_several_outputs():
+    """One number per graph is `[b]`, several are `[b, K]`; padding is left out."""
+    for width, shape in ((1, (2,)), (3, (2, 3))):
+        table = np.arange(3 * width, dtype=np.float32).reshape(3, width)
+        module = types.SimpleNamespace(apply=lambda params, inputs, t=table: t)
+        found = prediction.GraphPredictor(module).apply(None, None)
+        np.testing.assert_array_equal(found, table[:2].reshape(shape))
 
 
 def test_set_of_weights_does_not_tell(learned):

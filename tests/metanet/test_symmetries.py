@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from modmeta.metanet import trace
+from modmeta.metanet.parameter_graphs import automorphisms
 from modmeta.metanet.parameter_graphs.symmetries import (
     edge_permutation,
     group_order_logarithm,
+    more_symmetries,
     parameter_permutation,
     permute_parameters,
     sample_symmetry,
@@ -135,6 +137,36 @@ def test_samples_of_an_mlp_are_all_its_automorphisms():
     rng = np.random.default_rng(0)
     drawn = {tuple(sample_symmetry(rng, topology).tolist()) for _ in range(2000)}
     assert drawn == listed
+
+
+def experts(params, x):
+    """Three experts of two units each, weighted by gates of their own."""
+    gates = jax.nn.softmax(x @ params["gates"])
+    outputs = [
+        jax.nn.relu(x @ params[f"in {i}"]) @ params[f"out {i}"] for i in range(3)
+    ]
+    return (gates[..., None] * jax.numpy.stack(outputs, 1)).sum(1)
+
+
+def test_experts_change_places_in_every_order(monkeypatch):
+    """Swaps of two generate all orders; samples that are all even would miss half."""
+    shapes = {"gates": (4, 3)}
+    for index in range(3):
+        shapes |= {f"in {index}": (4, 2), f"out {index}": (2, 1)}
+    rng = np.random.default_rng(0)
+    params = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    x = rng.normal(size=(2, 4)).astype(np.float32)
+    topology = trace(experts, params, x)
+    inputs = {leaf.name: leaf.offset for leaf in topology.leaves}
+    orders = set()
+    for _ in range(80):
+        moves = parameter_permutation(topology, sample_symmetry(rng, topology))
+        orders.add(tuple(moves[inputs["gates"] + np.arange(3)] - inputs["gates"]))
+    # All six are missed by one of 80 draws with a chance below 1e-5.
+    assert orders == set(itertools.permutations(range(3)))
+    monkeypatch.setattr(automorphisms, "MAX_EDGES", 10)
+    other = trace(experts, params, x)
+    assert more_symmetries(other) == () and more_symmetries(topology)
 
 
 def test_other_permutations_are_refused():

@@ -370,7 +370,11 @@ REFUSED = {
         lambda x: jnp.take_along_axis(
             nn.Dense(3)(x), jnp.argsort(nn.Dense(3)(x), -1), -1
         ),
-        "sort of several arrays",
+        "Wrapped_0.*places that are computed",
+    ),
+    "complex numbers": (
+        lambda x: jnp.abs(nn.Dense(2, dtype=jnp.complex64)(1j * x)),
+        "Wrapped_0/Dense_0.*complex",
     ),
     "unused parameters": (
         lambda x: (nn.Dense(2)(x), nn.Dense(3)(x))[1],
@@ -386,6 +390,12 @@ def test_what_has_no_rule_is_refused_by_name(name):
     model, variables, x = make(Case(lambda module, x: Wrapped(body)(x), IMAGE))
     with pytest.raises(UnsupportedLayerError, match=message):
         trace(model, variables, x)
+
+
+def test_a_model_that_does_not_run_is_refused():
+    model, variables, x = make(Case(lambda module, x: nn.Dense(2)(x), (2, 3)))
+    with pytest.raises(UnsupportedLayerError, match="does not run.*ScopeParamShape"):
+        trace(model, variables, np.ones((2, 4), np.float32))
 
 
 def test_a_registered_rule_covers_a_new_layer():

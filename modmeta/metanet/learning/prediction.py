@@ -55,7 +55,7 @@ class Predictor(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class GraphPredictor:
-    """A module that maps graphs `[G]` to `[G, 1]`, as a predictor of `[b]` numbers.
+    """A module that maps graphs `[G]` to `[G, K]`, as a predictor.
 
     Attributes:
       module: For instance `readouts.InvariantMetanet`.
@@ -68,8 +68,13 @@ class GraphPredictor:
         return self.module.init(rng_key, inputs)
 
     def apply(self, params: Any, inputs: graphs.GraphsTuple) -> jax.Array:
-        """Outputs `[b]` of all graphs but the last, which is padding."""
-        return self.module.apply(params, inputs)[:-1, 0]
+        """Outputs of all graphs but the last, which is padding.
+
+        Returns:
+          `[b, K]`, or `[b]` where K is 1.
+        """
+        outputs = self.module.apply(params, inputs)[:-1]
+        return outputs[:, 0] if outputs.shape[-1] == 1 else outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +252,7 @@ def fit(
     config: PredictionConfig,
     *,
     seed: int,
+    params: Any = None,
     store: CheckpointStore | None = None,
     writer: MetricWriter | None = None,
     progress: ProgressMeter | None = None,
@@ -264,6 +270,8 @@ def fit(
         are not looked at.
       config: Options.
       seed: Seed of initial values and order.
+      params: Parameters to start from, as another training gave them; random ones
+        unless given.
       store: Checkpoints; the latest one is resumed.
       writer: Receives `loss` and `valid_loss` at every evaluation.
       progress: Progress meter.
@@ -290,7 +298,8 @@ def fit(
         training_plan(source.sizes[train_rows], batch_size, config.num_steps, seed)
     ]
     budget = source.budget(plan)
-    params = _init(predictor, jax.random.key(seed), source.batch(plan[0], budget))
+    if params is None:
+        params = _init(predictor, jax.random.key(seed), source.batch(plan[0], budget))
     state = FitState(
         params, _optimizer(config).init(params), training_loop.Best.start(params)
     )

@@ -13,62 +13,33 @@ than the true one, never larger.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-
-class PermutationClass(NamedTuple):
-    """A class of a finished graph.
-
-    Attributes:
-      size: Number of slots.
-      parent: Index of the parent class, or -1.
-      is_fixed: True if no slot may move.
-      factors: Of a derived class, `(classes [size], slots [size])` per factor.
-    """
-
-    size: int
-    parent: int
-    is_fixed: bool
-    factors: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
-
-
-# Classes and slots of some members.
-Members = tuple[np.ndarray, np.ndarray]
-
-
-@dataclasses.dataclass
-class _Class:
-    size: int
-    parent: int = -1
-    is_fixed: bool = False
-    has_children: bool = False
-    factors: tuple[Members, ...] = ()
-    # Where the slots went, once the class was joined with another or split.
-    targets: np.ndarray | None = None
-    target_slots: np.ndarray | None = None
+from modmeta.metanet.parameter_graphs.class_entries import ClassEntry, Members
+from modmeta.metanet.parameter_graphs.class_entries import (
+    PermutationClass as PermutationClass,
+)
 
 
 class PermutationClasses:
     """Union-find over classes; members are pairs (class, slot)."""
 
     def __init__(self):
-        self._classes: list[_Class] = []
+        self._classes: list[ClassEntry] = []
 
     def add(self, size: int, *, parent: int = -1, is_fixed: bool = False) -> int:
         """A new class; with a parent, of `size` slots in all (parent size * width)."""
         if parent >= 0:
             self._classes[parent].has_children = True
-        self._classes.append(_Class(size, parent, is_fixed))
+        self._classes.append(ClassEntry(size, parent, is_fixed))
         return len(self._classes) - 1
 
     def derive(self, factors: Sequence[Members]) -> Members:
         """Members of a new class, each of which moves as one member of every factor."""
         flat = tuple((np.ravel(classes), np.ravel(slots)) for classes, slots in factors)
-        self._classes.append(_Class(len(flat[0][0]), factors=flat))
+        self._classes.append(ClassEntry(len(flat[0][0]), factors=flat))
         index, size = len(self._classes) - 1, len(flat[0][0])
         if not self._is_injective(index):
             self.fix(index)
@@ -125,7 +96,27 @@ class PermutationClasses:
         self, classes: np.ndarray, slots: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Current classes and slots of members given by any earlier class."""
-        return self._follow(classes, slots)[:2]
+        classes = np.array(classes, np.int64).ravel()
+        slots = np.array(slots, np.int64).ravel()
+        for index in set(classes.tolist()):
+            if self._classes[index].targets is not None:
+                members = np.nonzero(classes == index)[0]
+                roots, places = self._present(index)
+                classes[members], slots[members] = (
+                    roots[slots[members]],
+                    places[slots[members]],
+                )
+        return classes, slots
+
+    def _present(self, index: int) -> Members:
+        """Where all slots of a class are, which was joined or split."""
+        entry = self._classes[index]
+        assert entry.targets is not None and entry.target_slots is not None
+        roots, slots = entry.present or (entry.targets, entry.target_slots)
+        if any(self._classes[i].targets is not None for i in set(roots.tolist())):
+            roots, slots = self.resolve(roots, slots)
+        entry.present = roots, slots
+        return entry.present
 
     def _follow(
         self, classes: np.ndarray, slots: np.ndarray

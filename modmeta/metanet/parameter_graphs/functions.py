@@ -80,7 +80,13 @@ class Function:
         """Equal for functions with equal values."""
         if self.is_discrete:
             return self.code.to_bytes(4, "little")
-        return np.asarray(self.values, np.float32).tobytes()
+        kind = np.complex64 if self.is_complex else np.float32
+        return np.asarray(self.values, kind).tobytes()
+
+    @property
+    def is_complex(self) -> bool:
+        """True if values are complex numbers, which no unit has."""
+        return np.iscomplexobj(self.values)
 
     @property
     def is_identity(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.extend
+import numpy as np
 
 from modmeta.metanet.parameter_graphs.markers import LAYER
 
@@ -85,8 +86,17 @@ class Program:
             inner_path = "/".join(
                 part for part in (path, str(equation.source_info.name_stack)) if part
             )
+            known = _known(equation, values)
             body = _function_body(equation)
-            if body is not None:
+            if known is not None:
+                results = known
+            elif equation.primitive.name == "cond" and not isinstance(values[0], Name):
+                branches = equation.params["branches"]
+                branch = branches[int(np.clip(values[0], 0, len(branches) - 1))]
+                results = self._inline(
+                    branch.jaxpr, branch.consts, values[1:], inner_path
+                )
+            elif body is not None:
                 results = self._inline(*body, values, inner_path)
             else:
                 results = self._new_names(len(equation.outvars))
@@ -152,6 +162,24 @@ class Program:
 
 def _key(value: Any) -> Name | None:
     return value if isinstance(value, Name) else None
+
+
+def _known(equation: Any, values: list[Any]) -> list[Any] | None:
+    """Results of an operation on known numbers, which may choose between branches."""
+    avals = [var.aval for var in equation.outvars]
+    is_known = not any(isinstance(value, Name) for value in values)
+    inner = ("jaxpr", "call_jaxpr", "branches", "cond_jaxpr")
+    is_plain = not any(name in equation.params for name in inner)
+    is_plain &= bool(avals) and equation.primitive is not LAYER and not equation.effects
+    is_number = all(
+        aval.shape == () and not jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
+        for aval in avals
+    )
+    if not (is_known and is_plain and is_number):
+        return None
+    with jax.ensure_compile_time_eval():
+        found = equation.primitive.bind(*values, **equation.params)
+    return list(found) if equation.primitive.multiple_results else [found]
 
 
 _MACHINERY = ("/jax/", "/flax/", "/parameter_graphs/", "/contextlib.py")

@@ -135,8 +135,11 @@ class GraphStore(Ties):
           in_step: True if ties make edges of one parameter move together.
 
         Raises:
-          UnsupportedLayerError: If the values are a function of a parameter.
+          UnsupportedLayerError: If the values are a function of a parameter, or what
+            the senders are seen under is complex.
         """
+        if function.is_complex:
+            raise UnsupportedLayerError("found complex numbers, expected real ones")
         if not values.function.is_identity:
             raise UnsupportedLayerError(
                 "weights that are a function of parameters have no edge of their own"

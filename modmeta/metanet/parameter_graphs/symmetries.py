@@ -3,22 +3,44 @@
 A permutation of nodes that maps a topology to itself permutes its edges, hence the
 parameters on them; the network with permuted parameters computes the same function
 (Lim et al. 2023, arXiv 2312.04501, Section 3 and Proposition 2). The classes of a
-topology describe a group of such permutations, from which samples are drawn.
+topology describe a group of such permutations; where units of different classes may
+change places, such as those of two experts, `automorphisms` finds more. Samples are
+drawn from both.
 """
 
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta.metanet.parameter_graphs import automorphisms
+from modmeta.metanet.parameter_graphs.automorphisms import (
+    edge_permutation as edge_permutation,
+)
+from modmeta.metanet.parameter_graphs.automorphisms import (
+    parameter_permutation as parameter_permutation,
+)
 from modmeta.metanet.parameter_graphs.topology import Topology
+
+# So many draws nearly always take a unit of a class to all places that it may have.
+_NUM_KNOWN = 12
+
+
+# Of the graphs in use, the symmetries beyond their classes.
+_MORE: weakref.WeakKeyDictionary[Topology, tuple[np.ndarray, ...]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def sample_symmetry(rng: np.random.Generator, topology: Topology) -> np.ndarray:
-    """Draws a permutation of nodes, uniform over the group of the classes.
+    """Draws a permutation of nodes that leaves the function alone.
+
+    Uniform over the group of the classes; where there are more symmetries than those,
+    a product of such draws and of the others in random order.
 
     Args:
       rng: Source of randomness.
@@ -28,6 +50,30 @@ def sample_symmetry(rng: np.random.Generator, topology: Topology) -> np.ndarray:
       `[N]`: node i takes the place of node `permutation[i]`. An automorphism of the
       topology.
     """
+    permutation = class_symmetry(rng, topology)
+    more = more_symmetries(topology)
+    # A number of factors of its own: swaps alone would give even permutations only.
+    for index in rng.integers(2 * len(more), size=6 * len(more)) if more else ():
+        if index < len(more):
+            permutation = permutation[more[index]][class_symmetry(rng, topology)]
+    return permutation
+
+
+def more_symmetries(topology: Topology) -> tuple[np.ndarray, ...]:
+    """Permutations `[N]` of nodes that classes do not describe.
+
+    Together with those of the classes they generate all symmetries that were found.
+    The search happens once per topology.
+    """
+    if topology not in _MORE:
+        rng = np.random.default_rng(0)
+        known = [class_symmetry(rng, topology) for _ in range(_NUM_KNOWN)]
+        _MORE[topology] = tuple(automorphisms.search(topology, known))
+    return _MORE[topology]
+
+
+def class_symmetry(rng: np.random.Generator, topology: Topology) -> np.ndarray:
+    """Draws a permutation `[N]` of nodes, uniform over the group of the classes."""
     moves: list[np.ndarray] = []
     for size, parent, is_fixed, factors in topology.classes:
         if is_fixed:
@@ -69,104 +115,16 @@ def _derived_move(factors: tuple, moves: list[np.ndarray]) -> np.ndarray:
 
 
 def group_order_logarithm(topology: Topology) -> float:
-    """Natural logarithm of the number of permutations that the classes describe."""
+    """Natural logarithm of the number of permutations that the classes describe.
+
+    Symmetries of `more_symmetries` come on top.
+    """
     total = 0.0
     for size, parent, is_fixed, factors in topology.classes:
         groups = topology.classes[parent].size if parent >= 0 else 1
         if not is_fixed and not factors:
             total += groups * math.lgamma(size // groups + 1)
     return total
-
-
-def edge_permutation(topology: Topology, node_permutation: np.ndarray) -> np.ndarray:
-    """The permutation of edges that a permutation of nodes induces.
-
-    Args:
-      topology: The graph.
-      node_permutation: `[N]`, as `sample_symmetry` returns it.
-
-    Returns:
-      `[E]`: edge i takes the place of edge `permutation[i]`.
-
-    Raises:
-      ValueError: If it is not a permutation of the nodes, or does not map the graph
-        with all its features to itself.
-    """
-    permutation = np.asarray(node_permutation)
-    if not np.array_equal(np.sort(permutation), np.arange(topology.num_nodes)):
-        raise ValueError(
-            f"node_permutation: found an array of shape {permutation.shape}, expected "
-            f"a permutation of {topology.num_nodes} nodes"
-        )
-    for field in (
-        "node_types",
-        "node_layers",
-        "node_orders",
-        "node_functions",
-        "node_homogeneous",
-        "node_attributes",
-    ):
-        values = getattr(topology, field)
-        if not np.array_equal(values[permutation], values):
-            raise ValueError(
-                f"node_permutation: found nodes of different {field} in each other's "
-                "place, expected an automorphism"
-            )
-    features = (
-        topology.edge_types,
-        topology.edge_layers,
-        topology.edge_constants,
-        topology.edge_parameters >= 0,
-        *topology.edge_positions.T,
-    )
-    keys = (topology.senders, topology.receivers, *features)
-    images = permutation[topology.senders], permutation[topology.receivers], *features
-    place, image = np.lexsort(keys), np.lexsort(images)
-    is_equal_to_next = np.ones(max(topology.num_edges - 1, 0), bool)
-    for key, moved in zip(keys, images, strict=True):
-        ordered = key[place]
-        if not np.array_equal(ordered, moved[image]):
-            raise ValueError(
-                "node_permutation: found edges without an equal edge in their new "
-                "place, expected an automorphism"
-            )
-        is_equal_to_next &= ordered[1:] == ordered[:-1]
-    if is_equal_to_next.any():
-        edge = place[np.argmax(is_equal_to_next)]
-        raise ValueError(
-            f"topology: found parallel edges that cannot be told apart, such as edge "
-            f"{edge}, expected edges to differ in their ends, types or positions"
-        )
-    result = np.empty(topology.num_edges, np.int64)
-    result[image] = place
-    return result
-
-
-def parameter_permutation(
-    topology: Topology, node_permutation: np.ndarray
-) -> np.ndarray:
-    """The permutation of the vector of parameters that one of nodes induces.
-
-    Args:
-      topology: The graph.
-      node_permutation: `[N]`.
-
-    Returns:
-      `[M]`: parameter i takes the place of parameter `permutation[i]`.
-
-    Raises:
-      ValueError: As `edge_permutation`, or if edges of one parameter part.
-    """
-    edges = edge_permutation(topology, node_permutation)
-    parameters = topology.edge_parameters
-    result = parameters[edges[topology.parameter_edges]]
-    carries = parameters >= 0
-    if not np.array_equal(parameters[edges][carries], result[parameters[carries]]):
-        raise ValueError(
-            "node_permutation: found edges of one parameter that move to edges of "
-            "different parameters, expected them to stay together"
-        )
-    return result
 
 
 def permute_parameters(

@@ -254,10 +254,11 @@ class Topology:
         """
         self.check_variables(variables)
         arrays = jax.tree.leaves(variables)
-        parts = [
-            jnp.ravel(jnp.asarray(arrays[leaf.position])).astype(jnp.float32)
-            for leaf in self.leaves
-        ]
+        chosen = [arrays[leaf.position] for leaf in self.leaves]
+        if not any(isinstance(array, jax.core.Tracer) for array in chosen):
+            rows = [np.asarray(array, np.float32).ravel() for array in chosen]
+            return jnp.asarray(np.concatenate([np.zeros(0, np.float32), *rows]))
+        parts = [jnp.ravel(jnp.asarray(a)).astype(jnp.float32) for a in chosen]
         return jnp.concatenate([jnp.zeros(0, jnp.float32), *parts])
 
     def unflatten(self, vector: jax.Array, state: Any = None) -> Any:
@@ -284,9 +285,11 @@ class Topology:
                 is_abstract = isinstance(leaf.value, jax.ShapeDtypeStruct)
                 zeros = functools.partial(jnp.zeros, leaf.value.shape, leaf.value.dtype)
                 arrays[leaf.position] = zeros() if is_abstract else leaf.value
+        is_traced = isinstance(vector, jax.core.Tracer)
+        vector = vector if is_traced else np.asarray(vector)
         for leaf in self.leaves:
-            values = vector[leaf.offset : leaf.offset + leaf.size]
-            arrays[leaf.position] = jnp.reshape(values, leaf.shape).astype(leaf.dtype)
+            values = vector[leaf.offset : leaf.offset + leaf.size].reshape(leaf.shape)
+            arrays[leaf.position] = jnp.asarray(values, leaf.dtype)
         return jax.tree.unflatten(self.structure, arrays)
 
     def edge_values(self, variables: Any) -> jax.Array:
@@ -301,6 +304,12 @@ class Topology:
         vector = self.flatten(variables)
         if not self.num_parameters:
             return jnp.asarray(self.edge_constants)
+        if not isinstance(vector, jax.core.Tracer):
+            # Nothing to compile, which would take longer.
+            values = np.asarray(vector).take(self.edge_parameters, mode="clip")
+            is_constant = self.edge_parameters < 0
+            values[is_constant] = self.edge_constants[is_constant]
+            return jnp.asarray(values)
         values = vector[np.maximum(self.edge_parameters, 0)]
         return jnp.where(self.edge_parameters >= 0, values, self.edge_constants)
 
@@ -322,7 +331,9 @@ class Topology:
                 f"edge_values: found shape {jnp.shape(edge_values)}, "
                 f"expected ({self.num_edges},)"
             )
-        return self.unflatten(jnp.asarray(edge_values)[self.parameter_edges], state)
+        if not isinstance(edge_values, jax.core.Tracer):
+            edge_values = np.asarray(edge_values)
+        return self.unflatten(edge_values[self.parameter_edges], state)
 
 
 class ParameterGraph(NamedTuple):

@@ -89,9 +89,9 @@ def trace(
       The topology. Its methods take variables of the given form.
 
     Raises:
-      UnsupportedLayerError: If a layer or an operation has no rule, a parameter does
-        not take part in the output, or a leaf of the variables is not an array or has
-        a type that float32 does not hold.
+      UnsupportedLayerError: If the model does not run, a layer or an operation has no
+        rule, a parameter does not take part in the output, or a leaf of the variables
+        is not an array or has a type that float32 does not hold.
     """
     try:
         leaves, state, structure = leaf_specs(variables)
@@ -111,7 +111,15 @@ def trace(
 
     inputs = jax.tree.map(_abstract, (example_inputs, arrays))
     abstract = jax.tree.map(_abstract, variables)
-    program = Program(jax.make_jaxpr(apply)(abstract, inputs))
+    try:
+        closed = jax.make_jaxpr(apply)(abstract, inputs)
+    except UnsupportedLayerError:
+        raise
+    except Exception as error:  # the model's own
+        raise UnsupportedLayerError(
+            f"the model does not run on these inputs: {type(error).__name__}: {error}"
+        ) from error
+    program = Program(closed)
     reading = _Reading(program, leaves, state, jax.tree.leaves(inputs))
     with jax.ensure_compile_time_eval():
         builder, outputs, used = reading.build()
@@ -155,6 +163,24 @@ class _Reading:
             for step in program.steps
             if step.primitive is LAYER and not checks.computes_its_rule(step)
         }
+        self._bodies |= self._layers_of_constants(len(leaves) + len(state))
+
+    def _layers_of_constants(self, first_input: int) -> dict[Name, str]:
+        """Calls whose rules would refuse them, as they do not depend on the input."""
+        dependent = set(self._program.inputs[first_input:])
+        bodies = {}
+        for step in self._program.steps:
+            if not dependent.isdisjoint(i for i in step.inputs if isinstance(i, Name)):
+                dependent.update(step.outputs)
+            if step.primitive is LAYER:
+                record = step.params["record"]
+                arrays = record.split(step.inputs)[0]
+                is_weighted = isinstance(record.module, nn.Dense | nn.Conv)
+                if is_weighted and dependent.isdisjoint(
+                    value for value in arrays if isinstance(value, Name)
+                ):
+                    bodies[step.outputs[0]] = "its input is a constant"
+        return bodies
 
     def build(self) -> tuple[Builder, list[Signal], set[str]]:
         """Nodes and edges, outputs of the network, and names of state it depends on."""
@@ -231,6 +257,10 @@ class _Reading:
                     f"output {position}: found a value that does not depend on the "
                     "input"
                 )
+            if output.function.is_complex:
+                raise UnsupportedLayerError(
+                    f"output {position}: found complex numbers, expected real ones"
+                )
         return builder, outputs, used
 
     def _apply_primitive(
@@ -286,6 +316,10 @@ class _Reading:
         except UnsupportedLayerError as error:
             where = UnsupportedLayerError(f"{step.where}: {error}")
             raise _Refused(step, where) from error
+        except Exception as error:  # a mistake of the rule, which must not stay hidden
+            raise UnsupportedLayerError(
+                f"{step.where}: its rule failed ({type(error).__name__}: {error})"
+            ) from error
         expected = [leaf.shape for leaf in jax.tree.leaves(record.outputs)]
         if [value.shape for value in found] != expected:
             raise ValueError(

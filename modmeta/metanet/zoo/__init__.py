@@ -1,5 +1,7 @@
 """Zoos: thousands of small trained networks, for metanetworks to read."""
 
+from modmeta.metanet.zoo.folders import import_folders as import_folders
+from modmeta.metanet.zoo.folders import import_table as import_table
 from modmeta.metanet.zoo.specification import GroupSpec as GroupSpec
 from modmeta.metanet.zoo.specification import Leaf as Leaf
 from modmeta.metanet.zoo.specification import ZooError as ZooError
@@ -19,3 +21,5 @@ from modmeta.metanet.zoo.training import TrainedNetworks as TrainedNetworks
 from modmeta.metanet.zoo.training import ZooTask as ZooTask
 from modmeta.metanet.zoo.training import network_keys as network_keys
 from modmeta.metanet.zoo.training import train_networks as train_networks
+from modmeta.metanet.zoo.weights import fill as fill
+from modmeta.metanet.zoo.weights import read_weights as read_weights

@@ -10,5 +10,6 @@ from modmeta.metanet.parameter_graphs.rules import (  # noqa: F401
     grids,
     linear,
     normalization,
+    places,
     sequences,
 )

@@ -17,7 +17,11 @@ from modmeta.metanet.parameter_graphs import arrays
 from modmeta.metanet.parameter_graphs.builder import ONE, Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.layout import is_own
-from modmeta.metanet.parameter_graphs.rules.convolution import Window, convolve
+from modmeta.metanet.parameter_graphs.rules.convolution import (
+    Window,
+    convolve,
+    convolve_computed,
+)
 from modmeta.metanet.parameter_graphs.rules.elementwise import operation_code
 from modmeta.metanet.parameter_graphs.rules.glue import reduce_axes
 from modmeta.metanet.parameter_graphs.rules.linear import contract
@@ -196,10 +200,14 @@ def _product(
 @rule("conv_general_dilated")
 def _convolution(builder, params, operands, shapes):
     signal, kernel = operands
-    if isinstance(signal, Table) or isinstance(kernel, Signal):
-        raise UnsupportedLayerError("convolution without a kernel of parameters")
     if params["batch_group_count"] != 1:
         raise UnsupportedLayerError("convolution with batch_group_count")
+    if _is_zero(signal) or _is_zero(kernel):
+        return [Table.constant(np.zeros(shapes[0], np.float32))]
+    if isinstance(signal, Table):
+        signal = builder.table_signal(signal)
+    if isinstance(kernel, Table) and not _is_kernel(kernel):
+        kernel = builder.table_signal(kernel)
     numbers = params["dimension_numbers"]
     into, kernel_order, out = (
         (spec[0], *spec[2:], spec[1])
@@ -214,12 +222,14 @@ def _convolution(builder, params, operands, shapes):
         input_dilation=tuple(params["lhs_dilation"]),
         groups=params["feature_group_count"],
     )
-    result = convolve(
-        builder,
+    signal, out_shape = (
         arrays.transpose(signal, into),
-        kernel.map(lambda array: array.transpose(kernel_order)),
-        None,
-        window,
-        tuple(shapes[0][axis] for axis in out),
+        [shapes[0][axis] for axis in out],
     )
+    if isinstance(kernel, Signal):
+        kernel = arrays.transpose(kernel, kernel_order)
+        result = convolve_computed(builder, signal, kernel, window, tuple(out_shape))
+        return [arrays.transpose(result, np.argsort(out))]
+    kernel = kernel.map(lambda array: array.transpose(kernel_order))
+    result = convolve(builder, signal, kernel, None, window, tuple(out_shape))
     return [arrays.transpose(result, np.argsort(out)).replace(is_open=True)]

@@ -11,11 +11,12 @@ import numpy as np
 
 from modmeta.metanet.input_networks.layers import PatchConv
 from modmeta.metanet.parameter_graphs.arrays import reshape
-from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.builder import ONE, Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Atom,
+    is_own,
     replace_axis,
     window_slots,
 )
@@ -88,30 +89,16 @@ def convolve(
       place where the window begins, `index * dilation - padding_low`, in pixels.
     """
     num_spatial = kernel.ndim - 2
-    spatial = range(signal.ndim - 1 - num_spatial, signal.ndim - 1)
     signal = builder.expand(signal, [signal.ndim - 1])
     if signal.units.size != signal.units.shape[-1]:
         return _convolve_units(builder, signal, kernel, bias, window, out_shape)
     signal = builder.distinct(signal)
-    slots, layout = window_slots([signal.axes[axis] for axis in spatial])
     layer = builder.layer(signal) + 1
     *sizes, group_inputs, num_outputs = kernel.shape
     num_taps = int(np.prod(sizes))
-    outputs = builder.add_nodes(
-        "convolution",
-        num_outputs,
-        layer=layer,
-        attributes=window_attributes(signal, spatial, window, slots, layout),
-    )
-    taps = np.zeros((*sizes, NUM_COORDINATES), np.float32)
-    for index, slot in enumerate(slots):
-        shape = [1] * num_spatial
-        shape[index] = sizes[index]
-        offsets = np.arange(sizes[index]) * window.dilation[index]
-        taps[..., slot] += (offsets - window.padding[index][0]).reshape(shape)
+    outputs, taps, slots = _window_units(builder, signal, window, kernel.shape, layer)
     senders = signal.units.ravel()
-    group = np.arange(num_outputs) // (num_outputs // window.groups)
-    inputs = group[None] * group_inputs + np.arange(group_inputs)[:, None]
+    inputs = _group_inputs(window.groups, group_inputs, num_outputs)
     own = signal.all_positions().reshape(-1, NUM_COORDINATES)[inputs]
     builder.add_edges(
         senders[inputs][None],
@@ -126,6 +113,52 @@ def convolve(
         builder.tie_groups(senders, outputs, window.groups)
     if bias is not None:
         builder.add_unit_node(outputs, bias.map(np.ravel), layer=layer)
+    return _slid(builder, signal, outputs, num_spatial, slots, out_shape)
+
+
+def _group_inputs(num_groups: int, num_inputs: int, num_outputs: int) -> np.ndarray:
+    """Inputs `[I / groups, O]` that every output reads."""
+    group = np.arange(num_outputs) // (num_outputs // num_groups)
+    return group[None] * num_inputs + np.arange(num_inputs)[:, None]
+
+
+def _window_units(
+    builder: Builder,
+    signal: Signal,
+    window: Window,
+    kernel_shape: tuple[int, ...],
+    layer: int,
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Units of the outputs, positions `[*window, 3]` of taps, and their coordinates."""
+    *sizes, _, num_outputs = kernel_shape
+    num_spatial = len(sizes)
+    spatial = range(signal.ndim - 1 - num_spatial, signal.ndim - 1)
+    slots, layout = window_slots([signal.axes[axis] for axis in spatial])
+    outputs = builder.add_nodes(
+        "convolution",
+        num_outputs,
+        layer=layer,
+        attributes=window_attributes(signal, spatial, window, slots, layout),
+    )
+    taps = np.zeros((*sizes, NUM_COORDINATES), np.float32)
+    for index, slot in enumerate(slots):
+        shape = [1] * num_spatial
+        shape[index] = sizes[index]
+        offsets = np.arange(sizes[index]) * window.dilation[index]
+        taps[..., slot] += (offsets - window.padding[index][0]).reshape(shape)
+    return outputs, taps, slots
+
+
+def _slid(
+    builder: Builder,
+    signal: Signal,
+    outputs: np.ndarray,
+    num_spatial: int,
+    slots: list[int],
+    out_shape: tuple[int, ...],
+) -> Signal:
+    """The signal of units of a sliding window over the axes before the last one."""
+    spatial = range(signal.ndim - 1 - num_spatial, signal.ndim - 1)
     axes = tuple(() if a in spatial else old for a, old in enumerate(signal.axes[:-1]))
     for axis, slot in zip(spatial, slots, strict=True):
         size = out_shape[axis]
@@ -137,6 +170,69 @@ def convolve(
         axes=(*axes, ()),
         shape=tuple(out_shape),
     )
+
+
+def convolve_computed(
+    builder: Builder,
+    signal: Signal,
+    kernel: Signal,
+    window: Window,
+    out_shape: tuple[int, ...],
+) -> Signal:
+    """A convolution with a kernel that is computed: a product per entry of the kernel.
+
+    Arguments and result as for `convolve`.
+
+    Raises:
+      UnsupportedLayerError: If units of the signal differ from place to place, or if
+        the kernel does not have the same entries everywhere.
+    """
+    num_spatial = kernel.ndim - 2
+    signal = builder.expand(signal, [signal.ndim - 1])
+    if signal.units.size != signal.units.shape[-1]:
+        raise UnsupportedLayerError(
+            "convolution of units that differ from place to place with a kernel that "
+            "is computed"
+        )
+    if any(map(is_own, kernel.axes)):
+        raise UnsupportedLayerError("convolution with a kernel made of positions")
+    signal = builder.distinct(signal)
+    units = np.broadcast_to(kernel.units, kernel.shape)
+    own = np.broadcast_to(kernel.all_positions(), (*kernel.shape, NUM_COORDINATES))
+    layer = builder.layer(signal, kernel) + 1
+    outputs, taps, slots = _window_units(builder, signal, window, kernel.shape, layer)
+    *sizes, num_inputs, num_outputs = kernel.shape
+    inputs = _group_inputs(window.groups, num_inputs, num_outputs)
+    inputs = inputs[:, :1] if window.groups == 1 else inputs
+    lead, rank = signal.ndim - 1, signal.ndim + 1
+    left = Signal(
+        signal.units[..., inputs],
+        (*signal.shape[:-1], *inputs.shape),
+        (*signal.axes[:-1], (), ()),
+        None if signal.positions is None else signal.positions[..., inputs, :],
+        signal.function,
+    )
+    for tap in np.ndindex(*sizes):
+        entries = units[tap].reshape(*[1] * lead, num_inputs, num_outputs)
+        right = Signal(
+            entries,
+            entries.shape,
+            ((),) * rank,
+            own[tap].reshape(*entries.shape, NUM_COORDINATES),
+            kernel.function,
+        )
+        products = builder.combine("product", [left, right], [ONE, ONE])
+        rows = products.units.reshape(num_inputs, num_outputs).T
+        builder.add_edges(
+            rows,
+            outputs[:, None],
+            "convolution",
+            layer=layer,
+            positions=taps[tap],
+        )
+        if num_outputs > 1:
+            builder.tie_to_rows(outputs, rows)
+    return _slid(builder, signal, outputs, num_spatial, slots, out_shape)
 
 
 def _convolve_units(

@@ -29,7 +29,7 @@ NAMES = frozenset(
     asin acos atan sinh cosh asinh acosh atanh logistic erf erfc erf_inv lgamma digamma
     sqrt rsqrt cbrt abs square one_minus_square integer_pow not convert_element_type add
     add_any sub mul div rem pow max min atan2 eq ne lt le gt ge and or xor nextafter
-    select_n clamp
+    select_n clamp reduce_precision
     """.split()
 )
 _COMBINED = {
@@ -149,9 +149,15 @@ def _fuse(
     carrier: Signal | Table,
 ) -> Signal | Table:
     function = carrier.function
+    if primitive.name == "reduce_precision" and params["mantissa_bits"] >= 7:
+        return carrier
     if primitive.name == "convert_element_type":
-        if _float_type(function.values.dtype) and _float_type(params["new_dtype"]):
-            return carrier  # rounding is not part of the function
+        is_float = _float_type(function.values.dtype) and _float_type(
+            params["new_dtype"]
+        )
+        # Rounding is not part of the function, unless it is coarse.
+        if is_float and np.dtype(params["new_dtype"]).itemsize > 1:
+            return carrier
         converted = function.values.astype(params["new_dtype"])
         if np.array_equal(converted, function.values):
             values = dataclasses.replace(function, values=converted)

@@ -33,7 +33,6 @@ from modmeta.metanet.parameter_graphs.signals import Signal, Table
     "copy",
     "copy_p",
     "stop_gradient",
-    "reduce_precision",
     "optimization_barrier",
     "name",
     "sharding_constraint",
@@ -150,18 +149,39 @@ def _pad(builder, params, operands, shapes):
     for axis in padded:
         if axis in shared:
             continue
-        low, high, interior = params["padding_config"][axis]
-        if min(low, high) < 0 or interior:
-            raise UnsupportedLayerError("pad of units with negative or inner padding")
-        shapes_of_fill = [list(value.shape), list(value.shape)]
-        for shape, count in zip(shapes_of_fill, (low, high), strict=True):
-            shape[axis] = count
-        before, after = (
-            Table.constant(np.full(shape, fill, np.float32)) for shape in shapes_of_fill
-        )
-        parts = [part for part in (before, value, after) if part.shape[axis]]
-        value = arrays.concatenate(builder, parts, axis)
+        value = _pad_units(builder, value, axis, params["padding_config"][axis], fill)
     return [value]
+
+
+def _pad_units(
+    builder: Builder,
+    value: Signal,
+    axis: int,
+    config: tuple[int, int, int],
+    fill: float,
+) -> Signal:
+    """Constants before, after and between the units of an axis; negative counts cut."""
+    low, high, interior = config
+
+    def constants(count: int) -> Table:
+        shape = list(value.shape)
+        shape[axis] = count
+        return Table.constant(np.full(shape, fill, np.float32))
+
+    size = value.shape[axis]
+    parts: list[Signal | Table] = [value]
+    if interior:
+        rows = [
+            arrays.slice_axis(builder, value, axis, index, index + 1, 1)
+            for index in range(size)
+        ]
+        parts = [part for row in rows for part in (row, constants(interior))][:-1]
+    parts = [constants(max(low, 0)), *parts, constants(max(high, 0))]
+    parts = [part for part in parts if part.shape[axis]]
+    if len(parts) > 1:
+        value = arrays.concatenate(builder, parts, axis)
+    start, stop = max(-low, 0), value.shape[axis] - max(-high, 0)
+    return arrays.slice_axis(builder, value, axis, start, stop, 1)
 
 
 def _reduction(node_type: str, repetition: Callable | None = None) -> Rule:
@@ -264,10 +284,16 @@ def _pooling(node_type: str) -> Rule:
         settings = list(zip(sizes, strides, padding, dilation, base, strict=True))
         usual = (1, 1, (0, 0), 1, 1)
         slid = [axis for axis, found in enumerate(settings) if found != usual]
-        if any(signal.units.shape[axis] > 1 for axis in slid):
-            raise UnsupportedLayerError("pooling over units")
         if not slid:
             return [signal]
+        if any(signal.units.shape[axis] > 1 for axis in slid):
+            if len(slid) > 1:
+                raise UnsupportedLayerError("pooling over units and other axes")
+            reduction = node_type.replace("pool", "reduce")
+            (axis,) = slid
+            window = sizes[axis], *settings[axis][1:]
+            size = shapes[0][axis]
+            return [_pool_units(builder, signal, reduction, axis, window, size)]
         slots, layout = window_slots([signal.axes[axis] for axis in slid])
         window = Window(
             strides=tuple(strides[axis] for axis in slid),
@@ -287,6 +313,54 @@ def _pooling(node_type: str) -> Rule:
         return [copy.replace(axes=axes, shape=tuple(shapes[0]))]
 
     return apply
+
+
+def _pool_units(
+    builder: Builder,
+    signal: Signal,
+    node_type: str,
+    axis: int,
+    window: tuple[int, int, tuple[int, int], int, int],
+    num_windows: int,
+) -> Signal:
+    """A unit per window over the units of an axis.
+
+    Args:
+      builder: The graph.
+      signal: Its operand.
+      node_type: Type of the units.
+      axis: The axis.
+      window: Size, stride, padding, and dilations of the window and of the axis.
+      num_windows: Length of the axis in the result.
+    """
+    size, stride, (before, _), dilation, spacing = window
+    signal = builder.distinct(signal)
+    count = signal.units.shape[axis]
+    if signal.units.size > count:
+        builder.tie_rows(np.moveaxis(signal.units, axis, 0).reshape(count, -1))
+    parts = []
+    for index in range(num_windows):
+        places = index * stride - before + dilation * np.arange(size)
+        places = places[(places >= 0) & (places % spacing == 0)] // spacing
+        chosen = (slice(None),) * axis + (places[places < count],)
+        if not chosen[-1].size:
+            raise UnsupportedLayerError("pooling of padding alone")
+        shape = (*signal.units.shape[:axis], 1, *signal.units.shape[axis + 1 :])
+        units = builder.add_nodes(node_type, shape, layer=builder.layer(signal))
+        builder.add_edges(
+            signal.units[chosen],
+            units,
+            "identity",
+            layer=builder.layer(signal),
+            function=signal.function,
+            positions=signal.all_positions()[chosen],
+        )
+        if units.size > 1:
+            row = (slice(None),) * axis + (slice(0, 1),)
+            builder.tie(units, signal.units[row])
+        parts.append(units)
+    shape = (*signal.shape[:axis], num_windows, *signal.shape[axis + 1 :])
+    return Signal(np.concatenate(parts, axis), shape, signal.axes)
 
 
 for _kind in ("sum", "max", "min"):

@@ -1,14 +1,13 @@
-"""Primitives that choose or order elements: along an axis, or by indices."""
+"""Primitives that order, repeat or join elements along an axis."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from jax import lax
 
 from modmeta.metanet.parameter_graphs import arrays
-from modmeta.metanet.parameter_graphs.builder import ONE, Builder
+from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
@@ -19,7 +18,6 @@ from modmeta.metanet.parameter_graphs.layout import (
     window_slots,
 )
 from modmeta.metanet.parameter_graphs.rules.elementwise import operation_code
-from modmeta.metanet.parameter_graphs.rules.embedding import embed
 from modmeta.metanet.parameter_graphs.rules.primitives import rule
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 
@@ -87,14 +85,15 @@ def along_axis(
     return Signal(np.concatenate(parts, axis), shape, signal.axes)
 
 
-def _as_signal(builder: Builder, value: Signal | Table) -> Signal:
+def as_signal(builder: Builder, value: Signal | Table) -> Signal:
+    """A signal, entries of a table as units."""
     return builder.table_signal(value) if isinstance(value, Table) else value
 
 
 @rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
 def _cumulate(builder, params, operands, shapes):
     axis = params["axis"]
-    signal = _as_signal(builder, operands[0])
+    signal = as_signal(builder, operands[0])
     names = ("reducer", "reverse")
     code = operation_code(
         "cumulate", {name: params.get(name) for name in names}, params["__name__"]
@@ -104,18 +103,26 @@ def _cumulate(builder, params, operands, shapes):
 
 @rule("sort")
 def _sort(builder, params, operands, shapes):
-    if len(operands) > 1:
-        raise UnsupportedLayerError("sort of several arrays")
     axis = params["dimension"]
-    signal = _as_signal(builder, operands[0])
+    signal = as_signal(builder, operands[0])
     code = operation_code("sort")
     size = shapes[0][axis]
-    return [along_axis(builder, signal, axis, code, size, is_symmetric=True)]
+    result = along_axis(builder, signal, axis, code, size, is_symmetric=True)
+    if len(operands) == 1:
+        return [result]
+    other = operands[1]
+    places = np.arange(size).reshape(-1, *[1] * (signal.ndim - 1 - axis))
+    is_order = isinstance(other, Table) and other.is_constant
+    is_order = is_order and bool(np.all(other.constants == places))
+    if len(operands) > 2 or params["num_keys"] != 1 or not is_order:
+        raise UnsupportedLayerError("sort of several arrays")
+    order = along_axis(builder, signal, axis, operation_code("argsort"), size)
+    return [result, order]
 
 
 @rule("top_k")
 def _top_k(builder, params, operands, shapes):
-    signal = _as_signal(builder, operands[0])
+    signal = as_signal(builder, operands[0])
     axis = params.get("axis", signal.ndim - 1) % signal.ndim
     size = shapes[0][axis]
     values = along_axis(
@@ -130,7 +137,7 @@ def _top_k(builder, params, operands, shapes):
 @rule("argmax", "argmin")
 def _extreme(builder, params, operands, shapes):
     (axis,) = params["axes"]
-    signal = _as_signal(builder, operands[0])
+    signal = as_signal(builder, operands[0])
     code = operation_code(params["__name__"])
     result = along_axis(builder, signal, axis, code, 1)
     return [arrays.reshape(builder, result, shapes[0])]
@@ -173,7 +180,7 @@ def _stack(builder, params, operands, shapes):
         )
         return [Table(parameters, constants)]
     parts = [
-        arrays.reshape(builder, _as_signal(builder, operand), shape)
+        arrays.reshape(builder, as_signal(builder, operand), shape)
         for operand in operands
     ]
     return [arrays.stack(builder, parts, axis)]
@@ -211,101 +218,3 @@ def take(builder: Builder, signal: Signal, axis: int, indices: np.ndarray) -> Si
         return arrays.slice_axis(builder, signal, axis, start, stop, step)
     code = operation_code("take", indices.tolist())
     return along_axis(builder, signal, axis, code, len(indices))
-
-
-@rule("dynamic_slice")
-def _dynamic_slice(builder, params, operands, shapes):
-    value, *starts = operands
-    if not all(isinstance(start, Table) and start.is_constant for start in starts):
-        raise UnsupportedLayerError("dynamic_slice at a place that is computed")
-    for axis, (start, size) in enumerate(
-        zip(starts, params["slice_sizes"], strict=True)
-    ):
-        first = int(np.clip(start.constants, 0, value.shape[axis] - size))
-        if isinstance(value, Table):
-            indices = np.arange(first, first + size)
-            value = value.map(lambda a, i=indices, axis=axis: a.take(i, axis))
-        else:
-            value = arrays.slice_axis(builder, value, axis, first, first + size, 1)
-    return [value]
-
-
-@rule("scatter-add")
-def _scatter_add(builder, params, operands, shapes):
-    """Sums of segments: a fixed matrix of zeros and ones along one axis."""
-    value, indices, updates = operands
-    numbers = params["dimension_numbers"]
-    axes = numbers.scatter_dims_to_operand_dims
-    lead = [a for a in range(updates.ndim) if a not in numbers.update_window_dims]
-    window = (*shapes[0][: axes[0]], *shapes[0][axes[0] + 1 :])
-    is_whole = [updates.shape[a] for a in numbers.update_window_dims] == list(window)
-    is_covered = is_whole and numbers.inserted_window_dims == axes and len(lead) == 1
-    if not is_covered or not (isinstance(indices, Table) and indices.is_constant):
-        raise UnsupportedLayerError(
-            "scatter-add along several axes or at places that are computed"
-        )
-    (axis,), size = axes, shapes[0][axes[0]]
-    order = list(numbers.update_window_dims)
-    order.insert(axis, lead[0])
-    updates = arrays.transpose(_as_signal(builder, updates), order)
-    matrix = np.asarray(indices.constants).reshape(-1, 1) == np.arange(size)
-    matrix = matrix.astype(np.float32)
-    code = operation_code("matrix", matrix.shape, matrix.tobytes())
-    result = along_axis(builder, updates, axis, code, size)
-    if isinstance(value, Table) and value.is_constant and not np.any(value.constants):
-        return [result]
-    parts = [_as_signal(builder, value), result]
-    return [builder.combine("sum", parts, [ONE, ONE])]
-
-
-@rule("gather")
-def _gather(builder, params, operands, shapes):
-    value, indices = operands
-    numbers = params["dimension_numbers"]
-    is_constant = isinstance(indices, Table) and indices.is_constant
-    if is_constant and isinstance(value, Table):
-        return [value.map(lambda a: _gathered(a, indices.constants, params))]
-    axis = _taken_axis(value, params)
-    depth = indices.ndim - 1
-    if axis is None or indices.shape[-1] != 1:
-        raise UnsupportedLayerError("gather along several axes")
-    if is_constant:
-        places = np.asarray(indices.constants)[..., 0].astype(int)
-        places = np.clip(places, 0, value.shape[axis] - 1)
-        result = take(builder, value, axis, places.ravel())
-    elif isinstance(value, Table) and axis == 0 and isinstance(indices, Signal):
-        chosen = arrays.reshape(builder, indices, indices.shape[:-1])
-        width = value.shape[1:]
-        table = value.map(lambda array: array.reshape(len(array), -1))
-        result = embed(builder, table, chosen)
-        result = arrays.reshape(builder, result, (*chosen.shape, *width))
-    else:
-        raise UnsupportedLayerError("gather of units at places that are computed")
-    lead = indices.shape[:-1]
-    if is_constant:
-        # The axis of places becomes the axes of the indices.
-        shape = (*value.shape[:axis], *lead, *value.shape[axis + 1 :])
-        result = arrays.reshape(builder, result, shape)
-    order = list(range(axis, axis + depth))
-    others = [index for index in range(result.ndim) if index not in order]
-    placed: list[int] = []
-    for index in range(result.ndim):
-        placed.append(others.pop(0) if index in numbers.offset_dims else order.pop(0))
-    return [arrays.transpose(result, placed)]
-
-
-def _taken_axis(value: Signal | Table, params: dict[str, Any]) -> int | None:
-    """The axis of a gather that takes whole slices along one axis, or None."""
-    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    if numbers.operand_batching_dims or len(numbers.start_index_map) != 1:
-        return None
-    (axis,) = numbers.start_index_map
-    full = [size if a != axis else 1 for a, size in enumerate(value.shape)]
-    is_whole = tuple(sizes) == tuple(full)
-    return axis if is_whole and numbers.collapsed_slice_dims == (axis,) else None
-
-
-def _gathered(array: np.ndarray, indices: np.ndarray, params: dict[str, Any]):
-    """A gather of constants; entries are numbers that float32 need not hold."""
-    settings = {k: v for k, v in params.items() if not k.startswith("__")}
-    return np.asarray(lax.gather_p.bind(array, np.asarray(indices), **settings))

@@ -1,0 +1,279 @@
+"""Networks of other people's folders and tables become zoos."""
+
+import json
+import struct
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import serialization
+
+from modmeta.metanet import import_folders, import_table, load_zoo, read_weights
+from modmeta.metanet.zoo import ZooError, storage
+
+SHAPES = {
+    "params": {
+        "Dense_0": {
+            "bias": jax.ShapeDtypeStruct((3,), "float32"),
+            "kernel": jax.ShapeDtypeStruct((2, 3), "float32"),
+        }
+    }
+}
+COUNT = 5
+
+
+def network(number):
+    """Variables that hold their number everywhere, and a place."""
+    number = np.float32(number)
+    return {
+        "params": {
+            "Dense_0": {
+                "bias": np.full(3, number, np.float32),
+                "kernel": number + np.arange(6, dtype=np.float32).reshape(2, 3) / 8,
+            }
+        }
+    }
+
+
+def write_safetensors(path, arrays):
+    """The format as its documentation has it, written apart from the reader."""
+    header, body = {"__metadata__": {"format": "np"}}, b""
+    for name, array in arrays.items():
+        data = np.ascontiguousarray(array).tobytes()
+        kind = {"float32": "F32", "bfloat16": "BF16", "int64": "I64"}[str(array.dtype)]
+        header[name] = {
+            "dtype": kind,
+            "shape": list(array.shape),
+            "data_offsets": [len(body), len(body) + len(data)],
+        }
+        body += data
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def flat(tree):
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def write_npz(path, tree):
+    np.savez(path, **flat(tree))
+
+
+def write_msgpack(path, tree):
+    path.write_bytes(serialization.msgpack_serialize(tree["params"]))
+
+
+def write_orbax(path, tree):
+    import orbax.checkpoint
+
+    with orbax.checkpoint.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(path, tree)
+
+
+WRITERS = {
+    "weights.safetensors": lambda path, tree: write_safetensors(path, flat(tree)),
+    "weights.npz": write_npz,
+    "weights.msgpack": write_msgpack,
+    "state": write_orbax,
+}
+
+
+def write_folders(source, name="weights.npz", write=write_npz):
+    for number in range(COUNT):
+        place = source / f"network_{number}"
+        place.mkdir(parents=True)
+        write(place / name, network(number))
+        results = {"test": {"accuracy": number / 10}, "rate": 0.1}
+        (place / "results.json").write_text(json.dumps(results))
+    return source
+
+
+def assert_is_zoo(found, numbers):
+    group = load_zoo(found).groups["networks"]
+    np.testing.assert_allclose(group.parameters[:, 0], numbers)
+    for row, number in zip(group.parameters, numbers, strict=True):
+        expected = [np.ravel(leaf) for leaf in jax.tree.leaves(network(number))]
+        np.testing.assert_array_equal(row, np.concatenate(expected))
+    return group
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_folders_of_every_kind_become_a_zoo(name, tmp_path, monkeypatch):
+    source = write_folders(tmp_path / "networks", name, WRITERS[name])
+    sizes, write = [], storage.save_artifact
+
+    def watched(path, tree, **options):
+        sizes.append(len(tree["parameters"]))
+        return write(path, tree, **options)
+
+    monkeypatch.setattr(storage, "save_artifact", watched)
+    options = dict(settings=["rate"], chunk_size=2)
+    count = import_folders(
+        source, tmp_path / "zoo", SHAPES, ["test.accuracy"], **options
+    )
+    assert count == COUNT
+    assert sizes == [2, 2, 1]  # never more than a chunk
+    group = assert_is_zoo(tmp_path / "zoo", np.arange(COUNT))
+    np.testing.assert_allclose(group.scores["test.accuracy"], np.arange(COUNT) / 10)
+    np.testing.assert_allclose(group.settings["rate"], 0.1)
+    members = np.concatenate([*group.splits.values()])
+    assert len(np.unique(members)) == len(members) == 3
+
+
+def test_folders_of_ray_tune(tmp_path):
+    """The last line of the results and the last checkpoint count."""
+    for number in range(2):
+        place = tmp_path / "runs" / f"train_{number}"
+        for step in (9, 10):
+            inner = place / f"checkpoint_{step:06d}"
+            inner.mkdir(parents=True)
+            write_npz(inner / "model.npz", network(number if step == 10 else 77))
+        (place / "params.json").write_text(json.dumps({"rate": number, "loss": 9}))
+        lines = [json.dumps({"loss": loss}) for loss in (3.0, 2.0, 1.0 + number)]
+        (place / "result.json").write_text("\n".join(lines) + "\n")
+    import_folders(
+        tmp_path / "runs", tmp_path / "zoo", SHAPES, ["loss"], settings=["rate"],
+        shares={"train": 1.0},
+    )  # fmt: skip
+    group = assert_is_zoo(tmp_path / "zoo", [0, 1])
+    np.testing.assert_allclose(group.scores["loss"], [1.0, 2.0])
+    np.testing.assert_allclose(group.settings["rate"], [0, 1])
+
+
+def test_a_table_becomes_a_zoo(tmp_path):
+    """Kernels before biases, two epochs of every network, of which the last counts."""
+    rows, lines = [], ["step,test_accuracy,config.name"]
+    for number in range(COUNT):
+        for step in (1, 86):
+            leaves = network(number if step == 86 else 77)["params"]["Dense_0"]
+            rows.append(np.concatenate([leaves["kernel"].ravel(), leaves["bias"]]))
+            lines.append(f"{step},{number / 10},a name")
+    np.save(tmp_path / "weights.npy", np.array(rows))
+    (tmp_path / "metrics.csv").write_text("\n".join(lines))
+    files = tmp_path / "weights.npy", tmp_path / "metrics.csv"
+    order = ["params/Dense_0/kernel", "params/Dense_0/bias"]
+    options = dict(order=order, chosen=lambda row: row["step"] == "86", chunk_size=2)
+    found = import_table(*files, tmp_path / "zoo", SHAPES, ["test_accuracy"], **options)
+    assert found == COUNT
+    group = assert_is_zoo(tmp_path / "zoo", np.arange(COUNT))
+    np.testing.assert_allclose(group.scores["test_accuracy"], np.arange(COUNT) / 10)
+    for changes, message in (
+        ({"order": order[:1]}, "order: found"),
+        ({"settings": ["config.name"]}, "config.name 'a name', expected a number"),
+        ({"settings": ["depth"]}, "line [23]: found no depth"),
+        ({"chosen": lambda row: False}, "no line that is wanted"),
+    ):
+        # Nothing is left behind that would be in the way of another try.
+        with pytest.raises(ZooError, match=message):
+            import_table(*files, tmp_path / "other", SHAPES, ["test_accuracy"],
+                         **options | changes)  # fmt: skip
+    np.save(tmp_path / "weights.npy", np.array(rows)[1:])
+    with pytest.raises(ZooError, match="expected 10 networks"):
+        import_table(*files, tmp_path / "other", SHAPES, ["test_accuracy"])
+
+
+def _two_files(place):
+    write_npz(place / "more.npz", network(0))
+
+
+def _none(place):
+    (place / "weights.npz").unlink()
+
+
+def _damaged(place):
+    (place / "weights.npz").write_bytes(b"no weights")
+
+
+def _other_shape(place):
+    write_npz(place / "weights.npz", {"params": {"Dense_0": {
+        "bias": np.zeros(3, np.float32), "kernel": np.zeros((3, 2), np.float32)}}}
+    )  # fmt: skip
+
+
+def _other_names(place):
+    write_npz(place / "weights.npz", {"params": {"Linear": np.zeros(3, np.float32)}})
+
+
+def _not_finite(place):
+    tree = network(1)
+    tree["params"]["Dense_0"]["bias"][1] = np.nan
+    write_npz(place / "weights.npz", tree)
+
+
+def _no_result(place):
+    (place / "results.json").write_text("{}")
+
+
+def _damaged_result(place):
+    (place / "results.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_two_files, "network_1: found 2 files of weights, more.npz, weights.npz"),
+        (_none, "network_1: found no weights"),
+        (_damaged, "network_1.*damaged file"),
+        (_other_shape, r"network_1.*kernel: found shape \(3, 2\), expected \(2, 3\)"),
+        (_other_names, "network_1.*left over"),
+        (_not_finite, "Dense_0/bias of network 1"),
+        (_no_result, "network_1: found no test.accuracy"),
+        (_damaged_result, "damaged JSON"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(change, message, tmp_path):
+    source = write_folders(tmp_path / "networks")
+    change(source / "network_1")
+    with pytest.raises(ZooError, match=message):
+        import_folders(source, tmp_path / "zoo", SHAPES, ["test.accuracy"])
+
+
+def test_weights_are_read_to_the_bit(tmp_path):
+    arrays = {
+        "half": np.asarray(jnp.linspace(-3, 3, 7, dtype=jnp.bfloat16)),
+        "count": np.array([[1, -(2**40)]]),
+        "empty": np.zeros((0, 3), np.float32),
+    }
+    write_safetensors(tmp_path / "w.safetensors", arrays)
+    found = read_weights(tmp_path / "w.safetensors")
+    assert list(found) == list(arrays)
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype and found[name].shape == array.shape
+        assert found[name].tobytes() == array.tobytes()
+    data = (tmp_path / "w.safetensors").read_bytes()
+    (tmp_path / "w.safetensors").write_bytes(data[:-1])
+    with pytest.raises(ZooError, match="expected 16 bytes"):
+        read_weights(tmp_path / "w.safetensors")
+    with pytest.raises(ZooError, match="suffix '.bin'"):
+        read_weights(tmp_path / "w.bin")
+    with pytest.raises(ZooError, match="no file"):
+        read_weights(tmp_path / "w.npz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ZooError, match="no checkpoint"):
+        read_weights(tmp_path / "empty")
+
+
+def test_files_of_pytorch_need_it_and_hold_nothing_but_tensors(tmp_path, monkeypatch):
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"tensors")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"modmeta\[torch\]"):
+        read_weights(path)
+
+    class Torch:
+        """A stand-in that tells what it was asked."""
+
+        __name__ = "torch"
+
+        @staticmethod
+        def load(file, map_location, weights_only):
+            assert (file, map_location, weights_only) == (path, "cpu", True)
+            return {"state_dict": {"0.weight": np.ones(2)}, "epoch": 3}
+
+    monkeypatch.setitem(sys.modules, "torch", Torch())
+    assert list(read_weights(path)) == ["0.weight"]
