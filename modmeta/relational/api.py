@@ -56,6 +56,7 @@ def infer_relations(
     times: Any = None,
     breaks: npt.ArrayLike | None = None,
     shared_graph: bool = False,
+    changing: bool = False,
     seed: int = 0,
     num_restarts: int = 2,
     modules: ModuleConfig | None = None,
@@ -108,6 +109,9 @@ def infer_relations(
         before.
       shared_graph: Whether the tasks are recordings of one graph. Training sees them
         one by one; the search sees all of them as one task, and so does the result.
+      changing: Whether relations may change within a recording. The tasks of the result
+        are then stretches of the recordings, see `result.stretches`, each with the
+        relations that held in it; labels are not used.
       seed: Seed of everything random.
       num_restarts: Trainings from different seeds. The one of lowest energy counts;
         probabilities are averaged, and the verdict tells how far they agree.
@@ -130,7 +134,8 @@ def infer_relations(
 
     Raises:
       DataError: If the trajectories or labels are not what they should be.
-      ValueError: If an option is out of range.
+      ValueError: If an option is out of range, or relations may change in recordings
+        too short to tell, or that share one graph.
     """
     dataset = as_dataset(
         trajectories,
@@ -186,7 +191,12 @@ def infer_relations(
                 f"progress: found {progress!r}, expected 'auto', None or a meter"
             )
         progress = shown_to_people()
-    arguments = {"seed": seed, "mesh": mesh, "progress": progress}
+    arguments = {
+        "seed": seed,
+        "changing": changing,
+        "mesh": mesh,
+        "progress": progress,
+    }
     if is_auto:
         found = discover(
             dataset, searched, dataclasses.replace(options, num_restarts=1), **arguments
@@ -194,6 +204,7 @@ def infer_relations(
         count = max(found.verdict.num_relations, 2)
         modules = dataclasses.replace(modules, num_relations=count)
         options = dataclasses.replace(options, modules=modules)
-    return RelationalInference(
-        searched, discover(dataset, searched, options, **arguments), inference
-    )
+    found = discover(dataset, searched, options, **arguments)
+    if found.stretches is not None:
+        searched = found.stretches.of(searched)
+    return RelationalInference(searched, found, inference)

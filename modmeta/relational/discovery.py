@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.segments import cut
-from modmeta.relational.evaluation import matching, verdict
+from modmeta.relational.evaluation import matching, stretches, verdict
+from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
@@ -65,6 +66,7 @@ class Discovery:
       found: Relations as the search found them.
       settled: The same as far as the verdict bears them out.
       verdict: Whether they can be believed.
+      stretches: What the tasks are, where relations may change in time; else None.
     """
 
     model: RelationalModel
@@ -72,10 +74,18 @@ class Discovery:
     found: Relations
     settled: Relations
     verdict: Verdict
+    stretches: Stretches | None = None
 
 
-def training_windows(dataset: TrajectoryDataset) -> TrajectoryDataset:
-    """What training sees: windows of long recordings where there are few systems."""
+def training_windows(
+    dataset: TrajectoryDataset, *, changing: bool = False
+) -> TrajectoryDataset:
+    """What training sees: windows of long recordings where there are few systems.
+
+    Where relations may change, windows that are mostly free of changes.
+    """
+    if changing:
+        return cut(dataset, stretches.window_length(dataset.num_frames))[0]
     if dataset.num_tasks >= _FEW_SYSTEMS or dataset.num_frames < 2 * _WINDOW:
         return dataset
     try:
@@ -91,6 +101,7 @@ def discover(
     options: Options,
     *,
     seed: int,
+    changing: bool = False,
     mesh: Mesh | None = None,
     progress: ProgressMeter | None = None,
 ) -> Discovery:
@@ -101,15 +112,25 @@ def discover(
       searched: The same as they are searched: in one task where they share a graph.
       options: How.
       seed: Seed of everything random.
+      changing: Whether relations may change in time. What is found are then those of
+        stretches of the tasks.
       mesh: Devices that share the final search.
       progress: Progress meter.
+
+    Raises:
+      ValueError: If relations may change in recordings too short to tell, or that
+        share one graph.
     """
-    unlabelled = dataset.without_labels()
-    train_set, valid_set = split_validation(training_windows(unlabelled), seed)
-    trained, found = [], []
-    for restart in range(options.num_restarts):
-        key = jax.random.fold_in(jax.random.key(seed), restart)
-        key_init, key_infer = jax.random.split(key)
+    if changing:
+        stretches.check_changing(dataset, shared_graph=searched is not dataset)
+    windows = training_windows(dataset.without_labels(), changing=changing)
+    train_set, valid_set = split_validation(windows, seed)
+    keys = [
+        jax.random.split(jax.random.fold_in(jax.random.key(seed), restart))
+        for restart in range(options.num_restarts)
+    ]
+    trained = []
+    for restart, (key_init, _) in enumerate(keys):
         model, params = build_model(
             train_set, key_init, modules=options.modules, **options.search
         )
@@ -124,20 +145,30 @@ def discover(
             progress=progress,
         )
         trained.append(name_relations(model, result, valid_set))
-        relations = infer_dataset(
+    best = min(range(len(trained)), key=lambda index: trained[index].state.best.score)
+    key_judge = jax.random.fold_in(jax.random.key(seed), options.num_restarts)
+    parts = None
+    if changing:
+        key_judge, key_parts = jax.random.split(key_judge)
+        parts = stretches.find_stretches(
+            key_parts, model, trained[best].params, searched, options.inference
+        )
+        searched = parts.of(searched)
+    found = [
+        infer_dataset(
             key_infer,
             model,
-            trained[-1].params,
+            result.params,
             searched.without_labels(),
             options.inference,
             mesh=mesh,
         )
-        found.append(relations)
-    best = min(range(len(trained)), key=lambda index: trained[index].state.best.score)
+        for (_, key_infer), result in zip(keys, trained, strict=True)
+    ]
     chosen, others = found[best], [*found[:best], *found[best + 1 :]]
     params, chosen = trained[best].params, average(chosen, others)
     concluded = verdict.judge(
-        jax.random.fold_in(jax.random.key(seed), options.num_restarts),
+        key_judge,
         model,
         params,
         searched,
@@ -146,7 +177,9 @@ def discover(
         [other.edges for other in others],
     )
     settled = verdict.settle(chosen, concluded)
-    return Discovery(model, params, chosen, settled, concluded)
+    if parts is not None:
+        concluded = parts.add_to(concluded)
+    return Discovery(model, params, chosen, settled, concluded, parts)
 
 
 def name_relations(

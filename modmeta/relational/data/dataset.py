@@ -272,6 +272,11 @@ class TrajectoryDataset:
         arrays = ("states", "frame_mask", "times", "breaks")
         return self._part(arrays, (slice(None), slice(start, stop)))
 
+    def seen(self, frames: np.ndarray) -> TrajectoryDataset:
+        """The same where only some frames `[tasks, time]` count as observed."""
+        mask = self.is_observed & frames[..., None]
+        return dataclasses.replace(self, frame_mask=mask)
+
     def _part(
         self, names: Sequence[str], where: Any, **others: Any
     ) -> TrajectoryDataset:

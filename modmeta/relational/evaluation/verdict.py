@@ -62,7 +62,8 @@ class Verdict(NamedTuple):
         mean squares); about 0 for "no relation".
       agreement: Share of the pairs on which restarts agree, names matched; None for a
         single run.
-      num_segments: Stretches of time with a graph of their own.
+      num_segments: Stretches with a graph of their own in the typical recording; 1
+        where nobody asked whether relations change.
       sentence: All that in plain words.
     """
 

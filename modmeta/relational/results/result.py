@@ -26,6 +26,7 @@ from modmeta.relational.evaluation.scores import (
     match_labels,
     transposed_labels,
 )
+from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
@@ -79,6 +80,14 @@ class RelationalInference:
     def verdict(self) -> Verdict:
         """Whether the graph can be believed, see `evaluation.verdict.Verdict`."""
         return self.discovery.verdict
+
+    @property
+    def stretches(self) -> Stretches | None:
+        """Recording, first frame and the frame after the last of every task.
+
+        None where relations were not asked to change: a task is a whole recording.
+        """
+        return self.discovery.stretches
 
     @property
     def edges(self) -> np.ndarray:

@@ -10,6 +10,7 @@ import jax
 
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
 from modmeta.relational.discovery import Discovery
+from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.artifacts import describe_model, rebuild_model
 from modmeta.relational.inference.config import InferenceConfig
@@ -61,6 +62,8 @@ def save(
         "found": jax.device_get(discovery.found)._asdict(),
         "settled": jax.device_get(discovery.settled)._asdict(),
     }
+    if discovery.stretches is not None:
+        arrays["stretches"] = discovery.stretches._asdict()
     verdict = discovery.verdict
     metadata = {
         "model": model,
@@ -100,10 +103,12 @@ def read(
         if verdict is not None:
             verdict = Verdict(**{**verdict, "effects": tuple(verdict["effects"])})
         inference = InferenceConfig(**metadata["inference"])
+        stretches = arrays.get("stretches")
+        stretches = None if stretches is None else Stretches(**stretches)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"result: found {os.fspath(path)} of another version ({error}), expected "
             "arrays and options of this one; infer it again"
         ) from error
-    discovery = Discovery(model, params, found, settled, verdict)
+    discovery = Discovery(model, params, found, settled, verdict, stretches)
     return dataset, discovery, inference

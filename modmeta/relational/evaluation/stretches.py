@@ -1,0 +1,213 @@
+"""Relations that change in time: stretches of a recording with a graph each.
+
+Graphs are found in short windows; of those of a recording, one is chosen for every
+frame, so that the errors of the model are small and changes are few (the shortest
+path through frames and graphs, as in Viterbi's algorithm). Labels never get here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.data.segments import cut
+from modmeta.relational.data.validation import MINIMUM_FRAMES, pair_mask
+from modmeta.relational.evaluation.changes import ChangeModel
+from modmeta.relational.evaluation.verdict import Verdict
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.infer import infer_dataset
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.tasks.structures import TaskStructures
+
+# A window is a quarter of a recording, not shorter than this: most windows then lie
+# between two changes.
+_PART, _SHORTEST, _LONGEST = 4, 10, 50
+# Most that one frame may say for or against a graph, in nats: a close encounter must
+# not make a stretch of its own.
+_MOST_PER_FRAME = 5.0
+# Degrees of freedom of the errors of single numbers.
+_FREEDOM = 4.0
+# The graph of a window fits the chance in it, so that a change must gain more than it
+# takes to write the graph down.
+_CAUTION = 2.0
+_TINY = 1e-12
+
+
+class Stretches(NamedTuple):
+    """Stretches of all recordings, one after another in time.
+
+    Attributes:
+      tasks: `[stretches]` the recording of every stretch.
+      starts: `[stretches]` its first frame.
+      stops: `[stretches]` the frame after its last.
+    """
+
+    tasks: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+
+    def of(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
+        """The stretches as tasks: frames outside of them count as not observed."""
+        part = dataset.without_labels().take(self.tasks)
+        frames = np.arange(dataset.num_frames)
+        inside = (frames >= self.starts[:, None]) & (frames < self.stops[:, None])
+        if inside.all():
+            return part
+        return part.seen(inside)
+
+    def add_to(self, verdict: Verdict) -> Verdict:
+        """Says in a verdict how often relations change."""
+        counts = np.bincount(self.tasks)
+        changing = int(np.sum(counts > 1))
+        text = f"relations change within {changing} of {len(counts)} recordings"
+        return verdict._replace(
+            num_segments=int(np.ceil(np.median(counts))),
+            sentence=f"{verdict.sentence[:-1]}; {text}.",
+        )
+
+
+def check_changing(dataset: TrajectoryDataset, shared_graph: bool) -> None:
+    """Refuses recordings in which no change could be found.
+
+    Raises:
+      ValueError: If they share one graph, or are too short for two windows.
+    """
+    if shared_graph:
+        raise ValueError(
+            "changing: found True with shared_graph=True, expected one of the two: a "
+            "graph that all recordings share does not change"
+        )
+    if dataset.num_frames < 2 * _SHORTEST:
+        raise ValueError(
+            f"changing: found True with {dataset.num_frames} frames, expected at least "
+            f"{2 * _SHORTEST} for relations that change"
+        )
+
+
+def window_length(num_frames: int, span: int = 1) -> int:
+    """Frames of the windows that graphs are first looked for in."""
+    shortest = max(_SHORTEST, 2 * span + MINIMUM_FRAMES)
+    return int(min(max(num_frames // _PART, shortest), _LONGEST, num_frames))
+
+
+def find_stretches(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    params: ModelParams,
+    dataset: TrajectoryDataset,
+    config: InferenceConfig,
+) -> Stretches:
+    """Finds when relations change.
+
+    Args:
+      rng_key: Consumed by the searches.
+      model: The model, trained on windows.
+      params: Its arrays.
+      dataset: The recordings, raw units; labels are not looked at.
+      config: How relations are searched.
+
+    Returns:
+      At least one stretch per recording.
+    """
+    dataset = dataset.without_labels()
+    key_windows, key_stretches = jax.random.split(rng_key)
+    span = model.bank.config.span
+    changes = ChangeModel(model, params, dataset)
+    windows, tasks = cut(dataset, window_length(dataset.num_frames, span))
+    found = infer_dataset(key_windows, model, params, windows, config)
+    stretches = _choose(changes, dataset, found.structures, tasks, span)
+    if len(stretches.tasks) == dataset.num_tasks:
+        return stretches
+    # Again under the graphs of whole stretches, which windows across a change blurred.
+    try:
+        parts = stretches.of(dataset)
+        found = infer_dataset(key_stretches, model, params, parts, config)
+    except DataError:  # a node that a stretch sees too rarely
+        return stretches
+    return _choose(changes, dataset, found.structures, stretches.tasks, span)
+
+
+def _choose(
+    changes: ChangeModel,
+    dataset: TrajectoryDataset,
+    graphs: TaskStructures,
+    tasks: np.ndarray,
+    span: int,
+) -> Stretches:
+    """Stretches of least cost under the graphs `[graphs, ...]` of some tasks."""
+    graphs = jax.tree.map(np.asarray, graphs)
+    order = [np.flatnonzero(tasks == task) for task in range(dataset.num_tasks)]
+    count = max(map(len, order))
+    # Fewer graphs than others have: the last one again.
+    rows = np.stack([np.resize(row[:count], count) for row in order])
+    errors = []
+    for column in rows.T:
+        structures = TaskStructures(*(leaf[column] for leaf in graphs))
+        found = changes(
+            structures._replace(edge_modules=np.maximum(structures.edge_modules, 0))
+        )
+        errors.append(np.square(found.expected - found.observed, dtype=np.float64))
+    costs = _costs(np.stack(errors, axis=1))
+    pairs = pair_mask(dataset.node_mask).sum(axis=(1, 2))
+    num_relations = int(graphs.edge_modules.max(initial=1)) + 1
+    # What it takes to write down another graph, and when.
+    penalties = pairs * np.log(max(num_relations, 2)) + np.log(dataset.num_frames)
+    penalties = _CAUTION * penalties
+    paths = shortest_paths(costs, penalties)
+    tasks, starts, stops = [], [], []
+    for task, path in enumerate(paths):
+        # Changes over long windows turn when their middle passes.
+        bounds = np.flatnonzero(np.diff(rows[task][path])) + 1 + span // 2
+        bounds = [0, *bounds.tolist(), dataset.num_frames]
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            tasks.append(task)
+            starts.append(start)
+            stops.append(stop)
+    return Stretches(np.array(tasks), np.array(starts), np.array(stops))
+
+
+def _costs(errors: np.ndarray) -> np.ndarray:
+    """Costs of graphs at frames, `[tasks, graphs, W]` nats above the best graph.
+
+    Args:
+      errors: Squares `[tasks, graphs, nodes, W, Y]`.
+    """
+    best = errors.min(axis=1)
+    scale = np.maximum(np.median(best, axis=(1, 2, 3)), _TINY)[
+        :, None, None, None, None
+    ]
+    nats = 0.5 * (_FREEDOM + 1.0) * np.log1p(errors / (_FREEDOM * scale))
+    nats = nats.sum(axis=(2, 4))
+    return np.minimum(nats - nats.min(axis=1, keepdims=True), _MOST_PER_FRAME)
+
+
+def shortest_paths(costs: np.ndarray, penalties: np.ndarray) -> np.ndarray:
+    """Graphs of every frame for which costs and penalties of changes are least.
+
+    Args:
+      costs: `[tasks, graphs, frames]`.
+      penalties: `[tasks]` of a change.
+
+    Returns:
+      `[tasks, frames]` indices of graphs.
+    """
+    num_tasks, num_graphs, num_frames = costs.shape
+    rows = np.arange(num_tasks)
+    total = costs[:, :, 0]
+    came_from = np.zeros((num_frames, num_tasks, num_graphs), int)
+    stay = np.broadcast_to(np.arange(num_graphs), (num_tasks, num_graphs))
+    for frame in range(1, num_frames):
+        best = total.argmin(axis=1)
+        change = (total[rows, best] + penalties)[:, None]
+        is_change = change < total
+        came_from[frame] = np.where(is_change, best[:, None], stay)
+        total = np.where(is_change, change, total) + costs[:, :, frame]
+    path = np.empty((num_tasks, num_frames), int)
+    path[:, -1] = total.argmin(axis=1)
+    for frame in range(num_frames - 1, 0, -1):
+        path[:, frame - 1] = came_from[frame, rows, path[:, frame]]
+    return path
