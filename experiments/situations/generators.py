@@ -17,6 +17,18 @@ _INTERVAL = 0.1
 _BODIES = FeatureSpec(("x", "y", "vx", "vy"), (0, 1), (2, 3))
 
 
+class Change(NamedTuple):
+    """When relations become others.
+
+    Attributes:
+      frames: `[tasks]` first frame of the later graph.
+      edges: `[tasks, nodes, nodes]` the later graph.
+    """
+
+    frames: np.ndarray
+    edges: np.ndarray
+
+
 class Situation(NamedTuple):
     """Data with what should be found in them.
 
@@ -24,11 +36,13 @@ class Situation(NamedTuple):
       dataset: Labelled systems.
       num_relations: Relations that the data hold, as `Verdict.num_relations` counts.
       options: Further arguments of `infer_relations`.
+      change: How relations change; None where they do not.
     """
 
     dataset: TrajectoryDataset
     num_relations: int
     options: dict[str, Any]
+    change: Change | None = None
 
 
 def bodies(
@@ -42,6 +56,7 @@ def bodies(
     friction: float = 0.0,
     kicks: float = 0.0,
     strength: float = 0.5,
+    start: np.ndarray | None = None,
 ) -> TrajectoryDataset:
     """Bodies on springs without walls, by leapfrog steps of a hundredth of a frame.
 
@@ -55,6 +70,7 @@ def bodies(
       friction: Rate at which velocities decay.
       kicks: Standard deviation of what is added to a velocity in every frame.
       strength: Of the springs.
+      start: `[systems, nodes, 4]` positions and velocities; None draws them.
     """
     rng = np.random.default_rng(seed)
     shape = (num_systems, NUM_NODES)
@@ -66,6 +82,8 @@ def bodies(
     mass = rng.choice(masses, shape)[..., None]
     where = rng.normal(size=(*shape, 2))
     speed = 0.5 * rng.normal(size=(*shape, 2))
+    if start is not None:
+        where, speed = start[..., :2], start[..., 2:]
     step = _INTERVAL / 100
 
     def acceleration(where, speed):
@@ -158,6 +176,26 @@ def _oscillators(seed: int, with_frequency: bool) -> TrajectoryDataset:
     )
 
 
+def _changing(seed: int) -> Situation:
+    """Springs that are drawn anew at some frame of the second third."""
+    rng = np.random.default_rng(seed)
+    dataset = bodies(seed, num_frames=60)
+    frames = rng.integers(20, 40, dataset.num_tasks)
+    systems = np.arange(dataset.num_tasks)
+    start = dataset.states[systems, frames]
+    later = bodies(seed + 10_000, num_frames=60, start=start)
+    row = np.arange(60)
+    is_later = row >= frames[:, None]
+    states = np.where(
+        is_later[..., None, None],
+        later.states[systems[:, None], np.maximum(row - frames[:, None], 0)],
+        dataset.states,
+    )
+    dataset = dataclasses.replace(dataset, states=states)
+    change = Change(frames, later.edges)
+    return Situation(dataset, 2, {"changing": True}, change)
+
+
 _Make = Callable[[int], Situation]
 
 
@@ -188,6 +226,7 @@ SITUATIONS: dict[str, _Make] = {
     "oscillators": _of(lambda s: _oscillators(s, True), 2),
     "unknown frequencies": _of(lambda s: _oscillators(s, False), 2),
     "series of lag 2": _of(lambda s: _series(s, 2), 2, shared_graph=True),
+    "springs that change": _changing,
     "one spring everywhere": _of(lambda s: bodies(s, probability=1.0), 1),
     "free motion with kicks": _of(
         lambda s: _free(bodies(s, probability=0.0, kicks=0.05)), 0

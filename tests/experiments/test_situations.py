@@ -1,5 +1,6 @@
 """The suite of situations: its data, its baseline, and a run that goes on."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ from experiments import common
 from experiments.situations import baselines, compute, config, generators
 from modmeta.relational.api import RelationalInference
 from modmeta.relational.discovery import Discovery
+from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.relations import Relations
 
@@ -30,7 +32,7 @@ def test_springs_keep_momentum_and_energy():
 
 def test_every_situation_has_its_labels():
     for name in ("springs", "friction alone", "one spring everywhere", "white noise"):
-        dataset, count, _ = generators.SITUATIONS[name](1)
+        dataset, count, *_ = generators.SITUATIONS[name](1)
         found = np.unique(dataset.edges[dataset.edges >= 0])
         assert count == {1: 1 if name.startswith("one") else 0}.get(len(found), 2)
         again, *_ = generators.SITUATIONS[name](1)
@@ -89,6 +91,44 @@ def test_a_run_scores_every_situation_and_goes_on(monkeypatch, tmp_path):
     assert row["expected_calibration_error"] < 0.03 and row["right_count"]
     assert row["auroc"] == pytest.approx(0.9, abs=0.03)
     assert "directed springs" in compute.format_summary(summary)
+
+
+def test_springs_that_change_follow_either_graph():
+    situation = generators.SITUATIONS["springs that change"](1)
+    dataset, change = situation.dataset, situation.change
+    where, speed = dataset.states[..., :2], dataset.states[..., 2:]
+    towards = where[:, :, None] - where[:, :, :, None]
+    measured = np.gradient(speed, 0.1, axis=1)
+    for edges, is_later in ((dataset.edges, False), (change.edges, True)):
+        force = 0.5 * np.einsum("nrs,ntrsc->ntrc", edges == 1, towards)
+        frames = np.arange(60)
+        after = frames > change.frames[:, None]
+        there = after if is_later else frames < change.frames[:, None] - 1
+        # Central differences over frames in which springs turn a little.
+        error = (measured - force)[:, 1:-1][there[:, 1:-1]]
+        assert np.sqrt(np.mean(error**2)) < 0.02 * np.sqrt(np.mean(measured**2))
+
+
+def test_stretches_are_scored_by_the_graph_of_their_middle():
+    situation = generators.SITUATIONS["springs that change"](2)
+    change, count = situation.change, situation.dataset.num_tasks
+    tasks = np.repeat(np.arange(count), 2)
+    starts = np.stack([np.zeros(count, int), change.frames + 1], axis=1).ravel()
+    stops = np.stack([change.frames + 1, np.full(count, 60)], axis=1).ravel()
+    parts = Stretches(tasks, starts, stops)
+    both = np.stack([situation.dataset.edges, change.edges], axis=1)
+    dataset = parts.of(situation.dataset)
+    labelled = dataclasses.replace(dataset, edges=both.reshape(-1, *both.shape[2:]))
+    result = made_up(labelled)
+    found = dataclasses.replace(result.discovery, stretches=parts)
+    result = dataclasses.replace(result, dataset=dataset, discovery=found)
+    row = compute.score(situation, result)
+    assert row["edge_accuracy"] == pytest.approx(0.9, abs=0.03)
+    assert row["frames_late"] == 1.0
+    early = parts._replace(starts=np.where(starts > 0, starts + 4, 0))
+    found = dataclasses.replace(found, stretches=early)
+    late = compute.score(situation, dataclasses.replace(result, discovery=found))
+    assert late["frames_late"] == 5.0
 
 
 def test_what_is_done_is_not_done_again(monkeypatch, tmp_path):
