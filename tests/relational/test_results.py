@@ -27,6 +27,7 @@ from modmeta.relational import (
 )
 from modmeta.relational.data import DataError
 from modmeta.relational.discovery import Discovery
+from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.results import transfer
 from modmeta.relational.training import setup
@@ -87,6 +88,17 @@ def known():
         node_names=[("ant", "bee", "cat")] * 6,
     )
     return result_of(named, half_symmetric())
+
+
+def test_stretches_are_kept(known, tmp_path):
+    parts = Stretches(np.array([0, 0, 1]), np.array([0, 4, 0]), np.array([4, 10, 10]))
+    assert known.stretches is None
+    discovery = dataclasses.replace(known.discovery, stretches=parts)
+    dataclasses.replace(known, discovery=discovery).save(tmp_path / "result.npz")
+    for kept, given in zip(
+        relational.load(tmp_path / "result.npz").stretches, parts, strict=True
+    ):
+        np.testing.assert_array_equal(kept, given)
 
 
 def test_summary_is_of_plain_numbers(known):

@@ -124,7 +124,7 @@ def discover_again(
     concluded = verdict.judge(key_judge, model, params, dataset, found, inference)
     settled = verdict.settle(found, concluded)
     return dataset, dataclasses.replace(
-        discovery, found=found, settled=settled, verdict=concluded
+        discovery, found=found, settled=settled, verdict=concluded, stretches=None
     )
 
 
