@@ -46,8 +46,8 @@ class ExperimentConfig:
     lags: int = 0
     modules: ModuleConfig = ModuleConfig()
     proposal: ProposalConfig = ProposalConfig()
-    bouncegrad: BounceGradConfig = BounceGradConfig(num_steps=300, batch_size=8)
-    training: TrainingConfig = TrainingConfig(num_evaluations=3)
+    bouncegrad: BounceGradConfig = BounceGradConfig(num_steps=100, batch_size=8)
+    training: TrainingConfig = TrainingConfig(num_evaluations=2)
     inference: InferenceConfig = InferenceConfig(num_steps=64)
     num_restarts: int = 1
     seed: int = 0

@@ -24,7 +24,7 @@ _LABELS = flags.DEFINE_string(
     "what is not 0 is an edge. Default: no labels, hence scores alone.",
 )
 _NUM_STEPS = flags.DEFINE_integer(
-    "num_steps", None, "Training steps. Default: 300.", lower_bound=1
+    "num_steps", None, "Training steps. Default: 100.", lower_bound=1
 )
 _FLAGS = launcher.define_flags(
     {
