@@ -17,11 +17,21 @@ from experiments.real_data.sources import Network, read_networks
 from modmeta.relational import DataError, infer_relations
 from modmeta.relational.api import RelationalInference
 from modmeta.relational.classical import METHODS, rank_pairs
+from modmeta.relational.data import concatenate_tasks
 from modmeta.relational.evaluation import ranking
-from modmeta.relational.evaluation.verdict import Verdict
+from modmeta.relational.evaluation.held_out import recommend_for
 from modmeta.runtime.files import atomic_write
 
 OURS, ADVISED = "modmeta", "modmeta, as its verdict recommends"
+# Networks that no modules are trained on.
+CHOSEN = "as held-out frames recommend"
+
+
+class Advice(NamedTuple):
+    """A verdict in plain words, and the classical method that it names, or None."""
+
+    sentence: str
+    method: str | None
 
 
 class Scores(NamedTuple):
@@ -33,16 +43,16 @@ class Scores(NamedTuple):
         too short.
       pooled: `[1, nodes, nodes]` of all recordings.
       seconds: How long that took.
-      verdict: Of the pooled graph; None for classical methods.
-      verdict_alone: The same of recordings one by one.
+      advice: On the pooled graph; None for classical methods.
+      advice_alone: The same on recordings one by one.
     """
 
     method: str
     alone: np.ndarray | None
     pooled: np.ndarray
     seconds: float
-    verdict: Verdict | None = None
-    verdict_alone: Verdict | None = None
+    advice: Advice | None = None
+    advice_alone: Advice | None = None
 
 
 def classical_scores(network: Network) -> Iterator[Scores]:
@@ -79,16 +89,32 @@ def trained_scores(network: Network, config: ExperimentConfig) -> Iterator[Score
         inference=config.inference,
         progress=None,
     )
-    alone, verdict_alone, pooled = None, None, result
+    alone, advice_alone, pooled = None, None, result
     if network.is_scored_alone:
-        alone, verdict_alone = _strengths(result), result.verdict
+        alone, advice_alone = _strengths(result), _advice(result)
         pooled = result.infer(network.dataset, shared_graph=True, seed=config.seed)
     seconds = time.perf_counter() - start
     ours = Scores(
-        OURS, alone, _strengths(pooled), seconds, pooled.verdict, verdict_alone
+        OURS, alone, _strengths(pooled), seconds, _advice(pooled), advice_alone
     )
     yield ours
     yield _advised(network, ours)
+
+
+def chosen_scores(network: Network) -> Iterator[Scores]:
+    """Those of the method that held-out frames speak for, without any modules."""
+    start = time.perf_counter()
+    found = recommend_for(concatenate_tasks(network.dataset))
+    if found is None:
+        return
+    pooled = rank_pairs(network.dataset, found.method, shared_graph=True)
+    seconds = time.perf_counter() - start
+    advice = Advice(f"{found.sentence}.", found.method)
+    yield Scores(CHOSEN, None, pooled, seconds, advice)
+
+
+def _advice(result: RelationalInference) -> Advice:
+    return Advice(result.verdict.sentence, result.verdict.recommended)
 
 
 def _strengths(result: RelationalInference) -> np.ndarray:
@@ -100,11 +126,10 @@ def _advised(network: Network, ours: Scores) -> Scores:
     """Scores by the methods that the verdicts name, ours where they name none."""
     start = time.perf_counter()
     alone, pooled = ours.alone, ours.pooled
-    if ours.verdict_alone is not None and ours.verdict_alone.recommended:
-        alone = rank_pairs(network.dataset, ours.verdict_alone.recommended)
-    if ours.verdict is not None and ours.verdict.recommended:
-        method = ours.verdict.recommended
-        pooled = rank_pairs(network.dataset, method, shared_graph=True)
+    if ours.advice_alone is not None and ours.advice_alone.method:
+        alone = rank_pairs(network.dataset, ours.advice_alone.method)
+    if ours.advice is not None and ours.advice.method:
+        pooled = rank_pairs(network.dataset, ours.advice.method, shared_graph=True)
     seconds = ours.seconds + time.perf_counter() - start
     return ours._replace(method=ADVISED, alone=alone, pooled=pooled, seconds=seconds)
 
@@ -112,7 +137,7 @@ def _advised(network: Network, ours: Scores) -> Scores:
 def row_of(network: Network, scores: Scores) -> dict[str, Any]:
     """A row of the table; None where there are no labels, or no scores."""
     labels = network.dataset.edges
-    verdict, alone = scores.verdict, scores.verdict_alone
+    advice, alone = scores.advice, scores.advice_alone
     row = {
         "dataset": network.name,
         "method": scores.method,
@@ -124,10 +149,10 @@ def row_of(network: Network, scores: Scores) -> dict[str, Any]:
         "average_precision_pooled": None,
         "majority": None,
         "seconds": scores.seconds,
-        "verdict": None if verdict is None else verdict.sentence,
-        "recommended": None if verdict is None else verdict.recommended,
+        "verdict": None if advice is None else advice.sentence,
+        "recommended": None if advice is None else advice.method,
         "verdict_alone": None if alone is None else alone.sentence,
-        "recommended_alone": None if alone is None else alone.recommended,
+        "recommended_alone": None if alone is None else alone.method,
     }
     if labels is None:
         return row
@@ -161,6 +186,8 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
         parts = {"classical": classical_scores(network)}
         if is_small:
             parts["modmeta"] = trained_scores(network, config)
+        else:
+            parts["chosen"] = chosen_scores(network)
         for part, scores in parts.items():
             if run.should_stop():
                 return None

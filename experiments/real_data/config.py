@@ -25,7 +25,7 @@ class ExperimentConfig:
       file: The file; required.
       labels: File with a matrix of true edges, for "csv"; empty without labels.
       sizes: Numbers of genes of the networks of DREAM3 that are looked at.
-      max_nodes: Networks of more nodes get classical scores alone; 0 for all networks.
+      max_nodes: Networks of more nodes get no modules; 0 for all networks.
       max_systems: Recordings per network at most; 0 for all.
       lags: Frames that a change may depend on, see `infer_relations`.
       modules: Bank of modules.

@@ -36,7 +36,8 @@ def write_figure(directory: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             if not dots:
                 axes.text(0.5, place, " not run", va="center", fontsize=8, color="0.4")
                 continue
-            color = figure_style.COLORS[1 if method.startswith("modmeta") else 2]
+            is_ours = method.startswith(("modmeta", "as held-out"))
+            color = figure_style.COLORS[1 if is_ours else 2]
             mean = float(np.mean(dots))
             axes.barh(place, mean - 0.5, left=0.5, height=0.62, color=color, alpha=0.55)
             jitter = np.linspace(-0.22, 0.22, len(dots))
@@ -81,7 +82,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     ]
     lines = []
     for row in summary["rows"]:
-        if row["method"] != "modmeta":
+        # The advised scores come with the same verdict.
+        if row["verdict"] is None or row["method"].startswith("modmeta,"):
             continue
         if row["verdict_alone"] is not None:
             lines.append(f"{row['dataset']}, one by one: {row['verdict_alone']}")

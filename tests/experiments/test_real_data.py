@@ -118,6 +118,17 @@ def test_networks_by_size_and_short_recordings_together(dream3, trained, tmp_pat
     assert len(trained) == 2
 
 
+def test_held_out_frames_choose_where_no_modules_are_trained(netsim, trained, tmp_path):
+    options = config.ExperimentConfig(file=str(netsim), max_nodes=3)
+    summary = common.run(compute.EXPERIMENT, options, tmp_path / "run")
+    rows = {row["method"]: row for row in summary["rows"]}
+    assert not trained and list(rows) == [*METHODS, compute.CHOSEN]
+    chosen = rows[compute.CHOSEN]
+    assert chosen["recommended"] == "vector autoregression"
+    assert chosen["auroc_pooled"] == rows["vector autoregression"]["auroc_pooled"]
+    assert chosen["verdict"] in compute.EXPERIMENT.format_summary(summary)
+
+
 def test_a_run_goes_on_where_it_stopped(dream3, trained, monkeypatch, tmp_path):
     options = config.ExperimentConfig(source="dream3", file=str(dream3), sizes=(10,))
     score = compute.classical_scores

@@ -15,13 +15,14 @@ import numpy as np
 from modmeta.relational.classical import is_series, linear
 from modmeta.relational.data import TrajectoryDataset
 
-# An alternative must leave this much less unexplained than the graph, and than the own
-# past of nodes,
+# An alternative must leave this much less unexplained than the graph,
 _WORTHWHILE = 0.97
-# by so many standard errors over stretches of recordings.
+# and than that and the own past of nodes by so many standard errors over stretches of
+# recordings.
 _CERTAIN = 3.0
-# Stretches that a system without enough recordings is cut into, and how many it takes.
-_NUM_STRETCHES, _MIN_STRETCHES = 6, 3
+# Stretches that this takes: fewer recordings are cut, as a standard error of three is
+# too uncertain.
+_MIN_STRETCHES = 6
 # Frames that regressions need at least, and rows of their matrices at most.
 _MIN_FRAMES, _MAX_INPUTS = 12, 400
 
@@ -99,28 +100,39 @@ def compare(
     )
 
 
-def recommend(alternatives: Alternatives | None) -> Recommendation | None:
-    """The method that follows from errors; None where the graph is as good."""
+def recommend(
+    alternatives: Alternatives | None, *, has_graph: bool = True
+) -> Recommendation | None:
+    """The method that follows from errors; None where the graph is as good.
+
+    Args:
+      alternatives: Errors; None where there are none.
+      has_graph: Whether a graph was found; without one, the own past stands for it.
+    """
     if alternatives is None:
         return None
+    known = "under this graph, which hears the frames before,"
+    if not has_graph:
+        alternatives = alternatives._replace(found=alternatives.own)
+        known = "with the own past alone"
     found, own, past, present, total = alternatives
     unexplained = [e.sum() / max(total.sum(), 1e-30) for e in (past, present, found)]
     is_within = present.sum() < past.sum()
     best = present if is_within else past
-    if not (_is_better(best, found) and _is_better(best, own)):
+    if not _is_surely_better(best, own) or (has_graph and not _is_better(best, found)):
         return None
     if not is_within:
         return Recommendation(
             "vector autoregression",
             False,
-            f"a linear regression on the past leaves {unexplained[0]:.0%} of the "
-            f"held-out changes unexplained, this graph {unexplained[2]:.0%}: rank the "
-            "pairs by vector autoregression",
+            "with a linear regression on the past of all entities "
+            f"{unexplained[0]:.0%} of the held-out changes stay unexplained, {known} "
+            f"{unexplained[2]:.0%}: rank the pairs by vector autoregression",
         )
     reason = (
         "entities go together within a frame: with the others at the same frame "
-        f"{unexplained[1]:.0%} of the held-out changes stay unexplained, under this "
-        f"graph, which hears the frames before, {unexplained[2]:.0%}: "
+        f"{unexplained[1]:.0%} of the held-out changes stay unexplained, {known} "
+        f"{unexplained[2]:.0%}: "
     )
     if _is_surely_better(past, own):
         return Recommendation(
@@ -133,6 +145,13 @@ def recommend(alternatives: Alternatives | None) -> Recommendation | None:
         True,
         f"{reason}rank the pairs by partial correlation; nothing tells the direction",
     )
+
+
+def is_worthless(alternatives: Alternatives | None) -> bool:
+    """Whether the graph does not surely explain more than the own past of nodes."""
+    if alternatives is None:
+        return False
+    return not _is_surely_better(alternatives.found, alternatives.own)
 
 
 class _Rows(NamedTuple):
@@ -189,7 +208,7 @@ def _stretches(recording: np.ndarray, num_stretches: int) -> np.ndarray:
     numbers = np.unique(recording, return_inverse=True)[1]
     if numbers[-1] + 1 >= num_stretches:
         return numbers
-    count = min(_NUM_STRETCHES, len(recording))
+    count = min(_MIN_STRETCHES, len(recording))
     return np.arange(len(recording)) * count // len(recording)
 
 

@@ -14,7 +14,12 @@ from modmeta.relational.classical import is_series
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
 from modmeta.relational.data.validation import pair_mask
-from modmeta.relational.evaluation.alternatives import Alternatives, compare
+from modmeta.relational.evaluation.alternatives import (
+    Alternatives,
+    Recommendation,
+    compare,
+    recommend,
+)
 from modmeta.relational.evaluation.changes import ChangeModel, Changes
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
@@ -54,6 +59,34 @@ class Evidence(NamedTuple):
     total: np.ndarray
     effects: tuple[float, ...]
     alternatives: Alternatives | None = None
+
+
+def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
+    """The classical method that held-out frames of series speak for, without a graph.
+
+    Args:
+      dataset: The systems, raw units; labels are not looked at.
+
+    Returns:
+      None where nodes have no series, or nothing surely explains more than the own past
+      of every node.
+    """
+    some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
+    if not is_series(some):
+        return None
+    parts = _parts(some, 1)
+    column = some.features.recorded[0]
+    counted = [part.counted()[..., None] for part in parts]
+    changes = [
+        np.where(mask, np.diff(part.states[..., [column]], axis=1), 0.0)
+        for mask, part in zip(counted, parts, strict=True)
+    ]
+    unit = np.sqrt(np.mean(np.square(changes[0][counted[0][..., 0]])))
+    first, rest = (
+        np.swapaxes(change, 1, 2) / max(float(unit), 1e-30) for change in changes
+    )
+    alternatives = compare(*parts, (first, rest), rest, 1, _LARGEST_SQUARE)
+    return recommend(alternatives, has_graph=False)
 
 
 def relation_effects(

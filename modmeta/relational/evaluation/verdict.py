@@ -15,7 +15,11 @@ import numpy as np
 
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import matching
-from modmeta.relational.evaluation.alternatives import Recommendation, recommend
+from modmeta.relational.evaluation.alternatives import (
+    Recommendation,
+    is_worthless,
+    recommend,
+)
 from modmeta.relational.evaluation.effects import without_effect
 from modmeta.relational.evaluation.held_out import Evidence, gather
 from modmeta.relational.inference.config import InferenceConfig
@@ -43,7 +47,8 @@ class Verdict(NamedTuple):
 
     Attributes:
       supported: Whether relations are needed to explain frames that were held out, and
-        a model that hears the frames before is the right one for them.
+        a model that hears the frames before is the right one for them; of series, also
+        whether they explain surely more than the own past of every node.
       num_relations: Relations that the data tell apart, "no relation" among them where
         some pairs have none; 1 if one holds everywhere, 0 if nothing depends on other
         entities.
@@ -136,13 +141,15 @@ def conclude(
     is_repeated = agreement is None or agreement >= _AGREEMENT or not is_graph
     other = recommend(evidence.alternatives)
     is_too_fast = other is not None and other.is_within_frame
-    supported = bool(is_any and is_repeated and not is_too_fast)
+    is_idle = is_any and is_worthless(evidence.alternatives)
+    supported = bool(is_any and is_repeated and not is_too_fast and not is_idle)
     sentence = _sentence(
         num_relations,
         evidence.effects,
         agreement if is_graph else None,
         unexplained,
         found,
+        is_idle,
         other,
     )
     return Verdict(
@@ -247,6 +254,7 @@ def _sentence(
     agreement: float | None,
     unexplained: float,
     found: Relations,
+    is_idle: bool,
     other: Recommendation | None,
 ) -> str:
     if num_relations == 0 and other is not None:
@@ -276,6 +284,11 @@ def _sentence(
         )
     if num_relations and unexplained > 0.1:
         text += f"; {unexplained:.0%} of the changes stay unexplained"
+    if is_idle:
+        text += (
+            "; but the own past of every entity alone explains held-out frames as "
+            "well: do not rely on this graph"
+        )
     if other is not None:
         text += f"; but {other.sentence}"
     return text + "."

@@ -74,9 +74,8 @@ def test_a_better_method_is_recommended(kind, graph, method, words):
 
 def test_errors_are_those_of_regressions_that_know_the_law():
     """Noise of variance 1; the own past leaves what the sender adds."""
-    found = compared("later", "all", num_tasks=4, num_frames=2000)
-    count = 4 * 499 * NUM_NODES
-    assert found.found.shape == (4,)
+    found = compared("later", "all", num_tasks=6, num_frames=2000)
+    count = 6 * 499 * NUM_NODES
     np.testing.assert_allclose(found.past.sum() / count, 1.0, rtol=0.05)
     np.testing.assert_allclose(found.found.sum() / count, 1.0, rtol=0.05)
     assert found.own.sum() > 1.2 * count
@@ -84,9 +83,39 @@ def test_errors_are_those_of_regressions_that_know_the_law():
 
 
 def test_a_recording_alone_is_cut_into_stretches():
-    assert compared("later", "all", num_tasks=1).found.shape == (6,)
-    assert compared("later", "all", num_tasks=2).found.shape == (12,)
-    assert compared("later", "all", num_tasks=3).found.shape == (3,)
+    for num_tasks, count in ((1, 6), (2, 12), (6, 6), (7, 7)):
+        found = compared("later", "all", num_tasks=num_tasks)
+        assert found.found.shape == (count,)
+
+
+def test_nothing_is_recommended_where_nodes_go_alone():
+    """Twenty data sets, short and long; direction is never told without a past."""
+    for seed in range(20):
+        for options in ({"num_tasks": 4, "num_frames": 24}, {"num_tasks": 1}):
+            assert recommend(compared("alone", "own", seed=seed, **options)) is None
+    methods = [
+        recommend(compared("within", "all", seed=seed)).method for seed in range(20)
+    ]
+    assert set(methods) == {"partial correlation"}
+
+
+@pytest.mark.parametrize(
+    "kind, method",
+    [
+        ("alone", None),
+        ("later", "vector autoregression"),
+        ("within", "partial correlation"),
+    ],
+)
+def test_series_alone_speak_for_a_method(kind, method):
+    """Without any graph, whatever the unit of the series."""
+    states, _ = series(kind)
+    for scale in (1.0, 1e-4):
+        found = held_out.recommend_for(as_dataset(scale * states, lags=1))
+        assert (found and found.method) == method
+        assert found is None or "with the own past alone" in found.sentence
+    bodies = as_dataset(np.concatenate([states, states**2], axis=-1), lags=1)
+    assert held_out.recommend_for(bodies) is None
 
 
 def test_a_gain_by_one_recording_alone_is_none():

@@ -134,12 +134,15 @@ def test_recordings_of_one_graph_are_suspected():
 def test_a_classical_method_that_explains_more_is_recommended():
     """Past frames alone leave the graph its support; a fast relation takes it away."""
     level = np.full(NUM_TASKS, 10.0)
-    fast = Alternatives(level, level, level, 0.5 * level, 2.0 * level)
-    linear = Alternatives(level, level, 0.5 * level, level, 2.0 * level)
+    own = 1.5 * level
+    fast = Alternatives(level, own, level, 0.5 * level, 2.0 * level)
+    linear = Alternatives(level, own, 0.5 * level, level, 2.0 * level)
+    idle = Alternatives(level, level, level, level, 2.0 * level)
     for others, method, supported in (
         (None, None, True),
-        (fast, "partial correlation", False),
+        (fast, "directed partial correlation", False),
         (linear, "vector autoregression", True),
+        (idle, None, False),
     ):
         with_others = TWO._replace(alternatives=others)
         concluded = verdict.conclude(with_others, None, relations())
@@ -148,6 +151,8 @@ def test_a_classical_method_that_explains_more_is_recommended():
         if method:
             assert f"rank the pairs by {method}" in concluded.sentence
             assert "25%" in concluded.sentence and "50%" in concluded.sentence
+        is_idle = "the own past of every entity alone" in concluded.sentence
+        assert is_idle == (others is idle)
     nothing = NOTHING._replace(alternatives=fast)
     sentence = verdict.conclude(nothing, None, relations()).sentence
     assert sentence.startswith("This model finds nothing here")
