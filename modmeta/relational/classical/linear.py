@@ -11,7 +11,7 @@ import numpy as np
 
 # Ridges, in units of the variance of every input; the last leaves next to nothing.
 SHRINKAGES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-# Stretches of consecutive rows that are held out in turn.
+# Blocks of consecutive rows that are held out in turn.
 _NUM_FOLDS = 4
 
 
@@ -68,7 +68,7 @@ def choose_shrinkage(
     inputs: np.ndarray,
     targets: np.ndarray,
 ) -> float:
-    """The shrinkage whose weights predict stretches of held-out rows best.
+    """The shrinkage whose weights predict blocks of held-out rows best.
 
     Args:
       fit: Weights `[shrinkages, P, N]` from inputs and targets.

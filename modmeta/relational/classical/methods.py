@@ -168,7 +168,7 @@ def rank_pairs(
                 f"states: found systems of {sizes} nodes, expected one size: systems "
                 "that share one graph have the same nodes"
             )
-        parts = [[stretch for series in parts for stretch in series]]
+        parts = [[piece for series in parts for piece in series]]
     num_nodes = dataset.max_nodes
     scores = np.full((len(parts), num_nodes, num_nodes), np.nan)
     for task, series in enumerate(parts):

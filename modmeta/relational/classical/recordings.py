@@ -18,12 +18,12 @@ def is_series(dataset: TrajectoryDataset) -> bool:
 
 
 def recordings(dataset: TrajectoryDataset, task: int) -> list[np.ndarray]:
-    """Stretches of a system in which every node was observed, each `[T, N]`.
+    """Pieces of a system in which every node was observed, each `[T, N]`.
 
     They end at breaks, and where a node was missed.
 
     Raises:
-      DataError: If nodes have no series, see `is_series`, or no stretch has two frames.
+      DataError: If nodes have no series, see `is_series`, or no piece has two frames.
     """
     if not is_series(dataset):
         raise DataError(
@@ -36,48 +36,48 @@ def recordings(dataset: TrajectoryDataset, task: int) -> list[np.ndarray]:
     follows = dataset.counted()[task, :, :size].all(axis=1)
     is_seen = dataset.is_observed[task, :, :size].all(axis=1)
     starts = np.flatnonzero(~follows) + 1
-    stretches = [
-        stretch
-        for stretch, seen in zip(
+    pieces = [
+        piece
+        for piece, seen in zip(
             np.split(series, starts), np.split(is_seen, starts), strict=True
         )
-        if len(stretch) > 1 and seen.all()
+        if len(piece) > 1 and seen.all()
     ]
-    if not stretches:
+    if not pieces:
         raise DataError(
             f"states: found no two consecutive frames of system {task} that saw every "
             "node, expected some"
         )
-    return stretches
+    return pieces
 
 
-def standardised(stretches: Sequence[np.ndarray]) -> list[np.ndarray]:
+def standardised(pieces: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The same with mean 0 and variance 1 over all; constant nodes become 0."""
-    joined = np.concatenate(stretches)
+    joined = np.concatenate(pieces)
     spread = joined.std(axis=0)
     is_constant = spread <= 1e-12 * np.abs(joined).max(axis=0)
     spread = np.where(is_constant, 1.0, spread)
     mean = joined.mean(axis=0)
-    return [np.where(is_constant, 0.0, (part - mean) / spread) for part in stretches]
+    return [np.where(is_constant, 0.0, (part - mean) / spread) for part in pieces]
 
 
 def with_past(
-    stretches: Sequence[np.ndarray], order: int, skipped: int = 0
+    pieces: Sequence[np.ndarray], order: int, skipped: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames and those before them.
 
     Args:
-      stretches: Each `[T, N]`.
+      pieces: Each `[T, N]`.
       order: Frames before.
-      skipped: Frames that are left out at the start of every stretch, beyond these.
+      skipped: Frames that are left out at the start of every piece, beyond these.
 
     Returns:
       Frames `[R, N]`, and the past of each, `[R, order, N]`, the latest first.
     """
     first = order + skipped
-    long = [part for part in stretches if len(part) > first]
+    long = [part for part in pieces if len(part) > first]
     if not long:
-        num_nodes = stretches[0].shape[1]
+        num_nodes = pieces[0].shape[1]
         return np.zeros((0, num_nodes)), np.zeros((0, order, num_nodes))
     present = np.concatenate([part[first:] for part in long])
     past = [

@@ -17,18 +17,18 @@ from modmeta.relational.data import TrajectoryDataset
 
 # An alternative must leave this much less unexplained than the graph,
 _WORTHWHILE = 0.97
-# and than that and the own past of nodes by so many standard errors over stretches of
+# and than that and the own past of nodes by so many standard errors over blocks of
 # recordings.
 _CERTAIN = 3.0
-# Stretches that this takes: fewer recordings are cut, as a standard error of three is
+# Blocks that this takes: fewer recordings are cut, as a standard error of three is
 # too uncertain.
-_MIN_STRETCHES = 6
+_MIN_BLOCKS = 6
 # Frames that regressions need at least, and rows of their matrices at most.
 _MIN_FRAMES, _MAX_INPUTS = 12, 400
 
 
 class Alternatives(NamedTuple):
-    """Squared errors on held-out frames, `[stretches]`, and what is best.
+    """Squared errors on held-out frames, `[blocks]`, and what is best.
 
     Attributes:
       found: Under the graph found.
@@ -93,8 +93,8 @@ def compare(
             return None
         left = residuals[task, :size, :, 0].T[late.is_counted]
         rows.append((early, late, left))
-    num_stretches = max(1, -(-_MIN_STRETCHES // len(rows)))
-    found = [_errors(*row, num_stretches, largest_square) for row in rows]
+    num_blocks = max(1, -(-_MIN_BLOCKS // len(rows)))
+    found = [_errors(*row, num_blocks, largest_square) for row in rows]
     return Alternatives(
         *(np.concatenate(errors) for errors in zip(*found, strict=True))
     )
@@ -181,10 +181,10 @@ def _errors(
     early: _Rows,
     late: _Rows,
     left: np.ndarray,
-    num_stretches: int,
+    num_blocks: int,
     largest_square: float,
 ) -> list[np.ndarray]:
-    """Squared errors in the order of `Alternatives`, each `[stretches]`."""
+    """Squared errors in the order of `Alternatives`, each `[blocks]`."""
     mean_past, mean = early.past.mean(axis=0), early.targets.mean(axis=0)
     past, targets = early.past - mean_past, early.targets - mean
     later_past, later = late.past - mean_past, late.targets - mean
@@ -199,30 +199,30 @@ def _errors(
     squares = [
         np.minimum(np.square(part), largest_square).sum(axis=1) for part in parts
     ]
-    where = _stretches(late.recording, num_stretches)
+    where = _blocks(late.recording, num_blocks)
     return [np.bincount(where, part) for part in squares]
 
 
-def _stretches(recording: np.ndarray, num_stretches: int) -> np.ndarray:
-    """Number of the stretch of every row: its recording, or a part of all rows."""
+def _blocks(recording: np.ndarray, num_blocks: int) -> np.ndarray:
+    """Number of the block of every row: its recording, or a part of all rows."""
     numbers = np.unique(recording, return_inverse=True)[1]
-    if numbers[-1] + 1 >= num_stretches:
+    if numbers[-1] + 1 >= num_blocks:
         return numbers
-    count = min(_MIN_STRETCHES, len(recording))
+    count = min(_MIN_BLOCKS, len(recording))
     return np.arange(len(recording)) * count // len(recording)
 
 
 def _is_better(error: np.ndarray, other: np.ndarray) -> bool:
-    """Whether errors `[stretches]` are lower by enough, and surely."""
+    """Whether errors `[blocks]` are lower by enough, and surely."""
     return bool(
         error.sum() <= _WORTHWHILE * other.sum() and _is_surely_better(error, other)
     )
 
 
 def _is_surely_better(error: np.ndarray, other: np.ndarray) -> bool:
-    """Whether errors `[stretches]` are lower, however little, beyond doubt."""
+    """Whether errors `[blocks]` are lower, however little, beyond doubt."""
     gain = other - error
-    if len(gain) < _MIN_STRETCHES:
+    if len(gain) < _MIN_BLOCKS:
         return False
     deviation = gain.std(ddof=1) / np.sqrt(len(gain))
     return bool(gain.mean() > _CERTAIN * deviation)

@@ -82,7 +82,7 @@ def test_errors_are_those_of_regressions_that_know_the_law():
     assert found.total.sum() > found.own.sum()
 
 
-def test_a_recording_alone_is_cut_into_stretches():
+def test_a_recording_alone_is_cut_into_blocks():
     for num_tasks, count in ((1, 6), (2, 12), (6, 6), (7, 7)):
         found = compared("later", "all", num_tasks=num_tasks)
         assert found.found.shape == (count,)
