@@ -57,11 +57,12 @@ def write_figure(directory: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.tick_params(axis="x", labelsize=8)
         axes.grid(axis="x", **figure_style.GRID)
         axes.set_axisbelow(True)
-    figure.supxlabel(
-        "area under the ROC curve; 0.5 is chance. Bars: means of the dots, recordings "
-        "or networks.\nDiamonds: all recordings together",
-        fontsize=8,
-    )
+    label = "area under the ROC curve; 0.5 is chance. Bars: means of the dots"
+    if any(row["aurocs"] for row in rows):
+        label += ", recordings one by one.\nDiamonds: all recordings together"
+    else:
+        label += ", networks"
+    figure.supxlabel(label, fontsize=8)
     figure.savefig(directory / "auroc.png", dpi=150)
 
 
