@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
 
 from modmeta.relational.data import TrajectoryDataset
 
@@ -83,20 +82,3 @@ def _regress(
     weights, *_ = np.linalg.lstsq(design, goal, rcond=None)
     weights = weights[: count * width].reshape(count, -1)
     return np.sqrt(np.sum(np.square(weights), axis=1))
-
-
-def ranking(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Area under the curve of edges with any relation; None where all are alike.
-
-    Args:
-      scores: `[tasks, nodes, nodes]`, larger for more likely edges.
-      labels: `[tasks, nodes, nodes]` true relations, 0 for none.
-    """
-    is_edge = (labels >= 0) & np.isfinite(scores)
-    positive, values = labels[is_edge] > 0, scores[is_edge]
-    count = int(positive.sum())
-    if count in (0, len(values)):
-        return None
-    ranks = scipy.stats.rankdata(values)[positive]
-    area = ranks.sum() - count * (count + 1) / 2
-    return float(area / (count * (len(values) - count)))

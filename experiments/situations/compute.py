@@ -19,7 +19,7 @@ from modmeta.relational import (
     TrajectoryDataset,
     infer_relations,
 )
-from modmeta.relational.evaluation import calibration
+from modmeta.relational.evaluation import calibration, ranking
 from modmeta.relational.evaluation.scores import match_labels
 from modmeta.relational.evaluation.stretches import Stretches
 
@@ -52,8 +52,8 @@ def score(situation: Situation, result: RelationalInference) -> dict[str, Any]:
         "expected_calibration_error": calibration.expected_calibration_error(
             result.probabilities, labels, names
         ),
-        "auroc": baselines.ranking(ranked, labels),
-        "auroc_regression": baselines.ranking(
+        "auroc": ranking.auroc(ranked, labels),
+        "auroc_regression": ranking.auroc(
             baselines.edge_strengths(result.dataset), labels
         ),
         "right_count": result.verdict.num_relations == situation.num_relations,

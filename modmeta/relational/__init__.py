@@ -2,7 +2,7 @@
 
 Data flows one way: `data` -> `modules` -> `energies`, `tasks` -> `inference` ->
 `training`, `evaluation` -> `discovery` -> `results`, `figures`, and `api`, which does
-all of it in one call.
+all of it in one call. `classical` has what statistics says of the same series.
 """
 
 from modmeta.relational.api import infer_relations as infer_relations

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.segments import cut
-from modmeta.relational.evaluation import matching, stretches, verdict
+from modmeta.relational.evaluation import held_out, matching, stretches, verdict
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
@@ -196,7 +196,7 @@ def name_relations(
       Parameters, and followed structures, in the new order.
     """
     followed = result.state.followed
-    effects = verdict.relation_effects(
+    effects = held_out.relation_effects(
         model, result.params, valid_set, followed["valid"]
     )
     first = int(np.argmin(effects))

@@ -22,6 +22,7 @@ from modmeta.relational import (
     Relations,
     TrajectoryDataset,
     as_dataset,
+    classical,
     data,
     infer_relations,
 )
@@ -34,7 +35,10 @@ from modmeta.relational.training import setup
 from modmeta.runtime import progress
 from tests.relational.test_api import QUICK, random_walks
 
-VERDICT = Verdict(True, 2, 0.1, (0.01, 0.9), 0.97, 1, "The data support 2 relations.")
+VERDICT = Verdict(
+    *(True, 2, 0.1, (0.01, 0.9), 0.97, 1, "The data support 2 relations."),
+    recommended="lagged correlation",
+)
 
 
 def result_of(dataset, edges, **options):
@@ -117,6 +121,23 @@ def test_summary_is_of_plain_numbers(known):
     assert summary["share_sure"] == pytest.approx(np.mean(surest > 0.9))
     assert summary["edge_accuracy"] == 1.0
     assert summary["verdict"]["sentence"] == VERDICT.sentence
+
+
+def test_pairs_are_ranked_by_the_recommended_method(known):
+    """Of series alone; without a recommendation, a method must be named."""
+    series = as_dataset(np.random.default_rng(0).normal(size=(2, 30, 3, 1)))
+    discovery = dataclasses.replace(known.discovery, verdict=VERDICT)
+    result = RelationalInference(series, discovery)
+    for arguments in ((), ("Granger causality",)):
+        expected = classical.rank_pairs(series, *(arguments or ("lagged correlation",)))
+        np.testing.assert_array_equal(result.rank_pairs(*arguments), expected)
+    silent = dataclasses.replace(
+        known.discovery, verdict=VERDICT._replace(recommended=None)
+    )
+    with pytest.raises(ValueError, match="expected one of .'correlation', 'partial"):
+        RelationalInference(series, silent).rank_pairs()
+    with pytest.raises(DataError, match="expected one column without a role"):
+        known.rank_pairs()
 
 
 def test_what_is_printed_is_short(known):

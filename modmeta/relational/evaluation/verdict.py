@@ -13,26 +13,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from modmeta.relational.data import DataError, TrajectoryDataset
-from modmeta.relational.data.dataset import NO_EDGE
-from modmeta.relational.data.validation import pair_mask
+from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import matching
-from modmeta.relational.evaluation.changes import ChangeModel, Changes
+from modmeta.relational.evaluation.alternatives import (
+    Recommendation,
+    is_worthless,
+    recommend,
+)
 from modmeta.relational.evaluation.effects import without_effect
+from modmeta.relational.evaluation.held_out import Evidence, gather
 from modmeta.relational.inference.config import InferenceConfig
-from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
-from modmeta.relational.tasks.structures import TaskStructures
 
-# Share of the frames that the graph is found in, to be judged on the rest.
-_FIRST_PART = 0.75
-# Systems that are judged: more would cost time and tell no more.
-_MAX_SYSTEMS = 100
-# Squared changes count up to this, in units of the typical change: close encounters
-# must not decide alone.
-_LARGEST_SQUARE = 25.0
 # A graph must leave this much less unexplained than one that knows nothing,
 _WORTHWHILE = 0.97
 # by so many standard errors over systems,
@@ -52,7 +46,9 @@ class Verdict(NamedTuple):
     """What the data say about the graph that was found.
 
     Attributes:
-      supported: Whether relations are needed to explain frames that were held out.
+      supported: Whether relations are needed to explain frames that were held out, and
+        a model that hears the frames before is the right one for them; of series, also
+        whether they explain surely more than the own past of every node.
       num_relations: Relations that the data tell apart, "no relation" among them where
         some pairs have none; 1 if one holds everywhere, 0 if nothing depends on other
         entities.
@@ -65,6 +61,8 @@ class Verdict(NamedTuple):
       num_segments: Stretches with a graph of their own in the typical recording; 1
         where nobody asked whether relations change.
       sentence: All that in plain words.
+      recommended: Name of a classical method in `classical.METHODS` whose regression
+        explains the held-out frames better; None where there is none.
     """
 
     supported: bool
@@ -74,67 +72,11 @@ class Verdict(NamedTuple):
     agreement: float | None
     num_segments: int
     sentence: str
+    recommended: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and text, for JSON."""
         return {**self._asdict(), "effects": list(self.effects)}
-
-
-class Evidence(NamedTuple):
-    """Squared errors of every system on held-out frames, `[tasks]`.
-
-    Attributes:
-      found: Under the graph found.
-      shuffled: Under its relations on other pairs of the same system.
-      none: Without any edge; where messages are no terms of a sum, under the best
-        relation everywhere, of senders as they were half a recording away.
-      single: `[K, tasks]` under one relation everywhere.
-      merged: By pairs of relations (a, b): every b replaced by a.
-      total: Squares of the changes themselves.
-      effects: `[K]`, see `relation_effects`, in the frames before.
-    """
-
-    found: np.ndarray
-    shuffled: np.ndarray
-    none: np.ndarray
-    single: np.ndarray
-    merged: dict[tuple[int, int], np.ndarray]
-    total: np.ndarray
-    effects: tuple[float, ...]
-
-
-def relation_effects(
-    model: RelationalModel,
-    params: ModelParams,
-    dataset: TrajectoryDataset,
-    structures: TaskStructures,
-) -> tuple[float, ...]:
-    """Root mean square of what the edges of every relation change, over all changes.
-
-    Args:
-      model: The model.
-      params: Its arrays.
-      dataset: Systems whose structures are known, raw units.
-      structures: Their structures.
-
-    Returns:
-      One number per relation; 0 for relations on no edge.
-    """
-    some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
-    structures = _first(structures, some.num_tasks)
-    edges = np.where(pair_mask(some.node_mask), structures.edge_modules, NO_EDGE)
-    changes = ChangeModel(model, params, some)
-    everything = changes(structures)
-    size = np.sqrt(np.sum(_clipped(everything.observed)))
-    effects = []
-    for relation in range(model.num_relations):
-        silent = edges == relation
-        without = changes(structures, silent).expected
-        # Every receiver counts by the edges of this relation that it has.
-        difference = np.sqrt(np.sum(_clipped(everything.expected - without)))
-        share = np.sqrt(max(silent.any(axis=2).mean(), 1e-9))
-        effects.append(float(difference / max(share * size, 1e-30)))
-    return tuple(effects)
 
 
 def judge(
@@ -157,7 +99,7 @@ def judge(
       config: The search that found them.
       restarts: Edges `[tasks, nodes, nodes]` that other runs found.
     """
-    evidence = _gather_evidence(rng_key, model, params, dataset, config)
+    evidence = gather(rng_key, model, params, dataset, config)
     agreement = None
     if restarts:
         agreement = float(
@@ -182,7 +124,7 @@ def count_relations(
       dataset: The systems, raw units; labels are not looked at.
       config: How relations are searched.
     """
-    return _count(_gather_evidence(rng_key, model, params, dataset, config))
+    return _count(gather(rng_key, model, params, dataset, config))
 
 
 def conclude(
@@ -197,16 +139,28 @@ def conclude(
     is_graph, is_any = num_relations > 1, num_relations > 0
     unexplained = float(evidence.found.sum() / max(evidence.total.sum(), 1e-30))
     is_repeated = agreement is None or agreement >= _AGREEMENT or not is_graph
-    supported = bool(is_any and is_repeated)
+    other = recommend(evidence.alternatives)
+    is_too_fast = other is not None and other.is_within_frame
+    is_idle = is_any and is_worthless(evidence.alternatives)
+    supported = bool(is_any and is_repeated and not is_too_fast and not is_idle)
     sentence = _sentence(
         num_relations,
         evidence.effects,
         agreement if is_graph else None,
         unexplained,
         found,
+        is_idle,
+        other,
     )
     return Verdict(
-        supported, num_relations, ratio, evidence.effects, agreement, 1, sentence
+        supported,
+        num_relations,
+        ratio,
+        evidence.effects,
+        agreement,
+        1,
+        sentence,
+        None if other is None else other.method,
     )
 
 
@@ -233,83 +187,6 @@ def settle(found: Relations, verdict: Verdict) -> Relations:
         edges=np.where(is_edge, kept, edges),
         probabilities=probabilities if found.is_sampled else found.probabilities,
     )
-
-
-def _gather_evidence(rng_key, model, params, dataset, config) -> Evidence:
-    some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
-    first, rest = _parts(some, model.bank.config.span)
-    early = infer_dataset(rng_key, model, params, first, config)
-    edges = np.asarray(early.edges)
-    nodes = np.asarray(early.node_modules)
-    changes = ChangeModel(model, params, rest)
-
-    def under(edges, silent=None, is_shifted=False):
-        structures = TaskStructures(np.maximum(edges, 0), nodes)
-        return changes(structures, silent, is_shifted=is_shifted)
-
-    def error_of(found: Changes):
-        return np.sum(_clipped(found.expected - found.observed), axis=(1, 2, 3))
-
-    def error(edges, **options):
-        return error_of(under(edges, **options))
-
-    is_edge = edges >= 0
-    everywhere = [np.where(is_edge, k, -1) for k in range(model.num_relations)]
-    if model.bank.is_additive:
-        none = error(edges, silent=is_edge)
-    else:
-        # A network that never went without messages cannot say what is without them.
-        none = min((error(e, is_shifted=True) for e in everywhere), key=np.sum)
-    used = [k for k in range(model.num_relations) if (edges == k).any()]
-    found = under(edges)
-    return Evidence(
-        found=error_of(found),
-        shuffled=error(_shuffled(edges)),
-        none=none,
-        single=np.stack([error(structure) for structure in everywhere]),
-        merged={
-            (a, b): error(np.where(edges == b, a, edges))
-            for a in used
-            for b in used
-            if a != b
-        },
-        total=np.sum(_clipped(found.observed), axis=(1, 2, 3)),
-        effects=relation_effects(model, params, first, early.structures),
-    )
-
-
-def _parts(
-    dataset: TrajectoryDataset, span: int
-) -> tuple[TrajectoryDataset, TrajectoryDataset]:
-    """Frames that a graph is found in, and those that it is asked about.
-
-    Both need windows of every node; where frames are too few, all serve for both.
-    """
-    cut = round(_FIRST_PART * dataset.num_frames)
-    if min(cut, dataset.num_frames - cut) < span + 3:
-        return dataset, dataset
-    try:
-        return dataset.frames(0, cut), dataset.frames(cut, dataset.num_frames)
-    except DataError:  # a node that comes late, or leaves early
-        return dataset, dataset
-
-
-def _clipped(changes: np.ndarray) -> np.ndarray:
-    return np.minimum(np.square(np.asarray(changes, np.float64)), _LARGEST_SQUARE)
-
-
-def _first(structures: TaskStructures, count: int) -> TaskStructures:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], structures)
-
-
-def _shuffled(edges: np.ndarray) -> np.ndarray:
-    """The relations of every system on its pairs in another order."""
-    rng = np.random.default_rng(0)
-    shuffled = edges.copy()
-    for matrix in shuffled:
-        places = matrix >= 0
-        matrix[places] = rng.permutation(matrix[places])
-    return shuffled
 
 
 def _is_better(error: np.ndarray, other: np.ndarray) -> bool:
@@ -371,8 +248,18 @@ def _may_share_graph(edges: np.ndarray) -> bool:
     return bool(together.mean() - chance > _SHARED * (1.0 - chance) and chance < 1.0)
 
 
-def _sentence(num_relations, effects, agreement, unexplained, found) -> str:
-    if num_relations == 0:
+def _sentence(
+    num_relations: int,
+    effects: Sequence[float],
+    agreement: float | None,
+    unexplained: float,
+    found: Relations,
+    is_idle: bool,
+    other: Recommendation | None,
+) -> str:
+    if num_relations == 0 and other is not None:
+        text = "This model finds nothing here that depends on other entities"
+    elif num_relations == 0:
         text = "Nothing here depends on other entities, as far as these data tell"
     elif num_relations == 1:
         text = "One relation holds between all entities: no pair differs from another"
@@ -397,4 +284,11 @@ def _sentence(num_relations, effects, agreement, unexplained, found) -> str:
         )
     if num_relations and unexplained > 0.1:
         text += f"; {unexplained:.0%} of the changes stay unexplained"
+    if is_idle:
+        text += (
+            "; but the own past of every entity alone explains held-out frames as "
+            "well: do not rely on this graph"
+        )
+    if other is not None:
+        text += f"; but {other.sentence}"
     return text + "."

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
+from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.forms.arrays import Reading
@@ -335,6 +336,28 @@ class RelationalInference:
         if self.laws:
             drawn["laws"] = figures.plot_laws(self.laws)
         return drawn
+
+    def rank_pairs(self, method: str | None = None) -> np.ndarray:
+        """Scores of all pairs by a classical method, where nodes have series.
+
+        Args:
+          method: A name in `classical.METHODS`; None for the one that the verdict
+            recommends.
+
+        Returns:
+          `[tasks, nodes, nodes]`, see `classical.rank_pairs`.
+
+        Raises:
+          DataError: If nodes have no series, or frames are too few.
+          ValueError: If there is no such method, or the verdict recommends none.
+        """
+        method = method or (self.verdict.recommended if self.verdict else None)
+        if method is None:
+            raise ValueError(
+                "method: found none, and a verdict that recommends none, expected one "
+                f"of {list(METHODS)}"
+            )
+        return rank_pairs(self.dataset, method)
 
     def to_networkx(
         self,

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modmeta.relational.classical import METHODS
 from modmeta.relational.evaluation import verdict
+from modmeta.relational.evaluation.alternatives import Alternatives
+from modmeta.relational.evaluation.held_out import Evidence
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.evidence import num_evidence_features
 from modmeta.relational.modules.network import RelationalNetwork
@@ -25,7 +28,7 @@ def errors(level, seed, spread=0.1):
 
 def evidence(found, shuffled, none, single, merged, total=100.0):
     effects = (0.001, *[0.9] * (len(single) - 1))
-    return verdict.Evidence(
+    return Evidence(
         found=errors(found, 0),
         shuffled=errors(shuffled, 1),
         none=errors(none, 2),
@@ -126,6 +129,33 @@ def test_recordings_of_one_graph_are_suspected():
         again = found._replace(edges=edges.astype(np.int32))
         sentence = verdict.conclude(TWO, None, again).sentence
         assert ("shared_graph=True" in sentence) == is_suspected
+
+
+def test_a_classical_method_that_explains_more_is_recommended():
+    """Past frames alone leave the graph its support; a fast relation takes it away."""
+    level = np.full(NUM_TASKS, 10.0)
+    own = 1.5 * level
+    fast = Alternatives(level, own, level, 0.5 * level, 2.0 * level)
+    linear = Alternatives(level, own, 0.5 * level, level, 2.0 * level)
+    idle = Alternatives(level, level, level, level, 2.0 * level)
+    for others, method, supported in (
+        (None, None, True),
+        (fast, "directed partial correlation", False),
+        (linear, "vector autoregression", True),
+        (idle, None, False),
+    ):
+        with_others = TWO._replace(alternatives=others)
+        concluded = verdict.conclude(with_others, None, relations())
+        assert concluded.recommended == method and method in METHODS | {None: None}
+        assert concluded.supported == supported
+        if method:
+            assert f"rank the pairs by {method}" in concluded.sentence
+            assert "25%" in concluded.sentence and "50%" in concluded.sentence
+        is_idle = "the own past of every entity alone" in concluded.sentence
+        assert is_idle == (others is idle)
+    nothing = NOTHING._replace(alternatives=fast)
+    sentence = verdict.conclude(nothing, None, relations()).sentence
+    assert sentence.startswith("This model finds nothing here")
 
 
 def test_settling_keeps_what_is_supported():

@@ -1,0 +1,1 @@
+"""Recordings that no simulator of this package made, and what is found in them."""

@@ -1,0 +1,148 @@
+"""Networks of files that others made; nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.real_data.config import ExperimentConfig
+from modmeta.relational import DataError, TrajectoryDataset, as_dataset
+from modmeta.relational.classical import is_series
+
+
+class Network(NamedTuple):
+    """Recordings of one graph.
+
+    Attributes:
+      name: Of the network.
+      dataset: Its recordings, a system each.
+      is_scored_alone: Whether recordings are long enough to be scored one by one, too.
+    """
+
+    name: str
+    dataset: TrajectoryDataset
+    is_scored_alone: bool
+
+
+def read_networks(config: ExperimentConfig) -> list[Network]:
+    """The networks of a file.
+
+    - "netsim": `timeseries [subjects, nodes, time]`, `adjacency [receiver, sender]` of
+      all subjects.
+    - "dream3": per network `NAME_timeseries [perturbations, time, genes]` and
+      `NAME_adjacency [target, source]`, `NAME` such as size10_ecoli1.
+    - "csv": series in any form that `as_dataset` reads; with several systems, these
+      are recordings of one graph. Labels are a CSV matrix without a heading, row =
+      receiver.
+
+    Raises:
+      DataError: If the file holds something else, or no network is asked for.
+      FileNotFoundError: If there is no such file.
+    """
+    readers = {"netsim": _netsim, "dream3": _dream3, "csv": _csv}
+    path = Path(config.file)
+    if not path.exists():
+        raise FileNotFoundError(f"data: found no file {path}, expected one")
+    networks = list(readers[config.source](path, config))
+    if not networks:
+        raise DataError(
+            f"{path}: found no network of {config.sizes} genes, expected some of them"
+        )
+    for network in networks:
+        if not is_series(network.dataset):
+            raise DataError(
+                f"{path}: found the features {network.dataset.features.names}, "
+                "expected one column without a role per node"
+            )
+    return networks
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path}: found no .npz of arrays, expected one") from error
+
+
+def _take(
+    path: Path, arrays: dict[str, np.ndarray], name: str, axes: str
+) -> np.ndarray:
+    count = axes.count(",") + 1
+    if name not in arrays:
+        raise DataError(
+            f"{path}: found the arrays {sorted(arrays)}, expected {name} {axes}"
+        )
+    if arrays[name].ndim != count:
+        raise DataError(
+            f"{path}: found {name} of shape {list(arrays[name].shape)}, expected {axes}"
+        )
+    return arrays[name]
+
+
+def _dataset(
+    path: Path, series: np.ndarray, adjacency: np.ndarray, config: ExperimentConfig
+) -> TrajectoryDataset:
+    """From series `[systems, time, nodes]` and what is not 0 at an edge."""
+    num_nodes = series.shape[2]
+    if adjacency.shape != (num_nodes, num_nodes):
+        raise DataError(
+            f"{path}: found an adjacency of shape {list(adjacency.shape)}, expected "
+            f"{[num_nodes, num_nodes]}, as the series have {num_nodes} nodes"
+        )
+    some = series[: config.max_systems or None, ..., None].astype(np.float32)
+    labels = (adjacency != 0).astype(np.int32)
+    labels = np.broadcast_to(labels, (len(some), *labels.shape))
+    return as_dataset(some, labels=labels, lags=config.lags, angles=())
+
+
+def _netsim(path: Path, config: ExperimentConfig) -> Iterator[Network]:
+    arrays = _arrays(path)
+    series = _take(path, arrays, "timeseries", "[subjects, nodes, time]")
+    adjacency = _take(path, arrays, "adjacency", "[receiver, sender]")
+    dataset = _dataset(path, series.transpose(0, 2, 1), adjacency, config)
+    yield Network("netsim", dataset, True)
+
+
+def _dream3(path: Path, config: ExperimentConfig) -> Iterator[Network]:
+    arrays = _arrays(path)
+    names = [
+        f"{size}_{kind}"
+        for size in (f"size{size}" for size in config.sizes)
+        for kind in sorted(
+            name.removeprefix(f"{size}_").removesuffix("_timeseries")
+            for name in arrays
+            if name.startswith(f"{size}_") and name.endswith("_timeseries")
+        )
+    ]
+    for name in names:
+        series = _take(
+            path, arrays, f"{name}_timeseries", "[perturbations, time, genes]"
+        )
+        adjacency = _take(path, arrays, f"{name}_adjacency", "[target, source]")
+        yield Network(name, _dataset(path, series, adjacency, config), False)
+
+
+def _csv(path: Path, config: ExperimentConfig) -> Iterator[Network]:
+    labels = None
+    if config.labels:
+        labels_path = Path(config.labels)
+        if not labels_path.exists():
+            raise FileNotFoundError(
+                f"labels: found no file {labels_path}, expected one"
+            )
+        try:
+            labels = np.loadtxt(labels_path, delimiter=",", ndmin=2)
+        except ValueError as error:
+            raise DataError(
+                f"{labels_path}: found {error}, expected numbers between commas"
+            ) from error
+        labels = (labels != 0).astype(np.int32)
+    options = {"labels": labels, "lags": config.lags}
+    dataset = as_dataset(str(path), **options)
+    if config.max_systems:
+        dataset = dataset.take(slice(0, config.max_systems))
+    yield Network(path.stem, dataset, dataset.num_tasks > 1)

@@ -1,0 +1,228 @@
+"""What linear regressions explain of the same held-out frames.
+
+A model hears the frames before. Where relations act faster than frames are taken, they
+are seen within a frame; and where they are linear and differ from pair to pair, a
+vector autoregression says more than modules that pairs share. Both are told here,
+without labels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from modmeta.relational.classical import is_series, linear
+from modmeta.relational.data import TrajectoryDataset
+
+# An alternative must leave this much less unexplained than the graph,
+_WORTHWHILE = 0.97
+# and than that and the own past of nodes by so many standard errors over blocks of
+# recordings.
+_CERTAIN = 3.0
+# Blocks that this takes: fewer recordings are cut, as a standard error of three is
+# too uncertain.
+_MIN_BLOCKS = 6
+# Frames that regressions need at least, and rows of their matrices at most.
+_MIN_FRAMES, _MAX_INPUTS = 12, 400
+
+
+class Alternatives(NamedTuple):
+    """Squared errors on held-out frames, `[blocks]`, and what is best.
+
+    Attributes:
+      found: Under the graph found.
+      own: By the own past of every node alone.
+      past: By the past of all nodes, shrunk.
+      present: By the own past, and what other nodes do at the same frame, shrunk.
+      total: Squares of the changes themselves.
+    """
+
+    found: np.ndarray
+    own: np.ndarray
+    past: np.ndarray
+    present: np.ndarray
+    total: np.ndarray
+
+
+class Recommendation(NamedTuple):
+    """A classical method that explains more than the graph that was found.
+
+    Attributes:
+      method: Its name in `classical.METHODS`.
+      is_within_frame: Whether relations act faster than frames are taken.
+      sentence: Why, in plain words, without a full stop.
+    """
+
+    method: str
+    is_within_frame: bool
+    sentence: str
+
+
+def compare(
+    first: TrajectoryDataset,
+    rest: TrajectoryDataset,
+    changes: tuple[np.ndarray, np.ndarray],
+    residuals: np.ndarray,
+    span: int,
+    largest_square: float,
+) -> Alternatives | None:
+    """Fits regressions in the first part of every recording, and asks about the rest.
+
+    Args:
+      first: Frames that the graph was found in.
+      rest: Frames that it is asked about.
+      changes: What a model predicts of both, `[tasks, nodes, W, Y]`, zero where it was
+        not observed, see `changes.Changes`.
+      residuals: What the graph leaves of the second, the same shape.
+      span: Frame intervals between a state and the one that is predicted from it.
+      largest_square: Squares count up to this.
+
+    Returns:
+      None where nodes have no series, are too many for their frames, or where the same
+      frames serve for both.
+    """
+    if not is_series(first) or first is rest or changes[0].shape[-1] != 1:
+        return None
+    rows = []
+    for task, size in enumerate(first.num_nodes):
+        early = _Rows.of(first, changes[0], task, size, span)
+        late = _Rows.of(rest, changes[1], task, size, span)
+        too_many = early.past.shape[1] * size > _MAX_INPUTS
+        if too_many or len(early.targets) < _MIN_FRAMES or not len(late.targets):
+            return None
+        left = residuals[task, :size, :, 0].T[late.is_counted]
+        rows.append((early, late, left))
+    num_blocks = max(1, -(-_MIN_BLOCKS // len(rows)))
+    found = [_errors(*row, num_blocks, largest_square) for row in rows]
+    return Alternatives(
+        *(np.concatenate(errors) for errors in zip(*found, strict=True))
+    )
+
+
+def recommend(
+    alternatives: Alternatives | None, *, has_graph: bool = True
+) -> Recommendation | None:
+    """The method that follows from errors; None where the graph is as good.
+
+    Args:
+      alternatives: Errors; None where there are none.
+      has_graph: Whether a graph was found; without one, the own past stands for it.
+    """
+    if alternatives is None:
+        return None
+    known = "under this graph, which hears the frames before,"
+    if not has_graph:
+        alternatives = alternatives._replace(found=alternatives.own)
+        known = "with the own past alone"
+    found, own, past, present, total = alternatives
+    unexplained = [e.sum() / max(total.sum(), 1e-30) for e in (past, present, found)]
+    is_within = present.sum() < past.sum()
+    best = present if is_within else past
+    if not _is_surely_better(best, own) or (has_graph and not _is_better(best, found)):
+        return None
+    if not is_within:
+        return Recommendation(
+            "vector autoregression",
+            False,
+            "with a linear regression on the past of all entities "
+            f"{unexplained[0]:.0%} of the held-out changes stay unexplained, {known} "
+            f"{unexplained[2]:.0%}: rank the pairs by vector autoregression",
+        )
+    reason = (
+        "entities go together within a frame: with the others at the same frame "
+        f"{unexplained[1]:.0%} of the held-out changes stay unexplained, {known} "
+        f"{unexplained[2]:.0%}: "
+    )
+    if _is_surely_better(past, own):
+        return Recommendation(
+            "directed partial correlation",
+            True,
+            f"{reason}rank the pairs by directed partial correlation",
+        )
+    return Recommendation(
+        "partial correlation",
+        True,
+        f"{reason}rank the pairs by partial correlation; nothing tells the direction",
+    )
+
+
+def is_worthless(alternatives: Alternatives | None) -> bool:
+    """Whether the graph does not surely explain more than the own past of nodes."""
+    if alternatives is None:
+        return False
+    return not _is_surely_better(alternatives.found, alternatives.own)
+
+
+class _Rows(NamedTuple):
+    """Changes `[R, N]` and the past `[R, order, N]` of one system; which recording."""
+
+    targets: np.ndarray
+    past: np.ndarray
+    recording: np.ndarray
+    is_counted: np.ndarray
+
+    @classmethod
+    def of(cls, dataset, changes, task, size, span) -> _Rows:
+        """Those of the windows over which every node was observed."""
+        is_counted = dataset.counted(span)[task, :, :size].all(axis=1)
+        features = dataset.features
+        columns = [*features.recorded, *(column for column, _ in features.lagged)]
+        states = dataset.states[task, : len(is_counted), :size].astype(np.float64)
+        past = np.moveaxis(states[..., columns], 2, 1)[is_counted]
+        targets = np.asarray(changes[task, :size, :, 0].T, np.float64)[is_counted]
+        recording = np.zeros(len(is_counted), np.int64)
+        if dataset.breaks is not None:
+            recording = np.cumsum(dataset.breaks[task])[: len(is_counted)]
+        return cls(targets, past, recording[is_counted], is_counted)
+
+
+def _errors(
+    early: _Rows,
+    late: _Rows,
+    left: np.ndarray,
+    num_blocks: int,
+    largest_square: float,
+) -> list[np.ndarray]:
+    """Squared errors in the order of `Alternatives`, each `[blocks]`."""
+    mean_past, mean = early.past.mean(axis=0), early.targets.mean(axis=0)
+    past, targets = early.past - mean_past, early.targets - mean
+    later_past, later = late.past - mean_past, late.targets - mean
+    weights = linear.own_weights(targets, past)
+    own = targets - linear.own_prediction(weights, past)
+    later_own = later - linear.own_prediction(weights, later_past)
+    by_past = linear.shrunk_ridge(past.reshape(len(past), -1), own)
+    by_present = linear.shrunk_from_others(own)
+    after_past = later_own - later_past.reshape(len(later_past), -1) @ by_past
+    after_present = later_own - later_own @ by_present
+    parts = [left, later_own, after_past, after_present, late.targets]
+    squares = [
+        np.minimum(np.square(part), largest_square).sum(axis=1) for part in parts
+    ]
+    where = _blocks(late.recording, num_blocks)
+    return [np.bincount(where, part) for part in squares]
+
+
+def _blocks(recording: np.ndarray, num_blocks: int) -> np.ndarray:
+    """Number of the block of every row: its recording, or a part of all rows."""
+    numbers = np.unique(recording, return_inverse=True)[1]
+    if numbers[-1] + 1 >= num_blocks:
+        return numbers
+    count = min(_MIN_BLOCKS, len(recording))
+    return np.arange(len(recording)) * count // len(recording)
+
+
+def _is_better(error: np.ndarray, other: np.ndarray) -> bool:
+    """Whether errors `[blocks]` are lower by enough, and surely."""
+    return bool(
+        error.sum() <= _WORTHWHILE * other.sum() and _is_surely_better(error, other)
+    )
+
+
+def _is_surely_better(error: np.ndarray, other: np.ndarray) -> bool:
+    """Whether errors `[blocks]` are lower, however little, beyond doubt."""
+    gain = other - error
+    if len(gain) < _MIN_BLOCKS:
+        return False
+    deviation = gain.std(ddof=1) / np.sqrt(len(gain))
+    return bool(gain.mean() > _CERTAIN * deviation)
