@@ -339,10 +339,16 @@ def test_users_file_of_recordings_of_one_graph(users_file, tmp_path):
 
 
 def test_model_for_other_data_is_refused(finished, users_file, tmp_path):
-    config = file_config(users_file())
-    config = dataclasses.replace(config, model=str(finished[1] / "model.npz"))
+    """Angles are no positions; columns without names or roles are those of training."""
+    angles = random_walks()[..., :2]
+    states = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    path = users_file(states, sines=[0, 1], cosines=[2, 3])
+    config = dataclasses.replace(
+        file_config(path), model=str(finished[1] / "model.npz")
+    )
     with pytest.raises(ValueError, match=r"npz: features: found positions \(\) of"):
         run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_bad_file_leaves_no_directory_behind(users_file, tmp_path):

@@ -189,7 +189,8 @@ def test_networkx_and_csv_hold_the_edges(springs_run, tmp_path):
                     assert not graphs[system].has_edge(sender, receiver)
                     continue
                 edge = graphs[system].edges[sender, receiver]
-                assert edge["relation"] == result.edges[system, receiver, sender]
+                relation = result.edges[system, receiver, sender]
+                assert edge["relation"] == result.relation_names[relation]
     result.to_csv(str(tmp_path / "edges.csv"))
     with open(tmp_path / "edges.csv") as file:
         rows = list(csv.DictReader(file))

@@ -186,6 +186,7 @@ def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
 
 def _with_said(trajectories: Any, given: Given, reading: Reading) -> Given:
     """What an input says of itself, and what is said besides, which wins."""
+    has_roles = bool(given.roles)
     roles = given.roles or reading.default_roles
     given = given._replace(roles=roles | reading.roles, **reading.arrays)
     if "labels" in reading.arrays:
@@ -194,7 +195,9 @@ def _with_said(trajectories: Any, given: Given, reading: Reading) -> Given:
         given = given._replace(angle_unit=reading.angle_unit)
     names = reading.feature_names
     if names is None:
-        names = given.feature_names or reading.default_names
+        names = given.feature_names
+    if names is None and not has_roles:
+        names = reading.default_names
     if names is not None:
         given = given._replace(feature_names=tuple(map(str, names)))
     interval = reading.frame_interval
