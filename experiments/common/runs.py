@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from experiments.common.stopping import stop_on_signal
 from experiments.common.workdirs import WorkdirStatus
 from modmeta.runtime import devices
 from modmeta.runtime.checkpoint import CheckpointStore
+from modmeta.runtime.files import atomic_write
 from modmeta.runtime.metrics import MetricWriter, read_metrics
 from modmeta.runtime.progress import NoProgress, ProgressMeter
 
@@ -106,6 +108,21 @@ class Run:
         path = self.workdir / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What a function returns, kept: a run that goes on does not do it again.
+
+        Args:
+          name: Of the file in the directory of the run, without its suffix.
+          compute: The function; what it returns can be written as JSON.
+        """
+        folder, _, stem = name.rpartition("/")
+        path = self.directory(folder) / f"{stem}.json"
+        if not path.exists():
+            text = json.dumps(compute(), indent=1)
+            with atomic_write(path) as file:
+                file.write(f"{text}\n".encode())
+        return json.loads(path.read_text())
 
     @contextlib.contextmanager
     def loop(self, name: str = "") -> Iterator[LoopArguments]:

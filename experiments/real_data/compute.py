@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,16 +191,21 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
         for part, scores in parts.items():
             if run.should_stop():
                 return None
-            path = run.directory("networks") / f"{network.name}_{part}.json"
-            if not path.exists():
-                found = list(scores)
-                _write_scores(path.with_suffix(".npz"), found)
-                text = json.dumps([row_of(network, one) for one in found])
-                with atomic_write(path) as file:
-                    file.write(text.encode())
-            rows += json.loads(path.read_text())
+            name = f"{network.name}_{part}"
+            path = run.directory("networks") / f"{name}.npz"
+            compute_rows = functools.partial(_rows_of, network, scores, path)
+            rows += run.once(f"networks/{name}", compute_rows)
     report.write_figure(run.directory(), rows)
     return {"rows": rows}
+
+
+def _rows_of(
+    network: Network, scores: Iterator[Scores], path: Path
+) -> list[dict[str, Any]]:
+    """Rows of all scores, which are written besides."""
+    found = list(scores)
+    _write_scores(path, found)
+    return [row_of(network, one) for one in found]
 
 
 def _write_scores(path: Path, found: list[Scores]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 import time
 from typing import Any
 
@@ -109,11 +109,10 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
     for name in config.situations or SITUATIONS:
         if run.should_stop():
             return None
-        path = run.directory("situations") / f"{name.replace(' ', '_')}.json"
-        if not path.exists():
-            text = json.dumps(run_situation(config, name), indent=1)
-            path.write_text(text + "\n")
-        found[name] = json.loads(path.read_text())
+        found[name] = run.once(
+            f"situations/{name.replace(' ', '_')}",
+            functools.partial(run_situation, config, name),
+        )
     rows = list(found.values())
     return {
         "situations": found,
