@@ -28,6 +28,8 @@ from modmeta.metanet.zoo.storage import Chunk, generate_zoo
 from modmeta.metanet.zoo.weights import WEIGHT_SUFFIXES, fill, read_weights
 from modmeta.runtime.progress import ProgressMeter
 
+# Where a network comes from, for messages, and its results by name.
+_Row = tuple[Any, Mapping[str, Any]]
 SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}
 
 
@@ -75,7 +77,7 @@ def import_folders(
         raise ZooError(f"{source}: found no folders, expected one per network")
     convert = convert or (lambda weights: fill(variables, weights))
 
-    def read(number: int) -> tuple[Any, Mapping[str, Any]]:
+    def read_one(number: int) -> tuple[Any, Mapping[str, Any]]:
         folder = folders[number]
         try:
             tree = convert(read_weights(_weights_of(folder)))
@@ -86,22 +88,15 @@ def import_folders(
             raise ZooError(f"{folder}: {error}") from error
         return tree, _results_of(folder)
 
-    def make_chunk(group: GroupSpec | None, numbers: np.ndarray) -> Chunk:
-        del group
-        trees, results = zip(*map(read, numbers), strict=True)
+    def read(numbers: np.ndarray) -> tuple[np.ndarray, list[_Row]]:
+        trees, results = zip(*map(read_one, numbers), strict=True)
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
         rows = list(zip([folders[n] for n in numbers], results, strict=True))
-        return Chunk(
-            flatten(stacked),
-            {name: _column(rows, name) for name in settings},
-            {name: _column(rows, name) for name in scores},
-        )
+        return flatten(stacked), rows
 
-    # Options that do not fit leave nothing behind.
-    make_chunk(None, np.zeros(1, np.int64))
     config = {"source": "folders", "scores": list(scores), "settings": list(settings)}
     spec = _spec(config, variables, len(folders), shares, seed, chunk_size)
-    generate_zoo(directory, spec, make_chunk, progress=progress)
+    _write_zoo(directory, spec, read, scores, settings, progress)
     return len(folders)
 
 
@@ -160,24 +155,42 @@ def import_table(
     if not len(rows):
         raise ZooError(f"{table}: found no line that is wanted, expected some")
     sizes = [int(np.prod(leaves[path].shape)) for path in order]
-    places = dict(zip(order, np.split(np.arange(num_parameters), np.cumsum(sizes)[:-1]),
-                      strict=True))  # fmt: skip
+    parts = np.split(np.arange(num_parameters), np.cumsum(sizes)[:-1])
+    places = dict(zip(order, parts, strict=True))
     columns = np.concatenate([places[path] for path in leaves])
+
+    def read(numbers: np.ndarray) -> tuple[np.ndarray, list[_Row]]:
+        found = [(f"{table} line {n + 2}", lines[n]) for n in rows[numbers]]
+        return np.asarray(array[rows[numbers]], np.float32)[:, columns], found
+
+    config = {"source": "table", "scores": list(scores), "settings": list(settings)}
+    spec = _spec(config, variables, len(rows), shares, seed, chunk_size)
+    _write_zoo(directory, spec, read, scores, settings, progress)
+    return len(rows)
+
+
+def _write_zoo(
+    directory: str | os.PathLike[str],
+    spec: ZooSpec,
+    read: Callable[[np.ndarray], tuple[np.ndarray, list[_Row]]],
+    scores: Sequence[str],
+    settings: Sequence[str],
+    progress: ProgressMeter | None,
+) -> None:
+    """Writes what is read of networks by number: weights `[n, P]` and rows."""
 
     def make_chunk(group: GroupSpec | None, numbers: np.ndarray) -> Chunk:
         del group
-        found = [(f"{table} line {n + 2}", lines[n]) for n in rows[numbers]]
+        weights, rows = read(numbers)
         return Chunk(
-            np.asarray(array[rows[numbers]], np.float32)[:, columns],
-            {name: _column(found, name) for name in settings},
-            {name: _column(found, name) for name in scores},
+            weights,
+            {name: _column(rows, name) for name in settings},
+            {name: _column(rows, name) for name in scores},
         )
 
+    # Options that do not fit leave nothing behind.
     make_chunk(None, np.zeros(1, np.int64))
-    config = {"source": "table", "scores": list(scores), "settings": list(settings)}
-    spec = _spec(config, variables, len(rows), shares, seed, chunk_size)
     generate_zoo(directory, spec, make_chunk, progress=progress)
-    return len(rows)
 
 
 def _spec(config, variables, count, shares, seed, chunk_size) -> ZooSpec:
@@ -243,7 +256,7 @@ def _add_results(
             found[prefix + name] = value
 
 
-def _column(rows: Sequence[tuple[Any, Mapping[str, Any]]], name: str) -> np.ndarray:
+def _column(rows: Sequence[_Row], name: str) -> np.ndarray:
     """The numbers `[n]` of one name."""
     values = []
     for where, row in rows:
