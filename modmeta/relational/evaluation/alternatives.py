@@ -14,14 +14,10 @@ import numpy as np
 
 from modmeta.relational.classical import is_series, linear
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.evaluation.gains import is_certain, is_worthwhile
 
-# An alternative must leave this much less unexplained than the graph,
-_WORTHWHILE = 0.97
-# and than that and the own past of nodes by so many standard errors over blocks of
-# recordings.
-_CERTAIN = 3.0
-# Blocks that this takes: fewer recordings are cut, as a standard error of three is
-# too uncertain.
+# Blocks of recordings that a standard error takes: fewer recordings are cut, as that of
+# three is too uncertain.
 _MIN_BLOCKS = 6
 # Frames that regressions need at least, and rows of their matrices at most.
 _MIN_FRAMES, _MAX_INPUTS = 12, 400
@@ -214,15 +210,9 @@ def _blocks(recording: np.ndarray, num_blocks: int) -> np.ndarray:
 
 def _is_better(error: np.ndarray, other: np.ndarray) -> bool:
     """Whether errors `[blocks]` are lower by enough, and surely."""
-    return bool(
-        error.sum() <= _WORTHWHILE * other.sum() and _is_surely_better(error, other)
-    )
+    return is_worthwhile(error, other) and _is_surely_better(error, other)
 
 
 def _is_surely_better(error: np.ndarray, other: np.ndarray) -> bool:
     """Whether errors `[blocks]` are lower, however little, beyond doubt."""
-    gain = other - error
-    if len(gain) < _MIN_BLOCKS:
-        return False
-    deviation = gain.std(ddof=1) / np.sqrt(len(gain))
-    return bool(gain.mean() > _CERTAIN * deviation)
+    return len(error) >= _MIN_BLOCKS and is_certain(error, other)

@@ -21,23 +21,22 @@ from modmeta.relational.evaluation.alternatives import (
     recommend,
 )
 from modmeta.relational.evaluation.effects import without_effect
+from modmeta.relational.evaluation.gains import is_certain, is_worthwhile
 from modmeta.relational.evaluation.held_out import Evidence, gather
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
 
-# A graph must leave this much less unexplained than one that knows nothing,
-_WORTHWHILE = 0.97
-# by so many standard errors over systems,
-_CERTAIN = 3.0
-# and relations must change this share of all changes (root mean squares).
+# Relations must change this share of all changes (root mean squares).
 _NOTICEABLE = 0.03
 # A pair is sure above this probability.
 _SURE = 0.9
 # Systems whose graphs agree on so many more pairs than chance, of those that chance
 # leaves, may be recordings of one.
 _SHARED = 0.5
+# Of fewer systems there is no standard error.
+_MIN_SYSTEMS = 3
 # Restarts that agree on fewer pairs than this have not found the graph.
 _AGREEMENT = 0.9
 
@@ -191,13 +190,9 @@ def settle(found: Relations, verdict: Verdict) -> Relations:
 
 def _is_better(error: np.ndarray, other: np.ndarray) -> bool:
     """Whether errors `[tasks]` are lower by enough, and surely."""
-    gain = other - error
-    if error.sum() > _WORTHWHILE * other.sum():
+    if not is_worthwhile(error, other):
         return False
-    if len(gain) < 3:
-        return True
-    deviation = gain.std(ddof=1) / np.sqrt(len(gain))
-    return bool(gain.mean() > _CERTAIN * deviation)
+    return len(error) < _MIN_SYSTEMS or is_certain(error, other)
 
 
 def _best_ignorant(evidence: Evidence) -> np.ndarray:

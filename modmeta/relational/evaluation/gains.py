@@ -1,0 +1,22 @@
+"""When one error on held-out frames counts as lower than another."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# What is better must leave this much less unexplained,
+_WORTHWHILE = 0.97
+# by so many standard errors over parts of the data.
+_CERTAIN = 3.0
+
+
+def is_worthwhile(error: np.ndarray, other: np.ndarray) -> bool:
+    """Whether errors `[parts]` are lower by enough in all."""
+    return not error.sum() > _WORTHWHILE * other.sum()
+
+
+def is_certain(error: np.ndarray, other: np.ndarray) -> bool:
+    """Whether errors `[parts]`, two or more, are lower beyond doubt, if by little."""
+    gain = other - error
+    deviation = gain.std(ddof=1) / np.sqrt(len(gain))
+    return bool(gain.mean() > _CERTAIN * deviation)
