@@ -246,7 +246,7 @@ def gravity() -> ExperimentConfig:
     """Five bodies of different mass, gravity between half of the pairs."""
     return ExperimentConfig(
         data=DataConfig(system="gravity", num_train=1000),
-        modules=ModuleConfig(path="two_body", law="central", entities="alike"),
+        modules=ModuleConfig(path="two_body", law="mutual", entities="alike"),
         bouncegrad=BounceGradConfig(num_steps=2000),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),

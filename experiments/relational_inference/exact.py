@@ -12,25 +12,53 @@ from experiments.relational_inference.config import DataConfig
 from experiments.relational_inference.datasets import SPRINGS4
 from modmeta.relational import data
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.data.simulators.pairwise import lennard_jones_law
+from modmeta.relational.data.simulators import particles
+from modmeta.relational.data.simulators.pairwise import (
+    gravity_law,
+    lennard_jones_law,
+)
 
+# Of the mean over directions.
+_NUM_DIRECTIONS = 64
 # Steps of the exact law per frame; the generators of bodies take 100.
 SUBSTEPS = (10, 20, 50, 100)
 
 
+def as_generated(strength: np.ndarray) -> np.ndarray:
+    """What is left of central forces when both components are clipped, as simulated.
+
+    The part along the line between two bodies, the mean over directions of the line.
+
+    Args:
+      strength: `[...]` force before it is clipped.
+    """
+    angles = (np.arange(_NUM_DIRECTIONS) + 0.5) * (0.5 * np.pi / _NUM_DIRECTIONS)
+    left = 0.0
+    for direction in (np.cos(angles), np.sin(angles)):
+        components = np.asarray(strength, np.float64)[..., None] * direction
+        limit = particles.MAX_FORCE
+        left = left + direction * np.clip(components, -limit, limit)
+    return np.mean(left, axis=-1)
+
+
 def charged_law(distance: np.ndarray) -> np.ndarray:
-    """Push of charges at a distance, as strong as the generator lets it be."""
-    return np.minimum(distance**-2.0, 100.0)
+    """Pull of charges of opposite sign."""
+    return as_generated(np.asarray(distance) ** -2.0)
 
 
 def lennard_jones(distance: np.ndarray) -> np.ndarray:
-    """Pull of neutral atoms, as strong as the generator lets it be."""
-    pull = np.asarray(lennard_jones_law(np.asarray(distance, np.float32)))
-    return np.clip(pull, -100.0, 100.0)
+    """Pull of neutral atoms."""
+    return as_generated(lennard_jones_law(np.asarray(distance, np.float32)))
 
 
+def gravity(distance: np.ndarray, mass: float) -> np.ndarray:
+    """Pull of a sender of some mass."""
+    return as_generated(mass * np.asarray(gravity_law(distance)))
+
+
+Law = Callable[[np.ndarray], np.ndarray]
 # Rate towards the sender under every relation of a simulator, by its label.
-TRUE_LAWS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], ...]] = {
+_TRUE_LAWS: dict[str, tuple[Law, ...]] = {
     "springs": (np.zeros_like, lambda distance: 0.1 * distance),
     "springs4": tuple(
         functools.partial(np.multiply, 0.1 * strength) for strength in SPRINGS4
@@ -39,6 +67,22 @@ TRUE_LAWS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], ...]] = {
     "kuramoto": (np.zeros_like, np.sin),
     "lennard_jones": (np.zeros_like, lennard_jones),
 }
+
+
+def true_laws(config: DataConfig, observed: TrajectoryDataset) -> tuple[Law, ...]:
+    """The law of every relation by its label; nothing where none is known.
+
+    Args:
+      config: What was simulated.
+      observed: The systems, raw units: a law that depends on masses is that of their
+        mean, as in `evaluation.laws`.
+    """
+    if config.file:
+        return ()
+    if config.system == "gravity":
+        mass = float(np.mean(observed.states[..., -1]))
+        return np.zeros_like, functools.partial(gravity, mass=mass)
+    return _TRUE_LAWS.get(config.system, ())
 
 
 def exact_predictions(

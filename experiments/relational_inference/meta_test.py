@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
-from experiments.relational_inference.exact import TRUE_LAWS, exact_predictions
+from experiments.relational_inference.exact import exact_predictions, true_laws
 from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.normalization import normalize
 from modmeta.relational.evaluation import calibration, laws, matching, rollouts
@@ -44,6 +45,7 @@ class MetaTest(NamedTuple):
       curves: Lowest energy `[systems, proposals]` by kind of proposal.
       curve_proposals: `[proposals]` per system.
       laws: The law of every relation; empty where modules have none.
+      true_laws: That of the simulator, None where none is known, for each of `laws`.
     """
 
     summary: dict[str, Any]
@@ -55,6 +57,7 @@ class MetaTest(NamedTuple):
     curves: dict[str, np.ndarray]
     curve_proposals: np.ndarray
     laws: list[laws.LawCurve]
+    true_laws: list[Callable[[np.ndarray], np.ndarray] | None]
 
 
 def meta_test(
@@ -184,32 +187,49 @@ def meta_test(
             _exact_errors(config, observed, normalization, future, test, columns)
         )
 
-    law_curves = []
+    law_curves, true = [], []
     if laws.has_curve(model):
         law_curves = laws.law_curves(model, params, observed, cold.structures)
-        summary["laws"] = _describe_laws(config, law_curves, names)
+        true = laws_of_modules(config, observed, names, law_curves)
+        summary["laws"] = _describe_laws(law_curves, true)
         summary["assumed"] = assumptions(config, model)
 
     curves, proposals = _search_curves(
         keys[3], config, model, params, observed, cold, mesh
     )
     return MetaTest(
-        summary, cold, predictions, errors, truth, names, curves, proposals, law_curves
+        summary,
+        cold,
+        predictions,
+        errors,
+        truth,
+        names,
+        curves,
+        proposals,
+        law_curves,
+        true,
     )
 
 
-def true_law(config: ExperimentConfig, names: np.ndarray | None, relation: int):
-    """The law of a simulator that a relation stands for; None where none is known."""
-    known = TRUE_LAWS.get(config.data.system, ())
-    if names is None or config.data.file or names[relation] >= len(known):
-        return None
-    return known[names[relation]]
+def laws_of_modules(
+    config: ExperimentConfig,
+    observed: TrajectoryDataset,
+    names: np.ndarray | None,
+    curves: list[laws.LawCurve],
+) -> list[Callable[[np.ndarray], np.ndarray] | None]:
+    """The law of the simulator that every curve stands for; None where unknown."""
+    known = true_laws(config.data, observed)
+    labels = [None if names is None else int(names[c.relation]) for c in curves]
+    return [
+        None if label is None or label >= len(known) else known[label]
+        for label in labels
+    ]
 
 
-def _describe_laws(config, curves, names) -> list[dict[str, Any]]:
+def _describe_laws(curves, true) -> list[dict[str, Any]]:
     """How well every law is known, and how near it is to the true one."""
     described = []
-    for curve in curves:
+    for curve, law in zip(curves, true, strict=True):
         entry: dict[str, Any] = {
             "relation": curve.relation,
             "variable": curve.variable,
@@ -218,7 +238,6 @@ def _describe_laws(config, curves, names) -> list[dict[str, Any]]:
         power = curve.power_law()
         if power is not None:
             entry["power_law"] = power._asdict()
-        law = true_law(config, names, curve.relation)
         if law is not None:
             if np.ptp(law(curve.inputs)) > 0:
                 entry["r2"] = curve.r_squared(law)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common
-from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
-from experiments.relational_inference.meta_test import MetaTest, true_law
+from experiments.relational_inference.meta_test import MetaTest
 from modmeta.relational import figures
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
@@ -21,7 +20,6 @@ from modmeta.relational.modules.network import ModelParams
 
 def write_outputs(
     workdir: Path,
-    config: ExperimentConfig,
     model: RelationalModel,
     params: ModelParams,
     datasets: Datasets,
@@ -34,7 +32,6 @@ def write_outputs(
 
     Args:
       workdir: Where to write.
-      config: Configuration of the run.
       model: The model.
       params: Its trained arrays.
       datasets: Data of the run.
@@ -60,8 +57,8 @@ def write_outputs(
     save_model(workdir / "model.npz", model, params)
 
     observed, spec = datasets.observed, datasets.test.features
-    is_likelihood = model.bank.config.likelihood == "gaussian"
-    unit = "nats" if is_likelihood else "squared error"
+    is_squared = model.bank.config.likelihood == "squared_error"
+    unit = "squared error" if is_squared else "nats"
     drawn = {
         "adjacency": figures.plot_adjacency(
             outcome.cold.edges,
@@ -98,10 +95,7 @@ def write_outputs(
             outcome.cold.probabilities, observed.edges, outcome.names
         )
     if outcome.laws:
-        laws_known = [
-            true_law(config, outcome.names, curve.relation) for curve in outcome.laws
-        ]
-        drawn["laws"] = figures.plot_laws(outcome.laws, laws_known)
+        drawn["laws"] = figures.plot_laws(outcome.laws, outcome.true_laws)
         curves = [curve.to_dict() for curve in outcome.laws]
         (workdir / "laws.json").write_text(json.dumps(curves, indent=1) + "\n")
     for name, figure in drawn.items():

@@ -297,7 +297,6 @@ def compute(
     if run.is_first:
         report.write_outputs(
             run.directory(),
-            config,
             model,
             params,
             datasets,

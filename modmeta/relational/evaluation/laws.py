@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.optimize
+import scipy.stats
 
 from modmeta import networks
 from modmeta.relational.data import TrajectoryDataset
@@ -33,6 +35,8 @@ _TAIL = 0.002
 _MAX_SYSTEMS = 200
 # Of the weight of a curve of one sign, the share that may have the other.
 _OTHER_SIGN = 0.02
+# Of a rate: how near a formula has to come to count as right.
+_FORMULA_ERROR = 0.01
 # A band of so many standard deviations covers 95 of 100.
 _BAND = 1.96
 
@@ -95,7 +99,8 @@ class LawCurve:
     def power_law(self) -> PowerLaw | None:
         """The power of the distance that is nearest to the curve.
 
-        Least squares of logarithms, by `weights` and by how narrow the band is there.
+        In logarithms, by how narrow the band is, where inputs occur; a part of the
+        curve that follows another law, such as one that is cut off, counts little.
         None where the curve is of angles, changes its sign, or is nowhere told from
         zero.
         """
@@ -107,11 +112,13 @@ class LawCurve:
         if self.variable != "distance" or is_known.sum() < 3 or not is_one_sided:
             return None
         rates = np.abs(self.rates[is_known])
-        relative = (self.upper - self.lower)[is_known] / rates
-        certainty = np.sqrt(self.weights[is_known]) / np.maximum(relative, 1e-3)
-        exponent, logarithm = np.polyfit(
-            np.log(self.inputs[is_known]), np.log(rates), 1, w=certainty
-        )
+        relative = 0.5 * (self.upper - self.lower)[is_known] / (_BAND * rates)
+        deviation = np.hypot(relative, _FORMULA_ERROR)
+        x, y = np.log(self.inputs[is_known]), np.log(rates)
+        start = scipy.stats.theilslopes(y, x)[:2]
+        exponent, logarithm = scipy.optimize.least_squares(
+            lambda line: (line[0] * x + line[1] - y) / deviation, start, loss="cauchy"
+        ).x
         coefficient = float(np.sign(net) * np.exp(logarithm))
         law = PowerLaw(coefficient, float(exponent), 0.0)
         return law._replace(r_squared=self.r_squared(law))

@@ -25,6 +25,8 @@ from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.runtime.checkpoint import load_artifact, save_artifact
 
 MODEL_KIND = "modmeta.relational_model"
+# How laws stay below their limit; the arrays mean something else under another rule.
+_LAW_LIMIT = "saturated"
 
 
 def save_model(
@@ -66,6 +68,7 @@ def describe_model(
         "moves": dataclasses.asdict(model.moves),
         "candidates": dataclasses.asdict(model.candidates),
         "memory": dataclasses.asdict(model.memory),
+        "law_limit": _LAW_LIMIT,
     }
     return arrays, metadata
 
@@ -99,7 +102,8 @@ def rebuild_model(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelPar
 
     Raises:
       KeyError: Or TypeError, if it comes from a version with other arrays or options.
-      ValueError: If its proposal head has another architecture.
+      ValueError: If its proposal head has another architecture, or its laws were
+        limited in another way.
     """
     arrays = jax.tree.map(jnp.asarray, arrays)
     constants = dict(arrays["preprocessing"])
@@ -114,6 +118,11 @@ def rebuild_model(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelPar
     # Files from before there was a choice hold what the paper has.
     options = {"node_update": "mlp", "path": "start", "entities": "alike"}
     options |= metadata["modules"]
+    if options["path"] != "start" and metadata.get("law_limit") != _LAW_LIMIT:
+        raise ValueError(
+            "model: found laws that an earlier version cut off at their limit, "
+            f"expected {_LAW_LIMIT} ones: train it again"
+        )
     for name in ("edge_sizes", "node_sizes"):
         options[name] = tuple(options[name])
     if "search" in metadata:

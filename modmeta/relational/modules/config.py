@@ -41,9 +41,9 @@ class ModuleConfig:
         start.
       law: What a law depends on. "general": distance, radial velocity and speed, along
         the displacement and the relative velocity. "central": distance, along the
-        displacement. "mutual": central, and both entities of a pair feel it alike,
-        which the two-body path makes use of. Differences of angles, and other features
-        of both ends, are seen by all of them.
+        displacement. "mutual": central, and both entities of a pair feel it, alike but
+        for what their attributes say; the two-body path then moves both. Differences of
+        angles, and other features of both ends, are seen by all of them.
       attributes: Whether laws read features that do not change in time.
       entities: "alike": what is not in a column is the same for all. "differ": the sum
         of the messages to an entity counts by a factor of its own (an unknown mass),

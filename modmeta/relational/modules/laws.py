@@ -142,6 +142,21 @@ def relative_state(
     return RelativeState(displacement, velocity, jnp.concatenate(parts, axis=-1))
 
 
+def seen_by_sender(law: LawLayout, relative: RelativeState) -> RelativeState:
+    """The same pair with its ends exchanged: the receiver as its sender sees it."""
+    num_angles = len(law.layout.spec.angles)
+    sines, cosines, columns = jnp.split(
+        relative.others, [num_angles, 2 * num_angles], axis=-1
+    )
+    of_sender, of_receiver = jnp.split(columns, 2, axis=-1)
+    others = jnp.concatenate([-sines, cosines, of_receiver, of_sender], axis=-1)
+    displacement, velocity = (
+        None if values is None else -values
+        for values in (relative.displacement, relative.velocity)
+    )
+    return RelativeState(displacement, velocity, others)
+
+
 def law_inputs(law: LawLayout, relative: RelativeState) -> tuple[jax.Array, Any]:
     """Inputs `[..., I]` of a law and its directions in space `[..., B, C]`."""
     if relative.displacement is None:
@@ -160,13 +175,21 @@ def law_inputs(law: LawLayout, relative: RelativeState) -> tuple[jax.Array, Any]
     return jnp.concatenate(inputs, axis=-1), jnp.stack(directions, axis=-2)
 
 
+def saturated(rates: jax.Array, limit: jax.Array) -> jax.Array:
+    """Rates below a limit in size, whose slope is nowhere zero.
+
+    Where a law was cut off instead, nothing would ever bring it back.
+    """
+    return rates / (1.0 + jnp.abs(rates) / limit)
+
+
 class Units(NamedTuple):
     """Units of rates and changes, from what was observed in the training data.
 
     Attributes:
       acceleration: `()` typical change of a velocity, in spreads of position per
         squared frame interval; of a position, where there are no velocities.
-      limit: `()` largest acceleration that a law may have.
+      limit: `()` what an acceleration stays below, see `saturated`.
       others: `()` of every other rate, in units of its target per frame interval.
       changes: `[2 C + O]` from moments and impulses of accelerations and integrals of
         other rates to units of the targets.

@@ -26,6 +26,8 @@ from modmeta.relational.modules.laws import (
     Units,
     law_inputs,
     relative_state,
+    saturated,
+    seen_by_sender,
     units_of,
 )
 from modmeta.relational.modules.motion import Motion, Windows, gauss_legendre
@@ -73,7 +75,6 @@ def two_body_flow(
     last: RelativeState,
     duration: jax.Array,
     num_steps: int,
-    share: float,
 ) -> tuple[Integrals, jax.Array]:
     """Integrals of a law along the motion that a pair would take under it alone.
 
@@ -81,14 +82,12 @@ def two_body_flow(
     last: the others, who pull as well, have less time to lead the pair elsewhere.
 
     Args:
-      rates: From relative states to the acceleration of the receiver `[..., C]`,
-        anything, and the inputs `[..., inputs]` of the law.
+      rates: From relative states to the accelerations of receiver and sender, both
+        `[..., C]`, and the inputs `[..., inputs]` of the law.
       first: Relative states at the start, leaves `[..., I, C]`.
       last: Those at the end.
       duration: `[..., I]`; the leading axes broadcast.
       num_steps: Steps, an even number.
-      share: Relative acceleration in units of that of the receiver: 2 where the sender
-        feels the same force.
 
     Returns:
       The integrals, and the inputs at all steps `[..., I, num_steps, inputs]`.
@@ -103,11 +102,10 @@ def two_body_flow(
     def body(carry, index):
         displacement, velocity = carry
         displacement = displacement + 0.5 * step * velocity
-        rate, _, inputs = rates(
+        rate, of_sender, inputs = rates(
             RelativeState(displacement, sign * velocity, both.others)
         )
-        # From receiver to sender: what pulls the receiver shortens it.
-        velocity = velocity - step * share * rate
+        velocity = velocity + step * (of_sender - rate)
         displacement = displacement + 0.5 * step * velocity
         passed = (index + 0.5) * step
         left = jnp.where(sign > 0, duration - passed, passed)
@@ -237,8 +235,7 @@ class LawMessages:
         others = units.others * others
         if directions is None:
             return jnp.zeros((*others.shape[:-1], 0)), others, inputs
-        factors = units.acceleration * factors
-        factors = jnp.clip(factors, -units.limit, units.limit)
+        factors = saturated(units.acceleration * factors, units.limit)
         return jnp.sum(factors[..., None] * directions, axis=-2), others, inputs
 
     def _integrate(
@@ -260,11 +257,20 @@ class LawMessages:
         if self.path == "interpolated":
             accelerations, others, inputs = rates(relative("points"))
             return quadrature(accelerations, others, receivers.duration), inputs
+
+        def of_both(relative):
+            rate, _, inputs = rates(relative)
+            of_sender = jnp.zeros_like(rate)
+            if self.law.kind == "mutual":
+                # Without features of the ends, what pulls one pulls the other as much.
+                of_sender = -rate
+                if self.law.columns():
+                    of_sender = rates(seen_by_sender(self.law, relative))[0]
+            return rate, of_sender, inputs
+
         first, last = relative("start"), relative("end")
-        # The sender moves as much as the receiver where what they do is mutual.
-        share = 2.0 if self.law.kind == "mutual" else 1.0
         integrals, inputs = two_body_flow(
-            rates, first, last, receivers.duration, self.num_points, share
+            of_both, first, last, receivers.duration, self.num_points
         )
         ends = [law_inputs(self.law, end)[0][..., None, :] for end in (first, last)]
         return integrals, jnp.concatenate([inputs, *ends], axis=-2)

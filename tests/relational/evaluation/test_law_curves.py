@@ -128,6 +128,25 @@ def test_power_law_of_an_exact_curve():
     assert dataclasses.replace(curve, rates=np.sin(9 * at)).power_law() is None
 
 
+def test_power_law_of_a_curve_that_is_cut_off():
+    """Charges whose force is clipped, most of the time near each other."""
+    at = np.geomspace(0.02, 4.0, 200)
+    rates = np.minimum(2.0 / at**2, 100.0) * (1.0 + 0.003 * np.sin(9.0 * at))
+    weights = np.where(at < 0.1, 5.0, 1.0)
+    curve = laws.LawCurve(
+        relation=1,
+        variable="distance",
+        inputs=at,
+        rates=rates,
+        lower=0.99 * rates,
+        upper=1.01 * rates,
+        weights=weights / weights.sum(),
+        num_edges=1,
+    )
+    power = curve.power_law()
+    np.testing.assert_allclose(power[:2], (2.0, -2.0), rtol=3e-3)
+
+
 def test_models_without_laws_have_no_curves():
     model = small_model()
     assert not laws.has_curve(model)

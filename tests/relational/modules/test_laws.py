@@ -191,12 +191,13 @@ def flow_errors(law, start, end, duration, counts, expected):
         )
 
     def rates(relative):
-        return law(relative.displacement, jnp), None, relative.displacement
+        rate = law(relative.displacement, jnp)
+        return rate, -rate, relative.displacement
 
     errors = []
     for count in counts:
         integrals, inputs = two_body_flow(
-            rates, relative(start), relative(end), jnp.full(1, duration), count, 2.0
+            rates, relative(start), relative(end), jnp.full(1, duration), count
         )
         assert inputs.shape == (1, count, 2)
         found = np.stack([integrals.impulse[0], integrals.moment[0]])
@@ -434,6 +435,49 @@ def test_laws_turn_and_move_with_the_frame_of_reference(kind):
     # One's pull is the other's, backwards.
     back = rate(*states_of(position, velocity)[::-1])
     np.testing.assert_allclose(back, -rate(*states_of(position, velocity)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_pair_seen_from_its_other_end(layout):
+    layout = LAYOUTS[layout]
+    constants, law = preprocessing(layout), law_of(layout=layout, attributes=True)
+    states = np.random.default_rng(0).normal(size=(2, 3, layout.num_features))
+    there, back = (
+        laws.relative_state(law, constants, *ends) for ends in (states, states[::-1])
+    )
+    found = laws.seen_by_sender(law, there)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, back)
+
+
+def test_two_body_paths_move_both_by_their_attributes():
+    """A light and a heavy body under gravity, whose masses are in a column."""
+    duration, masses = 1.2, (2.0, 0.5)
+    start = np.array([0.9, 0.0, -0.2, 1.5])
+
+    def slope(_, values):
+        rate = values[:2] / np.linalg.norm(values[:2]) ** 3
+        return np.concatenate([values[2:4], -sum(masses) * rate, masses[0] * rate])
+
+    end = scipy.integrate.solve_ivp(
+        slope, (0.0, duration), [*start, 0, 0], rtol=1e-10, atol=1e-12
+    ).y[:, -1]
+
+    def rates(relative):
+        squared = jnp.sum(relative.displacement**2, axis=-1, keepdims=True)
+        return relative.others[..., :1] * relative.displacement / squared**1.5
+
+    def of_both(relative):
+        swapped = laws.seen_by_sender(law_of(attributes=True), relative)
+        return rates(relative), rates(swapped), relative.displacement
+
+    def relative(state):
+        place, velocity = jnp.asarray(state[None], jnp.float32).reshape(1, 2, 2)[0]
+        return laws.RelativeState(place[None], velocity[None], jnp.array([masses]))
+
+    integrals, _ = two_body_flow(
+        of_both, relative(start), relative(end[:4]), jnp.full(1, duration), 64
+    )
+    np.testing.assert_allclose(integrals.impulse[0], end[4:], rtol=3e-3)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "student"])

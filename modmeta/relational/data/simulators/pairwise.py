@@ -23,8 +23,10 @@ MASSIVE_FEATURES = FeatureSpec(
     names=("x", "y", "vx", "vy", "mass"), positions=(0, 1), velocities=(2, 3)
 )
 GRAVITATIONAL_CONSTANT = 0.5
-# Depth and length of the Lennard-Jones potential.
-WELL_DEPTH, WELL_LENGTH = 0.2, 0.5
+# Depth and length of the Lennard-Jones potential: bound pairs swing in seven frames.
+WELL_DEPTH, WELL_LENGTH = 0.3, 0.7
+# Where atoms start on top of each other they explode.
+_SPREAD_DRAWS = 64
 
 
 def no_law(distance: jax.Array) -> jax.Array:
@@ -55,6 +57,7 @@ def simulate_pairs(
     masses: tuple[float, float] | None = None,
     friction: float = 0.0,
     position_scale: float = 1.0,
+    spread_draws: int = 1,
     steps_per_frame: int = particles.STEPS_PER_FRAME,
     time_step: float = particles.TIME_STEP,
     observation_noise: float = 0.0,
@@ -77,6 +80,8 @@ def simulate_pairs(
         are recorded as a fifth feature and multiply what a sender does. None for 1.
       friction: Rate at which velocities decay.
       position_scale: Standard deviation of initial positions.
+      spread_draws: Draws of initial positions, of which that one is taken whose nearest
+        pair is farthest apart.
       steps_per_frame: Steps from one frame to the next.
       time_step: Length of a step.
       observation_noise: Standard deviation of Gaussian noise added to every recorded
@@ -88,7 +93,8 @@ def simulate_pairs(
 
     Raises:
       ValueError: If a size is too small, there is no law, masses are not two positive
-        numbers in order, friction is negative, or probabilities do not fit the laws.
+        numbers in order, a number is out of range, or probabilities do not fit
+        the laws.
     """
     batching.check_simulation(
         num_tasks=num_tasks,
@@ -102,6 +108,8 @@ def simulate_pairs(
         raise ValueError(
             f"masses: found {masses}, expected the smallest and the largest, above 0"
         )
+    if spread_draws < 1:
+        raise ValueError(f"spread_draws: found {spread_draws}, expected at least 1")
     if not friction >= 0.0:
         raise ValueError(f"friction: found {friction}, expected at least 0")
     chunk = functools.partial(
@@ -114,6 +122,7 @@ def simulate_pairs(
         masses=masses,
         friction=friction,
         position_scale=position_scale,
+        spread_draws=spread_draws,
         steps_per_frame=steps_per_frame,
         time_step=time_step,
     )
@@ -158,19 +167,43 @@ def simulate_gravity(
 
 
 def simulate_lennard_jones(
-    seed: int, num_tasks: int, *, position_scale: float = 1.0, **options
+    seed: int,
+    num_tasks: int,
+    *,
+    position_scale: float = 0.6,
+    spread_draws: int = _SPREAD_DRAWS,
+    **options,
 ) -> TrajectoryDataset:
     """Bodies of which half of the pairs attract and repel as neutral atoms do.
 
-    The potential has depth 0.2 and length 0.5; see `simulate_pairs`.
+    The potential has depth 0.3 and length 0.7; see `simulate_pairs`. No two bodies
+    start on top of each other.
     """
     return simulate_pairs(
         seed,
         num_tasks,
         (no_law, lennard_jones_law),
         position_scale=position_scale,
+        spread_draws=spread_draws,
         **options,
     )
+
+
+def _draw_spread(
+    rng_key: jax.Array, num_nodes: int, position_scale: float, spread_draws: int
+) -> tuple[jax.Array, jax.Array]:
+    """Initial positions and velocities `[nodes, 2]`, see `simulate_pairs`."""
+    if spread_draws == 1:
+        return particles.draw_motion(rng_key, num_nodes, position_scale)
+    keys = jax.random.split(rng_key, spread_draws)
+    position, velocity = jax.vmap(
+        lambda key: particles.draw_motion(key, num_nodes, position_scale)
+    )(keys)
+    gaps = particles.pair_differences(position)
+    itself = jnp.where(jnp.eye(num_nodes, dtype=bool), jnp.inf, 0.0)
+    nearest = jnp.min(jnp.sum(jnp.square(gaps), axis=-1) + itself[None], axis=(1, 2))
+    best = jnp.argmax(nearest)
+    return position[best], velocity[best]
 
 
 @functools.partial(
@@ -184,6 +217,7 @@ def simulate_lennard_jones(
         "masses",
         "friction",
         "position_scale",
+        "spread_draws",
         "steps_per_frame",
         "time_step",
     ),
@@ -199,6 +233,7 @@ def _simulate_chunk(
     masses: tuple[float, float] | None,
     friction: float,
     position_scale: float,
+    spread_draws: int,
     steps_per_frame: int,
     time_step: float,
 ) -> tuple[jax.Array, jax.Array]:
@@ -207,8 +242,8 @@ def _simulate_chunk(
         edges = batching.draw_relations(
             key_edges, num_nodes, probabilities, directed=directed
         )
-        position, velocity = particles.draw_motion(
-            key_motion, num_nodes, position_scale
+        position, velocity = _draw_spread(
+            key_motion, num_nodes, position_scale, spread_draws
         )
         low, high = masses or (1.0, 1.0)
         exponent = jax.random.uniform(key_masses, (num_nodes,))
