@@ -214,9 +214,12 @@ def charged() -> ExperimentConfig:
     """Five charged particles that attract or repel each other."""
     return ExperimentConfig(
         data=DataConfig(system="charged", num_train=2000),
-        modules=ModuleConfig(path="two_body", law="mutual", entities="alike"),
-        bouncegrad=BounceGradConfig(num_steps=3000),
-        training=TrainingConfig(num_evaluations=10),
+        # Bound pairs circle each other within a frame.
+        modules=ModuleConfig(
+            path="two_body", law="mutual", num_points=16, entities="alike"
+        ),
+        bouncegrad=BounceGradConfig(num_steps=2000, batch_size=12),
+        training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
     )
 
@@ -246,8 +249,10 @@ def gravity() -> ExperimentConfig:
     """Five bodies of different mass, gravity between half of the pairs."""
     return ExperimentConfig(
         data=DataConfig(system="gravity", num_train=1000),
-        modules=ModuleConfig(path="two_body", law="mutual", entities="alike"),
-        bouncegrad=BounceGradConfig(num_steps=2000),
+        modules=ModuleConfig(
+            path="two_body", law="mutual", num_points=16, entities="alike"
+        ),
+        bouncegrad=BounceGradConfig(num_steps=2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
     )
@@ -258,7 +263,7 @@ def lennard_jones() -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(system="lennard_jones", num_train=1000),
         modules=ModuleConfig(path="two_body", law="mutual", entities="alike"),
-        bouncegrad=BounceGradConfig(num_steps=2000),
+        bouncegrad=BounceGradConfig(num_steps=2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
     )

@@ -15,7 +15,13 @@ from experiments.relational_inference.datasets import Datasets
 from experiments.relational_inference.exact import exact_predictions, true_laws
 from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.normalization import normalize
-from modmeta.relational.evaluation import calibration, laws, matching, rollouts
+from modmeta.relational.evaluation import (
+    calibration,
+    formulas,
+    laws,
+    matching,
+    rollouts,
+)
 from modmeta.relational.evaluation.scores import (
     label_scores,
     match_labels,
@@ -238,6 +244,10 @@ def _describe_laws(curves, true) -> list[dict[str, Any]]:
         power = curve.power_law()
         if power is not None:
             entry["power_law"] = power._asdict()
+        try:
+            entry["formula"] = formulas.find_formula(curve)._asdict()
+        except ImportError:
+            pass  # the extra is not installed; the power law is there
         if law is not None:
             if np.ptp(law(curve.inputs)) > 0:
                 entry["r2"] = curve.r_squared(law)

@@ -140,6 +140,8 @@ def format_summary(summary: dict[str, Any]) -> str:
             power = entry["power_law"]
             formula = f"{power['coefficient']:.4g} d^{power['exponent']:.3f}"
             add(f"{title}, R2 {power['r_squared']:.4f}", formula)
+        if "formula" in entry:
+            add(f"{title}, a formula", entry["formula"]["text"])
         if "r2" in entry:
             add(f"{title}, R2 with the true one", f"{entry['r2']:.5f}")
     if "train_seconds" in summary:

@@ -12,7 +12,10 @@ from modmeta.relational.data import TrajectoryDataset as TrajectoryDataset
 from modmeta.relational.data.forms.arrays import as_dataset as as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig as CandidateConfig
 from modmeta.relational.energies.config import EnergyConfig as EnergyConfig
+from modmeta.relational.evaluation.formulas import Formula as Formula
+from modmeta.relational.evaluation.formulas import find_formula as find_formula
 from modmeta.relational.evaluation.laws import LawCurve as LawCurve
+from modmeta.relational.evaluation.walls import suggest_domain as suggest_domain
 from modmeta.relational.inference.artifacts import load_model as load_model
 from modmeta.relational.inference.artifacts import save_model as save_model
 from modmeta.relational.inference.config import InferenceConfig as InferenceConfig
@@ -38,6 +41,7 @@ __all__ = [
     "Domain",
     "EnergyConfig",
     "FeatureSpec",
+    "Formula",
     "InferenceConfig",
     "LawCurve",
     "MemoryConfig",
@@ -52,9 +56,11 @@ __all__ = [
     "TrajectoryDataset",
     "as_dataset",
     "build_model",
+    "find_formula",
     "infer_dataset",
     "infer_relations",
     "load",
     "load_model",
     "save_model",
+    "suggest_domain",
 ]

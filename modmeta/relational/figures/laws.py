@@ -9,6 +9,7 @@ import numpy as np
 
 from modmeta.relational.evaluation.laws import LawCurve
 from modmeta.runtime import figure_style
+from modmeta.runtime.optional import import_optional
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +39,7 @@ def plot_laws(
     """
     if not curves:
         raise ValueError("curves: found none, expected at least one")
+    ticker = import_optional("matplotlib.ticker", "plots")
     figure = figure_style.new_figure(3.6 * len(curves) + 0.4, 3.2)
     panels = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
     sizes = np.concatenate([np.abs(curve.rates) for curve in curves])
@@ -66,6 +68,9 @@ def plot_laws(
         axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
         if curve.variable == "distance":
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(ticker.NullFormatter())
         if largest > 30.0 * typical:
             axes.set_yscale("symlog", linthresh=typical)
         title = names[index] if names is not None else f"relation {curve.relation}"

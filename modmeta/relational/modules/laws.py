@@ -238,8 +238,9 @@ class LawNetwork(nn.Module):
     Attributes:
       sizes: Hidden layers.
       activation: See `modmeta.networks.ACTIVATIONS`.
-      num_outputs: Factors of directions and other rates, in logarithmic units: the
-        hyperbolic sine of an output, so that a law may span many orders of size.
+      num_outputs: Factors of directions and other rates. Each is the product of a
+        positive output, in logarithmic units, so that a law may span many orders of
+        size, and one of either sign, so that it may pass through zero at any size.
       num_targets: Changes Y whose spread is told.
     """
 
@@ -251,7 +252,7 @@ class LawNetwork(nn.Module):
     def setup(self) -> None:
         """Two networks: what is not known says nothing about the law."""
         self.rate_network = networks.MLP(
-            (*self.sizes, self.num_outputs),
+            (*self.sizes, 2 * self.num_outputs),
             activation=self.activation,
             output_scale=_FIRST_RATES,
         )
@@ -267,8 +268,8 @@ class LawNetwork(nn.Module):
 
     def rates(self, inputs: jax.Array) -> jax.Array:
         """Rates `[..., outputs]` in units of the typical change."""
-        outputs = self.rate_network(inputs)
-        return jnp.sinh(jnp.clip(outputs, -_MAX_LOG_RATE, _MAX_LOG_RATE))
+        sizes, signed = jnp.split(self.rate_network(inputs), 2, axis=-1)
+        return jnp.exp(jnp.clip(sizes, -_MAX_LOG_RATE, _MAX_LOG_RATE)) * signed
 
     def spreads(self, summary: jax.Array) -> jax.Array:
         """Log-scales `[..., Y]` of a message, in units of the targets."""

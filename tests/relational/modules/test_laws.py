@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.integrate
 import scipy.stats
@@ -536,3 +537,35 @@ def test_laws_are_not_searched_by_roll_outs():
     search = search_options(form="rollout")
     with pytest.raises(ValueError, match="form: found 'rollout' with path 'interp"):
         small_model(layout=BODIES, compress=False, path="interpolated", search=search)
+
+
+def test_a_law_may_pass_through_zero_at_any_size():
+    """That of neutral atoms, from -8 to 1 within a seventh of a distance."""
+    at = np.geomspace(0.68, 4.0, 80).astype(np.float32)
+    sixth = (0.7 / at) ** 6
+    rates = 7.2 * (sixth - 2.0 * sixth**2) / at
+    unit = np.median(np.abs(rates))
+    inputs = jnp.stack([np.log(at), at / 3.0], axis=-1)
+    network = laws.LawNetwork((32, 32), "silu", 1, 1)
+    params = network.init(jax.random.key(0), inputs, jnp.zeros((4,)))
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
+
+    def found(params):
+        return unit * network.apply(params, inputs, method="rates")[:, 0]
+
+    def loss(params):
+        known = np.square(0.03 * rates) + unit**2
+        return jnp.mean(jnp.square(found(params) - rates) / known)
+
+    @jax.jit
+    def fit(params):
+        def body(carry, _):
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(params), state)
+            return (optax.apply_updates(params, updates), state), None
+
+        start = (params, optimizer.init(params))
+        return jax.lax.scan(body, start, None, length=600)[0][0]
+
+    error = np.asarray(found(fit(params))) - rates
+    assert np.mean(np.square(error)) < 1e-3 * np.var(rates)
