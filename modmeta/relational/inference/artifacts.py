@@ -25,8 +25,8 @@ from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.runtime.checkpoint import load_artifact, save_artifact
 
 MODEL_KIND = "modmeta.relational_model"
-# How laws stay below their limit; the arrays mean something else under another rule.
-_LAW_LIMIT = "saturated"
+# What the outputs of a law are; the arrays mean something else under another rule.
+_LAW_FORM = "size and sign, saturated"
 
 
 def save_model(
@@ -68,7 +68,7 @@ def describe_model(
         "moves": dataclasses.asdict(model.moves),
         "candidates": dataclasses.asdict(model.candidates),
         "memory": dataclasses.asdict(model.memory),
-        "law_limit": _LAW_LIMIT,
+        "law_form": _LAW_FORM,
     }
     return arrays, metadata
 
@@ -102,8 +102,8 @@ def rebuild_model(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelPar
 
     Raises:
       KeyError: Or TypeError, if it comes from a version with other arrays or options.
-      ValueError: If its proposal head has another architecture, or its laws were
-        limited in another way.
+      ValueError: If its proposal head has another architecture, or its laws have
+        another form.
     """
     arrays = jax.tree.map(jnp.asarray, arrays)
     constants = dict(arrays["preprocessing"])
@@ -118,10 +118,10 @@ def rebuild_model(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelPar
     # Files from before there was a choice hold what the paper has.
     options = {"node_update": "mlp", "path": "start", "entities": "alike"}
     options |= metadata["modules"]
-    if options["path"] != "start" and metadata.get("law_limit") != _LAW_LIMIT:
+    form = metadata.get("law_form", "of an earlier version")
+    if options["path"] != "start" and form != _LAW_FORM:
         raise ValueError(
-            "model: found laws that an earlier version cut off at their limit, "
-            f"expected {_LAW_LIMIT} ones: train it again"
+            f"model: found laws {form!r}, expected {_LAW_FORM!r}: train it again"
         )
     for name in ("edge_sizes", "node_sizes"):
         options[name] = tuple(options[name])

@@ -17,6 +17,7 @@ from modmeta.relational.data.normalization import Normalization
 from modmeta.relational.energies.cached import CachedEnergies, build_cache
 from modmeta.relational.energies.composed import structure_energies
 from modmeta.relational.energies.recomputed import RecomputedEnergies
+from modmeta.relational.inference import artifacts
 from modmeta.relational.modules import laws, motion
 from modmeta.relational.modules.messages import Integrals, LawMessages, two_body_flow
 from modmeta.relational.modules.observations import observe, receiver_slots
@@ -569,3 +570,14 @@ def test_a_law_may_pass_through_zero_at_any_size():
 
     error = np.asarray(found(fit(params))) - rates
     assert np.mean(np.square(error)) < 1e-3 * np.var(rates)
+
+
+def test_saved_laws_of_another_form_are_refused():
+    model, batch = law_setting("bodies", "interpolated", 1, False)
+    params = small_params(model, batch.supergraph, 6)
+    arrays, metadata = artifacts.describe_model(model, params)
+    again, _ = artifacts.rebuild_model(arrays, metadata)
+    assert again.bank == model.bank
+    del metadata["law_form"]
+    with pytest.raises(ValueError, match="found laws 'of an earlier version'"):
+        artifacts.rebuild_model(arrays, metadata)

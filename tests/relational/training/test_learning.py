@@ -32,7 +32,7 @@ from modmeta.relational.training.bouncegrad import BounceGradConfig
 from modmeta.relational.training.meta_training import TrainingConfig
 
 EDGE_ACCURACY = 0.95
-PROPOSAL_ACCURACY = 0.75
+PROPOSAL_ACCURACY = 0.85
 # As many systems to learn from as to be scored on: one program searches both.
 NUM_SYSTEMS = 256
 
