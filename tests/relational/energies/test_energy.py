@@ -167,14 +167,21 @@ def test_assignment_energies_and_weights_equal_the_reference(variant):
     structure = batch.structure()
     assignments = search.all_assignments(3, config.num_relations)
     cache = make_cache(given.model, given.params, batch.supergraph, batch.flat_states())
-    kept = CachedEnergies(given.model.network.modules(given.params), cache)
-    energies = kept.of_assignments(assignments, structure.node_modules)
-    weights = kept.assignment_weights(
-        assignments,
-        structure.node_modules,
-        batch.supergraph.slot_mask,
-        jnp.float32(2.0),
-    )
+
+    @jax.jit
+    def energies_and_weights(cache):
+        kept = CachedEnergies(given.model.network.modules(given.params), cache)
+        return kept.of_assignments(
+            assignments, structure.node_modules
+        ), kept.assignment_weights(
+            assignments,
+            structure.node_modules,
+            batch.supergraph.slot_mask,
+            jnp.float32(2.0),
+        )
+
+    energies, weights = map(np.asarray, energies_and_weights(cache))
+    assignments = np.asarray(assignments)
     row = 0
     for states, node_modules in zip(batch.states, batch.node_modules, strict=True):
         for receiver, module in enumerate(node_modules):
@@ -243,6 +250,7 @@ def test_residuals_and_their_derivatives_equal_the_reference(variant):
     )
     node_module = given.batch.node_modules[2][1]
 
+    @jax.jit
     def of(weights, receiver=5):
         kept = CachedEnergies(modules, cache)
         return kept.residuals(weights, node_module, receiver)
@@ -258,9 +266,13 @@ def test_residuals_and_their_derivatives_equal_the_reference(variant):
         np.testing.assert_allclose(slopes[:, slot, module], expected, atol=2e-3 * scale)
     np.testing.assert_array_equal(of(jnp.float32(weights), 8), 0.0)
 
-    observed = observe(modules, graph, states)
-    anew = RecomputedEnergies(modules, observed, receiver_slots(graph))
-    again = anew.residuals(jnp.float32(weights), node_module, 5)
+    @jax.jit
+    def recomputed(weights, receiver):
+        observed = observe(modules, graph, states)
+        anew = RecomputedEnergies(modules, observed, receiver_slots(graph))
+        return anew.residuals(weights, node_module, receiver)
+
+    again = recomputed(jnp.float32(weights), 5)
     np.testing.assert_allclose(again, found, rtol=1e-3, atol=1e-4)
 
 
@@ -272,21 +284,26 @@ def test_half_of_the_squared_residuals_is_the_energy(variant):
     structure, bank = given.batch.structure(), given.model.bank
     modules = given.model.network.modules(given.params)
     cache = make_cache(given.model, given.params, graph, states)
-    weights = jax.nn.one_hot(structure.edge_modules, bank.config.num_relations)
-    residuals = jax.vmap(CachedEnergies(modules, cache).residuals)(
-        weights, structure.node_modules, jnp.arange(len(weights))
-    )
-    outputs = modules.outputs(
-        structure,
-        still(states[:, :-1]),
-        graph.slot_senders,
-        graph.slot_mask,
-    )
-    _, log_scale = modules.predict(outputs)
-    rest = jnp.sum(log_scale + 0.5 * np.log(2.0 * np.pi), axis=(1, 2))
+
+    @jax.jit
+    def residuals_and_scales():
+        weights = jax.nn.one_hot(structure.edge_modules, bank.config.num_relations)
+        residuals = jax.vmap(CachedEnergies(modules, cache).residuals)(
+            weights, structure.node_modules, jnp.arange(len(weights))
+        )
+        outputs = modules.outputs(
+            structure,
+            still(states[:, :-1]),
+            graph.slot_senders,
+            graph.slot_mask,
+        )
+        return residuals, modules.predict(outputs)[1]
+
+    residuals, log_scale = map(np.asarray, residuals_and_scales())
+    rest = np.sum(log_scale + 0.5 * np.log(2.0 * np.pi), axis=(1, 2))
     if bank.config.likelihood == "squared_error":
-        rest = jnp.zeros_like(rest)
-    found = 0.5 * jnp.sum(jnp.square(residuals), axis=1) + rest
+        rest = np.zeros_like(rest)
+    found = 0.5 * np.sum(np.square(residuals), axis=1) + rest
     count = sum(SIZES)
     np.testing.assert_allclose(found[:count], given.expected(), rtol=1e-3)
 
@@ -516,7 +533,8 @@ def test_symmetric_prior_by_brute_force(name):
     prior = priors.symmetric_prior(problem.candidates, 7.0)
     structures = jnp.asarray(problem.structures)
     nodes = jnp.zeros(structures.shape[:2], jnp.int32)
-    found = jax.vmap(prior)(search.Structure(structures, nodes))
+    found = jax.jit(jax.vmap(prior))(search.Structure(structures, nodes))
+    found = np.asarray(found)
     pairs = {frozenset(pair) for pair in problem.pairs()}
     assert len(pairs) == {"triangle": 3, "ragged": 1}[name]
     for structure, value in zip(problem.structures, found, strict=True):
@@ -596,14 +614,14 @@ def test_targets_of_the_energy_are_the_encoded_ones():
         (given.params.preprocessing, given.model.bank.layout),
     )
     cache = make_cache(given.model, given.params, batch.supergraph, batch.flat_states())
-    row = 0
+    targets, row = np.asarray(cache.targets), 0
     for states in batch.states:
         for node, frame in itertools.product(range(len(states)), range(3)):
             expected = given.reference.target(
                 states[node, frame], states[node, frame + 1]
             )
             np.testing.assert_allclose(
-                cache.targets[row + node, frame], expected, rtol=1e-4, atol=1e-5
+                targets[row + node, frame], expected, rtol=1e-4, atol=1e-5
             )
         row += len(states)
     assert encode_targets(
@@ -669,7 +687,9 @@ def test_cache_of_some_receivers_holds_their_rows():
     receivers = jnp.array([5, 0, len(graph.node_mask) - 1, 5])
     everything = make_cache(given.model, given.params, graph, states)
     modules = given.model.network.modules(given.params)
-    some = build_cache(modules, graph, observe(modules, graph, states), receivers)
+    some = jax.jit(
+        lambda: build_cache(modules, graph, observe(modules, graph, states), receivers)
+    )()
     leaves = (jax.tree.leaves(tree) for tree in (some, everything))
     for rows, row in zip(*leaves, strict=True):
         np.testing.assert_allclose(
