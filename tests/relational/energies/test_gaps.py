@@ -162,7 +162,7 @@ def test_changes_that_were_not_observed_do_not_count(span, likelihood):
     counted = seen[:, :-span] & seen[:, span:]
     expected = np.sum(given.of_changes() * counted, axis=1)
     check(found, expected, counted.sum())
-    nothing = given.energies(given.frames())
+    nothing = given.energies(given.frames(is_observed=np.ones_like(seen)))
     assert np.all(found["squares"][1:] < nothing["squares"][1:])
     assert found["squares"][0] == pytest.approx(nothing["squares"][0], rel=1e-5)
 
