@@ -5,7 +5,12 @@ import pathlib
 import sys
 
 # These variables are read when jax is imported, hence before the imports below.
-_XLA_FLAGS = {"--xla_force_host_platform_device_count": "2"}
+_XLA_FLAGS = {
+    "--xla_force_host_platform_device_count": "2",
+    # For what is compiled under `tests.fixtures.compiled_for_speed`; else, see below.
+    "--xla_backend_optimization_level": "1",
+    "--xla_llvm_disable_expensive_passes": "true",
+}
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
     # With few compiler passes, a third of the time to compile. XLA ends the process at
     # flags that it does not know: later releases may be without this one.
@@ -64,7 +69,7 @@ _MAX_GIGABYTES = 2.5
 _MAX_MAPS = 20_000
 _WORKERS = pytest.StashKey[dict[str, tuple[float, int]]]()
 # Beyond, programs are dropped also within a file.
-_HIGH_GIGABYTES = 1.4
+_HIGH_GIGABYTES = 1.8
 _GROWTH = 0.6
 _NEXT_DROP = pytest.StashKey[float]()
 

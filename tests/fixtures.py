@@ -1,5 +1,6 @@
 """What several test modules share: small models, ragged batches, tiny problems."""
 
+import contextlib
 import dataclasses
 import itertools
 
@@ -151,6 +152,22 @@ def structure_from_matrices(edges, node_modules, supergraph):
             nodes[row] = modules[receiver]
             row += 1
     return Structure(jnp.asarray(slots), jnp.asarray(nodes))
+
+
+@contextlib.contextmanager
+def compiled_for_speed():
+    """For programs that would compute for longer than they compile.
+
+    Tests leave out most passes of the compiler. With some, a program takes twice as
+    long to compile and a fifth of the time to run.
+    """
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, False)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 class TinyProblem:

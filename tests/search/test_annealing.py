@@ -18,7 +18,7 @@ import scipy.stats
 
 from modmeta import search
 from modmeta.search import proposals, schedules
-from tests.fixtures import chi_square_p_value
+from tests.fixtures import chi_square_p_value, compiled_for_speed
 from tests.search.tables import (
     TableEnergy,
     coupled,
@@ -83,7 +83,8 @@ def test_every_start_leads_to_boltzmann():
     probabilities = truth.boltzmann(1.0)
     start = np.full(NUM_CHAINS, np.argmin(probabilities))
     algorithm = search.simulated_annealing(coupled(0.3))
-    state = run_chains(algorithm, truth, start, 200, 1.0)
+    with compiled_for_speed():
+        state = run_chains(algorithm, truth, start, 200, 1.0)
     visits = np.bincount(truth.index(state.structure), minlength=len(probabilities))
     assert chi_square_p_value(visits, probabilities) > FALSE_ALARM
 

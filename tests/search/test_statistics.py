@@ -17,7 +17,7 @@ import scipy.stats
 from modmeta import search
 from modmeta.search import factorised
 from modmeta.search.algorithms import parallel_tempering, reinforce
-from tests.fixtures import chi_square_p_value
+from tests.fixtures import chi_square_p_value, compiled_for_speed
 from tests.search.tables import (
     PairProblem,
     TableEnergy,
@@ -167,7 +167,8 @@ def test_padded_systems_of_mixed_sizes_in_one_batch(name):
         )[0]
 
     keys = jax.random.split(jax.random.key(0), NUM_CHAINS)
-    state = run(keys, tables, candidates, structures)
+    with compiled_for_speed():
+        state = run(keys, tables, candidates, structures)
     for row, truth in enumerate(truths):
         structure = jax.tree.map(lambda leaf, row=row: leaf[:, row], state.structure)
         assert_distributed(truth.index(structure), truth.boltzmann(1.0))
