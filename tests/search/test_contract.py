@@ -97,11 +97,11 @@ def batch_of_problems(name):
     """
     usual, *bad = truths_of(name)
     tables = [usual.table] * NUM_CHAINS + [truth.table for truth in bad]
-    tables = jnp.stack([*tables, np.zeros_like(usual.table)])
+    tables = np.stack([*tables, np.zeros_like(usual.table)])
     candidates = jax.tree.map(
-        lambda leaf: jnp.stack([leaf] * len(tables)), usual.problem.candidates
+        lambda leaf: np.stack([leaf] * len(tables)), usual.problem.candidates
     )
-    candidates = candidates._replace(slot_mask=candidates.slot_mask.at[-1].set(False))
+    candidates.slot_mask[-1] = False
 
     @jax.jit
     @jax.vmap
@@ -109,12 +109,12 @@ def batch_of_problems(name):
         energy = table_energy(table, candidates, prior=has_prior(name))
         return run(name, key, energy, candidates)
 
-    keys = jnp.stack([chain_key(chain) for chain in range(len(tables))])
-    return run_all(keys, tables, candidates)
+    return jax.device_get(run_all(chain_keys(), tables, candidates))
 
 
-def chain_key(chain):
-    return jax.random.split(jax.random.key(1), NUM_CHAINS + len(BAD) + 1)[chain]
+@functools.cache
+def chain_keys():
+    return jax.random.split(jax.random.key(1), NUM_CHAINS + len(BAD) + 1)
 
 
 def usual_chains(name):
@@ -244,14 +244,14 @@ def test_energy_that_is_not_local_is_evaluated_at_all_receivers(name):
             key, state, counting.energy, candidates, temperature(jnp.int32(0))
         )
 
-    state, info = first_step(chain_key(3))
+    state, info = first_step(chain_keys()[3])
     counting.assert_counted(state)
     derivatives = 6 if search.SEARCHES[name].needs.residuals else 0
     assert state.num_node_updates == 4 * (1 + state.num_proposals) + derivatives
     # Only the cost differs. (A first step of REINFORCE draws before it learns.)
     expected, expected_info = jax.tree.map(lambda leaf: leaf[3, 0], usual_chains(name))
     compare(info, expected_info)
-    unlike = {"num_node_updates": jnp.int32(0), "memory": ()}
+    unlike = {"num_node_updates": np.int32(0), "memory": ()}
     compare(state._replace(**unlike), expected._replace(**unlike))
 
 
