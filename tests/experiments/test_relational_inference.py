@@ -317,7 +317,10 @@ def test_users_file_without_labels(tmp_path):
 
 
 def test_users_file_of_recordings_of_one_graph(users_file, tmp_path):
-    """Positions alone at irregular times: laws, and one graph for all recordings."""
+    """Positions alone at irregular times: laws, and one graph for all recordings.
+
+    Without a proposal head; with one, `tests.relational.test_api` has such data.
+    """
     rng = np.random.default_rng(0)
     states = random_walks()[..., :2]
     states[:, 6, 1, 1] = states[0, 15, 0] = np.nan
@@ -327,7 +330,9 @@ def test_users_file_of_recordings_of_one_graph(users_file, tmp_path):
         times=np.cumsum(rng.uniform(0.5, 1.5, (24, 20)), axis=1),
         edges=np.broadcast_to(rng.integers(0, 2, (3, 3)), (24, 3, 3)),
     )
-    config = common.override(file_config(path), {"data.shared_graph": True})
+    config = common.override(
+        file_config(path), {"data.shared_graph": True, "proposal.encoder": "none"}
+    )
     summary = run(config, tmp_path / "run")
     gaps = "25 of 1,440 entries (a node at a frame) are missing: they do not count."
     assert summary["notes"] == ["Velocities were derived from positions.", gaps]
