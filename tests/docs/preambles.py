@@ -21,7 +21,12 @@ from modmeta.relational import data
 
 STEPS = {"num_steps": 2, "batch_size": 4, "search_steps": 2, "gradient_frames": 3}
 QUICK = {
-    "modules": {"edge_sizes": (4,), "message_size": 4, "node_sizes": (4,)},
+    "modules": {
+        "edge_sizes": (4,),
+        "message_size": 4,
+        "node_sizes": (4,),
+        "entities": "alike",
+    },
     "proposal": {"encoder": "none"},
     "bouncegrad": STEPS,
     "training": {"num_evaluations": 1, "search_steps": 2},
