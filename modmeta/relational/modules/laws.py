@@ -229,6 +229,8 @@ def units_of(law: LawLayout, preprocessing: Preprocessing, span: int) -> Units:
             if columns and columns[axis] in layout.shifting:
                 row = layout.shifting.index(columns[axis])
                 changes = changes.at[offset + axis].set(1.0 / (per * scale[row]))
+    # Where nothing changed, the largest is zero.
+    largest = jnp.maximum(largest, typical)
     return Units(typical, _HEADROOM * largest, per_span, changes)
 
 

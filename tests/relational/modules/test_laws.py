@@ -574,6 +574,14 @@ def test_a_law_may_pass_through_zero_at_any_size():
     assert np.mean(np.square(error)) < 1e-3 * np.var(rates)
 
 
+def test_rates_are_finite_where_nothing_changed():
+    constants = preprocessing()._replace(target_limit=jnp.zeros(4))
+    units = laws.units_of(law_of(), constants, 1)
+    assert units.limit > 0.0
+    found = laws.saturated(jnp.array([0.0, 1e9, -1e9]), units.limit)
+    np.testing.assert_allclose(found, [0.0, units.limit, -units.limit], rtol=1e-5)
+
+
 def test_saved_laws_of_another_form_are_refused():
     model, batch = law_setting("bodies", "interpolated", 1, False)
     params = small_params(model, batch.supergraph, 6)
