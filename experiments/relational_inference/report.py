@@ -141,7 +141,9 @@ def format_summary(summary: dict[str, Any]) -> str:
             formula = f"{power['coefficient']:.4g} d^{power['exponent']:.3f}"
             add(f"{title}, R2 {power['r_squared']:.4f}", formula)
         if "formula" in entry:
-            add(f"{title}, a formula", entry["formula"]["text"])
+            formula = entry["formula"]
+            ends = f"from {formula['low']:.3g} to {formula['high']:.3g}"
+            add(f"{title}, {ends}", formula["text"])
         if "r2" in entry:
             add(f"{title}, R2 with the true one", f"{entry['r2']:.5f}")
     if "train_seconds" in summary:

@@ -7,6 +7,7 @@ the last; PySR needs an installation of Julia.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +17,15 @@ from modmeta.runtime.optional import import_optional
 
 _SYMBOLS = "add,sub,mul,div,pow,exp,sin,constant,variable"
 _MAX_LENGTH = 12
-_MAX_EVALUATIONS = 100_000
+_MAX_EVALUATIONS = 60_000
 # Rows that the search sees: points of the curve, repeated by what they count.
-_NUM_ROWS = 1000
+_NUM_ROWS = 300
 # Of a rate: an error that is none. Small rates are known to a share of the typical one.
 _RELATIVE_ERROR, _ABSOLUTE_ERROR = 0.02, 1e-2
-# A law whose band tells it from zero at a smaller share of the inputs is none.
+# Deviations of the curve within which it follows a formula.
+_FOLLOWS = 3.0
+# A law whose band tells it from zero at a smaller share of the inputs is none; and of a
+# longer formula such a share is no gain.
 _FEW = 0.05
 _DIGITS = 4
 
@@ -31,22 +35,26 @@ class Formula(NamedTuple):
 
     Attributes:
       text: Of `d`, a distance, or `phi`, a phase difference; in the user's units.
-      r_squared: Share of the variance of the curve that it explains, by how often
+      low: From this input on,
+      high: and up to this one the curve follows it; beyond, it does not.
+      r_squared: Share of the variance of the curve that it explains there, by how often
         inputs occur.
       length: Symbols and numbers in it, before it was simplified.
     """
 
     text: str
+    low: float
+    high: float
     r_squared: float
     length: int
 
 
 def find_formula(curve: LawCurve, *, seed: int = 0) -> Formula:
-    """The shortest formula that is as near to the curve as the curve is known.
+    """The shortest formula that a curve follows as far as any.
 
-    That is to 2 % of a rate or to its band, whatever is wider, on the average over the
-    inputs that occur; where none is, the nearest one. Zero where the band tells hardly
-    any rate from zero.
+    That is within three deviations of 2 % of a rate or of its band, whatever is wider,
+    by how often inputs occur. It need not hold everywhere: see `Formula.low`. Zero
+    where the band tells hardly any rate from zero.
 
     Args:
       curve: The law of a relation.
@@ -59,9 +67,12 @@ def find_formula(curve: LawCurve, *, seed: int = 0) -> Formula:
     sympy = import_optional("sympy", "formulas")
     is_told = (curve.lower > 0.0) | (curve.upper < 0.0)
     if np.sum(curve.weights[is_told]) < _FEW:
-        return Formula("0", float("nan"), 1)
+        ends = float(curve.inputs[0]), float(curve.inputs[-1])
+        return Formula("0", *ends, float("nan"), 1)
     deviations = _deviations(curve)
-    share = curve.weights / np.square(deviations)
+    # Least squares without weights: between equal shares, in which the largest rates
+    # are all that counts, and those of the likelihood, in which the smallest are.
+    share = np.sqrt(curve.weights) / deviations
     counts = np.rint(_NUM_ROWS * share / share.sum()).astype(int)
     rows = np.repeat(np.arange(len(counts)), counts)
     inputs, rates = curve.inputs[rows, None], curve.rates[rows]
@@ -79,23 +90,47 @@ def find_formula(curve: LawCurve, *, seed: int = 0) -> Formula:
     )
     search.fit(inputs, rates / unit)
 
-    def error(entry):
-        found = unit * search.evaluate_model(entry["tree"], inputs)
-        return np.mean(np.square((found - rates) / deviations[rows]))
+    def followed(entry):
+        """Share of the inputs at which the curve follows a formula."""
+        values = unit * search.evaluate_model(entry["tree"], curve.inputs[:, None])
+        part = _longest(np.abs(values - curve.rates) <= _FOLLOWS * deviations)
+        return float(np.sum(curve.weights[part]))
 
     front = sorted(search.pareto_front_, key=lambda entry: entry["complexity"])
-    chosen = next((e for e in front if error(e) <= 1.0), min(front, key=error))
+    shares = [followed(entry) for entry in front]
+    enough = max(shares) - _FEW
+    chosen = next(e for e, share in zip(front, shares, strict=True) if share >= enough)
     name = "d" if curve.variable == "distance" else "phi"
     text = search.get_model_string(chosen["tree"], 12, [name])
     variable = sympy.Symbol(name, positive=name == "d")
     found = unit * sympy.sympify(text.replace("^", "**"), {name: variable})
     law = sympy.lambdify(variable, found, "numpy")
     shown = sympy.expand_power_base(sympy.expand(found), force=True).evalf(_DIGITS)
+    values = np.broadcast_to(law(curve.inputs), curve.inputs.shape)
+    there = _longest(np.abs(values - curve.rates) <= _FOLLOWS * deviations)
+    part = dataclasses.replace(
+        curve,
+        inputs=curve.inputs[there],
+        rates=curve.rates[there],
+        weights=curve.weights[there] / max(curve.weights[there].sum(), 1e-30),
+    )
     return Formula(
         str(shown).replace("**", "^"),
-        curve.r_squared(lambda at: np.broadcast_to(law(at), at.shape)),
+        float(part.inputs[0]),
+        float(part.inputs[-1]),
+        part.r_squared(lambda _: values[there]),
         int(chosen["complexity"]),
     )
+
+
+def _longest(is_true: np.ndarray) -> slice:
+    """The longest run of true values; the first value where there is none."""
+    edges = np.diff(np.pad(is_true.astype(int), 1))
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    if not len(starts):
+        return slice(0, 1)
+    longest = np.argmax(ends - starts)
+    return slice(int(starts[longest]), int(ends[longest]))
 
 
 def _deviations(curve: LawCurve) -> np.ndarray:

@@ -39,6 +39,13 @@ def test_powers(coefficient, exponent):
     assert found.r_squared > 0.999 and found.length < 12
 
 
+def test_a_formula_says_how_far_the_curve_follows_it():
+    """Inverse squares that are cut off near zero, where little is known of them."""
+    given = curve(lambda d: np.minimum(d**-2.0, 25.0), DISTANCES, band=0.02)
+    found = find_formula(given)
+    assert 0.1 < found.low < 0.3 and found.high > 5.0 and found.r_squared > 0.99
+
+
 def test_sine_of_a_phase_difference():
     at = np.linspace(-np.pi, np.pi, 150)
     found = find_formula(curve(np.sin, at, "phase difference"))
