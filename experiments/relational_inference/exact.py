@@ -80,7 +80,7 @@ def true_laws(config: DataConfig, observed: TrajectoryDataset) -> tuple[Law, ...
     if config.file:
         return ()
     if config.system == "gravity":
-        mass = float(np.mean(observed.states[..., -1]))
+        mass = float(np.mean(observed.states[:, 0, :, -1][observed.node_mask]))
         return np.zeros_like, functools.partial(gravity, mass=mass)
     return _TRUE_LAWS.get(config.system, ())
 

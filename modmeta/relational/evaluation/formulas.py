@@ -38,14 +38,14 @@ class Formula(NamedTuple):
       low: From this input on,
       high: and up to this one the curve follows it; beyond, it does not.
       r_squared: Share of the variance of the curve that it explains there, by how often
-        inputs occur.
+        inputs occur; None where it does not vary there.
       length: Symbols and numbers in it, before it was simplified.
     """
 
     text: str
     low: float
     high: float
-    r_squared: float
+    r_squared: float | None
     length: int
 
 
@@ -68,7 +68,7 @@ def find_formula(curve: LawCurve, *, seed: int = 0) -> Formula:
     is_told = (curve.lower > 0.0) | (curve.upper < 0.0)
     if np.sum(curve.weights[is_told]) < _FEW:
         ends = float(curve.inputs[0]), float(curve.inputs[-1])
-        return Formula("0", *ends, float("nan"), 1)
+        return Formula("0", *ends, None, 1)
     deviations = _deviations(curve)
     # Least squares without weights: between equal shares, in which the largest rates
     # are all that counts, and those of the likelihood, in which the smallest are.
@@ -114,11 +114,12 @@ def find_formula(curve: LawCurve, *, seed: int = 0) -> Formula:
         rates=curve.rates[there],
         weights=curve.weights[there] / max(curve.weights[there].sum(), 1e-30),
     )
+    r_squared = part.r_squared(lambda _: values[there])
     return Formula(
         str(shown).replace("**", "^"),
         float(part.inputs[0]),
         float(part.inputs[-1]),
-        part.r_squared(lambda _: values[there]),
+        r_squared if np.isfinite(r_squared) else None,
         int(chosen["complexity"]),
     )
 
