@@ -249,12 +249,12 @@ def _describe_laws(curves, true) -> list[dict[str, Any]]:
         except ImportError:
             pass  # the extra is not installed; the power law is there
         if law is not None:
-            if np.ptp(law(curve.inputs)) > 0:
+            rates = law(curve.inputs)
+            if np.ptp(rates) > 0:
                 entry["r2"] = curve.r_squared(law)
-            scale = max(float(np.max(np.abs(law(curve.inputs)))), 1e-12)
-            error = np.abs(curve.rates - law(curve.inputs))
+            error = np.abs(curve.rates - rates)
             entry["mean_error"] = float(np.sum(curve.weights * error))
-            entry["largest_true_rate"] = scale
+            entry["largest_true_rate"] = max(float(np.max(np.abs(rates))), 1e-12)
         described.append(entry)
     return described
 

@@ -90,31 +90,31 @@ def find_formula(curve: LawCurve, *, seed: int = 0) -> Formula:
     )
     search.fit(inputs, rates / unit)
 
-    def followed(entry):
-        """Share of the inputs at which the curve follows a formula."""
-        values = unit * search.evaluate_model(entry["tree"], curve.inputs[:, None])
-        part = _longest(np.abs(values - curve.rates) <= _FOLLOWS * deviations)
-        return float(np.sum(curve.weights[part]))
-
     front = sorted(search.pareto_front_, key=lambda entry: entry["complexity"])
-    shares = [followed(entry) for entry in front]
-    enough = max(shares) - _FEW
-    chosen = next(e for e, share in zip(front, shares, strict=True) if share >= enough)
+    values = [
+        unit * search.evaluate_model(entry["tree"], curve.inputs[:, None])
+        for entry in front
+    ]
+    parts = [
+        _longest(np.abs(found - curve.rates) <= _FOLLOWS * deviations)
+        for found in values
+    ]
+    shares = [np.sum(curve.weights[part]) for part in parts]
+    # The first is the shortest.
+    index = int(np.argmax(np.array(shares) >= max(shares) - _FEW))
+    chosen, there = front[index], parts[index]
     name = "d" if curve.variable == "distance" else "phi"
     text = search.get_model_string(chosen["tree"], 12, [name])
     variable = sympy.Symbol(name, positive=name == "d")
     found = unit * sympy.sympify(text.replace("^", "**"), {name: variable})
-    law = sympy.lambdify(variable, found, "numpy")
     shown = sympy.expand_power_base(sympy.expand(found), force=True).evalf(_DIGITS)
-    values = np.broadcast_to(law(curve.inputs), curve.inputs.shape)
-    there = _longest(np.abs(values - curve.rates) <= _FOLLOWS * deviations)
     part = dataclasses.replace(
         curve,
         inputs=curve.inputs[there],
         rates=curve.rates[there],
         weights=curve.weights[there] / max(curve.weights[there].sum(), 1e-30),
     )
-    r_squared = part.r_squared(lambda _: values[there])
+    r_squared = part.r_squared(lambda _: values[index][there])
     return Formula(
         str(shown).replace("**", "^"),
         float(part.inputs[0]),

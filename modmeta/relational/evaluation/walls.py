@@ -44,15 +44,15 @@ def suggest_domain(dataset: TrajectoryDataset) -> Domain:
     if dataset.breaks is not None:
         both = both & ~dataset.breaks[:, 1:, None]
     steps = np.diff(dataset.clock, axis=1)[..., None] * dataset.frame_interval
+    steps = np.broadcast_to(steps, both.shape)[both]
     corners = []
     for position, velocity in zip(spec.positions, spec.velocities, strict=True):
         where = np.asarray(dataset.states[..., position], np.float64)
         speed = np.asarray(dataset.states[..., velocity], np.float64)
-        steps = np.broadcast_to(steps, both.shape)
         pairs = [x[both] for x in (where[:, :-1], where[:, 1:])]
         pairs += [v[both] for v in (speed[:, :-1], speed[:, 1:])]
-        upper = _wall(*pairs, steps[both], where[seen])
-        lower = _wall(*(-values for values in pairs), steps[both], -where[seen])
+        upper = _wall(*pairs, steps, where[seen])
+        lower = _wall(*(-values for values in pairs), steps, -where[seen])
         corners.append((-lower, upper))
     lower, upper = np.array(corners).T.tolist()
     if not np.isfinite([lower, upper]).any():
@@ -74,4 +74,4 @@ def _wall(before, after, speed_before, speed_after, steps, everywhere) -> float:
         return np.inf
     wall = float(np.median(near))
     is_agreed = np.mean(np.abs(near - wall) <= tolerance) > _AGREEING
-    return max(wall, highest) if is_agreed and wall >= highest - tolerance else np.inf
+    return max(wall, highest) if is_agreed else np.inf
