@@ -1,4 +1,5 @@
 import ctypes
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -61,6 +62,18 @@ def pytest_configure(config: pytest.Config) -> None:
         float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]),
     )
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tracing makes many small objects, and a collection looks at all that live.
+
+    What was imported stays; the rest is looked at every 50,000 objects for every 700,
+    and between files.
+    """
+    del session
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 # What a worker should take at most: four fit a laptop of 16 GB, two one of 8 GB.

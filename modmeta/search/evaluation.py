@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base
+from modmeta.search import base, writes
 
 
 class Evaluated(NamedTuple):
@@ -55,7 +55,7 @@ def evaluate(
       drift over long chains.
     """
     touched = energy.local(structure, receivers)
-    local_energies = local_energies.at[receivers].set(touched)
+    local_energies = writes.put_all(local_energies, receivers, touched)
     total = jnp.sum(local_energies) + energy.prior(structure)
     return Evaluated(structure, local_energies, total)
 
@@ -79,9 +79,9 @@ def evaluate_row(
       node_module: `()` its own module; None leaves it.
     """
     edge_modules, node_modules = state.structure
-    edge_modules = edge_modules.at[receiver].set(row)
+    edge_modules = writes.put(edge_modules, (receiver,), row)
     if node_module is not None:
-        node_modules = node_modules.at[receiver].set(node_module)
+        node_modules = writes.put(node_modules, (receiver,), node_module)
     structure = base.Structure(edge_modules, node_modules)
     return evaluate(energy, structure, state.local_energies, receivers)
 

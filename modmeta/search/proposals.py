@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base, checks, draws
+from modmeta.search import base, checks, draws, writes
 
 
 def edge_log_probabilities(
@@ -84,8 +84,10 @@ def flip_edge(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
         receiver, slot, module = jnp.unravel_index(chosen, forward.shape)
         before = structure.edge_modules[receiver, slot]
         has_edges = jnp.any(candidates.slot_mask)
-        edge_modules = structure.edge_modules.at[receiver, slot].set(
-            jnp.where(has_edges, module.astype(jnp.int32), before)
+        edge_modules = writes.put(
+            structure.edge_modules,
+            (receiver, slot),
+            jnp.where(has_edges, module.astype(jnp.int32), before),
         )
         backward = flip_weights(edge_modules)
         log_forward = forward[receiver, slot, module] - jax.nn.logsumexp(forward)
@@ -127,7 +129,7 @@ def redraw_node(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
         change = _chosen(log_probabilities[receiver], before) - _chosen(
             log_probabilities[receiver], drawn
         )
-        edge_modules = structure.edge_modules.at[receiver].set(drawn)
+        edge_modules = writes.put(structure.edge_modules, (receiver,), drawn)
         return base.Proposal(
             structure=base.Structure(edge_modules, structure.node_modules),
             receivers=receiver[None],
@@ -181,12 +183,10 @@ def flip_pair(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
         usable = jnp.any(has_reverse)
         moves = usable & agreed
         edge_modules = structure.edge_modules
-        edge_modules = edge_modules.at[receiver, slot].set(
-            jnp.where(moves, drawn, before)
-        )
-        edge_modules = edge_modules.at[other, other_slot].set(
-            jnp.where(moves, drawn, edge_modules[other, other_slot])
-        )
+        after = jnp.where(moves, drawn, before)
+        edge_modules = writes.put(edge_modules, (receiver, slot), after)
+        after = jnp.where(moves, drawn, edge_modules[other, other_slot])
+        edge_modules = writes.put(edge_modules, (other, other_slot), after)
         return base.Proposal(
             structure=base.Structure(edge_modules, structure.node_modules),
             receivers=jnp.stack([receiver, jnp.where(usable, other, receiver)]),
@@ -212,7 +212,7 @@ def redraw_node_module(*, num_node_modules: int) -> base.ProposalFunction:
         node, module = draws.uniforms(rng_key, has_edges.shape, (num_node_modules,))
         receiver = draws.categorical(node, draws.allowed(has_edges))
         drawn = draws.categorical(module, jnp.zeros(num_node_modules)).astype(jnp.int32)
-        node_modules = structure.node_modules.at[receiver].set(drawn)
+        node_modules = writes.put(structure.node_modules, (receiver,), drawn)
         return base.Proposal(
             structure=base.Structure(structure.edge_modules, node_modules),
             receivers=receiver[None],

@@ -36,7 +36,7 @@ class MessageCache(NamedTuple):
       targets: `[N, T, Y]` encoded targets.
       node_mask: `[N]` true at real nodes.
       weights: `[N, T]` what a change counts; None where all count 1.
-      durations: `[N, T]` lengths of the windows; None where all are the same.
+      unit_changes: `[N, T, Y]`, see `Observations`.
     """
 
     messages: jax.Array
@@ -44,14 +44,15 @@ class MessageCache(NamedTuple):
     targets: jax.Array
     node_mask: jax.Array
     weights: jax.Array | None = None
-    durations: jax.Array | None = None
+    unit_changes: jax.Array | None = None
 
     def observed(self, receivers: Any = slice(None)) -> tuple[Any, dict[str, Any]]:
         """Targets `[..., T, Y]` of receivers `[...]`, and how they are counted."""
         found = jax.tree.map(
-            lambda leaf: leaf[receivers], (self.targets, self.weights, self.durations)
+            lambda leaf: leaf[receivers],
+            (self.targets, self.weights, self.unit_changes),
         )
-        return found[0], {"weights": found[1], "durations": found[2]}
+        return found[0], {"weights": found[1], "unit_changes": found[2]}
 
 
 def build_cache(
@@ -86,7 +87,7 @@ def build_cache(
         targets=own.targets,
         node_mask=supergraph.node_mask[rows],
         weights=own.weights,
-        durations=own.durations,
+        unit_changes=own.unit_changes,
     )
 
 

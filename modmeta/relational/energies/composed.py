@@ -45,7 +45,7 @@ def structure_energies(
         observed.windows,
     )
     energies = modules.frame_energies(
-        outputs, observed.targets, mean_power, observed.weights, observed.durations
+        outputs, observed.targets, mean_power, observed.weights, observed.unit_changes
     )
     return jnp.where(supergraph.node_mask, jnp.sum(energies, axis=-1), 0.0)
 

@@ -74,7 +74,7 @@ class RecomputedEnergies:
                 outputs[module],
                 own.targets,
                 weights=own.weights,
-                durations=own.durations,
+                unit_changes=own.unit_changes,
             )
             return jnp.where(slots.node_mask, jnp.sum(energies), 0.0)
 

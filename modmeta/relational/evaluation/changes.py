@@ -134,9 +134,9 @@ def _changes(
         )
         effects = None
         if model.bank.has_effects:
-            counted = (observed.targets, observed.weights, observed.durations)
+            counted = (observed.targets, observed.weights, observed.unit_changes)
             effects, _ = modules.effects(outputs, *counted)
-            outputs = modules.with_effects(outputs, effects, observed.durations)
+            outputs = modules.with_effects(outputs, effects, observed.unit_changes)
         expected, _ = modules.predict(outputs)
         if observed.weights is not None:
             expected = jnp.where(observed.weights[..., None] > 0, expected, 0.0)

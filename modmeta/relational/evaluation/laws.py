@@ -360,7 +360,7 @@ def _statistics(model, params, states, batches, structures):
             observed.windows,
         )
         found = bound.residuals(
-            outputs, observed.targets, observed.weights, observed.durations
+            outputs, observed.targets, observed.weights, observed.unit_changes
         )
         return jnp.where(graph.node_mask[:, None, None], found, 0.0).reshape(-1)
 

@@ -69,6 +69,58 @@ def spreads_of(parameters: jax.Array) -> jax.Array:
     return jnp.maximum(jax.nn.sigmoid(_GAIN * parameters), _MIN_SPREAD)
 
 
+class _Sums(NamedTuple):
+    """Sums over windows, by rate `[..., R]`; pulls and offsets are told apart by them.
+
+    Attributes:
+      curvature: Of the offsets, their priors included.
+      mixed: Of offsets with the factor.
+      slope: Of offsets with the errors.
+      own: `[...]` curvature of the factor, its prior included.
+      gain: `[...]` of the factor with the errors.
+    """
+
+    curvature: jax.Array
+    mixed: jax.Array
+    slope: jax.Array
+    own: jax.Array
+    gain: jax.Array
+
+
+def _sums(
+    design: Design, errors: jax.Array, precision: jax.Array, prior: jax.Array
+) -> _Sums:
+    by_unit, by_pull = precision * design.unit, precision * design.pull
+    products = (
+        by_unit * design.unit,
+        by_unit * design.pull,
+        by_unit * errors,
+        by_pull * design.pull,
+        by_pull * errors,
+    )
+    sums = jnp.stack([jnp.sum(product, axis=-2) for product in products])
+    # Of every product, what belongs to a rate; every target belongs to one.
+    curvature, mixed, slope, own, gain = sums @ design.rate_of_target
+    prior_offset = jnp.reshape(prior[1:], (1,) * (curvature.ndim - 1) + (-1,))
+    return _Sums(
+        curvature + prior_offset,
+        mixed,
+        slope,
+        jnp.sum(own, axis=-1) + prior[0],
+        jnp.sum(gain, axis=-1),
+    )
+
+
+def _solve(sums: _Sums, prior: jax.Array) -> tuple[Effects, jax.Array]:
+    """Most likely effects, and the curvature of the factor that offsets leave."""
+    share = sums.mixed / sums.curvature
+    left = sums.own - jnp.sum(share * sums.mixed, axis=-1)
+    gain = sums.gain - jnp.sum(share * sums.slope, axis=-1)
+    surplus = jnp.maximum(gain / jnp.maximum(left, prior[0]), _MIN_FACTOR - 1.0)
+    offsets = (sums.slope - sums.mixed * surplus[..., None]) / sums.curvature
+    return Effects(1.0 + surplus, offsets), left
+
+
 def fit(
     design: Design, errors: jax.Array, precision: jax.Array, spreads: jax.Array
 ) -> tuple[Effects, jax.Array]:
@@ -84,31 +136,16 @@ def fit(
       The effects, and the nats `[...]` by which the evidence falls short of the
       likelihood under them.
     """
-
-    def total(values):
-        """Sums over windows, by rate: `[..., R]`."""
-        return jnp.sum(values, axis=-2) @ design.rate_of_target
-
-    pull, unit = design.pull, design.unit
     prior = jnp.square(1.0 / spreads)
-    prior_offset = jnp.reshape(prior[1:], (1,) * (errors.ndim - 2) + (-1,))
-    curvature = total(precision * unit * unit) + prior_offset
-    mixed = total(precision * unit * pull)
-    slope = total(precision * unit * errors)
-    own = jnp.sum(precision * pull * pull, axis=(-2, -1)) + prior[0]
-    left = own - jnp.sum(mixed * mixed / curvature, axis=-1)
-    gain = jnp.sum(precision * pull * errors, axis=(-2, -1))
-    gain = gain - jnp.sum(mixed * slope / curvature, axis=-1)
-    surplus = jnp.maximum(gain / jnp.maximum(left, prior[0]), _MIN_FACTOR - 1.0)
-    offsets = (slope - mixed * surplus[..., None]) / curvature
-    held, held_offsets = jax.lax.stop_gradient((surplus, offsets))
-    cost = 0.5 * (
-        prior[0] * jnp.square(held)
-        + jnp.sum(prior_offset * jnp.square(held_offsets), axis=-1)
-        + jnp.log(jnp.maximum(left / prior[0], 1.0))
-        + jnp.sum(jnp.log(curvature / prior_offset), axis=-1)
-    )
-    return Effects(1.0 + surplus, offsets), cost
+    sums = _sums(design, errors, precision, prior)
+    effects, left = _solve(sums, prior)
+    held = jax.lax.stop_gradient(effects)
+    prior_offset = jnp.reshape(prior[1:], (1,) * (sums.curvature.ndim - 1) + (-1,))
+    of_offsets = prior_offset * jnp.square(held.offsets)
+    of_offsets = of_offsets + jnp.log(sums.curvature / prior_offset)
+    of_factor = prior[0] * jnp.square(held.factor - 1.0)
+    of_factor = of_factor + jnp.log(jnp.maximum(left / prior[0], 1.0))
+    return effects, 0.5 * (of_factor + jnp.sum(of_offsets, axis=-1))
 
 
 def changes(design: Design, effects: Effects) -> jax.Array:
@@ -136,11 +173,16 @@ def robust_fit(
       spreads: `[1 + R]`.
       freedom: Degrees of freedom; None for a Gaussian.
     """
-    effects, cost = fit(design, errors, precision, spreads)
     if freedom is None:
-        return effects, cost
-    for _ in range(_PASSES - 1):
+        return fit(design, errors, precision, spreads)
+    held = jax.lax.stop_gradient((design, errors, precision, log_scale, spreads))
+
+    def reweigh(_, trust):
+        design, errors, precision, log_scale, spreads = held
+        prior = jnp.square(1.0 / spreads)
+        effects, _ = _solve(_sums(design, errors, trust * precision, prior), prior)
         left = jnp.square(errors - changes(design, effects)) * jnp.exp(-2 * log_scale)
-        trust = jax.lax.stop_gradient((freedom + 1.0) / (freedom + left))
-        effects, cost = fit(design, errors, trust * precision, spreads)
-    return effects, cost
+        return (freedom + 1.0) / (freedom + left)
+
+    trust = jax.lax.fori_loop(0, _PASSES - 1, reweigh, jnp.ones_like(errors))
+    return fit(design, errors, trust * precision, spreads)

@@ -19,7 +19,11 @@ from modmeta import networks
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.laws import relative_state, units_of
-from modmeta.relational.modules.preprocessing import turned, velocity_per_frame
+from modmeta.relational.modules.preprocessing import (
+    turned,
+    velocity_per_frame,
+    with_columns,
+)
 from modmeta.search import Structure
 
 DOMAINS = ("open", "reflecting")
@@ -155,8 +159,8 @@ class Integrator:
         spec = self.modules.bank.layout.spec
         per_frame, shift = velocity_per_frame(self.modules.preprocessing, spec)
         velocity = (drift - shift[None]) / per_frame
-        states = states.at[..., np.array(spec.positions)].set(position)
-        return states.at[..., np.array(spec.velocities)].set(velocity)
+        motion = jnp.concatenate([position, velocity], axis=-1)
+        return with_columns(states, [*spec.positions, *spec.velocities], motion)
 
     def _verlet(self, states: jax.Array, length: float | jax.Array) -> jax.Array:
         """All steps of a frame; one evaluation of the rates each."""
@@ -239,11 +243,14 @@ class Integrator:
         num_shifts = len(layout.shifting)
         if layout.shifting:
             columns = np.array(layout.shifting)
-            states = states.at[..., columns].add(changes[..., :num_shifts])
+            shifted = states[..., columns] + changes[..., :num_shifts]
+            states = with_columns(states, columns, shifted)
         if layout.turning:
             sine, cosine = np.array(layout.turning).T
             after = turned(
                 states[..., sine], states[..., cosine], changes[..., num_shifts:]
             )
-            states = states.at[..., sine].set(after[0]).at[..., cosine].set(after[1])
+            states = with_columns(
+                states, [*sine, *cosine], jnp.concatenate(after, axis=-1)
+            )
         return states

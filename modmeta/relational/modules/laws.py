@@ -219,16 +219,15 @@ def units_of(law: LawLayout, preprocessing: Preprocessing, span: int) -> Units:
     if rows.size:
         typical = jnp.mean(scale[rows]) * per_velocity / span
         largest = jnp.max(scale[rows] * limit[rows]) * per_velocity / span
-    # Without velocities, an acceleration is the rate of a position.
-    offsets = (0, law.num_axes) if spec.velocities else (law.num_axes, 0)
-    for axis in range(law.num_axes):
-        for offset, columns, per in (
-            (offsets[0], spec.positions, per_position),
-            (offsets[1], spec.velocities, per_velocity),
-        ):
-            if columns and columns[axis] in layout.shifting:
-                row = layout.shifting.index(columns[axis])
-                changes = changes.at[offset + axis].set(1.0 / (per * scale[row]))
+    # Moments move positions and impulses velocities; where there are none, an
+    # acceleration is the rate of a position. What is not predicted needs no unit.
+    columns = spec.positions + (spec.velocities or spec.positions)
+    places = [i for i, column in enumerate(columns) if column in layout.shifting]
+    if places:
+        is_velocity = np.array([columns[i] in spec.velocities for i in places])
+        targets = np.array([layout.shifting.index(columns[i]) for i in places])
+        per = jnp.where(is_velocity, per_velocity, per_position)
+        changes = changes.at[np.array(places)].set(1.0 / (per * scale[targets]))
     # Where nothing changed, the largest is zero.
     largest = jnp.maximum(largest, typical)
     return Units(typical, _HEADROOM * largest, per_span, changes)

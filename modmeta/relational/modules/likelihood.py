@@ -72,7 +72,7 @@ class Likelihood:
         targets: jax.Array,
         mean_power: float = 0.0,
         weights: jax.Array | None = None,
-        durations: jax.Array | None = None,
+        unit_changes: jax.Array | None = None,
     ) -> jax.Array:
         """Energy of every predicted change.
 
@@ -90,8 +90,7 @@ class Likelihood:
             pitfalls of heteroscedastic uncertainty estimation", who weight both). The
             value of the energy stays.
           weights: `[...]` what a change counts, see `Observations`; None for 1.
-          durations: `[...]` lengths of the windows in frame intervals; None where all
-            are `span`.
+          unit_changes: `[..., Y]`, see `Observations`; needed where entities differ.
 
         Returns:
           `[...]`: negative log density in nats, summed over predicted features, of
@@ -101,10 +100,10 @@ class Likelihood:
         if self.bank.has_effects:
             # At the most likely effects, the energy does not change with them.
             found, cost = self.effects(
-                jax.lax.stop_gradient(outputs), targets, weights, durations
+                jax.lax.stop_gradient(outputs), targets, weights, unit_changes
             )
             found = jax.lax.stop_gradient(found)
-            outputs = self.with_effects(outputs, found, durations)
+            outputs = self.with_effects(outputs, found, unit_changes)
             cost = cost[..., None] / outputs.shape[-2]
         mean, log_scale = self.predict(outputs)
         share = 1.0 / self.bank.config.span
@@ -127,7 +126,7 @@ class Likelihood:
         outputs: jax.Array,
         targets: jax.Array,
         weights: jax.Array | None = None,
-        durations: jax.Array | None = None,
+        unit_changes: jax.Array | None = None,
     ) -> tuple[entities.Effects, jax.Array]:
         """What receivers have of their own, and its cost in nats, see `entities.fit`.
 
@@ -141,7 +140,7 @@ class Likelihood:
         if weights is not None:
             precision = precision * weights[..., None]
         return entities.robust_fit(
-            self._design(outputs, durations),
+            self._design(outputs, unit_changes),
             targets - mean,
             jax.lax.stop_gradient(precision),
             jax.lax.stop_gradient(log_scale),
@@ -153,26 +152,21 @@ class Likelihood:
         self,
         outputs: jax.Array,
         effects: entities.Effects,
-        durations: jax.Array | None = None,
+        unit_changes: jax.Array | None = None,
     ) -> jax.Array:
         """Outputs `[..., W, outputs]` with what receivers have of their own."""
-        added = entities.changes(self._design(outputs, durations), effects)
-        num_targets = self.bank.layout.num_targets
-        return outputs.at[..., :num_targets].add(added)
+        added = entities.changes(self._design(outputs, unit_changes), effects)
+        change, rest = jnp.split(outputs, [self.bank.layout.num_targets], axis=-1)
+        return jnp.concatenate([change + added, rest], axis=-1)
 
     def _design(
-        self, outputs: jax.Array, durations: jax.Array | None
+        self, outputs: jax.Array, unit_changes: jax.Array | None
     ) -> entities.Design:
-        laws = self.bank.laws
-        if durations is None:
-            shape = (1,) * (outputs.ndim - 1)
-            durations = jnp.full(shape, float(self.bank.config.span))
         pull = outputs[..., self.bank.num_outputs :]
-        unit = laws.unit_changes(self.preprocessing, durations)
         return entities.Design(
             pull,
-            jnp.broadcast_to(unit, pull.shape),
-            jnp.asarray(laws.rate_of_target()),
+            jnp.broadcast_to(jnp.asarray(unit_changes), pull.shape),
+            jnp.asarray(self.bank.laws.rate_of_target()),
         )
 
     def _densities(self, errors: jax.Array, log_scale: jax.Array) -> jax.Array:
@@ -189,7 +183,7 @@ class Likelihood:
         outputs: jax.Array,
         targets: jax.Array,
         weights: jax.Array | None = None,
-        durations: jax.Array | None = None,
+        unit_changes: jax.Array | None = None,
     ) -> jax.Array:
         """Errors in units of their scale: what `frame_energies` squares and halves.
 
@@ -202,14 +196,14 @@ class Likelihood:
           outputs: `[..., outputs]` of a node module.
           targets: `[..., Y]` encoded targets; the leading axes broadcast.
           weights: `[...]` what a change counts; None for 1.
-          durations: As for `frame_energies`.
+          unit_changes: As for `frame_energies`.
 
         Returns:
           `[..., Y]`.
         """
         if self.bank.has_effects:
-            found, _ = self.effects(outputs, targets, weights, durations)
-            outputs = self.with_effects(outputs, found, durations)
+            found, _ = self.effects(outputs, targets, weights, unit_changes)
+            outputs = self.with_effects(outputs, found, unit_changes)
         mean, log_scale = self.predict(outputs)
         errors = mean - targets
         if self.bank.is_additive and self.bank.layout.compress:

@@ -31,7 +31,7 @@ from modmeta.relational.modules.laws import (
     units_of,
 )
 from modmeta.relational.modules.motion import Motion, Windows, gauss_legendre
-from modmeta.relational.modules.preprocessing import Preprocessing
+from modmeta.relational.modules.preprocessing import Preprocessing, with_columns
 
 
 class Integrals(NamedTuple):
@@ -358,4 +358,5 @@ class LawMessages:
             "nwi,n...ic->n...wc", windows.remaining, messages[..., velocity]
         )
         factors = jnp.reshape(jnp.stack(factors), (1,) * (drift.ndim - 1) + (-1,))
-        return total.at[..., position].add(drift * factors)
+        moved = total[..., position] + drift * factors
+        return with_columns(total, position, moved)

@@ -22,6 +22,7 @@ from modmeta.relational.modules.preprocessing import (
     angle_differences,
     turned,
     velocity_per_frame,
+    with_columns,
 )
 
 # Frames that the path of an interval is laid through, where a feature has no velocity.
@@ -252,7 +253,7 @@ def _turn(path, start, values, weights, angles, own):
     along = jnp.einsum("nisc,nica->nisa", weights, turned_by - begin)
     sine, cosine = np.array(angles).T
     after = turned(start[:, :, None, sine], start[:, :, None, cosine], along)
-    return path.at[..., sine].set(after[0]).at[..., cosine].set(after[1])
+    return with_columns(path, [*sine, *cosine], jnp.concatenate(after, axis=-1))
 
 
 def _follow(preprocessing, layout, path, start, end, points, duration):
@@ -277,5 +278,5 @@ def _follow(preprocessing, layout, path, start, end, points, duration):
         + (3 * t**2 - 4 * t + 1) * u0
         + (3 * t**2 - 2 * t) * u1
     ) / duration
-    path = path.at[..., position].set(where)
-    return path.at[..., velocity].set((speed - shift) / per_frame)
+    motion = jnp.concatenate([where, (speed - shift) / per_frame], axis=-1)
+    return with_columns(path, [*position, *velocity], motion)

@@ -41,15 +41,15 @@ class Observations(NamedTuple):
       windows: Leaves `[W, I]` and `[N, W, I]`; None where every interval is one.
       weights: `[N, W]` 0 where the change over a window was not observed, else 1; None
         where all were.
-      durations: `[N, W]` lengths of the windows in frame intervals; None where all are
-        the same.
+      unit_changes: `[N, W, Y]` what rates of one unit change, see
+        `LawMessages.unit_changes`; None where receivers have no effects of their own.
     """
 
     motion: Motion
     targets: jax.Array
     windows: Windows | None
     weights: jax.Array | None = None
-    durations: jax.Array | None = None
+    unit_changes: jax.Array | None = None
 
     def mean(self, energies: jax.Array, node_mask: jax.Array) -> jax.Array:
         """Sum of energies of all nodes per real node `[N]` and window that counts."""
@@ -66,7 +66,7 @@ class Observations(NamedTuple):
             windows = windows._replace(remaining=windows.remaining[nodes])
         motion, *rest = jax.tree.map(
             lambda leaf: leaf[nodes],
-            (self.motion, self.targets, self.weights, self.durations),
+            (self.motion, self.targets, self.weights, self.unit_changes),
         )
         return Observations(motion, rest[0], windows, *rest[1:])
 
@@ -128,7 +128,8 @@ def observe(
         motion = still(states[:, intervals])
         motion = motion._replace(is_present=presence(frames, intervals))
     begin, end = states[:, starts], states[:, starts + span]
-    targets = modules.encode(begin, end, times[:, starts + span] - times[:, starts])
+    durations = times[:, starts + span] - times[:, starts]
+    targets = modules.encode(begin, end, durations)
     windows = None
     if span > 1:
         windows = windows_of(times, starts, num_frames, span)
@@ -142,10 +143,10 @@ def observe(
         # What is not scored may be anything, a jump between two recordings even.
         targets = jnp.where(weights[..., None], targets, 0.0)
         weights = weights.astype(targets.dtype)
-    durations = None
-    if frames.times is not None:
-        durations = times[:, starts + span] - times[:, starts]
-    return Observations(motion, targets, windows, weights, durations)
+    unit_changes = None
+    if bank.has_effects:
+        unit_changes = bank.laws.unit_changes(modules.preprocessing, durations)
+    return Observations(motion, targets, windows, weights, unit_changes)
 
 
 def _weights(frames: Frames, starts: jax.Array, span: int) -> jax.Array | None:
@@ -218,5 +219,5 @@ def weighted_residuals(
     """
     outputs = weighted_outputs(modules, observed, slots, edge_weights)[node_module]
     own = observed.take(slots.nodes)
-    found = modules.residuals(outputs, own.targets, own.weights, own.durations)
+    found = modules.residuals(outputs, own.targets, own.weights, own.unit_changes)
     return jnp.where(slots.node_mask, found, 0.0).reshape(-1)

@@ -208,6 +208,19 @@ def _aligned(vector: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.reshape(vector, (1,) * (values.ndim - 1) + (-1,))
 
 
+def with_columns(states: jax.Array, columns: Any, values: jax.Array) -> jax.Array:
+    """States `[..., F]` with other values `[..., C]` in C static columns.
+
+    A permutation, where the compiler would turn a scatter into a loop.
+    """
+    source = np.arange(states.shape[-1])
+    source[np.asarray(columns, int)] = states.shape[-1] + np.arange(values.shape[-1])
+    both = jnp.concatenate([states, values], axis=-1)
+    return both.at[..., source].get(
+        mode="promise_in_bounds", unique_indices=True, wrap_negative_indices=False
+    )
+
+
 def _baseline(
     preprocessing: Preprocessing, states: jax.Array, duration: jax.Array | None = None
 ) -> jax.Array:
@@ -316,12 +329,14 @@ def decode_targets(
     residual = targets * _aligned(preprocessing.target_scale, targets)
     following = _baseline(preprocessing, states)
     if layout.shifting:
-        shifts = residual[..., : len(layout.shifting)]
-        following = following.at[..., np.array(layout.shifting)].add(shifts)
+        columns = np.array(layout.shifting)
+        shifted = following[..., columns] + residual[..., : len(columns)]
+        following = with_columns(following, columns, shifted)
     if layout.turning:
         turns = residual[..., len(layout.shifting) :]
         sine, cosine = np.array(layout.turning).T
         after = turned(following[..., sine], following[..., cosine], turns)
-        following = following.at[..., sine].set(after[0])
-        following = following.at[..., cosine].set(after[1])
+        following = with_columns(
+            following, [*sine, *cosine], jnp.concatenate(after, axis=-1)
+        )
     return following

@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base, checks, decoding, draws, evaluation, proposals
+from modmeta.search import (
+    base,
+    checks,
+    decoding,
+    draws,
+    evaluation,
+    proposals,
+    writes,
+)
 
 NEEDS = base.EnergyTraits(residuals=True)
 
@@ -173,9 +181,9 @@ def integer_least_squares(
         counts = jnp.sum(jnp.where(mask[:, None], found, 0.0), axis=0)
         share = (counts + 1.0) / (jnp.sum(counts) + num_modules)
         memory = LeastSquaresMemory(
-            centers=centers.at[receiver].set(found),
-            shares=shares.at[receiver].set(share),
-            is_visited=is_visited.at[receiver].set(True),
+            centers=writes.put(centers, (receiver,), found),
+            shares=writes.put(shares, (receiver,), share),
+            is_visited=writes.put(is_visited, (receiver,), jnp.bool_(True)),
         )
         new_state = new_state._replace(memory=memory)
         return new_state, evaluation.drawn_info(state, new_state, temperature)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from modmeta.search import base, checks, draws, evaluation, factorised
+from modmeta.search import base, checks, draws, evaluation, factorised, writes
 
 
 def mean_field(
@@ -67,7 +67,7 @@ def mean_field(
         receivers = evaluation.touched_receivers(energy, receiver[None], num_receivers)
 
         def evaluate(row, module, node_module):
-            row = row.at[slot].set(jnp.where(is_real, module, row[slot]))
+            row = writes.put(row, (slot,), jnp.where(is_real, module, row[slot]))
             if num_node_modules == 1:
                 node_module = None
             return evaluation.evaluate_row(
@@ -111,8 +111,8 @@ def mean_field(
             logits.nodes[receiver], edge_weights @ energies, is_informed
         )
         logits = factorised.Logits(
-            logits.edges.at[receiver, slot].set(edge_logits),
-            logits.nodes.at[receiver].set(node_logits),
+            writes.put(logits.edges, (receiver, slot), edge_logits),
+            writes.put(logits.nodes, (receiver,), node_logits),
         )
         module = jax.random.categorical(key_edge, edge_logits)
         node_module = jax.random.categorical(key_node, node_logits)
