@@ -387,9 +387,7 @@ def _search_curves(
     is_learned = has_head and options.learned
     curves = {kinds[is_learned]: cold.best_energies[:num_curves]}
     if has_head:
-        other = dataclasses.replace(
-            options, learned=not is_learned, num_chains=1, num_samples=0
-        )
+        other = dataclasses.replace(options, learned=not is_learned)
         subset = observed.take(np.arange(num_curves))
         found = infer.infer_dataset(rng_key, model, params, subset, other, mesh=mesh)
         curves[kinds[not is_learned]] = found.best_energies

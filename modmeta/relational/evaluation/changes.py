@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta import search
+from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.frames import Frames
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.observations import observe
-from modmeta.relational.tasks.batches import TaskBatch, all_batches
+from modmeta.relational.tasks.batches import all_batches, unstacked
 from modmeta.relational.tasks.states import device_states, gather_states
 from modmeta.relational.tasks.structures import TaskStructures, gather_structure
 
@@ -57,10 +60,10 @@ class ChangeModel:
         self._model, self._params = model, params
         dataset = model.read(dataset)
         self._shape = (dataset.num_tasks, dataset.max_nodes)
-        self._states = device_states(dataset, params.preprocessing.normalization)
-        self._batches = all_batches(
-            dataset.num_nodes, _BATCH_SIZE, model.candidate_edges(dataset)
-        )
+        states = device_states(dataset, params.preprocessing.normalization)
+        self._frames = jax.tree.map(np.asarray, states)
+        edges = model.candidate_edges(dataset)
+        self._batches = unstacked(all_batches(dataset.num_nodes, _BATCH_SIZE, edges))
 
     def __call__(
         self,
@@ -76,77 +79,73 @@ class ChangeModel:
           silent: `[tasks, nodes, nodes]` true at edges that are left out.
           is_shifted: Whether senders are heard as they were half a recording away.
         """
+        structures = jax.tree.map(np.asarray, structures)
         if silent is None:
             silent = np.zeros(structures.edge_modules.shape, bool)
-        found = _changes(
-            self._model,
-            self._params,
-            self._states,
-            self._batches,
-            jax.tree.map(jnp.asarray, structures),
-            jnp.asarray(silent),
-            is_shifted,
-        )
+        found = []
+        for batch in self._batches:
+            tasks, graph = batch
+            rows = tasks[graph.node_system][:, None], graph.node_entity[:, None]
+            changes = _changes(
+                self._model,
+                self._params,
+                gather_states(self._frames, *batch),
+                graph,
+                gather_structure(structures, *batch),
+                silent[(*rows, graph.slot_entities)],
+                np.bool_(is_shifted),
+            )
+            found.append(jax.device_get(changes))
 
-        def by_task(leaf):
-            """`[batches, S, nodes, ...]` to `[tasks, nodes, ...]`."""
+        def by_task(*leaves):
+            """`[S, nodes, ...]` of all batches to `[tasks, nodes, ...]`."""
             num_tasks, num_nodes = self._shape
-            leaf = np.asarray(leaf).reshape(-1, *leaf.shape[2:])[:num_tasks]
+            leaf = np.concatenate(leaves)[:num_tasks]
             missing = num_nodes - leaf.shape[1]
             return np.pad(leaf, ((0, 0), (0, missing), *[(0, 0)] * (leaf.ndim - 2)))
 
-        return jax.tree.map(by_task, found)
+        return jax.tree.map(by_task, *found)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "is_shifted"))
+@functools.partial(jax.jit, static_argnames="model")
 def _changes(
     model: RelationalModel,
     params: ModelParams,
-    states: jax.Array,
-    batches: TaskBatch,
-    structures: TaskStructures,
-    silent: jax.Array,
-    is_shifted: bool,
+    frames: Frames,
+    graph: SuperGraph,
+    structure: search.Structure,
+    is_silent: jax.Array,
+    is_shifted: jax.Array,
 ) -> Changes:
+    """Changes of one batch, leaves `[S, nodes, ...]`."""
     modules = model.network.modules(params)
+    observed = observe(modules, graph, frames)
+    half = observed.motion.start.shape[1] // 2
+    senders = jax.tree.map(
+        lambda leaf: jnp.where(is_shifted, jnp.roll(leaf, half, axis=1), leaf),
+        observed.motion,
+    )
+    outputs = modules.outputs(
+        structure,
+        observed.motion,
+        graph.slot_senders,
+        graph.slot_mask & ~is_silent,
+        observed.windows,
+        senders,
+    )
+    effects = None
+    if model.bank.has_effects:
+        counted = (observed.targets, observed.weights, observed.unit_changes)
+        effects, _ = modules.effects(outputs, *counted)
+        outputs = modules.with_effects(outputs, effects, observed.unit_changes)
+    expected, _ = modules.predict(outputs)
+    if observed.weights is not None:
+        expected = jnp.where(observed.weights[..., None] > 0, expected, 0.0)
 
-    def one_batch(batch):
-        graph = batch.supergraph
-        structure = gather_structure(structures, batch.tasks, graph)
-        rows = batch.tasks[graph.node_system]
-        is_silent = silent[
-            rows[:, None], graph.node_entity[:, None], graph.slot_entities
-        ]
-        observed = observe(modules, graph, gather_states(states, batch.tasks, graph))
-        senders = None
-        if is_shifted:
-            half = observed.motion.start.shape[1] // 2
-            senders = jax.tree.map(
-                lambda leaf: jnp.roll(leaf, half, axis=1), observed.motion
-            )
-        outputs = modules.outputs(
-            structure,
-            observed.motion,
-            graph.slot_senders,
-            graph.slot_mask & ~is_silent,
-            observed.windows,
-            senders,
+    def of_systems(leaf):
+        mask = graph.system_mask.reshape(
+            *graph.system_mask.shape, *(1,) * (leaf.ndim - 1)
         )
-        effects = None
-        if model.bank.has_effects:
-            counted = (observed.targets, observed.weights, observed.unit_changes)
-            effects, _ = modules.effects(outputs, *counted)
-            outputs = modules.with_effects(outputs, effects, observed.unit_changes)
-        expected, _ = modules.predict(outputs)
-        if observed.weights is not None:
-            expected = jnp.where(observed.weights[..., None] > 0, expected, 0.0)
+        return jnp.where(mask, leaf[graph.system_nodes], 0.0)
 
-        def of_systems(leaf):
-            mask = graph.system_mask.reshape(
-                *graph.system_mask.shape, *(1,) * (leaf.ndim - 1)
-            )
-            return jnp.where(mask, leaf[graph.system_nodes], 0.0)
-
-        return jax.tree.map(of_systems, Changes(expected, observed.targets, effects))
-
-    return jax.lax.map(one_batch, batches)
+    return jax.tree.map(of_systems, Changes(expected, observed.targets, effects))

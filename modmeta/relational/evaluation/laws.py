@@ -25,7 +25,7 @@ from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.laws import RelativeState, units_of
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.observations import observe
-from modmeta.relational.tasks.batches import all_batches
+from modmeta.relational.tasks.batches import all_batches, unstacked
 from modmeta.relational.tasks.states import device_states, gather_states
 from modmeta.relational.tasks.structures import TaskStructures, gather_structure
 
@@ -309,16 +309,24 @@ def _covariances(model, params, dataset, structures) -> list[np.ndarray]:
     """Sandwich covariances `[P, P]` of the last layers, one per edge module."""
     count = min(dataset.num_tasks, _MAX_SYSTEMS)
     some = dataset.without_labels().take(slice(0, count))
-    few = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:count], structures)
+    few = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], structures)
     states = device_states(some, params.preprocessing.normalization)
-    batches = all_batches(some.num_nodes, 1)
-    scores, curvatures = jax.device_get(
-        _statistics(model, params, states, batches, few)
-    )
+    frames = jax.tree.map(np.asarray, states)
+    of_each, curvatures = [], 0.0
+    for batch in unstacked(all_batches(some.num_nodes, 1)):
+        score, curvature = _statistics(
+            model,
+            params,
+            gather_states(frames, *batch),
+            batch.supergraph,
+            gather_structure(few, *batch),
+        )
+        of_each.append(np.asarray(score, np.float64))
+        curvatures = curvatures + np.asarray(curvature, np.float64)
+    scores = np.stack(of_each)
     found = []
     for module in range(scores.shape[1]):
-        curvature = np.asarray(curvatures[module], np.float64)
-        of_systems = np.asarray(scores[:, module], np.float64)
+        curvature, of_systems = curvatures[module], scores[:, module]
         values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
         # Flat directions are those that the data say nothing about: a unit prior.
         inverse = (vectors / np.maximum(values + 1.0, 1.0)) @ vectors.T
@@ -328,8 +336,8 @@ def _covariances(model, params, dataset, structures) -> list[np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _statistics(model, params, states, batches, structures):
-    """Scores `[S, K, P]` of every system, and the curvatures `[K, P, P]` of all."""
+def _statistics(model, params, frames, graph, structure):
+    """Scores `[K, P]` of one system, and its curvatures `[K, P, P]`."""
     edge = params.modules.edge
     first = int(model.bank.config.null_relation)
     parts = [
@@ -338,7 +346,7 @@ def _statistics(model, params, states, batches, structures):
     ]
     flats = jnp.stack([flat for flat, _ in parts])
 
-    def residuals(flats, batch):
+    def residuals(flats):
         copies = [
             restore(flat) for (_, restore), flat in zip(parts, flats, strict=True)
         ]
@@ -348,10 +356,7 @@ def _statistics(model, params, states, batches, structures):
         bound = BoundBank(
             model.bank, params.modules._replace(edge=changed), params.preprocessing
         )
-        graph = batch.supergraph
-        frames = gather_states(states, batch.tasks, graph)
         observed = observe(bound, graph, frames)
-        structure = gather_structure(structures, batch.tasks, graph)
         outputs = bound.outputs(
             structure,
             observed.motion,
@@ -362,15 +367,9 @@ def _statistics(model, params, states, batches, structures):
         found = bound.residuals(
             outputs, observed.targets, observed.weights, observed.unit_changes
         )
-        return jnp.where(graph.node_mask[:, None, None], found, 0.0).reshape(-1)
+        found = jnp.where(graph.node_mask[:, None, None], found, 0.0).reshape(-1)
+        return found, found
 
-    def one(total, batch):
-        found = residuals(flats, batch)
-        slopes = jax.jacfwd(residuals)(flats, batch)
-        curvature = jnp.einsum("rkp,rkq->kpq", slopes, slopes)
-        return total + curvature, jnp.einsum("r,rkp->kp", found, slopes)
-
-    size = flats.shape[1]
-    start = jnp.zeros((len(parts), size, size))
-    curvatures, scores = jax.lax.scan(one, start, batches)
-    return scores, curvatures
+    slopes, found = jax.jacfwd(residuals, has_aux=True)(flats)
+    curvatures = jnp.einsum("rkp,rkq->kpq", slopes, slopes)
+    return jnp.einsum("r,rkp->kp", found, slopes), curvatures

@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from modmeta import search
+from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.evaluation.changes import ChangeModel
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.integration import Domain, Integrator
 from modmeta.relational.modules.network import ModelParams
-from modmeta.relational.tasks.batches import TaskBatch, all_batches
+from modmeta.relational.tasks.batches import all_batches, unstacked
 from modmeta.relational.tasks.states import device_states, gather_states
 from modmeta.relational.tasks.structures import TaskStructures, gather_structure
 
@@ -87,51 +88,37 @@ def _start(
     return StartFrames(frames.states[tasks, :, last], is_present, durations)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("model", "num_steps", "num_substeps", "domain")
-)
+@functools.partial(jax.jit, static_argnames=("model", "num_steps", "domain"))
 def _predict(
     model: RelationalModel,
     params: ModelParams,
-    start_frames: StartFrames,
-    batches: TaskBatch,
-    structures: TaskStructures,
+    begin: StartFrames,
+    graph: SuperGraph,
+    structure: search.Structure,
     num_steps: int,
-    num_substeps: int,
+    num_substeps: jax.Array,
     domain: Domain,
 ) -> jax.Array:
-    """Rolls out to `[tasks, nodes, num_steps, F]`."""
-    states = start_frames.states
+    """Rolls out one batch, leaves of `begin` `[N, ...]`, to `[S, nodes, steps, F]`."""
     modules = model.network.modules(params)
+    slot_mask = graph.slot_mask
+    if begin.is_present is not None:
+        slot_mask = slot_mask & begin.is_present[graph.slot_senders]
+    slots = (graph.slot_senders, slot_mask)
 
-    def one_batch(batch):
-        graph = batch.supergraph
-        structure: search.Structure = gather_structure(structures, batch.tasks, graph)
-        begin = gather_states(start_frames, batch.tasks, graph)
-        slot_mask = graph.slot_mask
-        if begin.is_present is not None:
-            slot_mask = slot_mask & begin.is_present[graph.slot_senders]
-        slots = (graph.slot_senders, slot_mask)
+    def body(current, duration):
+        if model.bank.has_laws:
+            following = Integrator(
+                modules, structure, *slots, num_substeps, domain, begin.effects
+            ).advance(current, duration)
+        else:
+            following = modules.step(structure, current[:, None], *slots)[:, 0]
+        return following, following
 
-        def body(current, duration):
-            if model.bank.has_laws:
-                following = Integrator(
-                    modules, structure, *slots, num_substeps, domain, begin.effects
-                ).advance(current, duration)
-            else:
-                following = modules.step(structure, current[:, None], *slots)[:, 0]
-            return following, following
-
-        durations = jax.tree.map(jnp.transpose, begin.durations)
-        _, rollout = jax.lax.scan(body, begin.states, durations, length=num_steps)
-        values = jnp.moveaxis(rollout, 0, 1)[graph.system_nodes]
-        return values * graph.system_mask[..., None, None]
-
-    rollouts = jax.lax.map(one_batch, batches)
-    rollouts = rollouts.reshape(-1, *rollouts.shape[2:])[: states.shape[0]]
-    # The node axis may be longer than the largest of these systems.
-    missing = states.shape[1] - rollouts.shape[1]
-    return jnp.pad(rollouts, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    durations = jax.tree.map(jnp.transpose, begin.durations)
+    _, rollout = jax.lax.scan(body, begin.states, durations, length=num_steps)
+    values = jnp.moveaxis(rollout, 0, 1)[graph.system_nodes]
+    return values * graph.system_mask[..., None, None]
 
 
 def predict(
@@ -206,20 +193,27 @@ def predict(
     if bank.has_effects:
         changes = ChangeModel(model, params, dataset.without_labels())
         start_frames = start_frames._replace(effects=changes(structures).effects)
-    batches = all_batches(dataset.num_nodes, batch_size)
+    start_frames, structures = jax.tree.map(np.asarray, (start_frames, structures))
+    given = [
+        (
+            gather_states(start_frames, *batch),
+            batch.supergraph,
+            gather_structure(structures, *batch),
+        )
+        for batch in unstacked(all_batches(dataset.num_nodes, batch_size))
+    ]
 
     def run(num_substeps):
-        found = _predict(
-            model,
-            params,
-            start_frames,
-            batches,
-            structures,
-            num_steps,
-            num_substeps,
-            domain,
-        )
-        return np.asarray(jnp.swapaxes(found, 1, 2))
+        count = np.int32(num_substeps)
+        found = [
+            np.asarray(_predict(model, params, *one, num_steps, count, domain))
+            for one in given
+        ]
+        rollouts = np.concatenate(found)[: dataset.num_tasks]
+        # The node axis may be longer than the largest of these systems.
+        missing = dataset.max_nodes - rollouts.shape[1]
+        rollouts = np.pad(rollouts, ((0, 0), (0, missing), (0, 0), (0, 0)))
+        return rollouts.swapaxes(1, 2)
 
     if num_substeps or not bank.has_laws:
         return run(num_substeps)

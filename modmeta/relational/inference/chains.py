@@ -12,16 +12,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from modmeta import search
+from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.moves import build_algorithm
 from modmeta.relational.inference.problems import Problems
-from modmeta.relational.tasks.batches import TaskBatch
-from modmeta.relational.tasks.structures import (
-    TaskStructures,
-    gather_structure,
-    random_structure,
-)
+from modmeta.relational.tasks.structures import random_structure
 from modmeta.runtime import devices
 
 _TINY = 1e-12
@@ -66,8 +62,8 @@ class SearchOutcome(NamedTuple):
 def draw(
     rng_key: jax.Array,
     model: RelationalModel,
-    batch: TaskBatch,
-    start: TaskStructures | None,
+    graph: SuperGraph,
+    start: search.Structure | None,
     config: InferenceConfig,
 ) -> Draws:
     """Draws where the chains of a batch start, and their keys.
@@ -75,11 +71,10 @@ def draw(
     Args:
       rng_key: Consumed.
       model: The model.
-      batch: The systems.
-      start: Structures of all tasks to start every chain from; None draws them.
+      graph: Connectivity of the batch.
+      start: Where every chain starts, leaves `[N, ...]`; None draws structures.
       config: Options.
     """
-    graph = batch.supergraph
     is_coupled = model.energy.couples_receivers
     num_problems = (graph.system_mask if is_coupled else graph.node_mask).shape[0]
 
@@ -98,7 +93,7 @@ def draw(
     if start is not None:
         structures = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (config.num_chains, *leaf.shape)),
-            gather_structure(start, batch.tasks, graph),
+            start,
         )
     keys = jax.random.split(key_chains, (2, config.num_chains, num_problems))
     return Draws(
@@ -125,9 +120,8 @@ def search_all(
         problems.model,
         config.algorithm,
         options=config.options,
-        learned=config.learned,
     )
-    sampler = build_algorithm(problems.model, learned=config.learned)
+    sampler = build_algorithm(problems.model)
 
     def one_chain(start, key_search, key_sample):
         state, trace = problems.run(

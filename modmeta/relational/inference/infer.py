@@ -2,18 +2,23 @@
 
 Batches, and the chains of a batch, may be spread over devices. All randomness belongs
 to a batch, chain and problem, whatever device they are on, so the result is the same.
+One program serves all batches of one shape, of whatever data set.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
+from modmeta import search
+from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
 from modmeta.relational.data.frames import Frames, as_frames
@@ -23,13 +28,28 @@ from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
-from modmeta.relational.tasks.batches import TaskBatch, all_batches
+from modmeta.relational.tasks.batches import TaskBatch, all_batches, unstacked
 from modmeta.relational.tasks.states import device_states, gather_states
-from modmeta.relational.tasks.structures import TaskStructures, scatter_structure
+from modmeta.relational.tasks.structures import TaskStructures, gather_structure
 from modmeta.runtime import devices, programs
 
 
-@functools.partial(jax.jit, static_argnames=("model", "config", "mesh"))
+class Searches(NamedTuple):
+    """What is searched at once: one batch on every device, leaves `[batches, ...]`.
+
+    Attributes:
+      keys: Keys of the batches.
+      frames: Leaves `[batches, N, T, ...]`, normalised.
+      supergraph: Connectivity.
+      start: Where chains start, leaves `[batches, N, ...]`; None for anywhere.
+    """
+
+    keys: jax.Array
+    frames: Frames
+    supergraph: SuperGraph
+    start: search.Structure | None
+
+
 def infer(
     rng_key: jax.Array,
     model: RelationalModel,
@@ -40,7 +60,7 @@ def infer(
     config: InferenceConfig,
     mesh: Mesh | None = None,
 ) -> Relations:
-    """Infers the structures of all tasks; one compilation, batch after batch.
+    """Infers the structures of all tasks, batch after batch.
 
     On a mesh, the same compilation serves all devices. Arrays that are not searched
     over are repeated on every one, the messages of a batch on those that share its
@@ -56,15 +76,15 @@ def infer(
       batches: Every task once, see `batching.all_batches`.
       start: Where the chains start; None draws structures uniformly (cold start).
       config: Options.
-      mesh: Devices that share the batches and chains, see `devices.build_mesh`; the
-        arguments and the result are then replicated, see `devices.replicate`.
+      mesh: Devices that share the batches and chains, see `devices.build_mesh`.
 
     Returns:
-      The structures, energies and probabilities.
+      The structures, energies and probabilities, NumPy arrays.
 
     Raises:
       MemoryError: If the search of a batch would not fit into memory; raised before
         anything is compiled.
+      ValueError: If processes do not agree on the arguments.
     """
     num_groups = 1 if mesh is None else mesh.shape[devices.CHAINS]
     memory.check(
@@ -74,88 +94,98 @@ def infer(
         config,
         num_chains=-(-config.num_chains // num_groups),
     )
+    params = devices.replicate(params, mesh)
+    found = []
+    for searches in grouped(rng_key, states, batches, start, mesh):
+        outcome = search_batches(
+            model,
+            params,
+            devices.replicate(searches, mesh),
+            np.bool_(config.learned),
+            # Uniform proposals are learned ones that know nothing: the same program.
+            dataclasses.replace(config, learned=True),
+            mesh,
+        )
+        found.append(jax.device_get(devices.to_local(outcome, mesh)))
+    num_batches = batches.tasks.shape[0]
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_batches], *found)
+    shape = as_frames(states).states.shape[:2]
+    return _relations(joined, batches, shape, model.energy.couples_receivers)
 
-    def everything(rng_key, params, states, batches, start):
-        return _infer(rng_key, model, params, states, batches, start, config, mesh)
 
-    return devices.on_every_device(everything, mesh)(
-        rng_key, params, states, batches, start
-    )
-
-
-def _infer(
+def grouped(
     rng_key: jax.Array,
-    model: RelationalModel,
-    params: ModelParams,
     states: Frames | jax.Array,
     batches: TaskBatch,
     start: TaskStructures | None,
-    config: InferenceConfig,
     mesh: Mesh | None,
-) -> Relations:
-    num_tasks, max_nodes = as_frames(states).states.shape[:2]
-    num_relations = model.num_relations
+) -> Iterator[Searches]:
+    """As many batches at a time as devices share them; arguments as for `infer`.
+
+    In the last group a batch may occur more than once.
+    """
     num_batches = batches.tasks.shape[0]
-
-    def one_batch(item):
-        key, batch = item
-        return _infer_batch(key, model, params, states, batch, start, config, mesh)
-
+    size = 1 if mesh is None else mesh.shape[devices.BATCHES]
     keys = jax.random.split(rng_key, num_batches)
-    found = devices.spread(
-        lambda items: _map_batches(one_batch, items),
-        (keys, batches),
-        devices.BATCHES,
-        mesh,
-    )
+    frames, start = jax.tree.map(np.asarray, (as_frames(states), start))
 
-    def to_edges(values):
-        """`[batches, N, D, K]` to `[tasks, nodes, nodes, K]`."""
-        graph = batches.supergraph
-        system = graph.node_system
-        rows = jnp.take_along_axis(batches.tasks, system, axis=1)
-        rows = jnp.where(graph.slot_mask, rows[..., None], num_tasks)
-        matrix = jnp.zeros((num_tasks, max_nodes, max_nodes, num_relations))
-        entity = jnp.broadcast_to(graph.node_entity[..., None], rows.shape)
-        return matrix.at[rows, entity, graph.slot_entities].set(values, mode="drop")
+    def of_batch(batch: TaskBatch):
+        structure = None if start is None else gather_structure(start, *batch)
+        return gather_states(frames, *batch), batch.supergraph, structure
 
-    def to_tasks(values):
-        """`[batches, S, ...]` to `[tasks, ...]`; padding comes last and is cut."""
-        count = values.shape[0] * values.shape[1]
-        return values.reshape(count, *values.shape[2:])[:num_tasks]
-
-    empty = TaskStructures(
-        jnp.full((num_tasks, max_nodes, max_nodes), NO_EDGE, jnp.int32),
-        jnp.zeros((num_tasks, max_nodes), jnp.int32),
-    )
-
-    def write(structures, item):
-        batch, structure = item
-        return scatter_structure(
-            structures, batch.tasks, batch.supergraph, structure
-        ), None
-
-    structures, _ = jax.lax.scan(write, empty, (batches, found["structure"]))
-    return Relations(
-        edges=structures.edge_modules,
-        node_modules=structures.node_modules,
-        energies=to_tasks(found["energies"]),
-        num_proposals=to_tasks(found["num_proposals"]),
-        probabilities=to_edges(found["probabilities"]),
-        proposal_logits=to_edges(found["logits"]),
-        best_energies=to_tasks(found["best_energies"]),
-    )
+    every = unstacked(batches)
+    for first in range(0, num_batches, size):
+        rows = np.minimum(np.arange(first, first + size), num_batches - 1)
+        given = [of_batch(every[row]) for row in rows]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *given)
+        yield Searches(keys[rows], *stacked)
 
 
-def _map_batches(function: Callable[[Any], Any], items: tuple[Any, TaskBatch]) -> Any:
-    """`jax.lax.map` over batches whose number is left to the data.
+@functools.partial(jax.jit, static_argnames=("model", "config", "mesh"))
+def search_batches(
+    model: RelationalModel,
+    params: ModelParams,
+    searches: Searches,
+    is_learned: jax.Array,
+    config: InferenceConfig,
+    mesh: Mesh | None = None,
+) -> dict[str, Any]:
+    """Searches one batch on every device; the compiled part of `infer`.
+
+    Args:
+      model: The model.
+      params: Its arrays, frozen.
+      searches: What is searched.
+      is_learned: `()` whether proposals follow the proposal head.
+      config: Options; `learned` is not looked at.
+      mesh: See `infer`.
+
+    Returns:
+      What was found, leaves `[batches, ...]`, in the layout of super-graphs.
+    """
+
+    def everything(params, searches, is_learned):
+        def one_batch(one):
+            return _search_batch(model, params, one, is_learned, config, mesh)
+
+        return devices.spread(
+            lambda items: _map_batches(one_batch, items),
+            searches,
+            devices.BATCHES,
+            mesh,
+        )
+
+    return devices.on_every_device(everything, mesh)(params, searches, is_learned)
+
+
+def _map_batches(function: Callable[[Searches], Any], items: Searches) -> Any:
+    """`jax.lax.map` over the batches of a device, whose number is left to the data.
 
     A loop of a single pass, or one whose passes are all the same, would be unrolled
     and fused with what surrounds it, and round otherwise than the same batch in a
     longer loop: hence a number that the compiler cannot know, of two batches or more.
     """
-    _, batches = items
-    is_real = jnp.any(batches.supergraph.system_mask, axis=(1, 2))
+    is_real = jnp.any(items.supergraph.system_mask, axis=(1, 2))
     num_batches = is_real.shape[0]
     rows = jnp.minimum(jnp.arange(max(num_batches, 2)), num_batches - 1)
     items = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], items)
@@ -178,28 +208,73 @@ def _map_batches(function: Callable[[Any], Any], items: tuple[Any, TaskBatch]) -
     return jax.tree.map(lambda leaf: leaf[:num_batches], found)
 
 
-def _infer_batch(
-    rng_key: jax.Array,
+def _relations(
+    found: dict[str, Any],
+    batches: TaskBatch,
+    shape: tuple[int, int],
+    is_coupled: bool,
+) -> Relations:
+    """What was found in all batches, in the layout of labels `[tasks, nodes, ...]`."""
+    num_tasks, max_nodes = shape
+    graph = jax.tree.map(np.asarray, batches.supergraph)
+    rows = np.take_along_axis(np.asarray(batches.tasks), graph.node_system, axis=1)
+
+    def of_edges(values, empty):
+        """`[batches, N, D, ...]` to `[tasks, nodes, nodes, ...]`."""
+        shape = (num_tasks, max_nodes, max_nodes, *values.shape[3:])
+        matrix = np.full(shape, empty, values.dtype)
+        at = np.nonzero(graph.slot_mask)
+        matrix[rows[at[:2]], graph.node_entity[at[:2]], graph.slot_entities[at]] = (
+            values[at]
+        )
+        return matrix
+
+    def of_tasks(values):
+        """Sums over the problems `[batches, P, ...]` of every task: `[tasks, ...]`."""
+        if not is_coupled:
+            # A problem is a receiver. Here sums round alike on however many devices.
+            batch = np.arange(len(values))[:, None, None]
+            mask = graph.system_mask.reshape(
+                *graph.system_mask.shape, *(1,) * (values.ndim - 2)
+            )
+            of_nodes = np.where(mask, values[batch, graph.system_nodes], 0)
+            values = of_nodes.sum(axis=2, dtype=values.dtype)
+        count = values.shape[0] * values.shape[1]
+        return values.reshape(count, *values.shape[2:])[:num_tasks]
+
+    node_modules = np.zeros((num_tasks, max_nodes), np.int32)
+    at = np.nonzero(graph.node_mask)
+    node_modules[rows[at], graph.node_entity[at]] = found["structure"].node_modules[at]
+    return Relations(
+        edges=of_edges(found["structure"].edge_modules, NO_EDGE),
+        node_modules=node_modules,
+        energies=of_tasks(found["energies"]),
+        num_proposals=of_tasks(found["num_proposals"]),
+        probabilities=of_edges(found["probabilities"], 0.0),
+        proposal_logits=of_edges(found["logits"], 0.0),
+        best_energies=of_tasks(found["best_energies"]),
+    )
+
+
+def _search_batch(
     model: RelationalModel,
     params: ModelParams,
-    states: Frames | jax.Array,
-    batch: TaskBatch,
-    start: TaskStructures | None,
+    searches: Searches,
+    is_learned: jax.Array,
     config: InferenceConfig,
     mesh: Mesh | None,
-) -> dict:
-    graph = batch.supergraph
-    inputs = gather_states(states, batch.tasks, graph)
-    num_systems, max_nodes = graph.system_nodes.shape
-    draws = chains.draw(rng_key, model, batch, start, config)
+) -> dict[str, Any]:
+    rng_key, inputs, graph, start = searches
+    draws = chains.draw(rng_key, model, graph, start, config)
     chunk = 0 if model.energy.couples_receivers else model.memory.receiver_chunk
     network = model.network
     if chunk:
         logits = network.edge_logits(params, graph, inputs)
+        followed = jnp.where(is_learned, logits, 0.0)
 
         def one_chunk(receivers):
             problems = build_problems(
-                model, params, graph, inputs, logits, receivers=receivers
+                model, params, graph, inputs, followed, receivers=receivers
             )
             selected = jax.tree.map(lambda leaf: leaf[:, receivers], draws)
             return chains.search_all(problems, selected, config, mesh)
@@ -210,26 +285,16 @@ def _infer_batch(
         problems = build_problems(model, params, graph, inputs, unknown)
         evidence = network.evidence(params, graph, inputs, problems.residuals)
         logits = network.edge_logits(params, graph, inputs, evidence=evidence)
-        problems = problems.with_logits(logits)
+        problems = problems.with_logits(jnp.where(is_learned, logits, 0.0))
         found = chains.search_all(problems, draws, config, mesh)
-
-    def per_system(values):
-        """Sums `[P, ...]` over the problems of every system: `[S, ...]`."""
-        if model.energy.couples_receivers:
-            return values
-        mask = graph.system_mask.reshape(
-            num_systems, max_nodes, *(1,) * (values.ndim - 1)
-        )
-        values = values[graph.system_nodes]
-        return jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)), axis=1)
 
     return {
         "structure": found.structure,
-        "energies": per_system(found.energies),
-        "num_proposals": per_system(found.num_proposals),
+        "energies": found.energies,
+        "num_proposals": found.num_proposals,
         "probabilities": jnp.where(graph.slot_mask[..., None], found.shares, 0.0),
         "logits": jnp.where(graph.slot_mask[..., None], logits, 0.0),
-        "best_energies": per_system(found.best_energies),
+        "best_energies": found.best_energies,
     }
 
 
@@ -285,8 +350,4 @@ def infer_dataset(
     edges = model.candidate_edges(dataset)
     states = device_states(dataset, params.preprocessing.normalization)
     batches = all_batches(dataset.num_nodes, model.memory.batch_size, edges)
-    rng_key, params, states, batches, start = devices.replicate(
-        (rng_key, params, states, batches, start), mesh
-    )
-    found = infer(rng_key, model, params, states, batches, start, config, mesh)
-    return jax.device_get(devices.to_local(found, mesh))
+    return infer(rng_key, model, params, states, batches, start, config, mesh)

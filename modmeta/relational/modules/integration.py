@@ -82,7 +82,7 @@ class Integrator:
     structure: Structure
     slot_senders: jax.Array
     slot_mask: jax.Array
-    num_substeps: int
+    num_substeps: int | jax.Array
     domain: Domain = Domain()
     effects: Effects | None = None
 
@@ -143,10 +143,10 @@ class Integrator:
         if is_mechanical:
             return self._verlet(states, length)
 
-        def body(states, _):
-            return self._runge_kutta(states, length), None
+        def body(_, states):
+            return self._runge_kutta(states, length)
 
-        return jax.lax.scan(body, states, None, length=self.num_substeps)[0]
+        return jax.lax.fori_loop(0, self.num_substeps, body, states)
 
     def _split(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Normalised positions, and what they change by in a frame interval."""
@@ -170,18 +170,16 @@ class Integrator:
         def rate_at(position, drift):
             return spread * self.rates(self._join(states, position, drift))[0]
 
-        def body(carry, _):
+        def body(_, carry):
             position, drift, rate = carry
             middle = drift + 0.5 * length * rate
             position, middle = self._reflect(position + length * middle, middle)
             # Of forces that depend on velocities, those at the predicted one.
             rate = rate_at(position, middle + 0.5 * length * rate)
-            return (position, middle + 0.5 * length * rate, rate), None
+            return position, middle + 0.5 * length * rate, rate
 
         start = (position, drift, rate_at(position, drift))
-        (position, drift, _), _ = jax.lax.scan(
-            body, start, None, length=self.num_substeps
-        )
+        position, drift, _ = jax.lax.fori_loop(0, self.num_substeps, body, start)
         return self._join(states, position, drift)
 
     def _reflect(self, position, drift):

@@ -88,6 +88,15 @@ def all_batches(
     return stack_batches(rows, sizes, budget, edges)
 
 
+def unstacked(batches: TaskBatch) -> list[TaskBatch]:
+    """The batches of a stack, in order (NumPy leaves)."""
+
+    def one(row: int) -> TaskBatch:
+        return jax.tree.map(lambda leaf: np.asarray(leaf[row]), batches)
+
+    return [one(row) for row in range(batches.tasks.shape[0])]
+
+
 def stack_batches(
     rows: Sequence[np.ndarray],
     sizes: np.ndarray,

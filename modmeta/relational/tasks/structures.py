@@ -71,7 +71,8 @@ def gather_structure(
         rows[:, None], supergraph.node_entity[:, None], supergraph.slot_entities
     ]
     nodes = structures.node_modules[rows, supergraph.node_entity]
-    return search.Structure(jnp.where(supergraph.slot_mask, edges, 0), nodes)
+    # A product, so that NumPy arrays stay what they are.
+    return search.Structure(edges * supergraph.slot_mask, nodes)
 
 
 def scatter_structure(

@@ -17,7 +17,7 @@ import scipy.special
 
 from modmeta.graphs import supergraphs
 from modmeta.relational.inference.config import InferenceConfig, MemoryConfig
-from modmeta.relational.inference.infer import infer
+from modmeta.relational.inference.infer import grouped, infer, search_batches
 from modmeta.relational.inference.moves import build_algorithm
 from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.modules.network import RelationalNetwork
@@ -144,9 +144,8 @@ def test_batches_are_traced_once(monkeypatch):
     monkeypatch.setattr(RelationalNetwork, "edge_logits", counted)
     config = dataclasses.replace(CONFIG, num_steps=3)
     key = jax.random.key(0)
-    infer.trace(
-        key, given.model, given.params, given.states, given.batches, None, config
-    )
+    first = next(grouped(key, given.states, given.batches, None, None))
+    search_batches.trace(given.model, given.params, first, np.bool_(True), config)
     assert len(calls) == 1
 
 
