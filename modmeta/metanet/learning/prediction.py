@@ -173,8 +173,11 @@ def _optimizer(config: PredictionConfig) -> optax.GradientTransformation:
         max(config.num_steps // 20, 1),
         max(config.num_steps, 2),
     )
-    return optax.chain(
-        optax.clip_by_global_norm(config.gradient_norm), optax.adam(schedule)
+    # Of all parameters as one vector: a few operations in place of some for each.
+    return optax.flatten(
+        optax.chain(
+            optax.clip_by_global_norm(config.gradient_norm), optax.adam(schedule)
+        )
     )
 
 

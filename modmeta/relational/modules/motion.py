@@ -227,21 +227,15 @@ def _lagrange(
     Of nodes that are not used `[..., C]` the weight is zero, and that of the others is
     as if they were not there.
     """
-    size = nodes.shape[-1]
-    weights = []
-    for index in range(size):
-        others = [other for other in range(size) if other != index]
-        weight = jnp.ones_like(at)
-        for other in others:
-            gap = nodes[..., index] - nodes[..., other]
-            without = weight
-            weight = weight * (at - nodes[..., other, None]) / gap[..., None]
-            if is_used is not None:
-                weight = jnp.where(is_used[..., other, None], weight, without)
-        if is_used is not None:
-            weight = jnp.where(is_used[..., index, None], weight, 0.0)
-        weights.append(weight)
-    return jnp.stack(weights, axis=-1)
+    is_own = np.eye(nodes.shape[-1], dtype=bool)[(None,) * nodes.ndim]
+    own, others = nodes[..., None, :, None], nodes[..., None, None, :]
+    gaps = jnp.where(is_own, 1.0, own - others)
+    factors = (at[..., None, None] - others) / gaps
+    if is_used is None:
+        return jnp.prod(jnp.where(is_own, 1.0, factors), axis=-1)
+    is_left_out = is_own | ~is_used[..., None, None, :]
+    weights = jnp.prod(jnp.where(is_left_out, 1.0, factors), axis=-1)
+    return jnp.where(is_used[..., None, :], weights, 0.0)
 
 
 def _turn(path, start, values, weights, angles, own):

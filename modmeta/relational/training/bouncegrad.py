@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from modmeta.relational.data.frames import Frames, as_frames
 from modmeta.relational.inference import memory
@@ -125,9 +126,12 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
     learning_rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, warmup, max(config.num_steps, warmup + 1)
     )
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(learning_rate, weight_decay=config.weight_decay),
+    # Of all parameters as one vector: a few operations in place of some for each.
+    optimizer = optax.flatten(
+        optax.chain(
+            optax.clip_by_global_norm(config.clip_norm),
+            optax.adamw(learning_rate, weight_decay=config.weight_decay),
+        )
     )
     proposal_optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
@@ -135,6 +139,8 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             config.proposal_learning_rate, weight_decay=config.proposal_weight_decay
         ),
     )
+    if network.proposal.encoder != "none":  # there are parameters
+        proposal_optimizer = optax.flatten(proposal_optimizer)
 
     def init(
         rng_key: jax.Array, params: ModelParams, num_tasks: int, max_nodes: int
@@ -259,7 +265,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             "proposal_loss": proposal_loss,
             "temperature": temperature,
             "acceptance": jnp.sum(infos.is_accepted & mask) / num_proposals,
-            "gradient_norm": optax.tree.norm(gradient),
+            "gradient_norm": jnp.linalg.norm(ravel_pytree(gradient)[0]),
         }
         new_state = BounceGradState(
             params=ModelParams(modules, head, params.preprocessing),
