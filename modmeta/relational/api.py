@@ -32,6 +32,7 @@ from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.results import RelationalInference
 from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
+from modmeta.runtime import option_types
 from modmeta.runtime.progress import ProgressMeter, shown_to_people
 
 
@@ -163,6 +164,8 @@ def infer_relations(
         raise ValueError(
             f"num_relations: found {num_relations!r}, expected a number or 'auto'"
         )
+    seed = option_types.check("seed", seed, int)
+    num_restarts = option_types.check("num_restarts", num_restarts, int)
     if num_restarts < 1:
         raise ValueError(f"num_restarts: found {num_restarts}, expected at least 1")
     modules = dataclasses.replace(

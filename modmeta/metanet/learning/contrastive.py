@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta.runtime import option_types
+
 NOISES = ("gaussian", "constant")
 
 
@@ -43,6 +45,7 @@ class ViewConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         if self.noise_kind not in NOISES:
             raise ValueError(
                 f"noise_kind: found {self.noise_kind!r}, expected one of {NOISES}"

@@ -34,7 +34,7 @@ import optax
 
 from modmeta import graphs
 from modmeta.metanet.learning.sources import Source, evaluation_plan, training_plan
-from modmeta.runtime import training_loop
+from modmeta.runtime import option_types, training_loop
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter
 from modmeta.runtime.progress import ProgressMeter
@@ -130,6 +130,7 @@ class PredictionConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value <= 0:

@@ -28,6 +28,7 @@ from modmeta.metanet.models.features import (
     match_batch,
 )
 from modmeta.networks import ACTIVATIONS, Dense, get_activation
+from modmeta.runtime import option_types
 
 AGGREGATIONS = ("sum", "mean", "typed_mean")
 POOLINGS = ("mean", "layer_mean")
@@ -72,6 +73,7 @@ class MetanetConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         for field, choices in (
             ("aggregation", AGGREGATIONS),
             ("activation", tuple(sorted(ACTIVATIONS))),

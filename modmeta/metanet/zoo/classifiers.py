@@ -36,6 +36,7 @@ from modmeta.metanet.zoo.specification import (
     split_networks,
 )
 from modmeta.metanet.zoo.training import network_keys, train_networks
+from modmeta.runtime import option_types
 from modmeta.runtime.progress import ProgressMeter
 
 # Every shape is compiled anew, to train for seconds: on the CPU, the last passes of the
@@ -79,6 +80,7 @@ class ClassifierZooConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         unknown = sorted(set(self.families) - set(FAMILIES))
         if unknown or not self.families or len(set(self.families)) < len(self.families):
             raise ValueError(

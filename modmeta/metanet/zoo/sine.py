@@ -32,6 +32,7 @@ from modmeta.metanet.zoo.specification import (
     split_networks,
 )
 from modmeta.metanet.zoo.training import ZooTask, train_networks
+from modmeta.runtime import option_types
 from modmeta.runtime.progress import ProgressMeter
 
 GROUP = "sine"
@@ -72,6 +73,7 @@ class SineConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name in ("seed", "stop_loss", "weight_decay"):

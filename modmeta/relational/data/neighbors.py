@@ -15,6 +15,7 @@ import numpy as np
 
 from modmeta.graphs.edges import EdgeLists, Edges, fully_connected
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.runtime import option_types
 
 # Receivers at once: the memory of their distances stays linear in the nodes.
 _BLOCK = 128
@@ -35,6 +36,7 @@ class CandidateConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         if self.num_neighbors < 0 or not self.radius >= 0.0:
             raise ValueError(
                 f"num_neighbors: found {self.num_neighbors}, radius: found "

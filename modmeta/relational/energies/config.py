@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from modmeta import search
+from modmeta.runtime import option_types
 
 FORMS = ("one_step", "rollout")
 PRIORS = ("none", "symmetric")
@@ -29,6 +30,7 @@ class EnergyConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         if self.form not in FORMS:
             raise ValueError(f"form: found {self.form!r}, expected one of {FORMS}")
         if self.prior not in PRIORS:

@@ -9,6 +9,7 @@ from typing import Any
 from flax.core import FrozenDict
 
 from modmeta import search
+from modmeta.runtime import option_types
 
 MESSAGES = ("cache", "recompute")
 # What a search gets from the model; the user chooses the rest.
@@ -39,6 +40,7 @@ class MoveConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         for field in ("flip_weight", "redraw_weight"):
             if not getattr(self, field) >= 0.0:
                 raise ValueError(
@@ -75,6 +77,7 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         if self.messages not in MESSAGES:
             raise ValueError(
                 f"messages: found {self.messages!r}, expected one of {MESSAGES}"
@@ -130,6 +133,7 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         """Checks the options, and freezes those of the search."""
+        option_types.settle(self)
         spec = search.spec_of(self.algorithm)
         object.__setattr__(self, "options", FrozenDict(self.options))
         known = sorted(set(spec.options) - set(GIVEN_OPTIONS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from modmeta import networks
+from modmeta.runtime import option_types
 
 NODE_UPDATES = ("auto", "additive", "mlp")
 
@@ -100,6 +101,7 @@ class ModuleConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         if self.num_relations < 2:
             raise ValueError(
                 f"num_relations: found {self.num_relations}, expected at least 2"

@@ -24,6 +24,7 @@ from modmeta.relational.modules.preprocessing import (
     velocity_per_frame,
     with_columns,
 )
+from modmeta.runtime import option_types
 from modmeta.search import Structure
 
 DOMAINS = ("open", "reflecting")
@@ -45,6 +46,7 @@ class Domain:
 
     def __post_init__(self) -> None:
         """Checks the kind and the corners."""
+        option_types.settle(self)
         if self.kind not in DOMAINS:
             raise ValueError(
                 f"domain.kind: found {self.kind!r}, expected one of {DOMAINS}"

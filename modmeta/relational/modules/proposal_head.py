@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.networks import MLP, Dense
+from modmeta.runtime import option_types
 
 ENCODERS = ("mlp", "cnn", "denoiser", "evidence")
 
@@ -45,6 +46,7 @@ class ProposalConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         kinds = self.encoder.split("+")
         is_known = set(kinds) <= set(ENCODERS) and len(set(kinds)) == len(kinds)
         if self.encoder != "none" and not is_known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from modmeta.relational.inference.config import InferenceConfig
+from modmeta.runtime import option_types
 
 GRADIENTS = ("chosen", "mixture")
 
@@ -65,6 +66,7 @@ class BounceGradConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         for field in ("num_steps", "batch_size"):
             if getattr(self, field) < 1:
                 raise ValueError(
@@ -110,6 +112,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        option_types.settle(self)
         if self.num_evaluations < 1 or self.search_steps < 1 or self.patience < 0:
             raise ValueError(
                 f"training: found {self}, expected num_evaluations >= 1, "
