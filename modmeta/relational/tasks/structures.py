@@ -72,7 +72,7 @@ def gather_structure(
     ]
     nodes = structures.node_modules[rows, supergraph.node_entity]
     # A product, so that NumPy arrays stay what they are.
-    return search.Structure(edges * supergraph.slot_mask, nodes)
+    return search.Structure(edges * supergraph.slot_mask.astype(edges.dtype), nodes)
 
 
 def scatter_structure(
