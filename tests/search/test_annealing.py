@@ -18,7 +18,7 @@ import scipy.stats
 
 from modmeta import search
 from modmeta.search import proposals, schedules
-from tests.fixtures import chi_square_p_value, compiled_for_speed
+from tests.fixtures import chi_square_p_value
 from tests.search.tables import (
     TableEnergy,
     coupled,
@@ -49,10 +49,7 @@ def boltzmann_p_value(propose, truth, temperature, *, hastings=True, num_steps=6
 @pytest.mark.parametrize(
     "name, build, uniform_fraction, prior, temperature",
     [
-        ("triangle", flip, 1.0, False, 1.0),
-        ("triangle", flip, 0.1, False, 1.0),
         ("triangle", redraw, 0.0, False, 1.0),
-        ("triangle", coupled, 1.0, True, 1.0),
         ("triangle", coupled, 0.1, True, 0.7),
         ("ragged", everything, 0.2, True, 1.0),
     ],
@@ -60,6 +57,7 @@ def boltzmann_p_value(propose, truth, temperature, *, hastings=True, num_steps=6
 def test_fixed_temperature_samples_boltzmann(
     name, build, uniform_fraction, prior, temperature
 ):
+    """Log-ratios of every move alone, uniform ones too, are in `test_proposals.py`."""
     truth = TableEnergy(skewed_problem(name), prior=prior)
     p_value = boltzmann_p_value(build(uniform_fraction), truth, temperature)
     assert p_value > FALSE_ALARM
@@ -72,21 +70,9 @@ def test_fixed_temperature_samples_boltzmann_with_node_modules():
     assert boltzmann_p_value(propose, truth, 1.0) > FALSE_ALARM
 
 
-@pytest.mark.parametrize("build", [redraw, coupled])
-def test_chi_square_sees_a_missing_hastings_correction(build):
-    truth = TableEnergy(skewed_problem("triangle"), prior=build is coupled)
-    assert boltzmann_p_value(build(0.1), truth, 1.0, hastings=False) < 1e-30
-
-
-def test_every_start_leads_to_boltzmann():
+def test_chi_square_sees_a_missing_hastings_correction():
     truth = TableEnergy(skewed_problem("triangle"), prior=True)
-    probabilities = truth.boltzmann(1.0)
-    start = np.full(NUM_CHAINS, np.argmin(probabilities))
-    algorithm = search.simulated_annealing(coupled(0.3))
-    with compiled_for_speed():
-        state = run_chains(algorithm, truth, start, 200, 1.0)
-    visits = np.bincount(truth.index(state.structure), minlength=len(probabilities))
-    assert chi_square_p_value(visits, probabilities) > FALSE_ALARM
+    assert boltzmann_p_value(coupled(0.1), truth, 0.7, hastings=False) < 1e-30
 
 
 @functools.cache
@@ -111,7 +97,7 @@ def traced_chain(build=everything, prior=True, num_steps=400, is_local=True):
         )[1]
     )
     temperatures = np.array([temperature(step) for step in range(num_steps)])
-    return truth, start, run(jax.random.key(1)), temperatures
+    return truth, start, jax.device_get(run(jax.random.key(1))), temperatures
 
 
 def test_energies_and_diagnostics_of_every_step():
@@ -161,23 +147,24 @@ def test_local_energy_gives_the_same_chain_as_full_evaluation():
     np.testing.assert_allclose(local.energy, full.energy, atol=1e-5)
 
 
-@pytest.mark.parametrize("build", [flip, redraw])
-def test_annealing_finds_the_optimum_of_enumeration(build):
+@pytest.mark.parametrize("build, seed", [(flip, 0), (redraw, 1)])
+def test_annealing_finds_the_optimum_of_enumeration(build, seed):
     problem = skewed_problem("ragged")
-    for seed in range(2):
-        truth = TableEnergy(problem, seed=seed, scale=3.0)
-        listed = search.enumerate_receivers(
+    truth = TableEnergy(problem, seed=seed, scale=3.0)
+    listed = jax.jit(
+        lambda: search.enumerate_receivers(
             truth.energy, problem.candidates, jnp.zeros(4, jnp.int32), chunk_size=4
         )
-        best, energies = search.best_structure(listed, jnp.zeros(4, jnp.int32))
-        lowest = truth.totals.min()
-        np.testing.assert_allclose(jnp.sum(energies), lowest, rtol=1e-5)
-        assert problem.index(best.edge_modules) == np.argmin(truth.totals[:, 0])
-        # Eight chains: one alone may end in a local minimum.
-        cooling = schedules.geometric_temperature(10.0, 0.3, 500)
-        algorithm = search.simulated_annealing(build(0.5))
-        state = run_chains(algorithm, truth, np.arange(8), 500, cooling, seed=seed)
-        np.testing.assert_allclose(jnp.min(state.best_energy), lowest, rtol=1e-5)
+    )()
+    best, energies = search.best_structure(listed, jnp.zeros(4, jnp.int32))
+    lowest = truth.totals.min()
+    np.testing.assert_allclose(np.sum(energies), lowest, rtol=1e-5)
+    assert problem.index(best.edge_modules) == np.argmin(truth.totals[:, 0])
+    # Eight chains: one alone may end in a local minimum.
+    cooling = schedules.geometric_temperature(10.0, 0.3, 500)
+    algorithm = search.simulated_annealing(build(0.5))
+    state = run_chains(algorithm, truth, np.arange(8), 500, cooling, seed=seed)
+    np.testing.assert_allclose(np.min(state.best_energy), lowest, rtol=1e-5)
 
 
 @pytest.fixture(name="marginals", scope="module")
@@ -189,10 +176,15 @@ def marginals_by_hand():
 
 def test_edge_marginals_by_hand(marginals):
     truth, expected = marginals
-    listed = search.enumerate_receivers(
-        truth.energy, truth.problem.candidates, jnp.zeros(4, jnp.int32)
-    )
-    found = np.asarray(search.edge_marginals(listed, 3, temperature=1.5))
+
+    @jax.jit
+    def enumerate_all():
+        listed = search.enumerate_receivers(
+            truth.energy, truth.problem.candidates, jnp.zeros(4, jnp.int32)
+        )
+        return listed, search.edge_marginals(listed, 3, temperature=1.5)
+
+    listed, found = jax.device_get(enumerate_all())
     mask = np.asarray(truth.problem.candidates.slot_mask)
     np.testing.assert_allclose(found[mask], expected[mask], atol=1e-6)
     # Masked slots sit at module 0, so that every real assignment counts once.
