@@ -94,8 +94,12 @@ def decode(problem, beam_size, slot_mask=None, seed=0):
         probabilities=jnp.float32(problem.probabilities),
         slot_mask=jnp.asarray(mask),
     )
-    key = jax.random.key(seed)
-    return np.asarray(decoding.decode(key, model, beam_size, 1.0))
+    return np.asarray(_decode(jax.random.key(seed), model, beam_size))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _decode(rng_key, model, beam_size):
+    return decoding.decode(rng_key, model, beam_size, 1.0)
 
 
 @pytest.mark.parametrize("num_slots, num_modules", [(7, 2), (4, 3), (1, 2)])

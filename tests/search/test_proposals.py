@@ -155,8 +155,10 @@ def random_starts(problem, seed=0):
     return rng.choice(len(problem.structures), NUM_STARTS, replace=False)
 
 
-@pytest.mark.parametrize("problem_name", ["triangle", "ragged"])
-@pytest.mark.parametrize("uniform_fraction", [1.0, 0.0, 0.3])
+@pytest.mark.parametrize(
+    "problem_name, uniform_fraction",
+    [("ragged", 1.0), ("ragged", 0.0), ("ragged", 0.3), ("triangle", 0.3)],
+)
 @pytest.mark.parametrize("move", MOVES)
 def test_move_has_the_claimed_probabilities(problem_name, uniform_fraction, move):
     problem = tiny_problem(problem_name)
@@ -243,10 +245,9 @@ def test_redraw_node_module_is_uniform_over_nodes_with_edges():
 
 
 @pytest.mark.parametrize("move", MOVES)
-@pytest.mark.parametrize("uniform_fraction", [1.0, 0.3])
-def test_no_move_where_there_is_no_edge(move, uniform_fraction):
+def test_no_move_where_there_is_no_edge(move):
     problem = tiny_problem("empty")
-    propose = MOVES[move](uniform_fraction=uniform_fraction)
+    propose = MOVES[move](uniform_fraction=0.3)
     before, proposal = draw(propose, problem, problem.structures, 5)
     assert_masked_slots_kept(problem, before, proposal)
     np.testing.assert_array_equal(proposal.log_ratio, 0.0)
