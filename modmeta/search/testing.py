@@ -11,6 +11,7 @@ be looked up, and the energy itself counts how often it is asked.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -45,11 +46,12 @@ def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
 def check_search(spec: registry.SearchSpec | str, **options: Any) -> None:
     """Checks that a search keeps the contract of all searches.
 
-    Parameter names; shapes and dtypes that a step keeps; the same under jit and vmap as
-    without; energies those of the structures; masked slots left alone; the best energy
-    monotone; nothing non-finite accepted; every evaluation counted; what the
-    `SearchSpec` says: what it needs of an energy, whether it looks at logits, and
-    whether it samples the Boltzmann distribution.
+    Parameter names; shapes and dtypes that a step keeps; the same chain alone in one
+    scan as step by step in a batch; energies those of the structures; masked slots left
+    alone, all of them if there is no edge; the best energy monotone; nothing non-finite
+    accepted; every evaluation counted; what the `SearchSpec` says: what it needs of an
+    energy, whether it looks at logits, and whether it samples the Boltzmann
+    distribution.
 
     Args:
       spec: A `SearchSpec`, or the name of a registered one.
@@ -70,8 +72,7 @@ def check_search(spec: registry.SearchSpec | str, **options: Any) -> None:
     batch = problem.run_batch(algorithm)
     _check_states(batch, problem)
     alone, run_alone = _check_counts(algorithm, problem)
-    _check_equal("a chain alone and in a batch", alone, _row(batch, 0))
-    _check_eager(algorithm, problem, alone)
+    _check_equal("a chain in one scan and step by step", alone, _row(batch, 0))
     _check_needs(algorithm, problem, spec)
     if not spec.uses_logits:
         _check_logits(run_alone, problem, alone)
@@ -84,7 +85,8 @@ class _Problem:
 
     Attributes:
       structures: `[S, R, D]` all structures; masked slots as at the start.
-      tables: `[B, R, K ** D]` energies: usual ones, then one for every bad energy.
+      tables: `[B, R, K ** D]` energies: usual ones, one for every bad energy, zeros.
+      masks: `[B, R, D]` slots of each of them; the last has no edges.
     """
 
     def __init__(self, spec: registry.SearchSpec):
@@ -105,7 +107,9 @@ class _Problem:
         is_bad = np.zeros((3, 9), bool)
         is_bad[0, [0, 4, 5]] = True
         bad = [np.where(is_bad, value, table) for value in _BAD_ENERGIES]
-        self.tables = np.stack([table] * _NUM_CHAINS + bad).astype(np.float32)
+        tables = [table] * _NUM_CHAINS + bad + [np.zeros_like(table)]
+        self.tables = np.stack(tables).astype(np.float32)
+        self.masks = np.stack([mask] * (len(tables) - 1) + [np.zeros_like(mask)])
         digits = np.indices((3, 3, 3)).reshape(3, -1).T
         self.structures = np.zeros((27, 3, 2), np.int32)
         self.structures[:, mask] = digits
@@ -190,13 +194,29 @@ class _Problem:
         )[1]
 
     def run_batch(self, algorithm):
-        """One chain for every table."""
+        """One chain for every table, of which every step is a call of its own."""
 
-        def one(rng_key, table):
-            return self.run(algorithm, rng_key, self.energy(table), self.candidates)
+        @jax.jit
+        @jax.vmap
+        def start(table, mask):
+            candidates = self.candidates._replace(slot_mask=mask)
+            return algorithm.init(self.start, self.energy(table), candidates)
+
+        @jax.jit
+        @functools.partial(jax.vmap, in_axes=(0, None, 0, 0, 0))
+        def advance(rng_key, index, state, table, mask):
+            candidates = self.candidates._replace(slot_mask=mask)
+            key = jax.random.fold_in(rng_key, index)
+            return algorithm.step(
+                key, state, self.energy(table), candidates, _temperature(index)
+            )
 
         keys = jnp.stack([_chain_key(row) for row in range(len(self.tables))])
-        return jax.jit(jax.vmap(one))(keys, jnp.asarray(self.tables))
+        state, visited = start(self.tables, self.masks), []
+        for index in range(_NUM_STEPS):
+            state, info = advance(keys, np.int32(index), state, self.tables, self.masks)
+            visited.append(jax.device_get((state, info)))
+        return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *visited)
 
 
 def _temperature(step: jax.Array) -> jax.Array:
@@ -273,7 +293,7 @@ def _check_shapes(algorithm: base.SearchAlgorithm, problem: _Problem) -> None:
 
 def _check_states(batch: Any, problem: _Problem) -> None:
     states, info = jax.tree.map(np.asarray, batch)
-    for row, table in enumerate(problem.tables):
+    for row, table in enumerate(problem.tables[:-1]):
         totals = problem.totals(table)
         is_usual = row < _NUM_CHAINS
         # From a start of bad energy, the first step that leaves it counts as the first.
@@ -317,6 +337,13 @@ def _check_states(batch: Any, problem: _Problem) -> None:
         "shares",
     )
     usual = states.best_energy[:_NUM_CHAINS, -1]
+    modules = states.structure.edge_modules[-1]
+    _expect(modules == 0, "modules without edges", modules, "those of the start")
+    for field in ("energy", "best_energy", "local_energies"):
+        energies = getattr(states, field)[-1]
+        _expect(energies == 0.0, f"{field} without edges", energies, "zeros")
+    for leaf in jax.tree.leaves(_row(states.memory, -1)):
+        _expect(np.isfinite(leaf), "memory without edges", leaf, "finite numbers")
     start = problem.totals(problem.tables[0])[0]
     _expect(usual.min() < start, "best_energy at the end", usual, f"below {start}")
 
@@ -363,20 +390,6 @@ def _check_counts(
         value = int(getattr(last, field))
         _expect(value == expected, field, value, f"{expected}, as evaluated")
     return found, run_alone
-
-
-def _check_eager(
-    algorithm: base.SearchAlgorithm, problem: _Problem, expected: Any
-) -> None:
-    energy, candidates = problem.energy(problem.tables[0]), problem.candidates
-    state = algorithm.init(problem.start, energy, candidates)
-    for step in range(2):
-        key = jax.random.fold_in(_chain_key(0), step)
-        found = algorithm.step(
-            key, state, energy, candidates, _temperature(jnp.int32(step))
-        )
-        _check_equal("a step without jit", found, _row(expected, step))
-        state, _ = found
 
 
 def _check_needs(
