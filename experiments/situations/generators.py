@@ -86,18 +86,20 @@ def bodies(
         where, speed = start[..., :2], start[..., 2:]
     step = _INTERVAL / 100
 
-    def acceleration(where, speed):
+    def pull(where):
         towards = where[:, None] - where[:, :, None]
-        force = strength * np.einsum("trs,trsc->trc", edges, towards)
-        return force / mass - friction * speed
+        return strength * np.einsum("trs,trsc->trc", edges, towards) / mass
 
     frames = []
+    # A step ends where the next one begins: one evaluation of the springs each.
+    pulled = pull(where)
     for _ in range(num_frames):
         frames.append(np.concatenate([where, speed], axis=-1))
         for _ in range(100):
-            speed = speed + 0.5 * step * acceleration(where, speed)
+            speed = speed + 0.5 * step * (pulled - friction * speed)
             where = where + step * speed
-            speed = speed + 0.5 * step * acceleration(where, speed)
+            pulled = pull(where)
+            speed = speed + 0.5 * step * (pulled - friction * speed)
         speed = speed + kicks * rng.normal(size=speed.shape)
     return TrajectoryDataset(
         states=np.stack(frames, axis=1),
