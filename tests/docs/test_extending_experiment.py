@@ -106,31 +106,35 @@ def test_new_then_stopped_then_finished(experiment, folder, tmp_path):
     rows = [line.split() for line in finished.stdout.splitlines()]
     for level, accuracy in whole["edge_accuracy"].items():
         assert [level, f"{accuracy:.4f}"] in rows
-    other = launch(folder, *flags, "--set=inference.algorithm=gibbs")
-    assert other.returncode == 1 and "Traceback" not in other.stderr
-    assert other.stderr.splitlines()[-3:] == [
-        f"FATAL: {workdir} holds a finished run of another configuration:",
+    other = common.override(config, {"inference.algorithm": "gibbs"})
+    with pytest.raises(FileExistsError) as caught:
+        common.run(experiment, other, workdir)
+    assert str(caught.value).splitlines() == [
+        f"{workdir} holds a finished run of another configuration:",
         "  inference.algorithm: 'simulated_annealing' there, 'gibbs' now",
         "Choose another directory, or remove this one.",
     ]
 
 
-@pytest.mark.parametrize(
-    "flag, message",
-    [
-        ("--num_step=3", "Unknown command line flag 'num_step'"),
-        ("--set=noise_levels=()", "noise_levels: found (), expected numbers from 0"),
-        ("--set=inference.options.beam_size=4", "options: found ['beam_size'] for"),
-    ],
-)
-def test_wrong_flags(folder, tmp_path, flag, message):
-    process = launch(folder, f"--workdir={tmp_path / 'run'}", flag)
+def test_options_of_the_search_are_checked(experiment):
+    with pytest.raises(ValueError, match=r"options: found \['beam_size'\] for"):
+        common.configure(
+            experiment, "springs", assignments=["inference.options.beam_size=4"]
+        )
+
+
+def test_wrong_value_on_the_command_line(folder, tmp_path):
+    process = launch(folder, f"--workdir={tmp_path / 'run'}", "--set=noise_levels=()")
     assert process.returncode == 1 and "Traceback" not in process.stderr
+    message = "noise_levels: found (), expected numbers from 0"
     assert message in " ".join((process.stdout + process.stderr).split())
     assert not (tmp_path / "run").exists()
 
 
-def test_help(folder):
+def test_help_and_unknown_flags(folder):
+    process = launch(folder, "--num_step=3")
+    assert process.returncode == 1
+    assert "Unknown command line flag 'num_step'" in process.stderr
     process = launch(folder, "--help")
     for text in ("--workdir", "--num_steps", "five bodies", "algorithm=gibbs"):
         assert text in process.stdout
