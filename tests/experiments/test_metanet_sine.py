@@ -40,10 +40,33 @@ CONFIG = config_lib.smoke(config_lib.sine())
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def one_learner():
+    """Runs of `CONFIG` share a learner, hence its programs."""
+    build, built = train.build_learner, []
+
+    def build_once(config, leaves, rows):
+        assert config == CONFIG
+        if not built:
+            built.append(build(config, leaves, rows))
+        return built[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "build_learner", build_once)
+        yield build
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, one_learner):
     """A finished run: its directory and summary."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     return workdir, run(CONFIG, workdir)
+
+
+@pytest.fixture(scope="module")
+def again(finished, one_learner):
+    """A learner built anew from the zoo of the run, and the splits."""
+    leaves, splits = train.load_splits(finished[0] / "zoo", CONFIG)
+    return one_learner(CONFIG, leaves, splits["train"].rows), splits
 
 
 def run(config, workdir, **options):
@@ -90,12 +113,11 @@ def test_constant_baseline_is_the_mean_of_the_training_targets(finished):
     assert summary["constant_mse"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_model_and_embeddings_agree_with_the_summary(finished):
+def test_model_and_embeddings_agree_with_the_summary(finished, again):
     """The model file alone gives the embeddings; a refitted probe gives the score."""
     workdir, summary = finished
     arrays, _ = load_artifact(workdir / "model.npz", kind=report.MODEL_KIND)
-    leaves, splits = train.load_splits(workdir / "zoo", CONFIG)
-    student = train.build_learner(CONFIG, leaves, splits["train"].rows)
+    student, splits = again
     for name, values in student.statistics._asdict().items():
         np.testing.assert_array_equal(arrays["statistics"][name], values)
     sizes = [np.size(leaf) for leaf in _leaves(arrays["params"])]
@@ -103,8 +125,8 @@ def test_model_and_embeddings_agree_with_the_summary(finished):
     with np.load(workdir / "embeddings.npz") as file:
         embeddings, predictions = file["embeddings"], file["predictions"]
         np.testing.assert_array_equal(file["coefficients"], splits["test"].targets)
-    again = student.embed(arrays["params"], splits["test"].rows)
-    np.testing.assert_array_equal(again, embeddings)
+    found = student.embed(arrays["params"], splits["test"].rows)
+    np.testing.assert_array_equal(found, embeddings)
     assert embeddings.shape == (16, 16)
     features = student.embed(arrays["params"], splits["train"].rows)
     design = np.column_stack([features, np.ones(48)]).astype(np.float64)
@@ -121,14 +143,13 @@ def _leaves(tree):
     return [tree]
 
 
-def test_embeddings_ignore_the_order_of_hidden_units(finished):
+def test_embeddings_ignore_the_order_of_hidden_units(finished, again):
     """The metanetwork sees the function, not the numbering of the units."""
     workdir, _ = finished
     arrays, _ = load_artifact(workdir / "model.npz", kind=report.MODEL_KIND)
-    leaves, splits = train.load_splits(workdir / "zoo", CONFIG)
-    student = train.build_learner(CONFIG, leaves, splits["train"].rows)
+    student, splits = again
     rows = splits["test"].rows
-    params = zoo.unflatten(leaves, rows)["params"]
+    params = zoo.unflatten(student.leaves, rows)["params"]
     first, second = np.array([2, 0, 3, 1]), np.array([1, 3, 0, 2])
     moved = {
         "layer_0": {
@@ -233,16 +254,18 @@ def test_run_stopped_thrice_goes_on_to_the_same_end(finished, tmp_path, monkeypa
     assert_same_run(run(CONFIG, tmp_path), tmp_path, expected, whole)
 
 
-def test_zoo_is_shared_by_runs(finished, tmp_path):
-    """Fewer training networks of the same zoo; nothing of it is written again."""
+def test_fewer_networks_of_the_same_zoo(finished):
+    """The first of them are trained on; that a zoo is shared, accuracy shows."""
     directory = finished[0] / "zoo"
-    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
-    config = dataclasses.replace(CONFIG, num_train=20, seed=1)
-    summary = run(config, tmp_path / "run", zoo_directory=directory)
-    assert summary["num_train"] == 20
-    assert set(summary["label_curve"]) == {20}
-    assert before == {path: path.stat().st_mtime_ns for path in directory.iterdir()}
-    assert not (tmp_path / "run" / "zoo").exists()
+    few = dataclasses.replace(CONFIG, num_train=40, seed=1)
+    (_, fewer), (_, whole) = (
+        train.load_splits(directory, config) for config in (few, CONFIG)
+    )
+    np.testing.assert_array_equal(fewer["train"].rows, whole["train"].rows[:40])
+    for name in ("valid", "test"):
+        np.testing.assert_array_equal(fewer[name].rows, whole[name].rows)
+    features = {name: split.targets for name, split in fewer.items()}
+    assert set(train.label_curve(features, fewer)) == {30, 40}
 
 
 def test_zoo_that_does_not_fit_leaves_no_directory_behind(finished, tmp_path):
