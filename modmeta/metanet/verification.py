@@ -61,17 +61,27 @@ class _Reader(nn.Module):
 
 
 @jax.jit
+def _init(graph: graphs.GraphsTuple) -> Any:
+    return _Reader().init(jax.random.key(0), graph)
+
+
 def _random_weights(graph: graphs.GraphsTuple) -> Any:
-    """Weights of the metanetwork, the same for graphs of any size."""
-    key_init, key_noise = jax.random.split(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(_Reader().init(key_init, graph))
-    keys = jax.random.split(key_noise, len(leaves))
-    # Initial biases are zero, which hides what they do.
-    noisy = [
-        leaf + 0.1 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(tree, noisy)
+    """Weights of the metanetwork, the same for graphs of any size; nothing compiles.
+
+    Kernels keep the size of what they map. Biases are not zero and scales not equal,
+    as they are at first, which hides what they do.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        noise = rng.normal(size=leaf.shape)
+        if leaf.ndim > 1:
+            noise = noise / np.sqrt(leaf.shape[-2])
+        else:
+            noise = (path[-1].key == "scale") + 0.1 * noise
+        return noise.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(_init, graph))
 
 
 @jax.jit
@@ -163,7 +173,7 @@ def _metanet_errors(
         count + 1,
     )
     batch = graphs.batch_graphs(copies, budget)
-    # One node and one edge are enough to draw weights, and compile once for all.
+    # One node and one edge are enough to draw weights, and are traced once for all.
     weights = _random_weights(jax.tree.map(lambda leaf: leaf[:1], batch))
     node_outputs, edge_outputs, outputs = jax.device_get(_read(weights, batch))
 

@@ -307,7 +307,9 @@ class _Refinement:
         return _mixed(colors + _mixed(uses))
 
     def _count(self, colors: np.ndarray) -> list[int]:
-        return [len(np.unique(column)) for column in colors[self._parameters].T]
+        """Numbers of colours of the parameters, column by column."""
+        ordered = np.sort(colors[self._parameters], axis=0)
+        return (1 + np.sum(ordered[1:] != ordered[:-1], axis=0)).tolist()
 
     def _refine(self, colors: np.ndarray, num_rounds: int) -> np.ndarray:
         counts = None

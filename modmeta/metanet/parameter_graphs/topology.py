@@ -257,7 +257,8 @@ class Topology:
         chosen = [arrays[leaf.position] for leaf in self.leaves]
         if not any(isinstance(array, jax.core.Tracer) for array in chosen):
             rows = [np.asarray(array, np.float32).ravel() for array in chosen]
-            return jnp.asarray(np.concatenate([np.zeros(0, np.float32), *rows]))
+            # `jnp.asarray` compiles a program for every new shape.
+            return jax.device_put(np.concatenate([np.zeros(0, np.float32), *rows]))
         parts = [jnp.ravel(jnp.asarray(a)).astype(jnp.float32) for a in chosen]
         return jnp.concatenate([jnp.zeros(0, jnp.float32), *parts])
 
@@ -309,7 +310,7 @@ class Topology:
             values = np.asarray(vector).take(self.edge_parameters, mode="clip")
             is_constant = self.edge_parameters < 0
             values[is_constant] = self.edge_constants[is_constant]
-            return jnp.asarray(values)
+            return jax.device_put(values)
         values = vector[np.maximum(self.edge_parameters, 0)]
         return jnp.where(self.edge_parameters >= 0, values, self.edge_constants)
 
