@@ -229,6 +229,7 @@ def test_matched_width_is_the_nearest():
     for target in (30, 400, 1000, 1010, 20_000):
         found = baselines.match_width(build, target, inputs)
         assert found == min(range(2, 400, 2), key=lambda w: abs(count(w) - target))
+    assert baselines.match_width(build, count(30), inputs, largest=32) == 30
     with pytest.raises(ValueError, match="target: found 100000 .* at most"):
         baselines.match_width(build, 100_000, inputs, largest=32)
     with pytest.raises(ValueError, match="target: found 3 .* or more"):

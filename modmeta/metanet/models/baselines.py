@@ -68,25 +68,30 @@ def match_width(
     def count(multiple):
         return count_parameters(build(multiple * step), *inputs)
 
+    def guess(below, above):
+        """Where counts, nearly squares of a linear function, reach the target."""
+        low, root, high = (np.sqrt(n) for n in (count(below), target, count(above)))
+        return below + (above - below) * (root - low) / max(high - low, 1e-9)
+
     below, above = 1, 1
     while count(above) < target:
-        below, above = above, 4 * above
-        if above * step > largest:
+        if (above + 1) * step > largest:
             raise ValueError(
                 f"target: found {target} parameters, expected at most "
-                f"{count(below)}, those of width {below * step}"
+                f"{count(above)}, those of width {above * step}"
             )
+        further = 4 * above
+        if below < above:
+            further = min(max(round(guess(below, above)) + 1, above + 1), 16 * above)
+        below, above = above, min(further, largest // step)
     if above == 1 and count(1) > 2 * target:
         raise ValueError(
             f"target: found {target} parameters, expected about {count(1)} or more, "
             f"those of width {step}"
         )
     while above - below > 1:
-        # Counts are nearly squares of a linear function of the width.
-        low, root, high = (np.sqrt(n) for n in (count(below), target, count(above)))
-        guess = round(below + (above - below) * (root - low) / (high - low))
-        guess = min(max(guess, below + 1), above - 1)
-        below, above = (guess, above) if count(guess) < target else (below, guess)
+        middle = min(max(round(guess(below, above)), below + 1), above - 1)
+        below, above = (middle, above) if count(middle) < target else (below, middle)
     return step * min((below, above), key=lambda width: abs(count(width) - target))
 
 
