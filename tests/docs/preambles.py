@@ -2,8 +2,9 @@
 
 Pages show real calls with real defaults. Here they get small data, and
 `infer_relations` a version that trains for two steps. Pages on the same data share one
-trained model: what their other options do is tested elsewhere, here these must be
-options of the real function that agree with each other.
+trained model, and data of a page's own simulator are searched by it: what their other
+options do is tested elsewhere, here these must be options of the real function that
+agree with each other.
 """
 
 import dataclasses
@@ -22,6 +23,9 @@ from modmeta.relational import data
 STEPS = {"num_steps": 2, "batch_size": 4, "search_steps": 2, "gradient_frames": 3}
 QUICK = {
     "modules": {
+        "law": "central",
+        "span": 1,
+        "likelihood": "gaussian",
         "edge_sizes": (4,),
         "message_size": 4,
         "node_sizes": (4,),
@@ -57,6 +61,11 @@ def quick_infer_relations(trajectories, *arguments, **options):
     energy.check_algorithm(inference.algorithm)
     for name in ("candidates", "memory"):
         options.pop(name, None)
+    if isinstance(trajectories, relational.TrajectoryDataset):
+        # Of a simulator of the page itself, searched by the model of the springs.
+        arrays = springs()["trajectories"]
+        roles = {"positions": (0, 1), "velocities": (2, 3), "frame_interval": 0.1}
+        return quick_infer_relations(arrays, **roles).infer(trajectories)
     key = np.asarray(getattr(trajectories, "states", trajectories)).tobytes()
     if key not in _results:
         plain = {
