@@ -1,6 +1,7 @@
 """Zoos of classifiers: against a slow loop of steps, resumed, judged anew, refused."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -84,15 +85,17 @@ def test_groups_and_splits(groups):
         assert sorted(rows) == list(range(5))
 
 
+@jax.jit
+def drawn_for(index):
+    """Settings of a network of the zoo."""
+    key_settings, *_ = network_keys(jax.random.key(CONFIG.seed), index)
+    return recipes.make_draw(RECIPE, 20)(key_settings)
+
+
 def test_settings_are_those_drawn_for_the_network(groups):
     """By the index of a network in the zoo, sorted by steps within a group."""
-    draw = recipes.make_draw(RECIPE, 20)
-    rng_key = jax.random.key(CONFIG.seed)
     for number, group in enumerate(groups):
-        drawn = [
-            jax.device_get(draw(network_keys(rng_key, 5 * number + index)[0]))
-            for index in range(5)
-        ]
+        drawn = [jax.device_get(drawn_for(5 * number + index)) for index in range(5)]
         drawn.sort(key=lambda settings: settings["num_steps"])
         for name, values in group.settings.items():
             expected = [settings[name] for settings in drawn]
@@ -108,11 +111,9 @@ def test_settings_are_those_drawn_for_the_network(groups):
 def test_scores_are_those_of_the_stored_weights(groups):
     """Networks run one by one, by the plain module, on all test images at once."""
     for group in groups:
-        module = plain_module(group)
+        apply = jax.jit(functools.partial(plain_module(group).apply, train=False))
         for row in range(5):
-            logits = module.apply(
-                network(group, row), jnp.asarray(SPLIT.test_images), train=False
-            )
+            logits = apply(network(group, row), SPLIT.test_images)
             logits = np.asarray(logits, np.float64)
             is_right = logits.argmax(axis=1) == SPLIT.test_labels
             accuracy = group.scores["test_accuracy"][row]
@@ -151,7 +152,7 @@ def slow_training(module, gradient, settings, index):
     """One network, step by step: AdamW written out, settings as plain numbers."""
     _, key_init, key_training = network_keys(jax.random.key(CONFIG.seed), index)
     shape = (1, *SPLIT.train_images.shape[1:])
-    variables = jax.device_get(dict(module.init(key_init, jnp.zeros(shape))))
+    variables = jax.device_get(dict(jax.jit(module.init)(key_init, np.zeros(shape))))
     settings = {name: value.item() for name, value in settings.items()}
     first = second = jax.tree.map(np.zeros_like, variables["params"])
     for step in range(settings["num_steps"]):
@@ -188,13 +189,9 @@ def slow_training(module, gradient, settings, index):
 
 def test_networks_are_trained_as_their_settings_say(groups):
     """Against a loop that knows no patches, no mapping over networks and no optax."""
-    draw = recipes.make_draw(RECIPE, 20)
     for number, group in enumerate(groups):
         indices = 5 * number + np.arange(5)
-        steps = [
-            int(draw(network_keys(jax.random.key(CONFIG.seed), index)[0])["num_steps"])
-            for index in indices
-        ]
+        steps = [int(drawn_for(index)["num_steps"]) for index in indices]
         order = np.argsort(steps, kind="stable")
         module = plain_module(group)
         gradient = gradient_of(module)
@@ -249,13 +246,18 @@ def one_network(**settings):
     return task, drawn, variables
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def one_loss(task, variables, data, key, drawn):
+    return task.loss(variables, data, key, 0, drawn)[0]
+
+
 def test_label_smoothing_and_dropout_change_the_loss():
     data = images.ImageSplit(*map(jnp.asarray, SPLIT))
     key = jax.random.key(2)
 
     def loss(**settings):
         task, drawn, variables = one_network(**settings)
-        return float(task.loss(variables, data, key, 0, drawn)[0])
+        return float(one_loss(task, variables, data, key, drawn))
 
     plain = loss(label_smoothing=0.0, dropout_rate=0.0)
     smoothed = loss(label_smoothing=0.3, dropout_rate=0.0)
@@ -278,20 +280,22 @@ def test_images_beyond_the_share_of_a_network_are_never_seen():
     pixels = np.full_like(SPLIT.train_images, np.nan)
     pixels[seen] = SPLIT.train_images[seen]
     data = images.ImageSplit(jnp.asarray(pixels), *map(jnp.asarray, SPLIT[1:]))
-    one = jax.jit(lambda data, key: task.loss(variables, data, key, 0, drawn)[0])
-    losses = [float(one(data, key)) for key in jax.random.split(jax.random.key(0), 20)]
+    keys = jax.random.split(jax.random.key(0), 20)
+    losses = [float(one_loss(task, variables, data, key, drawn)) for key in keys]
     assert np.isfinite(losses).all()
     # Every one of them is: without it, some batch is NaN.
     for row in seen:
-        spoiled = images.ImageSplit(data.train_images.at[row].set(jnp.nan), *data[1:])
-        losses = [one(spoiled, key) for key in jax.random.split(jax.random.key(0), 20)]
+        spoiled = pixels.copy()
+        spoiled[row] = np.nan
+        spoiled = images.ImageSplit(jnp.asarray(spoiled), *data[1:])
+        losses = [one_loss(task, variables, spoiled, key, drawn) for key in keys]
         assert np.isnan(losses).any()
 
 
 def test_recipe_draws_from_its_ranges():
     """Kolmogorov-Smirnov and chi-square; would fail by chance in 1 of 1,000 keys."""
     recipe = recipes.Recipe(num_epochs=(3, 6), data_fractions=(0.1, 0.33, 1.0))
-    draw = jax.vmap(recipes.make_draw(recipe, 100))
+    draw = jax.jit(jax.vmap(recipes.make_draw(recipe, 100)))
     found = jax.device_get(draw(jax.random.split(jax.random.key(0), 900)))
     uniform = {
         "learning_rate": (np.log(found["learning_rate"]), *np.log([2e-3, 1e-1])),
