@@ -68,18 +68,30 @@ def is_done(loss, num_steps, variables, settings):
 TASK = zoo.ZooTask(draw, init, loss, optimizer, score, NUM_STEPS, is_done)
 
 
+@jax.jit
+def gradient_alone(params, collections, key, settings):
+    """Loss with collections, and gradient, of one step."""
+    data = jax.tree.map(jnp.asarray, DATA)
+    return jax.value_and_grad(
+        lambda p: loss({**collections, "params": p}, data, key, 0, settings),
+        has_aux=True,
+    )(params)
+
+
 def train_alone(index):
     """One network in a plain loop, with the optimiser's equations written out."""
     key_settings, key_variables, key_training = training.network_keys(KEY, index)
     settings = {name: float(value) for name, value in draw(key_settings).items()}
     variables = init(key_variables, settings)
+    variables = jax.device_get(variables)
     params, collections = variables["params"], {"batch_stats": variables["batch_stats"]}
-    first = jax.tree.map(jnp.zeros_like, params)
+    first = jax.tree.map(np.zeros_like, params)
     second = first
     for step in range(int(settings["num_steps"])):
-        (value, collections), gradient = jax.value_and_grad(
-            lambda p, c, k: loss({**c, "params": p}, DATA, k, 0, settings), has_aux=True
-        )(params, collections, jax.random.fold_in(key_training, step))
+        key = jax.random.fold_in(key_training, step)
+        (value, collections), gradient = jax.device_get(
+            gradient_alone(params, collections, key, settings)
+        )
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
         second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, second, gradient)
         params = jax.tree.map(
@@ -87,7 +99,7 @@ def train_alone(index):
                 p
                 - settings["learning_rate"]
                 * (
-                    m / (1 - 0.9**n) / (jnp.sqrt(v / (1 - 0.999**n)) + 1e-8)
+                    m / (1 - 0.9**n) / (np.sqrt(v / (1 - 0.999**n)) + 1e-8)
                     + settings["weight_decay"] * p
                 )
             ),
