@@ -132,14 +132,14 @@ def test_networks_of_one_topology_side_by_side(setup):
 def test_padded_batch_equals_one_by_one_whatever_padding_holds(setup):
     _, params, apply, bidirectional = setup
     rng = np.random.default_rng(5)
-    all_widths = [(2, 5, 3), (1, 2, 4, 2), (3, 1)]
+    all_widths = [(2, 5, 3), (1, 2, 4, 2)]
     singles = [
         graph_of(
             widths, hand_made.random_tensors(rng, widths), bidirectional=bidirectional
         )
         for widths in all_widths
     ]
-    budget = graphs.graph_budget(singles, 3)
+    budget = graphs.graph_budget(singles, 2)
     budget = graphs.GraphBudget(*(size + 4 for size in budget))
     batch = graphs.batch_graphs(singles, budget)
     poisoned = jax.tree.map(np.copy, batch)
@@ -218,7 +218,7 @@ def test_one_block_equals_a_loop_over_edges():
     embeddings = gmn.Embeddings(jnp.asarray(nodes), jnp.asarray(edges), None)
     wiring = gmn.wiring_of(graph)
     params = random_params(block, embeddings, wiring)
-    found = block.apply(params, embeddings, wiring)
+    found = jax.jit(block.apply)(params, embeddings, wiring)
 
     weights = jax.tree.map(np.asarray, params["params"])
 
@@ -272,10 +272,9 @@ def test_direction_flag_tells_a_network_from_its_mirror():
             width=8, num_blocks=2, direction_flag=flag, outputs_nodes=True
         )
         module = gmn.GraphMetanet(config)
-        params = random_params(module, graph)
+        params, apply = random_params(module, graph), jax.jit(module.apply)
         sums = [
-            np.sum(np.asarray(module.apply(params, g).nodes), axis=0)
-            for g in (graph, mirror)
+            np.sum(np.asarray(apply(params, g).nodes), axis=0) for g in (graph, mirror)
         ]
         distances[flag] = np.abs(sums[0] - sums[1]).max()
     assert distances[False] < 1e-5
