@@ -22,8 +22,9 @@ def random_embeddings(rng, graph, width=4):
     return gmn.Embeddings(rows(int(graph.n_node.sum())), rows(len(graph.senders)), None)
 
 
-@pytest.mark.parametrize("pooling", gmn.POOLINGS)
-@pytest.mark.parametrize("outputs_nodes", [False, True])
+@pytest.mark.parametrize(
+    "pooling, outputs_nodes", [("mean", False), ("layer_mean", True)]
+)
 def test_output_ignores_the_order_of_hidden_units(pooling, outputs_nodes):
     rng = np.random.default_rng(0)
     tensors = hand_made.random_tensors(rng, WIDTHS)
@@ -75,7 +76,7 @@ def test_readout_equals_a_loop_over_groups():
     for pooling in gmn.POOLINGS:
         module = readouts.GraphReadout(2, 4, pooling)
         weights = weights or random_params(module, embeddings, graph)
-        found = module.apply(weights, embeddings, graph)[0]
+        found = jax.jit(module.apply)(weights, embeddings, graph)[0]
         layers = jax.tree.map(np.asarray, weights["params"])
 
         def linear(layer, row):
@@ -112,13 +113,13 @@ def test_duplicated_units_are_not_noticed(bidirectional):
 
     def change(pooling="layer_mean", **options):
         options = {
+            "num_blocks": 1,
             "aggregation": "typed_mean",
             "rescale_by_fan_in": True,
             **options,
         }
         config = gmn.MetanetConfig(
             width=8,
-            num_blocks=2,
             use_globals=True,
             outputs_nodes=True,
             reverse_messages=not bidirectional,
@@ -135,7 +136,7 @@ def test_duplicated_units_are_not_noticed(bidirectional):
         ]
         return np.abs(outputs[0] - outputs[1]).max()
 
-    assert change() < 1e-5
+    assert change(num_blocks=2) < 1e-5
     if bidirectional:
         assert change(pooling="mean") > 1e-4
         assert change(aggregation="mean") > 1e-4
@@ -219,13 +220,14 @@ def test_outputs_of_several_networks_are_averaged():
     rng = np.random.default_rng(7)
     networks = [hand_made.random_tensors(rng, (2, 3, 2)) for _ in range(3)]
     inputs = rng.normal(size=2).astype(np.float32)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
 
     def apply(tensors, inputs):
         hidden = jax.nn.relu(tensors[0] @ inputs + tensors[1])
         return {"output": tensors[2] @ hidden + tensors[3]}
 
-    found = readouts.average_outputs(apply, stacked, inputs)["output"]
+    average = jax.jit(lambda *given: readouts.average_outputs(apply, *given))
+    found = average(stacked, inputs)["output"]
     expected = np.mean([hand_made.mlp(t, inputs) for t in networks], axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -275,7 +277,7 @@ def test_new_weights_of_a_traced_network():
     assert all(jax.tree.leaves(is_changed["params"]))
     assert not any(jax.tree.leaves(is_changed["batch_stats"]))
     # The mean over both uses of the layer, from the embeddings themselves.
-    embeddings = gmn.GraphMetanet(config).apply(
+    embeddings = jax.jit(gmn.GraphMetanet(config).apply)(
         {"params": params["params"]["metanet"]}, graph
     )
     head = params["params"]["update"]["changes"]
@@ -293,9 +295,11 @@ def test_new_weights_of_a_traced_network():
     same = topology.unflatten(apply(params))
     jax.tree.map(np.testing.assert_array_equal, same, variables)
     # Flat parameters of several heads are averaged as functions.
-    heads = jnp.stack([vector, topology.flatten(changed)])
-    found = readouts.average_outputs(
-        lambda head, x: model.apply(topology.unflatten(head), x), heads, inputs
-    )
-    outputs = [model.apply(tree, inputs) for tree in (variables, changed)]
+    heads = np.stack([vector, topology.flatten(changed)])
+    found = jax.jit(
+        lambda heads, inputs: readouts.average_outputs(
+            lambda head, x: model.apply(topology.unflatten(head), x), heads, inputs
+        )
+    )(heads, inputs)
+    outputs = [jax.jit(model.apply)(tree, inputs) for tree in (variables, changed)]
     np.testing.assert_allclose(found, (outputs[0] + outputs[1]) / 2, rtol=1e-4)
