@@ -19,9 +19,13 @@ def apply(params, inputs):
     return MODULE.apply({"params": params}, inputs)
 
 
+def init_bank(num_copies):
+    return networks.init_bank(MODULE, jax.random.key(0), num_copies, jnp.zeros(4))
+
+
 @functools.cache
-def bank(num_copies, seed=0):
-    return networks.init_bank(MODULE, jax.random.key(seed), num_copies, jnp.zeros(4))
+def bank(num_copies):
+    return jax.jit(init_bank, static_argnums=0)(num_copies)
 
 
 @jax.jit
@@ -30,41 +34,53 @@ def apply_chosen(params, copies, inputs):
 
 
 def one_at_a_time(params, copies, inputs):
-    """The copy of every item, applied by itself."""
-    return jnp.stack(
-        [
-            MODULE.apply({"params": networks.copy_of(params, c)}, x)
-            for c, x in zip(copies.tolist(), inputs, strict=True)
-        ]
-    )
+    """The copy of every item, applied by itself, in NumPy."""
+    layers = [jax.tree.map(np.asarray, params[f"layer_{i}"]) for i in range(2)]
+    found = []
+    for copy, row in zip(np.asarray(copies).tolist(), np.asarray(inputs), strict=True):
+        first, second = (
+            {name: leaf[copy] for name, leaf in layer.items()} for layer in layers
+        )
+        hidden = np.tanh(row @ first["kernel"] + first["bias"])
+        found.append(hidden @ second["kernel"] + second["bias"])
+    return np.stack(found)
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    copies=st.lists(st.integers(0, 4), min_size=1, max_size=12),
-    rows=st.sampled_from([(), (1,), (3,), (2, 150)]),
+    size=st.sampled_from([1, 5, 12]),
+    rows=st.sampled_from([(), (3,), (2, 150)]),
+    data=st.data(),
 )
-def test_chosen_copies_against_one_at_a_time(copies, rows):
-    copies = jnp.array(copies)
+def test_chosen_copies_against_one_at_a_time(size, rows, data):
+    copies = data.draw(st.lists(st.integers(0, 4), min_size=size, max_size=size))
     # 150 rows fill more than half a tile: few items share one.
-    inputs = jax.random.normal(jax.random.key(1), (len(copies), *rows, 4))
-    found = apply_chosen(bank(5), copies, inputs)
+    inputs = np.random.default_rng(1).normal(size=(size, *rows, 4)).astype(np.float32)
+    found = apply_chosen(bank(5), np.array(copies), inputs)
     np.testing.assert_allclose(
         found, one_at_a_time(bank(5), copies, inputs), rtol=1e-5, atol=1e-6
     )
 
 
+def apply_gathered(params, copies, inputs):
+    """Every item with parameters of its own."""
+    return jax.vmap(apply)(networks.copy_of(params, copies), inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradients(chosen, params, copies, inputs):
+    def loss(params, inputs):
+        return jnp.sum(jnp.sin(chosen(params, copies, inputs)))
+
+    return jax.grad(loss, argnums=(0, 1))(params, inputs)
+
+
 @pytest.mark.parametrize("copies", [[0] * 7, [2] * 7, [0, 2, 1, 1, 0, 2, 2]])
 def test_gradients_of_chosen_copies(copies):
-    copies = jnp.array(copies)
-    inputs = jax.random.normal(jax.random.key(1), (7, 90, 4))
-
-    def loss(apply):
-        return lambda p, x: jnp.sum(jnp.sin(apply(p, copies, x)))
-
+    inputs = np.random.default_rng(1).normal(size=(7, 90, 4)).astype(np.float32)
     found, expected = (
-        jax.grad(loss(f), argnums=(0, 1))(bank(3), inputs)
-        for f in (apply_chosen, one_at_a_time)
+        gradients(chosen, bank(3), np.array(copies), inputs)
+        for chosen in (apply_chosen, apply_gathered)
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
@@ -80,7 +96,8 @@ def test_chosen_copies_do_the_work_of_one():
         def chosen(params, copies, inputs):
             return networks.apply_chosen(apply, params, copies, inputs)
 
-        arguments = (bank(num_copies), jnp.zeros(512, int), jnp.zeros((512, 16, 4)))
+        params = jax.eval_shape(lambda: init_bank(num_copies))
+        arguments = (params, np.zeros(512, np.int32), np.zeros((512, 16, 4), "f4"))
         return jax.jit(chosen).lower(*arguments).compile().cost_analysis()["flops"]
 
     assert operations(8) < 1.3 * operations(4)
@@ -92,18 +109,23 @@ def test_several_inputs_and_a_batch_of_problems():
         def __call__(self, first, second):
             return networks.Dense(2)(first) + networks.Dense(2)(second)
 
-    first, second = jnp.ones((3, 6, 5)), jnp.arange(3 * 6 * 2.0).reshape(3, 6, 2)
-    params = networks.init_bank(Sum(), jax.random.key(0), 2, first[0, 0], second[0, 0])
-    copies = jnp.array([[0, 1, 0, 1, 1, 1], [0] * 6, [1, 1, 0, 0, 0, 0]])
+    first = np.ones((3, 6, 5), np.float32)
+    second = np.arange(3 * 6 * 2, dtype=np.float32).reshape(3, 6, 2)
+    params = jax.jit(
+        lambda key: networks.init_bank(Sum(), key, 2, first[0, 0], second[0, 0])
+    )(jax.random.key(0))
+    copies = np.array([[0, 1, 0, 1, 1, 1], [0] * 6, [1, 1, 0, 0, 0, 0]])
 
     def add(params, *inputs):
         return Sum().apply({"params": params}, *inputs)
 
-    found = jax.vmap(lambda c, *x: networks.apply_chosen(add, params, c, *x))(
+    found = jax.jit(jax.vmap(lambda c, *x: networks.apply_chosen(add, params, c, *x)))(
         copies, first, second
     )
-    both = networks.apply_bank(Sum(), params, first, second)
-    expected = jnp.where(copies[..., None] == 0, both[0], both[1])
+    both = jax.jit(lambda *given: networks.apply_bank(Sum(), *given))(
+        params, first, second
+    )
+    expected = np.where(copies[..., None] == 0, both[0], both[1])
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
