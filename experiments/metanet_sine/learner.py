@@ -128,13 +128,17 @@ class Learner:
 
     def init(self, rng_key: jax.Array) -> LearnerState:
         """Initial state; the key is consumed."""
-        rows = jnp.zeros((2, sum(self.leaf_sizes)))
+        return self._init(rng_key)
 
-        def init_params(key):
-            return self.model.init(key, self.graph(rows))["params"]
+    @functools.cached_property
+    def _init(self):
+        @jax.jit
+        def init(rng_key):
+            rows = jnp.zeros((2, sum(self.leaf_sizes)))
+            params = self.model.init(rng_key, self.graph(rows))["params"]
+            return LearnerState(params, self.optimizer.init(params))
 
-        params = jax.jit(init_params)(rng_key)
-        return LearnerState(params, self.optimizer.init(params))
+        return init
 
     def contrast(self, params: Any, rng_key: jax.Array, rows: jax.Array):
         """Contrastive loss of B networks, rows `[B, P]`; the key is consumed."""
