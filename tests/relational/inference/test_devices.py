@@ -3,7 +3,6 @@
 `tests/conftest.py` makes two devices of the CPU.
 """
 
-import dataclasses
 import functools
 import os
 import socket
@@ -16,38 +15,66 @@ import pytest
 
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
 from modmeta.relational.inference.config import InferenceConfig
-from modmeta.relational.inference.infer import infer, infer_dataset
-from modmeta.relational.tasks.batches import all_batches
+from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.tasks.structures import random_structures
 from modmeta.runtime import devices
 from tests.fixtures import SPEC, Batch, search_options, small_model, small_params
 
+# Three batches and three chains: neither is a multiple of two devices, of which the
+# second has a single one.
 SIZES = (3, 1, 4, 2, 3)
 CONFIG = InferenceConfig(num_steps=12, num_chains=3, num_samples=5)
-BATCH_SIZE = 2
+# Receivers are searched in chunks, or coupled and from a warm start.
 SEARCHES = {
-    "receivers": {},
     "chunks": {"receiver_chunk": 3},
     "coupled": {"prior": "symmetric", "prior_weight": 2.0},
 }
 
 
-def infer_systems(model, config, mesh=None):
-    tasks = Batch(SIZES)
-    states = np.full((len(SIZES), max(SIZES), *tasks.states[0].shape[1:]), np.nan)
-    for task, one in enumerate(tasks.states):
-        states[task, : len(one)] = one
-    params = small_params(model, tasks.supergraph, 4)
-    batches = all_batches(SIZES, BATCH_SIZE)
-    states = states.astype(np.float32)
-    key = jax.random.key(0)
-    return infer(key, model, params, states, batches, None, config, mesh)
+def small_dataset():
+    """Systems of several sizes in the features of `tests.fixtures`."""
+    states = np.zeros((len(SIZES), 4, max(SIZES), len(SPEC.names)), np.float32)
+    mask = np.zeros((len(SIZES), max(SIZES)), bool)
+    for task, one in enumerate(Batch(SIZES).states):
+        states[task, :, : len(one)] = np.swapaxes(one, 0, 1)
+        mask[task, : len(one)] = True
+    return TrajectoryDataset(
+        states=states,
+        features=FeatureSpec(SPEC.names, SPEC.positions, SPEC.velocities),
+        frame_interval=1.0,
+        node_mask=mask,
+    )
+
+
+def infer_on(mesh, name):
+    """Relations that one of `SEARCHES` finds on the devices of a mesh, None for one."""
+    options = search_options(batch_size=2, **SEARCHES[name])
+    model = small_model(num_relations=3, encoder="mlp", search=options)
+    params = small_params(model, Batch(SIZES).supergraph, 4)
+    start = None
+    if name == "coupled":
+        start = random_structures(
+            jax.random.key(1), len(SIZES), max(SIZES), model.num_relations
+        )
+    return infer_dataset(
+        jax.random.key(3),
+        model,
+        params,
+        small_dataset(),
+        CONFIG,
+        start=start,
+        mesh=mesh,
+    )
 
 
 @functools.cache
-def search_of(name):
-    model = small_model(num_relations=3, search=search_options(**SEARCHES[name]))
-    return model, CONFIG, infer_systems(model, CONFIG)
+def found_alone(name):
+    found = infer_on(None, name)
+    # A search that does nothing would be the same everywhere.
+    trace = found.best_energies
+    assert (trace[:, -1] < trace[:, 0]).sum() >= 3
+    assert ((found.probabilities > 0.0) & (found.probabilities < 1.0)).any()
+    return found
 
 
 def assert_same_bits(found, expected):
@@ -59,21 +86,11 @@ def assert_same_bits(found, expected):
         assert one.tobytes() == other.tobytes()
 
 
-# Three batches and three chains: neither is a multiple of the two devices.
-@pytest.mark.parametrize(
-    "name, num_chain_groups",
-    [("receivers", 2), ("chunks", 2), ("coupled", 1)],
-)
+@pytest.mark.parametrize("name, num_chain_groups", [("chunks", 2), ("coupled", 1)])
 def test_two_devices_find_what_one_finds(name, num_chain_groups):
-    model, config, expected = search_of(name)
+    """Chains are shared, or batches; two processes below share both."""
     mesh = devices.build_mesh(2, num_chain_groups=num_chain_groups)
-    found = infer_systems(model, config, mesh)
-    assert_same_bits(found, expected)
-    # A search that does nothing would be the same everywhere.
-    trace = np.asarray(expected.best_energies)
-    assert (trace[:, -1] < trace[:, 0]).sum() >= 3
-    shares = np.asarray(expected.probabilities)
-    assert ((shares > 0.0) & (shares < 1.0)).any()
+    assert_same_bits(infer_on(mesh, name), found_alone(name))
 
 
 @pytest.mark.parametrize("num_items", [1, 2, 5])
@@ -140,54 +157,6 @@ def test_processes_that_cannot_meet(arguments, message):
         devices.connect(*arguments)
 
 
-def small_dataset(sizes):
-    """Systems of several sizes in the features of `tests.fixtures`."""
-    states = np.zeros((len(sizes), 4, max(sizes), len(SPEC.names)), np.float32)
-    mask = np.zeros((len(sizes), max(sizes)), bool)
-    for task, one in enumerate(Batch(sizes).states):
-        states[task, :, : len(one)] = np.swapaxes(one, 0, 1)
-        mask[task, : len(one)] = True
-    return TrajectoryDataset(
-        states=states,
-        features=FeatureSpec(SPEC.names, SPEC.positions, SPEC.velocities),
-        frame_interval=1.0,
-        node_mask=mask,
-    )
-
-
-def infer_small_dataset(mesh=None):
-    """Two batches and two chains, hence one of each on every one of four devices.
-
-    From a warm start.
-    """
-    sizes = (3, 2, 4, 3)
-    options = search_options(batch_size=BATCH_SIZE)
-    model = small_model(num_relations=3, encoder="mlp", search=options)
-    params = small_params(model, Batch(sizes).supergraph, 4)
-    start = random_structures(
-        jax.random.key(1), len(sizes), max(sizes), model.num_relations
-    )
-    return infer_dataset(
-        jax.random.key(3),
-        model,
-        params,
-        small_dataset(sizes),
-        dataclasses.replace(CONFIG, num_chains=2),
-        start=start,
-        mesh=mesh,
-    )
-
-
-@functools.cache
-def small_dataset_alone():
-    return infer_small_dataset()
-
-
-def test_one_batch_per_device():
-    found = infer_small_dataset(devices.build_mesh(2))
-    assert_same_bits(found, small_dataset_alone())
-
-
 PROCESS = """
 import sys
 import jax
@@ -198,8 +167,8 @@ path, coordinator, process_id = sys.argv[1:]
 devices.connect(coordinator, 2, int(process_id))
 mesh = devices.build_mesh(2, num_chain_groups=2)
 assert dict(mesh.shape) == {"batches": 2, "chains": 2}
-from tests.relational.inference.test_devices import infer_small_dataset
-np.savez(path, **infer_small_dataset(mesh)._asdict())
+from tests.relational.inference.test_devices import infer_on
+np.savez(path, **infer_on(mesh, "coupled")._asdict())
 first = devices.from_first_process({"id": jax.process_index(), "minus": -0.0})
 assert first["id"] == 0 and np.signbit(first["minus"])
 try:
@@ -233,7 +202,5 @@ def test_two_processes_find_what_one_finds(tmp_path):
     finally:
         for process in processes:
             process.kill()
-    alone = small_dataset_alone()
     for path in paths:
-        assert_same_bits(dict(np.load(path)), alone._asdict())
-    assert ((alone.probabilities > 0.0) & (alone.probabilities < 1.0)).any()
+        assert_same_bits(dict(np.load(path)), found_alone("coupled")._asdict())
