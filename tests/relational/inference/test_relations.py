@@ -17,17 +17,19 @@ import scipy.special
 
 from modmeta.graphs import supergraphs
 from modmeta.relational.inference.config import InferenceConfig, MemoryConfig
-from modmeta.relational.inference.infer import grouped, infer, search_batches
+from modmeta.relational.inference.infer import infer
 from modmeta.relational.inference.moves import build_algorithm
 from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.modules.network import RelationalNetwork
 from modmeta.relational.tasks.batches import all_batches
-from modmeta.relational.tasks.structures import TaskStructures, random_structure
+from modmeta.relational.tasks.structures import TaskStructures
 from tests.fixtures import Batch, search_options, small_model, small_params
 from tests.reference import Reference
 
 SIZES = (3, 1, 4, 2, 3)
 CONFIG = InferenceConfig(num_steps=150, num_chains=4, num_samples=20)
+# For what is compared with probabilities that are known, at temperature 1.
+MANY_SAMPLES = dataclasses.replace(CONFIG, num_samples=2000, tempered=False)
 
 
 class Setting:
@@ -102,21 +104,39 @@ def setting(name):
 
 
 @functools.cache
-def found(name, algorithm=CONFIG.algorithm, num_steps=CONFIG.num_steps):
-    return setting(name).infer(
+def found(name):
+    return setting(name).infer(MANY_SAMPLES if name == "uniform" else CONFIG)
+
+
+@functools.cache
+def found_by_least_squares():
+    """Of the learned setting; one chunk holds more receivers than there are."""
+    given = with_memory(setting("learned"), receiver_chunk=50)
+    return given.infer(
         dataclasses.replace(
-            CONFIG,
-            algorithm=algorithm,
-            num_steps=num_steps,
+            CONFIG, algorithm="integer_least_squares", num_steps=4, num_samples=0
         )
     )
 
 
-@pytest.mark.parametrize("search", [(), ("integer_least_squares", 4)])
-@pytest.mark.parametrize("name", ["uniform", "learned"])
+def with_memory(setting, **options):
+    """The same tasks and parameters, searched with other options of memory."""
+    other = copy.copy(setting)
+    other.model = dataclasses.replace(setting.model, memory=MemoryConfig(**options))
+    return other
+
+
+@pytest.mark.parametrize(
+    "name, search",
+    [
+        ("uniform", lambda: found("uniform")),
+        ("learned", lambda: found("learned")),
+        ("learned", found_by_least_squares),
+    ],
+)
 def test_structures_equal_enumeration(name, search):
     edges, nodes, energies = receiver_optima(setting(name))
-    result = found(name, *search)
+    result = search()
     np.testing.assert_array_equal(result.structures.edge_modules, edges)
     np.testing.assert_array_equal(result.structures.node_modules, nodes)
     np.testing.assert_allclose(result.energies, energies, rtol=1e-4)
@@ -133,22 +153,6 @@ def test_probabilities_and_logits_live_on_edges(name):
     assert logits[mask].any() == (name == "learned")
 
 
-def test_batches_are_traced_once(monkeypatch):
-    """Tracing a search takes seconds, as long as compiling it from the cache."""
-    given, calls, edge_logits = setting("uniform"), [], RelationalNetwork.edge_logits
-
-    def counted(*arguments, **options):
-        calls.append(arguments)
-        return edge_logits(*arguments, **options)
-
-    monkeypatch.setattr(RelationalNetwork, "edge_logits", counted)
-    config = dataclasses.replace(CONFIG, num_steps=3)
-    key = jax.random.key(0)
-    first = next(grouped(key, given.states, given.batches, None, None))
-    search_batches.trace(given.model, given.params, first, np.bool_(True), config)
-    assert len(calls) == 1
-
-
 def test_trace_of_best_energies():
     trace = np.asarray(found("uniform").best_energies)
     assert trace.shape == (len(SIZES), CONFIG.num_steps)
@@ -163,48 +167,37 @@ def test_proposals_are_counted_by_system():
     chains, sizes = CONFIG.num_chains, np.array(SIZES)
     expected = sizes * CONFIG.num_steps * chains
     np.testing.assert_array_equal(found("uniform").num_proposals, expected)
-    result = found("uniform", "integer_least_squares", 4)
-    # Batches of two: three modules on the slots of the largest system.
-    np.testing.assert_array_equal(result.num_proposals, sizes * 4 * chains * 16)
+    result = found_by_least_squares()
+    # Two node modules with all rows of edges of the largest system.
+    np.testing.assert_array_equal(result.num_proposals, sizes * 4 * chains * 2 * 2**3)
     assert result.best_energies.shape == (len(SIZES), 4)
 
 
-def test_warm_start_at_the_optimum_stays_there():
-    given, result = setting("uniform"), found("uniform")
+def test_warm_start_at_the_optimum_stays_there(monkeypatch):
+    """All batches are traced at once: it takes seconds, as long as to compile them."""
+    given, result, calls = setting("uniform"), found("uniform"), []
+    edge_logits = RelationalNetwork.edge_logits
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return edge_logits(*arguments, **options)
+
+    monkeypatch.setattr(RelationalNetwork, "edge_logits", counted)
     config = dataclasses.replace(CONFIG, num_steps=10, num_samples=0)
     again = given.infer(config, start=result.structures, seed=1)
+    assert len(calls) == 1
     jax.tree.map(np.testing.assert_array_equal, again.structures, result.structures)
     np.testing.assert_array_equal(again.energies, result.energies)
     np.testing.assert_array_equal(again.probabilities, 0.0)
 
 
-def test_energies_equal_reevaluation_of_any_start():
-    """Without a proposal, the energy is that of the start."""
-    given = setting("uniform")
-    rng = np.random.default_rng(3)
-    edges = rng.integers(0, 3, given.edge_mask().shape)
-    start = TaskStructures(jnp.int32(edges), jnp.zeros(edges.shape[:2], jnp.int32))
-    config = InferenceConfig(num_steps=0, num_chains=1, num_samples=0)
-    result = given.infer(config, start=start)
-    expected = [
-        given.reference.energies(states, edges[task], np.zeros(len(states), int)).sum()
-        for task, states in enumerate(given.tasks.states)
-    ]
-    np.testing.assert_allclose(result.energies, expected, rtol=1e-4)
-    mask = given.edge_mask()
-    np.testing.assert_array_equal(
-        result.structures.edge_modules, np.where(mask, edges, 0)
-    )
-
-
 def test_probabilities_are_boltzmann_marginals():
-    """One observed step of a flat model: several structures are likely at once.
+    """A flat model: several structures are likely at once.
 
     The standard error of 8,000 correlated samples stays below 0.02.
     """
-    given = Setting(small_model(), frames=2, scale=0.4)
-    config = InferenceConfig(num_steps=20, num_chains=8, num_samples=1000)
-    found = np.asarray(given.infer(config).probabilities)
+    given = Setting(small_model(num_relations=3), scale=0.5)
+    found = np.asarray(given.infer(MANY_SAMPLES).probabilities)
     widest = 1.0
     for task, states in enumerate(given.tasks.states):
         for receiver in range(len(states)):
@@ -213,12 +206,12 @@ def test_probabilities_are_boltzmann_marginals():
             others = [s for s in range(len(states)) if s != receiver]
             for slot, sender in enumerate(others):
                 modules = np.array([assignment[slot] for assignment in listed])
-                expected = weights[modules == 1].sum()
-                widest = min(widest, max(expected, 1 - expected))
+                expected = [weights[modules == module].sum() for module in range(3)]
+                widest = min(widest, max(expected))
                 np.testing.assert_allclose(
-                    found[task, receiver, sender, 1], expected, atol=0.08
+                    found[task, receiver, sender], expected, atol=0.08
                 )
-    assert widest < 0.7  # some edge is undecided
+    assert widest < 0.5  # some edge is undecided
 
 
 def all_structures(size, relations=2):
@@ -230,119 +223,45 @@ def all_structures(size, relations=2):
         yield edges
 
 
-@pytest.mark.parametrize(
-    "options, horizon, weight",
-    [
-        ({"prior": "symmetric", "prior_weight": 1e4}, 1, 1e4),
-        ({"form": "rollout", "horizon": 3}, 3, 0.0),
-    ],
-)
-def test_coupled_receivers_equal_brute_force(options, horizon, weight):
+def test_rollouts_equal_brute_force():
+    """Receivers are coupled by what they do to each other later."""
     sizes = (3, 2, 1)
-    given = Setting(small_model(search=search_options(**options)), sizes)
+    options = search_options(form="rollout", horizon=3)
+    given = Setting(small_model(search=options), sizes)
     config = InferenceConfig(num_steps=300, num_chains=4, num_samples=0)
     result = given.infer(config)
     for task, states in enumerate(given.tasks.states):
-        energies, structures = [], list(all_structures(len(states)))
-        for edges in structures:
-            local = given.reference.energies(
-                states, edges, np.zeros(len(states), int), horizon=horizon
-            )
-            energies.append(local.sum() + weight * np.sum(np.triu(edges != edges.T)))
-        best = structures[np.argmin(energies)]
-        size = len(states)
+        size, structures = len(states), list(all_structures(len(states)))
+        energies = [
+            given.reference.energies(states, edges, np.zeros(size, int), horizon=3)
+            for edges in structures
+        ]
+        energies = np.sum(energies, axis=1)
         np.testing.assert_array_equal(
-            result.structures.edge_modules[task, :size, :size], best
+            result.structures.edge_modules[task, :size, :size],
+            structures[np.argmin(energies)],
         )
         np.testing.assert_allclose(result.energies[task], min(energies), rtol=1e-3)
-        if weight == 1e4:
-            np.testing.assert_array_equal(best, best.T)
 
 
-def assert_same_inference(found, expected):
-    """Equal structures; floats up to the order of their sums."""
+def test_chunks_of_receivers_find_what_all_at_once_find():
+    """Batches hold up to 7 nodes, which chunks of 3 do not divide.
+
+    Nor do they keep messages. The same steps from the first on, so that they do not
+    agree by having converged.
+    """
+    given = with_memory(setting("learned"), receiver_chunk=3, messages="recompute")
+    one, other = given.infer(), found("learned")
     for field in ("structures", "probabilities"):
         jax.tree.map(
-            np.testing.assert_array_equal,
-            getattr(found, field),
-            getattr(expected, field),
+            np.testing.assert_array_equal, getattr(one, field), getattr(other, field)
         )
     for field in ("energies", "proposal_logits", "best_energies"):
         np.testing.assert_allclose(
-            getattr(found, field), getattr(expected, field), rtol=1e-4, atol=1e-3
+            getattr(one, field), getattr(other, field), rtol=1e-4, atol=1e-3
         )
-
-
-# A handful of proposals: the searches would not agree by having converged.
-SHORT = InferenceConfig(num_steps=5, num_chains=2, num_samples=7)
-
-
-@functools.cache
-def found_at_once():
-    return setting("learned").infer(SHORT)
-
-
-@pytest.mark.parametrize(
-    "memory",
-    [
-        MemoryConfig(receiver_chunk=3),
-        MemoryConfig(receiver_chunk=50, messages="recompute"),
-    ],
-)
-def test_chunks_of_receivers_find_what_all_at_once_find(memory):
-    """Batches hold up to 7 nodes: a chunk that does not divide them, one too large."""
-    given = copy.copy(setting("learned"))
-    given.model = dataclasses.replace(given.model, memory=memory)
-    assert_same_inference(given.infer(SHORT), found_at_once())
-
-
-def coupled_pair(**options):
-    """A model that keeps messages and the same one that does not."""
-    options = {"prior": "symmetric", "prior_weight": 2.0, **options}
-    return [
-        small_model(
-            num_relations=3,
-            num_node_modules=2,
-            search=search_options(messages=messages, **options),
-        )
-        for messages in ("cache", "recompute")
-    ]
-
-
-@functools.partial(jax.jit, static_argnames=("model", "num_steps"))
-def long_walk(key, model, params, graph, states, num_steps):
-    """Accepts nearly every one of many random moves, several chains at once."""
-    logits = jnp.zeros((*graph.slot_mask.shape, model.num_relations))
-    problems = build_problems(model, params, graph, states, logits)
-    temperatures = jnp.full((problems.mask.shape[0], num_steps), 1e6)
-
-    def chain(key):
-        state = problems.init(
-            random_structure(key, graph.slot_mask, model.num_relations)
-        )
-        state, _ = problems.run(key, state, build_algorithm(model), temperatures)
-        return state, problems.init(problems.join(state.structure))
-
-    return jax.vmap(chain)(jax.random.split(key, 3))
-
-
-def test_recomputed_messages_give_the_energies_of_cached_ones():
-    kept, recomputed = coupled_pair()
-    batch = Batch((3, 1, 4))
-    params = small_params(kept, batch.supergraph, 4)
-    states = batch.flat_states(np.nan)
-    (walked, again), (cached, _) = (
-        long_walk(jax.random.key(0), model, params, batch.supergraph, states, 200)
-        for model in (recomputed, kept)
-    )
-    # The same moves, hence the same structure after 200 of them.
-    jax.tree.map(np.testing.assert_array_equal, walked.structure, cached.structure)
-    np.testing.assert_allclose(walked.energy, cached.energy, rtol=1e-4)
-    np.testing.assert_allclose(
-        walked.local_energies, cached.local_energies, rtol=1e-4, atol=1e-3
-    )
-    np.testing.assert_allclose(walked.energy, again.energy, rtol=1e-4)
-    assert len(np.unique(np.asarray(walked.energy)[:, 2])) == 3
+    trace = np.asarray(other.best_energies)
+    assert (trace[:, 0] > trace[:, -1]).sum() >= 3
 
 
 def some_edges(sizes, seed=0):
@@ -357,51 +276,64 @@ def some_edges(sizes, seed=0):
 
 
 def test_lists_of_all_edges_find_what_the_default_finds():
-    given = setting("uniform")
     edges = [supergraphs.fully_connected(size) for size in SIZES]
-    listed = Setting(given.model, edges=edges)
-    expected = found("uniform")
-    jax.tree.map(np.testing.assert_array_equal, listed.infer(), expected)
+    listed = Setting(setting("learned").model, edges=edges)
+    jax.tree.map(np.testing.assert_array_equal, listed.infer(), found("learned"))
 
 
-@pytest.mark.parametrize("prior", ["none", "symmetric"])
-def test_sparse_candidates_equal_enumeration(prior):
+@pytest.mark.parametrize(
+    "options, num_samples",
+    [
+        ({}, 20),
+        ({"prior": "symmetric", "prior_weight": 1e4, "messages": "recompute"}, 0),
+    ],
+)
+def test_sparse_candidates_equal_enumeration(options, num_samples):
     """Module 0 sends nothing, so the reference leaves the other edges out by it."""
-    edges = some_edges(SIZES)
-    model = small_model(null_relation=True, search=search_options(prior=prior))
+    edges = [supergraphs.fully_connected(SIZES[0]), *some_edges(SIZES)[1:]]
+    model = small_model(null_relation=True, search=search_options(**options))
     given = Setting(model, edges=edges)
-    result = given.infer(dataclasses.replace(CONFIG, num_steps=400))
+    config = dataclasses.replace(CONFIG, num_steps=400, num_samples=num_samples)
+    result = given.infer(config)
     totals = np.sum(result.probabilities, axis=-1)
     for task, (states, size) in enumerate(zip(given.tasks.states, SIZES, strict=True)):
         senders, receivers = edges[task]
         is_candidate = np.zeros((max(SIZES), max(SIZES)), bool)
         is_candidate[receivers, senders] = True
-        np.testing.assert_allclose(totals[task], is_candidate, atol=1e-5)
+        share = is_candidate if num_samples else np.zeros_like(is_candidate)
+        np.testing.assert_allclose(totals[task], share, atol=1e-5)
         found = np.asarray(result.structures.edge_modules)[task]
         assert not found[~is_candidate].any()
+        both = is_candidate[:size, :size] & is_candidate[:size, :size].T
         best = np.inf
         for modules in itertools.product(range(2), repeat=len(senders)):
             matrix = np.zeros((size, size), int)
             matrix[receivers, senders] = modules
             local = given.reference.energies(states, matrix, np.zeros(size, int))
-            both = is_candidate[:size, :size] & is_candidate[:size, :size].T
             differs = both & (matrix != matrix.T)
-            weight = model.energy.prior_weight if prior == "symmetric" else 0.0
-            total = local.sum() + weight * np.sum(np.triu(differs))
+            total = local.sum() + options.get("prior_weight", 0.0) * np.sum(
+                np.triu(differs)
+            )
             if total < best:
                 best, expected = total, matrix
         np.testing.assert_array_equal(found[:size, :size], expected)
         np.testing.assert_allclose(result.energies[task], best, rtol=1e-3)
+        if "prior" in options:
+            np.testing.assert_array_equal(expected[both], expected.T[both])
 
 
-def test_names_of_nodes_do_not_matter_with_sparse_candidates():
-    """The energy of a structure stays when nodes, edges and structure are renamed."""
+def test_energies_of_any_start_equal_reevaluation_under_any_names():
+    """Without a proposal, the energy is that of the start on its candidate edges.
+
+    It stays when nodes, edges and structure are renamed.
+    """
     sizes = (4, 3)
     edges, rng = some_edges(sizes), np.random.default_rng(5)
-    model = small_model(encoder="mlp")
+    # Module 0 sends nothing, so the reference leaves the other edges out by it.
+    model = small_model(encoder="mlp", num_relations=3, null_relation=True)
     config = InferenceConfig(num_steps=0, num_chains=1, num_samples=0)
     given = Setting(model, sizes, edges=edges)
-    start = rng.integers(0, 2, (2, 4, 4))
+    start = rng.integers(0, 3, (2, 4, 4))
     orders = [rng.permutation(size) for size in sizes]
     renamed_edges, states, renamed = [], given.states.copy(), start.copy()
     for task, order in enumerate(orders):
@@ -417,18 +349,26 @@ def test_names_of_nodes_do_not_matter_with_sparse_candidates():
         results.append(one.infer(config, TaskStructures(jnp.int32(modules), nodes)))
     np.testing.assert_allclose(results[1].energies, results[0].energies, rtol=1e-4)
     for task, order in enumerate(orders):
-        rows = np.ix_(order, order)
+        size, rows = len(order), np.ix_(order, order)
         np.testing.assert_allclose(
-            results[1].proposal_logits[task, : len(order), : len(order)],
+            results[1].proposal_logits[task, :size, :size],
             np.asarray(results[0].proposal_logits)[task][rows],
             rtol=1e-3,
             atol=1e-4,
         )
+        senders, receivers = edges[task]
+        kept = np.zeros((4, 4), int)
+        kept[receivers, senders] = start[task, receivers, senders]
+        np.testing.assert_array_equal(results[0].structures.edge_modules[task], kept)
+        expected = given.reference.energies(
+            given.tasks.states[task], kept, np.zeros(size, int)
+        )
+        np.testing.assert_allclose(results[0].energies[task], sum(expected), rtol=1e-4)
     assert np.ptp(np.asarray(results[0].proposal_logits)) > 0.1
 
 
 def test_receivers_that_a_prior_couples_cannot_be_chosen():
-    model = coupled_pair()[0]
+    model = small_model(search=search_options(prior="symmetric"))
     with pytest.raises(ValueError, match="receivers: found a selection, expected None"):
         build_problems(model, None, None, None, None, receivers=jnp.arange(2))
     with pytest.raises(ValueError, match="receiver_chunk: found -1"):
