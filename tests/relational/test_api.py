@@ -5,6 +5,7 @@ learning run in `tests.relational.training.test_learning`.
 """
 
 import csv
+import dataclasses
 
 import jax
 import numpy as np
@@ -84,43 +85,53 @@ def test_predictions_are_in_the_units_of_the_input(unlabelled):
 
 
 def test_data_as_it_comes():
-    """Positions alone, gaps, recordings of different length and times: one graph."""
+    """Positions alone, gaps, recordings of different length and times: one graph.
+
+    Its 13 frames are too few to hold some out: a graph and its verdict come from
+    searches of one shape. Entities that differ are asked by the tests of laws.
+    """
     rng = np.random.default_rng(0)
-    lengths = rng.integers(7, 12, 6)
+    lengths = (5, 4, 4)
     times = [np.cumsum(rng.uniform(0.5, 1.5, length)) for length in lengths]
     arrays = [
-        walk[:length] for walk, length in zip(random_walks(6, 12), lengths, strict=True)
+        walk[:length] for walk, length in zip(random_walks(3, 5), lengths, strict=True)
     ]
     arrays[1] = np.ma.MaskedArray(arrays[1], np.zeros(arrays[1].shape, bool))
-    arrays[1][3, 1, 0] = np.ma.masked
+    arrays[1][2, 1, 0] = np.ma.masked
+    options = {
+        "modules": dataclasses.replace(QUICK["modules"], entities="alike"),
+        "proposal": ProposalConfig(width=4),
+        "num_restarts": 2,
+    }
     result = infer_relations(
-        arrays,
-        positions=(0, 1),
-        times=times,
-        shared_graph=True,
-        **{**QUICK, "proposal": ProposalConfig(width=4), "num_restarts": 2},
+        arrays, positions=(0, 1), times=times, shared_graph=True, **{**QUICK, **options}
     )
     assert result.dataset.num_tasks == 1
-    assert result.dataset.num_frames == lengths.sum()
+    assert result.dataset.num_frames == sum(lengths)
     check_relations(result, 2)
     # Two steps of training teach nothing, and the verdict says so.
     assert not result.verdict.supported and 0.0 <= result.verdict.agreement <= 1.0
     assert result.notes[-1] == "Velocities were derived from positions."
-    found = result.predict(4)
+    found = result.predict(4, num_substeps=8)
     assert found.shape == (1, 4, 3, 2) and np.isfinite(found).all()
     np.testing.assert_allclose(found[0, 0], arrays[-1][-1], atol=2.0)
     step = result.dataset.frame_interval
     times = result.dataset.times[0, -1] + step * np.arange(1, 5)
-    np.testing.assert_allclose(result.predict(4, times=times), found, atol=1e-3)
+    again = result.predict(4, num_substeps=8, times=times)
+    np.testing.assert_allclose(again, found, atol=1e-3)
     with pytest.raises(DataError, match="times: found one that is not later"):
         result.predict(4, times=times - 2 * step)
-    result.plot(num_systems=1, num_steps=2)
+    assert set(result.plot(num_systems=1, num_steps=4)) == {
+        "adjacency",
+        "trajectories",
+        "laws",
+    }
 
 
 def test_relations_of_candidate_edges_alone():
     """One nearest sender per receiver: the other pairs are no edges, nor scored.
 
-    Receivers in chunks, which is the harder case.
+    Receivers in chunks, which is the harder case. What a message is does not matter.
     """
     rng = np.random.default_rng(0)
     dataset = as_dataset(
@@ -131,7 +142,7 @@ def test_relations_of_candidate_edges_alone():
     model, params = setup.build_model(
         dataset,
         jax.random.key(0),
-        modules=QUICK["modules"],
+        modules=dataclasses.replace(QUICK["modules"], path="start", entities="alike"),
         proposal=QUICK["proposal"],
         candidates=CandidateConfig(num_neighbors=1),
         memory=MemoryConfig(receiver_chunk=2),

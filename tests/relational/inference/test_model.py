@@ -10,6 +10,7 @@ from modmeta.relational import data
 from modmeta.relational.data import DataError
 from modmeta.relational.evaluation import rollouts
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.tasks.structures import random_structures
 from modmeta.relational.training import setup
 
@@ -21,7 +22,10 @@ def springs():
 def build(**options):
     sizes = {"edge_sizes": (4,), "node_sizes": (4,), "message_size": 4}
     return setup.build_model(
-        springs(), jax.random.key(0), modules=ModuleConfig(**sizes, **options)
+        springs(),
+        jax.random.key(0),
+        modules=ModuleConfig(**sizes, **options),
+        proposal=ProposalConfig(encoder="none"),
     )
 
 
