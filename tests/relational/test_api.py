@@ -294,7 +294,7 @@ def test_bad_input_is_refused_before_anything_is_compiled(
 
 @pytest.mark.parametrize("num_tasks, num_valid", [(15, 0), (16, 8), (200, 20)])
 def test_split_for_validation(num_tasks, num_valid):
-    dataset = as_dataset(random_walks(num_tasks))
+    dataset = as_dataset(random_walks(num_tasks), lags=1)
     train_set, valid_set = setup.split_validation(dataset, seed=0)
     if not num_valid:
         assert train_set is valid_set is dataset
