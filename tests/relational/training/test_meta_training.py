@@ -1,7 +1,8 @@
 """The training loop against itself: interrupted runs against uninterrupted ones.
 
 Beside bit-for-bit equality: the parameters that the checkpoints of every evaluation
-hold, and the energies that the log holds.
+hold, and the energies that the log holds. All runs take the same steps, of modules that
+soon move too far, between nearest neighbours: one program serves them.
 """
 
 import dataclasses
@@ -9,11 +10,11 @@ import itertools
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from modmeta.relational import data
+from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.training import bouncegrad, meta_training, setup
 from modmeta.relational.training.bouncegrad import BounceGradConfig
@@ -25,22 +26,23 @@ from tests.fixtures import small_model
 
 NUM_STEPS, CHUNK, EVALUATIONS = 22, 2, [8, 16, 22]
 SYSTEMS = {"num_nodes": 3, "num_frames": 8}
+# The lowest validation energy is neither the first nor the last.
+SEED = 5
 
 
 class Run:
     """A run of 22 steps in chunks of 2, evaluated three times, in a directory."""
 
-    def __init__(self, path, *, num_evaluations=3, patience=0, **options):
+    def __init__(self, path, *, num_evaluations=3, patience=0):
         self.path = path
         self.path.mkdir(exist_ok=True)
         self.config = BounceGradConfig(
-            **{
-                "num_steps": NUM_STEPS,
-                "batch_size": 4,
-                "search_steps": 2,
-                "gradient_frames": 3,
-                **options,
-            }
+            num_steps=NUM_STEPS,
+            batch_size=4,
+            search_steps=2,
+            gradient_frames=3,
+            learning_rate=0.5,
+            warmup_fraction=0.2,
         )
         self.training = TrainingConfig(num_evaluations, 2, patience)
         sets = data.simulate_springs(0, 26, **SYSTEMS).split([14, 6, 6])
@@ -51,10 +53,13 @@ class Run:
             jax.random.key(0),
             modules=config,
             proposal=small_model(encoder="mlp").network.proposal,
+            candidates=CandidateConfig(num_neighbors=1),
         )
 
-    def train(self, *, stop_after=None, max_to_keep=5):
-        """Trains until the end, or for some chunks."""
+    def train(
+        self, *, stop_after=None, max_to_keep=5, change=TrajectoryDataset.without_labels
+    ):
+        """Trains until the end, or for some chunks, on data sets that are changed."""
         asked = itertools.count()
         with (
             CheckpointStore(self.path / "store", max_to_keep=max_to_keep) as store,
@@ -63,12 +68,12 @@ class Run:
             return meta_training.train(
                 self.model,
                 self.params,
-                self.train_set.without_labels(),
-                self.valid_set.without_labels(),
+                change(self.train_set),
+                change(self.valid_set),
                 self.config,
                 self.training,
-                seed=1,
-                warm_set=self.warm_set,
+                seed=SEED,
+                warm_set=change(self.warm_set),
                 store=store,
                 writer=writer,
                 should_stop=lambda: next(asked) == stop_after,
@@ -139,32 +144,19 @@ def test_finished_run_does_no_further_step(uninterrupted):
 
 def test_diverging_run_keeps_its_last_checkpoint(tmp_path, monkeypatch):
     """NaN in the last gradient before an evaluation is not yet in any loss."""
+    run, take_chunk = Run(tmp_path), meta_training._run_chunk
 
-    @jax.custom_vjp
-    def spoil(modules, factor):
-        return modules
+    def spoiled(model, config, state, *data):
+        state, metrics = take_chunk(model, config, state, *data)
+        if int(state.step) == EVALUATIONS[1]:
+            params = state.params._replace(
+                modules=jax.tree.map(lambda leaf: leaf * np.nan, state.params.modules)
+            )
+            state = state._replace(params=params)
+            metrics = {**metrics, "gradient_norm": np.nan}
+        return state, metrics
 
-    spoil.defvjp(
-        lambda modules, factor: (modules, factor),
-        lambda factor, gradient: (
-            jax.tree.map(lambda leaf: leaf * factor, gradient),
-            jnp.zeros_like(factor),
-        ),
-    )
-    loss = bouncegrad.gradient_loss
-    # Options of its own, or the function as compiled before would run; a temperature of
-    # its own for every step.
-    run = Run(tmp_path, annealed_fraction=1.0)
-    schedule = bouncegrad.temperature_schedule(run.config)
-    state = schedule.init()
-    for _ in range(EVALUATIONS[1] - 1):
-        state = schedule.step(state, 0, 0)
-
-    def spoiled_loss(modules, *args):
-        is_last = jnp.isclose(args[-1], state.temperature)
-        return loss(spoil(modules, jnp.where(is_last, jnp.nan, 1.0)), *args)
-
-    monkeypatch.setattr(bouncegrad, "gradient_loss", spoiled_loss)
+    monkeypatch.setattr(meta_training, "_run_chunk", spoiled)
     with pytest.raises(
         FloatingPointError,
         match="training gradient_norm: found nan between steps 14 and 16",
@@ -177,38 +169,19 @@ def test_diverging_run_keeps_its_last_checkpoint(tmp_path, monkeypatch):
     assert run.checkpoint(8) == before
 
 
-def test_patience(tmp_path):
-    """Modules that do not move gain nothing once the best structures are found."""
-    run = Run(
-        tmp_path,
-        num_evaluations=22,
-        patience=3,
-        learning_rate=0.0,
-        initial_temperature=1.0,
-        annealed_fraction=0.25,
-    )
-    result = run.train()
-    assert result.is_finished
-    records = run.records()
-    energies = [record["valid_energy"] for record in records]
-    assert len(energies) < 22
-    assert records[-1]["step"] == int(result.state.bouncegrad.step)
-    # Never before the temperature has come down, and after exactly three in vain.
-    assert records[-1]["step"] >= 0.25 * NUM_STEPS + 2
-    best = int(np.argmin(energies))
-    assert min(energies) == float(result.state.best.score)
-    assert len(energies) - 1 - best >= 3
-    assert int(result.state.best.num_without_gain) == 3
+@pytest.fixture(scope="module")
+def often_evaluated(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("runs") / "often", num_evaluations=11)
+    return run, run.train(max_to_keep=11)
 
 
-def test_best_parameters_are_those_of_lowest_validation_energy(tmp_path):
-    run = Run(tmp_path, num_evaluations=11, learning_rate=0.5, warmup_fraction=0.2)
-    result = run.train(max_to_keep=11)
+def test_best_parameters_are_those_of_lowest_validation_energy(often_evaluated):
+    run, result = often_evaluated
     records = run.records()
     assert len(records) == 11
     best = min(records, key=lambda record: record["valid_energy"])
-    assert best["step"] < NUM_STEPS  # Not simply the last ones.
-    with CheckpointStore(tmp_path / "store", max_to_keep=11) as store:
+    assert 2 < best["step"] < NUM_STEPS  # Not simply the first ones or the last.
+    with CheckpointStore(run.path / "store", max_to_keep=11) as store:
         template = LoopState(result.state, 0, 0.0, False)
         state = store.restore(template, step=best["step"])
     assert state.step == int(state.run.bouncegrad.step) == best["step"]
@@ -216,6 +189,45 @@ def test_best_parameters_are_those_of_lowest_validation_energy(tmp_path):
     np.testing.assert_allclose(
         float(result.state.best.score), best["valid_energy"], rtol=1e-6
     )
+
+
+def test_patience(often_evaluated, tmp_path):
+    """The same run, ended by what a loop over its log would end it by.
+
+    Evaluations in vain count from when the temperature has come down.
+    """
+    records = often_evaluated[0].records()
+    annealed = often_evaluated[0].config.annealed_fraction * NUM_STEPS
+    length, best, in_vain = 0, np.inf, 0
+    while in_vain < 3:
+        record = records[length]
+        in_vain = 0 if record["valid_energy"] < best else in_vain + 1
+        in_vain *= record["step"] >= annealed
+        best = min(best, record["valid_energy"])
+        length += 1
+    assert length < len(records)
+    run = Run(tmp_path, num_evaluations=11, patience=3)
+    result = run.train()
+    assert result.is_finished
+    assert run.records() == records[:length]
+    assert int(result.state.bouncegrad.step) == records[length - 1]["step"]
+    assert float(result.state.best.score) == best
+    assert int(result.state.best.num_without_gain) == 3
+
+
+def test_labels_cannot_reach_training(uninterrupted, tmp_path):
+    """True, shuffled and missing labels give the same parameters to the bit."""
+    _, expected = uninterrupted
+
+    def shuffled(dataset):
+        return dataclasses.replace(dataset, edges=1 - np.maximum(dataset.edges, 0))
+
+    for name, change in (("true", lambda dataset: dataset), ("shuffled", shuffled)):
+        result = Run(tmp_path / name).train(change=change)
+        chex.assert_trees_all_equal(result.params, expected.params)
+        chex.assert_trees_all_equal(
+            result.state.bouncegrad.structures, expected.state.bouncegrad.structures
+        )
 
 
 @pytest.mark.parametrize(
@@ -226,13 +238,11 @@ def test_options_out_of_range(options):
         TrainingConfig(**options)
 
 
-def test_only_candidate_edges_are_searched(tmp_path):
+def test_only_candidate_edges_are_searched(uninterrupted):
     """The nearest sender of every receiver: other edges keep their first module."""
-    run = Run(tmp_path)
-    candidates = CandidateConfig(num_neighbors=1)
-    run.model = dataclasses.replace(run.model, candidates=candidates)
-    state = run.train().state.bouncegrad
-    key = jax.random.split(jax.random.key(1), 3)[0]
+    run, result = uninterrupted
+    state = result.state.bouncegrad
+    key = jax.random.split(jax.random.key(SEED), 3)[0]
     start = bouncegrad.bouncegrad(run.model, run.config).init(key, run.params, 14, 3)
     is_changed = np.asarray(
         state.structures.edge_modules != start.structures.edge_modules
