@@ -20,15 +20,8 @@ from modmeta.relational.modules import proposal_head
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from tests.fixtures import Batch, random_preprocessing, small_model, small_params
 
-ENCODERS = (
-    "mlp",
-    "cnn",
-    "denoiser",
-    "evidence",
-    "mlp+denoiser",
-    "cnn+denoiser",
-    "mlp+evidence",
-)
+# Logits of several encoders are added up.
+ENCODERS = ("cnn", "denoiser", "mlp+evidence")
 SIZES = (3, 1, 4)
 FRAMES = 15
 LOOSE = supergraphs.PaddingBudget(13, 25, 5, 5, 6)
@@ -48,7 +41,7 @@ def initial_params(model, supergraph):
 @functools.cache
 def setting(encoder):
     model = small_model(encoder=encoder, num_relations=3)
-    batch = Batch(SIZES, frames=FRAMES, relations=3)
+    batch = Batch(SIZES, LOOSE, frames=FRAMES, relations=3)
     return model, small_params(model, batch.supergraph, FRAMES), batch
 
 
@@ -71,9 +64,12 @@ def logits_of(encoder, batch, padding=0.0, hide=False):
     return matrices
 
 
-def part_of(batch, systems, orders=None, budget=None):
-    """A batch of some systems of another, with their nodes in another order."""
-    part = Batch([batch.sizes[system] for system in systems], budget, frames=FRAMES)
+def part_of(batch, systems, orders=None):
+    """A batch of some systems of another, with their nodes in another order.
+
+    As large as that, with more padding: one program serves all.
+    """
+    part = Batch([batch.sizes[system] for system in systems], LOOSE, frames=FRAMES)
     orders = orders or [np.arange(size) for size in part.sizes]
     part.states = [
         batch.states[s][order] for s, order in zip(systems, orders, strict=True)
@@ -101,11 +97,11 @@ def test_relabelled_nodes_give_relabelled_logits(encoder):
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_padding_does_not_matter(encoder):
     batch = setting(encoder)[2]
-    loose = Batch(SIZES, LOOSE, frames=FRAMES, relations=3)
+    tight = Batch(SIZES, frames=FRAMES, relations=3)
     expected = logits_of(encoder, batch)
     for found in (
         logits_of(encoder, batch, padding=1e3),
-        logits_of(encoder, loose, padding=1e3),
+        logits_of(encoder, tight, padding=1e3),
     ):
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)
@@ -113,14 +109,11 @@ def test_padding_does_not_matter(encoder):
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_systems_do_not_matter_to_each_other(encoder):
-    """Nothing normalises across the systems of a batch.
-
-    Padded as above, so that all of them are one program.
-    """
+    """Nothing normalises across the systems of a batch."""
     batch = setting(encoder)[2]
     together = logits_of(encoder, batch)
     for system in range(len(SIZES)):
-        (alone,) = logits_of(encoder, part_of(batch, [system], budget=LOOSE))
+        (alone,) = logits_of(encoder, part_of(batch, [system]))
         np.testing.assert_allclose(alone, together[system], atol=1e-4)
 
 
@@ -183,10 +176,10 @@ def test_misuse_is_refused():
         model.network.edge_logits(params, batch.supergraph, batch.flat_states())
 
 
-@pytest.mark.parametrize("encoder", ["mlp", "cnn", "evidence"])
+@pytest.mark.parametrize("encoder", ["cnn", "mlp+evidence"])
 def test_one_head_takes_any_number_of_frames(encoder):
     model, params, batch = setting(encoder)
-    more = Batch(SIZES, frames=FRAMES + 7, relations=3)
+    more = Batch(SIZES, LOOSE, frames=FRAMES + 7, relations=3)
     logits = edge_logits(model, params, more.supergraph, more.flat_states(), None)
     assert logits.shape == (*batch.supergraph.slot_mask.shape, 3)
     assert np.isfinite(logits).all()
@@ -260,48 +253,47 @@ class Planted:
             self.test_mask[:, 1:] = False  # The edges that are hidden at the test.
 
 
-def accuracy_after_training(encoder, gradient=lambda params: params):
+@pytest.mark.parametrize("encoder", ["mlp", "cnn", "denoiser"])
+def test_head_learns_a_planted_rule(encoder):
+    """On systems it has not seen: measured 0.885 (mlp), 0.892 (cnn), 1.0 (denoiser).
+
+    Before, half of the edges are right by chance.
+    """
     planted = Planted(encoder)
     graph, states = planted.batch.supergraph, planted.batch.flat_states()
     edges = planted.batch.structure().edge_modules
-    model = small_model(encoder=encoder)
-    params = initial_params(model, graph)
+    model, _, batch = setting(encoder)
+    params = initial_params(model, batch.supergraph)
     optimizer = optax.adam(1e-2)
+    hidden = jax.nn.one_hot(edges, 3).at[:, 0].set(1 / 3)
+
+    def logits(head, weights):
+        return model.network.edge_logits(
+            params._replace(proposal=head), graph, states, weights
+        )
 
     def loss(head, key):
         weights = proposal_head.corrupt(
-            key, edges, 2, model.network.proposal.corruption
+            key, edges, 3, model.network.proposal.corruption
         )
-        logits = model.network.edge_logits(
-            params._replace(proposal=gradient(head)), graph, states, weights
+        return proposal_head.cross_entropy(
+            logits(head, weights), edges, planted.train_mask
         )
-        return proposal_head.cross_entropy(logits, edges, planted.train_mask)
 
     @jax.jit
-    def train(head):
+    def before_and_after(head):
         def step(carry, key):
             head, state = carry
             updates, state = optimizer.update(jax.grad(loss)(head, key), state)
             return (optax.apply_updates(head, updates), state), None
 
         carry = head, optimizer.init(head)
-        return jax.lax.scan(step, carry, jax.random.split(jax.random.key(1), 100))[0][0]
+        keys = jax.random.split(jax.random.key(1), 100)
+        (trained, _), _ = jax.lax.scan(step, carry, keys)
+        return logits(head, hidden), logits(trained, hidden)
 
-    weights = jax.nn.one_hot(edges, 2).at[:, 0].set(0.5)
-    logits = edge_logits(
-        model, params._replace(proposal=train(params.proposal)), graph, states, weights
+    before, after = (
+        (np.argmax(found, axis=-1) == np.asarray(edges))[planted.test_mask].mean()
+        for found in before_and_after(params.proposal)
     )
-    is_right = np.argmax(logits, axis=-1) == np.asarray(edges)
-    return is_right[planted.test_mask].mean()
-
-
-@pytest.mark.parametrize("encoder", ["mlp", "cnn", "denoiser"])
-def test_head_learns_a_planted_rule(encoder):
-    """On systems it has not seen: measured 0.885 (mlp), 0.892 (cnn), 1.0 (denoiser)."""
-    assert accuracy_after_training(encoder) >= 0.8
-
-
-def test_head_without_gradient_stays_at_chance():
-    """Power of the test above: half of the edges are right by chance."""
-    found = accuracy_after_training("mlp", gradient=jax.lax.stop_gradient)
-    assert found == 0.5
+    assert before == 0.5 and after >= 0.8
