@@ -54,9 +54,15 @@ def without_own_laws(integrator):
     return dataclasses.replace(integrator, modules=modules)
 
 
-def advanced(integrator, states, num_substeps):
-    fine = dataclasses.replace(integrator, num_substeps=num_substeps)
-    return np.asarray(jax.jit(fine.advance)(states))
+def advanced(integrator):
+    """`(states, num_substeps) -> states` a frame later, or after some duration."""
+
+    @jax.jit
+    def advance(states, num_substeps, duration=None):
+        fine = dataclasses.replace(integrator, num_substeps=num_substeps)
+        return fine.advance(states, duration)
+
+    return lambda *args: np.asarray(advance(*args))
 
 
 @pytest.mark.parametrize("null", [False, True])
@@ -85,8 +91,9 @@ def test_bodies_against_an_adaptive_solver(null):
         .y[:, -1]
         .reshape(NODES, 4)
     )
+    advance = advanced(integrator)
     errors = [
-        np.abs(advanced(integrator, states, count)[:NODES, :4] - expected).max()
+        np.abs(advance(states, count)[:NODES, :4] - expected).max()
         for count in (2, 4, 8)
     ]
     moved = np.abs(expected - np.asarray(states)[:NODES, :4]).max()
@@ -109,7 +116,7 @@ def test_angles_against_an_adaptive_solver():
     angles = scipy.integrate.solve_ivp(
         slope, (0.0, 1.0), start, rtol=1e-7, atol=1e-9
     ).y[:, -1]
-    found = advanced(integrator, states, 4)[:NODES]
+    found = advanced(integrator)(states, 4)[:NODES]
     np.testing.assert_allclose(
         found[:, :2], np.stack([np.sin(angles), np.cos(angles)], -1), atol=2e-5
     )
@@ -135,9 +142,9 @@ def test_mutual_laws_conserve_momentum_and_central_ones_the_angular_one():
         return speed.sum(axis=0) / spread, around.sum() / spread**2
 
     before = momenta(states)
-    state = states
+    state, advance = states, advanced(integrator)
     for _ in range(5):
-        state = advanced(integrator, jnp.asarray(state), 4)
+        state = advance(state, 4)
     after = momenta(state)
     assert np.abs(np.asarray(state) - np.asarray(states))[:NODES].max() > 0.1
     np.testing.assert_allclose(after[0], before[0], atol=2e-5)
@@ -157,9 +164,9 @@ def test_walls_send_back_what_passes_them():
     spread = float(preprocessing().position_scale)
     position = np.array([[0.9, 0.1], [-0.4, -0.4], [0.0, 0.0], [0.0, 0.0]]) / spread
     drift = np.array([[0.5, 0.2], [-0.1, -0.3], [0.3, 0.1], [0.0, 0.0]]) / spread
-    state = states_of(position, drift)
+    state, advance = states_of(position, drift), advanced(integrator)
     for frame in range(1, 9):
-        state = advanced(integrator, jnp.asarray(state), 3)
+        state = advance(state, 3)
         free = (position + frame * drift) * spread
         for axis, (low, high) in enumerate(zip(box.lower, box.upper, strict=True)):
             width = high - low
@@ -189,10 +196,9 @@ def test_domains_without_an_inside_are_refused(options, message):
 def test_a_duration_is_as_many_frames():
     integrator = setting(BODIES)
     states = random_states(BODIES, (NODES + 1, 1))[:, 0]
-    twice = advanced(integrator, advanced(integrator, states, 64), 64)
-    fine = dataclasses.replace(integrator, num_substeps=128)
-    duration = jnp.array([2.0, 2.0, 2.0, 1.0])
-    found = jax.jit(fine.advance)(states, duration)
+    advance = advanced(integrator)
+    twice = advance(advance(states, 64), 64)
+    found = advance(states, 128, np.float32([2.0, 2.0, 2.0, 1.0]))
     np.testing.assert_allclose(found[:NODES], twice[:NODES], rtol=1e-4, atol=1e-4)
 
 
@@ -210,8 +216,6 @@ def test_bodies_in_a_plane_stay_in_it():
         step_matrix=jnp.asarray(matrix), step_offset=jnp.zeros(6)
     )
     modules = integrator.modules.replace(preprocessing=constants)
-    found = advanced(
-        dataclasses.replace(integrator, modules=modules), jnp.asarray(states), 8
-    )
+    found = advanced(dataclasses.replace(integrator, modules=modules))(states, 8)
     np.testing.assert_array_equal(found[:, [2, 5]], 0.0)
     assert np.isfinite(found).all() and np.abs(found - states)[:, :2].min() > 0.0
