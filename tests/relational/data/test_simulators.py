@@ -29,6 +29,12 @@ PARTICLE_TRAJECTORIES = {
 }
 
 
+@functools.partial(jax.jit, static_argnames=("function", "options"))
+def compiled(function, arguments, options=()):
+    """Calls a function in one program, which calls like it share."""
+    return function(*arguments, **dict(options))
+
+
 def spring_force(coupling, receiver, sender):
     return [-0.1 * coupling * (receiver[a] - sender[a]) for a in range(2)]
 
@@ -88,9 +94,9 @@ def random_particles(seed, num_tasks, num_nodes, position_scale=1.0, speed=0.5):
 
 
 def run_particles(name, *arguments, **options):
+    trajectory, options = PARTICLE_TRAJECTORIES[name], tuple(options.items())
     with jax.enable_x64(True):
-        trajectory = jax.jit(lambda *a: PARTICLE_TRAJECTORIES[name](*a, **options))
-        return np.asarray(trajectory(*arguments))
+        return np.asarray(compiled(trajectory, arguments, options))
 
 
 @pytest.mark.parametrize("name", PARTICLE_TRAJECTORIES)
@@ -177,7 +183,7 @@ def test_energy_error_is_first_order_in_the_step(name):
             steps_per_frame=100 * refinement,
         )
         with jax.enable_x64(True):
-            energy = np.asarray(energy_of(states, couplings))
+            energy = np.asarray(compiled(energy_of, (states, couplings)))
         assert energy.shape == (3, 10)
         drifts.append(np.ptp(energy, axis=1) / np.abs(energy[:, 0]))
     assert drifts[0].max() < 2e-3
@@ -217,9 +223,11 @@ def test_removing_a_coupling_changes_its_receiver_first():
     without[0, 1, 3] = 0.0
     # The first stage of the first step is the one that no path of length two reaches.
     with jax.enable_x64(True):
-        small = {"num_frames": 2, "steps_per_frame": 1, "time_step": 1e-6}
-        before = data.kuramoto_trajectory(phase, frequency, couplings, **small)[1]
-        after = data.kuramoto_trajectory(phase, frequency, without, **small)[1]
+        small = (("num_frames", 2), ("steps_per_frame", 1), ("time_step", 1e-6))
+        before, after = (
+            compiled(data.kuramoto_trajectory, (phase, frequency, edges), small)[1]
+            for edges in (couplings, without)
+        )
     change = np.abs(np.asarray(before) - np.asarray(after))[0, 0]
     assert change[1] > 0.01
     assert np.delete(change, 1).max() < 1e-5
@@ -323,7 +331,8 @@ def test_a_type_of_probability_zero_never_occurs():
 
 def test_initial_motion_statistics():
     keys = jax.random.split(jax.random.key(8), 500)
-    position, velocity = jax.vmap(lambda key: particles.draw_motion(key, 4, 0.5))(keys)
+    draw = jax.jit(jax.vmap(lambda key: particles.draw_motion(key, 4, 0.5)))
+    position, velocity = draw(keys)
     normal = stats.kstest(np.ravel(position), stats.norm(0.0, 0.5).cdf)
     assert normal.pvalue > SIGNIFICANCE
     np.testing.assert_allclose(np.linalg.norm(velocity, axis=-1), 0.5, rtol=1e-5)
@@ -387,7 +396,7 @@ def test_observation_noise(name):
 def test_sine_and_cosine_are_those_of_the_library(dtype, largest):
     angle = np.linspace(-largest, largest, 20_001).astype(dtype)
     with jax.enable_x64(True):
-        found = jax.jit(kuramoto.sine_and_cosine)(angle)
+        found = compiled(kuramoto.sine_and_cosine, (angle,))
     rounding = np.finfo(dtype).eps * max(8.0, largest / 2.0)
     for values, function in zip(found, (np.sin, np.cos), strict=True):
         assert values.dtype == dtype
@@ -401,18 +410,12 @@ def test_kuramoto_matches_an_adaptive_solver():
     phase = rng.uniform(0.0, 2.0 * np.pi, (num_tasks, 5))
     frequency = rng.uniform(1.0, 10.0, (num_tasks, 5))
     couplings = rng.integers(0, 2, (num_tasks, 5, 5)).astype(float)
+    arguments = (phase, frequency, couplings)
+    frames = ("num_frames", num_frames)
+    finer = (frames, ("time_step", 0.005), ("steps_per_frame", 20))
     with jax.enable_x64(True):
-        phases, differences = data.kuramoto_trajectory(
-            phase, frequency, couplings, num_frames=num_frames
-        )
-        halved, _ = data.kuramoto_trajectory(
-            phase,
-            frequency,
-            couplings,
-            num_frames=num_frames,
-            time_step=0.005,
-            steps_per_frame=20,
-        )
+        phases, differences = compiled(data.kuramoto_trajectory, arguments, (frames,))
+        halved, _ = compiled(data.kuramoto_trajectory, arguments, finer)
     phases, differences, halved = map(np.asarray, (phases, differences, halved))
     # Recorded times and, for the forward difference, 0.01 after each of them.
     times = (0.1 * np.arange(num_frames)[:, None] + [0.0, 0.01]).ravel()
@@ -489,11 +492,12 @@ def test_trajectories_are_differentiable(name):
         return jnp.sum(states[:, -1, :, :2])
 
     with jax.enable_x64(True):
-        gradients = jax.jit(jax.grad(final, argnums=(0, 1)))(position, couplings)
+        with_gradients = jax.jit(jax.value_and_grad(final, argnums=(0, 1)))
+        value, gradients = with_gradients(position, couplings)
         # Internal forces of symmetric pairs cancel in the sum, directed ones do not.
         step = np.zeros_like(couplings)
         step[0, 0, 2] = 1e-5
-        slope = (final(position, couplings + step) - final(position, couplings)) / 1e-5
+        slope = (with_gradients(position, couplings + step)[0] - value) / 1e-5
         np.testing.assert_allclose(gradients[1][0, 0, 2], slope, rtol=1e-3)
     assert np.isfinite(gradients[0]).all()
 
