@@ -204,6 +204,8 @@ def test_tables_and_graphs_have_the_names_of_the_data(known, tmp_path):
     for name in ("system", "sender", "receiver"):
         assert [line[name] for line in lines] == frame[name].tolist()
     assert [int(line["relation"]) for line in lines] == frame.relation.tolist()
+    written = [float(line["probability_1"]) for line in lines]
+    np.testing.assert_allclose(written, frame.probability_1, rtol=1e-6)
     graphs = known.to_networkx(relation_names=["none", "spring"], skip_relation=0)
     assert sum(graph.number_of_edges() for graph in graphs) == np.sum(known.edges == 1)
     assert {e["relation"] for g in graphs for *_, e in g.edges(data=True)} == {"spring"}
