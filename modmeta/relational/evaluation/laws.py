@@ -20,6 +20,7 @@ from modmeta import networks
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.normalization import normalize
 from modmeta.relational.data.validation import pair_mask
+from modmeta.relational.evaluation.changes import ChangeModel
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.laws import RelativeState, units_of
@@ -151,7 +152,9 @@ def law_curves(
     """Evaluates the law of every relation.
 
     Laws that depend on more than distance or angle are shown at relative velocity
-    zero, with other features at their means. The band is that of a Laplace
+    zero, with other features at their means. Where entities differ, factors and laws
+    are known up to one common scale: a law is that of an entity whose factor is the
+    median. The band is that of a Laplace
     approximation of the last layer (Daxberger et al. 2021), with the sandwich
     covariance over systems, which holds where the likelihood is wrong too.
 
@@ -176,6 +179,7 @@ def law_curves(
     dataset = model.read(dataset)
     occurring = _occurring(model, dataset, structures)
     covariance = _covariances(model, params, dataset, structures)
+    factor = _median_factor(model, params, dataset, structures)
     first = int(model.bank.config.null_relation)
     relations = np.asarray(structures.edge_modules)[pair_mask(dataset.node_mask)]
     curves = []
@@ -192,7 +196,8 @@ def law_curves(
             variable = "phase difference"
         relative, unit = _grid(model, params, dataset, at)
         rates, slopes = (
-            unit * values for values in _rates(model, params, relative, relation)
+            factor * unit * values
+            for values in _rates(model, params, relative, relation)
         )
         deviation = np.sqrt(
             np.maximum(
@@ -215,6 +220,16 @@ def law_curves(
             )
         )
     return curves
+
+
+def _median_factor(model, params, dataset, structures) -> float:
+    """Median factor by which messages move an entity; 1 where all are alike."""
+    if not model.bank.has_effects:
+        return 1.0
+    some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
+    few = jax.tree.map(lambda leaf: np.asarray(leaf)[:_MAX_SYSTEMS], structures)
+    effects = ChangeModel(model, params, some)(few).effects
+    return float(np.median(effects.factor[some.node_mask]))
 
 
 def _occurring(model, dataset, structures) -> list[np.ndarray]:

@@ -14,6 +14,10 @@ from modmeta.relational.training import meta_training, setup
 from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
 from tests.fixtures import small_model
 
+MODULES = ModuleConfig(
+    law="central", entities="alike", edge_sizes=(16,), node_sizes=(8,)
+)
+
 
 class Trained:
     """Springs between half of the pairs of 4 bodies, 300 short training steps.
@@ -32,9 +36,7 @@ class Trained:
         self.model, params = setup.build_model(
             self.dataset,
             jax.random.key(0),
-            modules=ModuleConfig(
-                law="central", entities="alike", edge_sizes=(16,), node_sizes=(8,)
-            ),
+            modules=MODULES,
         )
         trained = meta_training.train(
             self.model,
@@ -114,6 +116,33 @@ def test_rate_at_a_distance_by_hand(trained):
     unit = scale[0] * constants.position_scale / 0.1**2
     np.testing.assert_allclose(rate[0] * unit, curve.rates[row], rtol=1e-4)
     np.testing.assert_allclose(rate[1], 0.0, atol=1e-6)
+
+
+def test_law_is_that_of_an_entity_of_median_factor(trained):
+    """Laws of twice the size, with factors of a half, say the same."""
+    model, params = setup.build_model(
+        trained.dataset,
+        jax.random.key(0),
+        modules=dataclasses.replace(MODULES, entities="differ"),
+    )
+    edge = dict(trained.params.modules.edge)
+    rates = dict(edge["rate_network"])
+    # Of the last layer, the second half of the outputs is the factor of either sign.
+    rates["layer_1"] = jax.tree.map(
+        lambda leaf: leaf.at[..., leaf.shape[-1] // 2 :].multiply(2.0),
+        rates["layer_1"],
+    )
+    edge["rate_network"] = rates
+    modules = trained.params.modules._replace(edge=edge, spreads=params.modules.spreads)
+    params = trained.params._replace(modules=modules)
+    curves = laws.law_curves(model, params, trained.dataset, trained.structures)
+    for curve in trained.curves:
+        doubled = curves[curve.relation]
+        scale = np.abs(trained.curves[1].rates).max()
+        # The prior of the factors is around 1: they stay a little above a half.
+        np.testing.assert_allclose(
+            doubled.rates, curve.rates, rtol=0.1, atol=0.02 * scale
+        )
 
 
 def test_prediction_reads_the_last_frame_alone(trained):
