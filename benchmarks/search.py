@@ -2,11 +2,12 @@
 
     python -m benchmarks.search
 
-On one batch of springs systems: annealing that evaluates the composed network of a
-system at every proposal, against the message cache; one receiver of a system after the
-other against all at once; one call per chain against all chains in one call; then one
-BounceGrad step with its parts changed one by one. Building the cache is timed with the
-search, compilation is not.
+On one batch of springs systems, with messages from the first frame of an interval:
+annealing that evaluates the composed network of a system at every proposal, against the
+message cache; one receiver of a system after the other against all at once; one call
+per chain against all chains in one call; then one BounceGrad step with its parts
+changed one by one. Building the cache is timed with the search, compilation is not.
+Last, for every form of messages, building the cache and the search by itself.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from experiments import common
 from modmeta.relational import data
 from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.inference.moves import build_algorithm
-from modmeta.relational.inference.problems import build_problems
+from modmeta.relational.inference.problems import Problems, build_problems
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.states import device_states, gather_states
@@ -44,19 +45,27 @@ def main(argv: list[str]) -> None:
     num_systems, num_nodes = _SYSTEMS.value, _NODES.value
     dataset = data.simulate_springs(0, max(num_systems, 32), num_nodes=num_nodes)
     width = _WIDTH.value
-    model, params = setup.build_model(
-        dataset,
-        jax.random.key(0),
-        modules=ModuleConfig(
-            edge_sizes=(width, width), message_size=width, node_sizes=(width, width)
-        ),
-    )
+
+    def build_model(path):
+        return setup.build_model(
+            dataset,
+            jax.random.key(0),
+            modules=ModuleConfig(
+                path=path,
+                entities="alike",
+                edge_sizes=(width, width),
+                message_size=width,
+                node_sizes=(width, width),
+            ),
+        )
+
+    model, params = build_model("start")
     batches = all_batches([num_nodes] * num_systems, num_systems)
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)
     tasks, graph = batch
     task_states = device_states(dataset, params.preprocessing.normalization)
     states = gather_states(task_states, tasks, graph)
-    logits = model.network.edge_logits(params, graph, states)
+    logits = jnp.zeros((*graph.slot_mask.shape, model.num_relations))
     structure = random_structure(
         jax.random.key(1), graph.slot_mask, model.num_relations
     )
@@ -146,8 +155,46 @@ def main(argv: list[str]) -> None:
     fastest = rows[0]["ms"]
     for row in rows:
         row["ratio"] = row["ms"] / fastest
+    print(common.format_table(rows, float_format=".3g"), end="\n\n")
+
+    num_intervals = dataset.num_frames - 1
+    num_messages = int(graph.slot_mask.sum()) * model.num_relations * num_intervals
+    rows.clear()
+    for path in ("start", "interpolated", "two_body"):
+        build, search = _build_and_search(*build_model(path), num_steps)
+        problems = build(graph, states, logits)
+        seconds = timing.seconds_of(build, graph, states, logits)
+        searching = timing.seconds_of(search, keys[0], problems, structure)
+        rows.append(
+            {
+                "messages": path,
+                "ns per message": 1e9 * seconds / num_messages,
+                "proposals/s": everywhere / searching,
+            }
+        )
+    for row in rows:
+        row["ratio of messages"] = row["ns per message"] / rows[0]["ns per message"]
+        row["ratio of proposals"] = row["proposals/s"] / rows[0]["proposals/s"]
     print(common.format_table(rows, float_format=".3g"))
     print(f"\n{np.size(tasks)} systems of {num_nodes} nodes, width {width}")
+
+
+def _build_and_search(model, params, num_steps):
+    """The two halves of a search: the data of its problems, and annealing on them."""
+
+    @jax.jit
+    def build(graph, states, logits):
+        problems = build_problems(model, params, graph, states, logits)
+        return problems.data, problems.candidates, graph
+
+    @jax.jit
+    def search(key, built, structure):
+        problems = Problems(model, params, *built)
+        temperatures = jnp.ones((problems.mask.shape[0], num_steps))
+        state = problems.init(structure)
+        return problems.run(key, state, build_algorithm(model), temperatures)[0].energy
+
+    return build, search
 
 
 if __name__ == "__main__":
