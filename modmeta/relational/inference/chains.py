@@ -120,8 +120,9 @@ def search_all(
         problems.model,
         config.algorithm,
         options=config.options,
+        learned=config.learned,
     )
-    sampler = build_algorithm(problems.model)
+    sampler = build_algorithm(problems.model, learned=config.learned)
 
     def one_chain(start, key_search, key_sample):
         state, trace = problems.run(

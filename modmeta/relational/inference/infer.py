@@ -95,6 +95,10 @@ def infer(
         num_chains=-(-config.num_chains // num_groups),
     )
     params = devices.replicate(params, mesh)
+    compiled = config
+    if "uniform_fraction" not in search.options_of(config.algorithm):
+        # Uniform moves are learned ones that know nothing: one program for both.
+        compiled = dataclasses.replace(config, learned=True)
     found = []
     for searches in grouped(rng_key, states, batches, start, mesh):
         outcome = search_batches(
@@ -102,8 +106,7 @@ def infer(
             params,
             devices.replicate(searches, mesh),
             np.bool_(config.learned),
-            # Uniform proposals are learned ones that know nothing: the same program.
-            dataclasses.replace(config, learned=True),
+            compiled,
             mesh,
         )
         found.append(jax.device_get(devices.to_local(outcome, mesh)))
@@ -157,7 +160,7 @@ def search_batches(
       params: Its arrays, frozen.
       searches: What is searched.
       is_learned: `()` whether proposals follow the proposal head.
-      config: Options; `learned` is not looked at.
+      config: Options; whether its search is built for learned probabilities.
       mesh: See `infer`.
 
     Returns:

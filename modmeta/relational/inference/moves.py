@@ -44,6 +44,7 @@ def build_algorithm(
     name: str = TRAINING_SEARCH,
     *,
     options: Mapping[str, Any] | None = None,
+    learned: bool = True,
 ) -> search.SearchAlgorithm:
     """A registered search with the moves of a model.
 
@@ -51,14 +52,15 @@ def build_algorithm(
       model: The model.
       name: One of `modmeta.search.SEARCHES`.
       options: Options of the search, see `InferenceConfig.options`.
+      learned: Whether the search is told to believe the proposal head.
 
     Raises:
       ValueError: If there is no such search, it has no such option, or it cannot
         minimise the energy of the model.
     """
     model.energy.check_algorithm(name)
-    has_head = model.network.proposal.encoder != "none"
-    fraction = model.moves.uniform_fraction if has_head else 1.0
+    is_uniform = not learned or model.network.proposal.encoder == "none"
+    fraction = 1.0 if is_uniform else model.moves.uniform_fraction
     given = {
         "propose": build_moves(model, fraction),
         "hastings": model.moves.hastings,

@@ -17,7 +17,7 @@ import scipy.special
 
 from modmeta.graphs import supergraphs
 from modmeta.relational.inference.config import InferenceConfig, MemoryConfig
-from modmeta.relational.inference.infer import infer
+from modmeta.relational.inference.infer import infer, search_batches
 from modmeta.relational.inference.moves import build_algorithm
 from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.modules.network import RelationalNetwork
@@ -140,6 +140,25 @@ def test_structures_equal_enumeration(name, search):
     np.testing.assert_array_equal(result.structures.edge_modules, edges)
     np.testing.assert_array_equal(result.structures.node_modules, nodes)
     np.testing.assert_allclose(result.energies, energies, rtol=1e-4)
+
+
+def test_one_program_serves_more_systems_and_uniform_moves():
+    given, expected = setting("learned"), found("learned")
+    num_programs = search_batches._cache_size()
+    rows = [*range(len(SIZES)), 3, 1]
+    more = infer(
+        jax.random.key(1),
+        given.model,
+        given.params,
+        given.states[rows],
+        all_batches(np.array(SIZES)[rows], 2),
+        None,
+        dataclasses.replace(CONFIG, learned=False),
+    )
+    assert search_batches._cache_size() == num_programs
+    np.testing.assert_allclose(more.energies, expected.energies[rows], rtol=1e-4)
+    same = np.array_equal(more.edges[: len(SIZES)], expected.edges)
+    assert same and np.array_equal(more.edges[-2:], expected.edges[[3, 1]])
 
 
 @pytest.mark.parametrize("name", ["uniform", "learned"])
