@@ -145,8 +145,11 @@ class ScalarProgram:
         return RULES[name](operands, {**params, "name": name}, shapes)
 
     def _scan(self, params, values) -> list:
-        first, carried = params["num_consts"], params["num_carry"]
-        body, last = params["jaxpr"], params["num_consts"] + params["num_carry"]
+        if "num_consts" in params:
+            first, carried = params["num_consts"], params["num_carry"]
+        else:  # from jax 0.12 on
+            first, carried, _ = (len(list(p)) for p in params["ft_in"].unpack())
+        body, last = params["jaxpr"], first + carried
         constants, carry, rows = values[:first], values[first:last], values[last:]
         order = range(params["length"])
         found: dict[int, list] = {}

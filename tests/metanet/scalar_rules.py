@@ -219,6 +219,7 @@ _UNARY = {
     "erf_inv": scipy.special.erfinv, "lgamma": scipy.special.gammaln,
     "digamma": scipy.special.digamma, "sqrt": np.sqrt, "cbrt": np.cbrt,
     "rsqrt": lambda x: 1 / np.sqrt(x), "abs": np.abs, "square": np.square,
+    "one_minus_square": lambda x: 1 - np.square(x),
     "is_finite": np.isfinite, "not": lambda x: 1 - x,
 }  # fmt: skip
 _BINARY = {
