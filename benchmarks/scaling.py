@@ -111,7 +111,7 @@ def measure(num_nodes: int, num_neighbors: int) -> dict[str, object]:
         problems = Problems(model, params, cache, candidates, graph)
         temperatures = jnp.ones((problems.mask.shape[0], _STEPS.value))
         state = problems.init(structure)
-        algorithm = build_algorithm(model)
+        algorithm = build_algorithm(model, learned=False)
         return problems.run(key, state, algorithm, temperatures)[0].energy
 
     prepared, cache_seconds = timing.fastest(prepare, params, graph, states, logits)

@@ -22,8 +22,12 @@ from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.observations import observe
 from modmeta.relational.tasks.batches import all_batches, unstacked
-from modmeta.relational.tasks.states import device_states, gather_states
-from modmeta.relational.tasks.structures import TaskStructures, gather_structure
+from modmeta.relational.tasks.states import host_states
+from modmeta.relational.tasks.structures import (
+    TaskStructures,
+    gather,
+    gather_structure,
+)
 
 # Systems at once: one compilation for however many there are.
 _BATCH_SIZE = 20
@@ -60,8 +64,7 @@ class ChangeModel:
         self._model, self._params = model, params
         dataset = model.read(dataset)
         self._shape = (dataset.num_tasks, dataset.max_nodes)
-        states = device_states(dataset, params.preprocessing.normalization)
-        self._frames = jax.tree.map(np.asarray, states)
+        self._frames = host_states(dataset, params.preprocessing.normalization)
         edges = model.candidate_edges(dataset)
         self._batches = unstacked(all_batches(dataset.num_nodes, _BATCH_SIZE, edges))
 
@@ -84,16 +87,12 @@ class ChangeModel:
             silent = np.zeros(structures.edge_modules.shape, bool)
         found = []
         for batch in self._batches:
-            tasks, graph = batch
-            rows = tasks[graph.node_system][:, None], graph.node_entity[:, None]
+            is_silent, _ = gather_structure(
+                structures._replace(edge_modules=silent), *batch
+            )
+            given = gather(batch, self._frames, structures)
             changes = _changes(
-                self._model,
-                self._params,
-                gather_states(self._frames, *batch),
-                graph,
-                gather_structure(structures, *batch),
-                silent[(*rows, graph.slot_entities)],
-                np.bool_(is_shifted),
+                self._model, self._params, *given, is_silent, np.bool_(is_shifted)
             )
             found.append(jax.device_get(changes))
 

@@ -27,8 +27,8 @@ from modmeta.relational.modules.laws import RelativeState, units_of
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.observations import observe
 from modmeta.relational.tasks.batches import all_batches, unstacked
-from modmeta.relational.tasks.states import device_states, gather_states
-from modmeta.relational.tasks.structures import TaskStructures, gather_structure
+from modmeta.relational.tasks.states import host_states
+from modmeta.relational.tasks.structures import TaskStructures, gather
 
 # Of the distances that occur, the share left out at either end of a curve.
 _TAIL = 0.002
@@ -178,8 +178,10 @@ def law_curves(
         )
     dataset = model.read(dataset)
     occurring = _occurring(model, dataset, structures)
-    covariance = _covariances(model, params, dataset, structures)
-    factor = _median_factor(model, params, dataset, structures)
+    some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
+    few = jax.tree.map(lambda leaf: np.asarray(leaf)[:_MAX_SYSTEMS], structures)
+    covariance = _covariances(model, params, some, few)
+    factor = _median_factor(model, params, some, few)
     first = int(model.bank.config.null_relation)
     relations = np.asarray(structures.edge_modules)[pair_mask(dataset.node_mask)]
     curves = []
@@ -226,10 +228,8 @@ def _median_factor(model, params, dataset, structures) -> float:
     """Median factor by which messages move an entity; 1 where all are alike."""
     if not model.bank.has_effects:
         return 1.0
-    some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
-    few = jax.tree.map(lambda leaf: np.asarray(leaf)[:_MAX_SYSTEMS], structures)
-    effects = ChangeModel(model, params, some)(few).effects
-    return float(np.median(effects.factor[some.node_mask]))
+    effects = ChangeModel(model, params, dataset)(structures).effects
+    return float(np.median(effects.factor[dataset.node_mask]))
 
 
 def _occurring(model, dataset, structures) -> list[np.ndarray]:
@@ -322,20 +322,11 @@ def _rates(model, params, relative, relation) -> tuple[np.ndarray, np.ndarray]:
 
 def _covariances(model, params, dataset, structures) -> list[np.ndarray]:
     """Sandwich covariances `[P, P]` of the last layers, one per edge module."""
-    count = min(dataset.num_tasks, _MAX_SYSTEMS)
-    some = dataset.without_labels().take(slice(0, count))
-    few = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], structures)
-    states = device_states(some, params.preprocessing.normalization)
-    frames = jax.tree.map(np.asarray, states)
+    frames = host_states(dataset, params.preprocessing.normalization)
     of_each, curvatures = [], 0.0
-    for batch in unstacked(all_batches(some.num_nodes, 1)):
-        score, curvature = _statistics(
-            model,
-            params,
-            gather_states(frames, *batch),
-            batch.supergraph,
-            gather_structure(few, *batch),
-        )
+    for batch in unstacked(all_batches(dataset.num_nodes, 1)):
+        given = gather(batch, frames, structures)
+        score, curvature = _statistics(model, params, *given)
         of_each.append(np.asarray(score, np.float64))
         curvatures = curvatures + np.asarray(curvature, np.float64)
     scores = np.stack(of_each)

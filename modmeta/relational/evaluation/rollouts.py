@@ -25,8 +25,8 @@ from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.integration import Domain, Integrator
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import all_batches, unstacked
-from modmeta.relational.tasks.states import device_states, gather_states
-from modmeta.relational.tasks.structures import TaskStructures, gather_structure
+from modmeta.relational.tasks.states import host_states
+from modmeta.relational.tasks.structures import TaskStructures, gather
 
 # Substeps per frame are doubled until a prediction moves by less than this, in
 # normalised units, at all but one in a hundred values; or until there are so many.
@@ -64,7 +64,7 @@ def _start(
     times: np.ndarray | None,
 ) -> StartFrames:
     """The last frame that saw any node, and how long it is to those at `times`."""
-    frames = device_states(dataset, params.preprocessing.normalization)
+    frames = host_states(dataset, params.preprocessing.normalization)
     if dataset.frame_mask is None and times is None:
         return StartFrames(frames.states[:, :, -1], None, None)
     last = last_frames(dataset)
@@ -84,7 +84,7 @@ def _start(
                 "expected times that increase from the last observed frame on"
             )
         shape = (dataset.num_tasks, dataset.max_nodes, steps.shape[1])
-        durations = jnp.asarray(np.broadcast_to(steps[:, None], shape), jnp.float32)
+        durations = np.broadcast_to(steps[:, None], shape).astype(np.float32)
     return StartFrames(frames.states[tasks, :, last], is_present, durations)
 
 
@@ -193,13 +193,9 @@ def predict(
     if bank.has_effects:
         changes = ChangeModel(model, params, dataset.without_labels())
         start_frames = start_frames._replace(effects=changes(structures).effects)
-    start_frames, structures = jax.tree.map(np.asarray, (start_frames, structures))
+    structures = jax.tree.map(np.asarray, structures)
     given = [
-        (
-            gather_states(start_frames, *batch),
-            batch.supergraph,
-            gather_structure(structures, *batch),
-        )
+        gather(batch, start_frames, structures)
         for batch in unstacked(all_batches(dataset.num_nodes, batch_size))
     ]
 

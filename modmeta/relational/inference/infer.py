@@ -29,8 +29,8 @@ from modmeta.relational.inference.problems import build_problems
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import TaskBatch, all_batches, unstacked
-from modmeta.relational.tasks.states import device_states, gather_states
-from modmeta.relational.tasks.structures import TaskStructures, gather_structure
+from modmeta.relational.tasks.states import host_states
+from modmeta.relational.tasks.structures import TaskStructures, gather
 from modmeta.runtime import devices, programs
 
 
@@ -73,7 +73,7 @@ def infer(
       params: Its arrays, frozen.
       states: `[tasks, nodes, time, F]` normalised frames, or `Frames` with leaves
         `[tasks, nodes, time, ...]`.
-      batches: Every task once, see `batching.all_batches`.
+      batches: Every task once, see `all_batches`.
       start: Where the chains start; None draws structures uniformly (cold start).
       config: Options.
       mesh: Devices that share the batches and chains, see `devices.build_mesh`.
@@ -87,10 +87,11 @@ def infer(
       ValueError: If processes do not agree on the arguments.
     """
     num_groups = 1 if mesh is None else mesh.shape[devices.CHAINS]
+    num_tasks, max_nodes, num_frames = as_frames(states).states.shape[:3]
     memory.check(
         model,
         memory.budget_of(batches.supergraph),
-        as_frames(states).states.shape[2],
+        num_frames,
         config,
         num_chains=-(-config.num_chains // num_groups),
     )
@@ -112,7 +113,7 @@ def infer(
         found.append(jax.device_get(devices.to_local(outcome, mesh)))
     num_batches = batches.tasks.shape[0]
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_batches], *found)
-    shape = as_frames(states).states.shape[:2]
+    shape = (num_tasks, max_nodes)
     return _relations(joined, batches, shape, model.energy.couples_receivers)
 
 
@@ -132,14 +133,10 @@ def grouped(
     keys = jax.random.split(rng_key, num_batches)
     frames, start = jax.tree.map(np.asarray, (as_frames(states), start))
 
-    def of_batch(batch: TaskBatch):
-        structure = None if start is None else gather_structure(start, *batch)
-        return gather_states(frames, *batch), batch.supergraph, structure
-
     every = unstacked(batches)
     for first in range(0, num_batches, size):
         rows = np.minimum(np.arange(first, first + size), num_batches - 1)
-        given = [of_batch(every[row]) for row in rows]
+        given = [gather(every[row], frames, start) for row in rows]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *given)
         yield Searches(keys[rows], *stacked)
 
@@ -172,43 +169,32 @@ def search_batches(
             return _search_batch(model, params, one, is_learned, config, mesh)
 
         return devices.spread(
-            lambda items: _map_batches(one_batch, items),
-            searches,
-            devices.BATCHES,
-            mesh,
+            lambda share: _apart(one_batch, share), searches, devices.BATCHES, mesh
         )
 
     return devices.on_every_device(everything, mesh)(params, searches, is_learned)
 
 
-def _map_batches(function: Callable[[Searches], Any], items: Searches) -> Any:
-    """`jax.lax.map` over the batches of a device, whose number is left to the data.
+def _apart(function: Callable[[Searches], Any], searches: Searches) -> Any:
+    """Applies a function to the batch of a device, apart from what surrounds it.
 
-    A loop of a single pass, or one whose passes are all the same, would be unrolled
-    and fused with what surrounds it, and round otherwise than the same batch in a
-    longer loop: hence a number that the compiler cannot know, of two batches or more.
+    Else the compiler would fuse the two, and round otherwise where other devices share
+    the work: hence a loop whose passes, one, and whose inputs it cannot know.
     """
-    is_real = jnp.any(items.supergraph.system_mask, axis=(1, 2))
-    num_batches = is_real.shape[0]
-    rows = jnp.minimum(jnp.arange(max(num_batches, 2)), num_batches - 1)
-    items = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], items)
+    twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), searches)
 
     @jax.jit  # traced once for both the shapes of the result and the loop
     def one(index):
-        return function(jax.tree.map(lambda leaf: leaf[index], items))
+        return function(jax.tree.map(lambda leaf: leaf[index], twice))
 
-    def body(index, found):
-        return jax.tree.map(
-            lambda leaves, leaf: leaves.at[index].set(leaf), found, one(index)
-        )
-
-    empty = jax.tree.map(
-        lambda leaf: jnp.zeros((rows.shape[0], *leaf.shape), leaf.dtype),
-        jax.eval_shape(one, jnp.int32(0)),
-    )
     # A plain 0 would make the index weakly typed, and trace the function once more.
-    found = jax.lax.fori_loop(jnp.int32(0), jnp.sum(is_real), body, empty)
-    return jax.tree.map(lambda leaf: leaf[:num_batches], found)
+    first = jnp.int32(0)
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, first)
+    )
+    num_passes = jnp.any(searches.supergraph.system_mask).astype(jnp.int32)
+    found = jax.lax.fori_loop(first, num_passes, lambda index, _: one(index), empty)
+    return jax.tree.map(lambda leaf: leaf[None], found)
 
 
 def _relations(
@@ -351,6 +337,6 @@ def infer_dataset(
     dataset = model.read(dataset)
     programs.make_room()
     edges = model.candidate_edges(dataset)
-    states = device_states(dataset, params.preprocessing.normalization)
+    states = host_states(dataset, params.preprocessing.normalization)
     batches = all_batches(dataset.num_nodes, model.memory.batch_size, edges)
     return infer(rng_key, model, params, states, batches, start, config, mesh)

@@ -52,7 +52,7 @@ def build_algorithm(
       model: The model.
       name: One of `modmeta.search.SEARCHES`.
       options: Options of the search, see `InferenceConfig.options`.
-      learned: Whether the search is told to believe the proposal head.
+      learned: Whether proposals follow the proposal head; uniform otherwise.
 
     Raises:
       ValueError: If there is no such search, it has no such option, or it cannot

@@ -1,4 +1,4 @@
-"""The frames of every task, normalised, on the device."""
+"""The frames of every task, normalised."""
 
 from __future__ import annotations
 
@@ -23,23 +23,28 @@ def gather_states(states: Any, tasks: jax.Array, supergraph: SuperGraph) -> Any:
     return jax.tree.map(lambda leaf: leaf[rows], states)
 
 
-def device_states(dataset: TrajectoryDataset, normalization: Normalization) -> Frames:
-    """Normalised frames on the device, leaves `[tasks, nodes, time, ...]`."""
+def host_states(dataset: TrajectoryDataset, normalization: Normalization) -> Frames:
+    """Normalised frames, leaves `[tasks, nodes, time, ...]` (NumPy)."""
     states = normalize(jax.tree.map(np.asarray, normalization), dataset.states)
-    states = jnp.asarray(np.swapaxes(states, 1, 2), jnp.float32)
+    states = np.asarray(np.swapaxes(states, 1, 2), np.float32)
     times = is_observed = is_present = breaks = None
 
-    def of_nodes(values: np.ndarray, kind: type) -> jax.Array:
+    def of_nodes(values: np.ndarray, kind: type) -> np.ndarray:
         """`[tasks, time]` or `[tasks, time, nodes]` to `[tasks, nodes, time]`."""
         if values.ndim == 2:
             values = np.broadcast_to(values[..., None], dataset.states.shape[:3])
-        return jnp.asarray(np.swapaxes(values, 1, 2), kind)
+        return np.asarray(np.swapaxes(values, 1, 2), kind)
 
     if not dataset.is_regular:
-        times = of_nodes(dataset.clock, jnp.float32)
+        times = of_nodes(dataset.clock, np.float32)
     if dataset.frame_mask is not None:
         is_observed = of_nodes(dataset.frame_mask, bool)
         is_present = of_nodes(dataset.is_present, bool)
     if dataset.breaks is not None:
         breaks = of_nodes(dataset.breaks, bool)
     return Frames(states, times, is_observed, is_present, breaks)
+
+
+def device_states(dataset: TrajectoryDataset, normalization: Normalization) -> Frames:
+    """`host_states` on the device."""
+    return jax.tree.map(jnp.asarray, host_states(dataset, normalization))

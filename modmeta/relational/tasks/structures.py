@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
+from modmeta.relational.tasks.batches import TaskBatch
+from modmeta.relational.tasks.states import gather_states
 from modmeta.search import draws
 
 
@@ -73,6 +75,14 @@ def gather_structure(
     nodes = structures.node_modules[rows, supergraph.node_entity]
     # A product, so that NumPy arrays stay what they are.
     return search.Structure(edges * supergraph.slot_mask.astype(edges.dtype), nodes)
+
+
+def gather(
+    batch: TaskBatch, states: Any, structures: TaskStructures | None
+) -> tuple[Any, SuperGraph, search.Structure | None]:
+    """States, connectivity and structures of a batch, None where there are none."""
+    structure = None if structures is None else gather_structure(structures, *batch)
+    return gather_states(states, *batch), batch.supergraph, structure
 
 
 def scatter_structure(

@@ -22,7 +22,7 @@ from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks import structures
 from modmeta.relational.tasks.batches import TaskBatch, TaskSampler, all_batches
-from modmeta.relational.tasks.states import device_states
+from modmeta.relational.tasks.states import device_states, host_states
 from modmeta.relational.training.bouncegrad import (
     BounceGradConfig,
     BounceGradState,
@@ -141,7 +141,7 @@ def train(
         followed["warm"] = warm_set
     systems = {
         name: (
-            device_states(dataset, normalization),
+            host_states(dataset, normalization),
             all_batches(
                 dataset.num_nodes,
                 model.memory.batch_size,
