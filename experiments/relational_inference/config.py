@@ -26,6 +26,9 @@ SYSTEMS = (
     "kuramoto",
     "gravity",
     "lennard_jones",
+    "mixed",
+    "flocks",
+    "neurons",
 )
 
 
@@ -269,6 +272,40 @@ def lennard_jones() -> ExperimentConfig:
     )
 
 
+def mixed() -> ExperimentConfig:
+    """Five bodies; nothing, a spring, or charges of one sign between every pair."""
+    return ExperimentConfig(
+        data=DataConfig(system="mixed", num_train=1000),
+        modules=ModuleConfig(
+            path="two_body", law="mutual", num_relations=3, entities="alike"
+        ),
+        bouncegrad=BounceGradConfig(num_steps=2000, batch_size=12),
+        training=TrainingConfig(num_evaluations=8),
+        prediction=PredictionConfig(num_substeps=100, domain=_BOX),
+    )
+
+
+def flocks() -> ExperimentConfig:
+    """Five bodies that follow half of the others: cohesion, separation, alignment."""
+    return ExperimentConfig(
+        data=DataConfig(system="flocks", num_train=500),
+        modules=ModuleConfig(entities="alike"),
+        bouncegrad=BounceGradConfig(num_steps=1000),
+        training=TrainingConfig(num_evaluations=6),
+        prediction=PredictionConfig(num_substeps=20, domain=_BOX),
+    )
+
+
+def neurons() -> ExperimentConfig:
+    """Five neurons that fire, gap junctions along half of the directed pairs."""
+    return ExperimentConfig(
+        data=DataConfig(system="neurons", num_train=500),
+        modules=ModuleConfig(path="interpolated", entities="alike"),
+        bouncegrad=BounceGradConfig(num_steps=1000),
+        training=TrainingConfig(num_evaluations=6),
+    )
+
+
 def general() -> ExperimentConfig:
     """Data that no simulator made; without a file, simulated springs."""
     return ExperimentConfig(
@@ -286,6 +323,9 @@ CONFIGS = {
     "kuramoto": kuramoto,
     "gravity": gravity,
     "lennard_jones": lennard_jones,
+    "mixed": mixed,
+    "flocks": flocks,
+    "neurons": neurons,
     "general": general,
 }
 

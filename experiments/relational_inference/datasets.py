@@ -24,7 +24,12 @@ SIMULATORS: dict[str, Callable[..., TrajectoryDataset]] = {
     "kuramoto": data.simulate_kuramoto,
     "gravity": data.simulate_gravity,
     "lennard_jones": data.simulate_lennard_jones,
+    "mixed": data.simulate_mixed,
+    "flocks": data.simulate_flocks,
+    "neurons": data.simulate_neurons,
 }
+# Relations of simulators that have more than two.
+_NUM_KINDS = {"springs4": len(SPRINGS4), "mixed": 3}
 _MIN_SYSTEMS_TO_SPLIT = 20
 # Systems of another size get seeds of their own.
 _SEEDS_PER_SIZE = 2**24
@@ -148,7 +153,7 @@ def simulate(
             break
         if config.mean_degree:
             share = config.mean_degree / (size - 1)
-            num_kinds = len(SPRINGS4) - 1 if config.system == "springs4" else 1
+            num_kinds = _NUM_KINDS.get(config.system, 2) - 1
             options["probabilities"] = (1.0 - share, *[share / num_kinds] * num_kinds)
         simulated.append(
             SIMULATORS[config.system](

@@ -14,6 +14,7 @@ from modmeta.relational import data
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.simulators import particles
 from modmeta.relational.data.simulators.pairwise import (
+    cohesion_law,
     gravity_law,
     lennard_jones_law,
 )
@@ -66,6 +67,13 @@ _TRUE_LAWS: dict[str, tuple[Law, ...]] = {
     "charged": (charged_law, lambda distance: -charged_law(distance)),
     "kuramoto": (np.zeros_like, np.sin),
     "lennard_jones": (np.zeros_like, lennard_jones),
+    "mixed": (
+        np.zeros_like,
+        lambda distance: 0.1 * distance,
+        lambda distance: -charged_law(distance),
+    ),
+    # At equal velocities, as laws are shown.
+    "flocks": (np.zeros_like, cohesion_law),
 }
 
 

@@ -15,10 +15,12 @@ LAWS = {
         lambda d: 24.0 * 0.3 * ((0.7 / d) ** 6 - 2.0 * (0.7 / d) ** 12) / d,
         {"directed": True, "friction": 0.3, "position_scale": 0.35},
     ),
+    "flocks": (data.simulate_flocks, lambda d: 0.2 * (d - 1.0), {"friction": 0.1}),
 }
+ALIGNMENTS = {"flocks": lambda d: 0.5 / (1.0 + d**2)}
 
 
-def solved(law, start, labels, mass, friction, duration):
+def solved(law, alignment, start, labels, mass, friction, duration):
     """States `[nodes, 4]` after a time, to ten digits."""
 
     def slope(_, flat):
@@ -32,6 +34,8 @@ def solved(law, start, labels, mass, friction, duration):
                     distance = np.linalg.norm(towards)
                     pull = mass[sender] * law(distance) / distance
                     change[receiver, 2:] += pull * towards
+                    faster = states[sender, 2:] - states[receiver, 2:]
+                    change[receiver, 2:] += alignment(distance) * faster
             change[receiver, 2:] -= friction * states[receiver, 2:]
         return change.reshape(-1)
 
@@ -59,6 +63,7 @@ def test_next_frame_against_an_adaptive_solver(name):
         mass = states[0, :, 4] if states.shape[-1] == 5 else np.ones(3)
         expected = solved(
             law,
+            ALIGNMENTS.get(name, lambda distance: 0.0),
             states[0, :, :4],
             np.asarray(found.edges[task]),
             mass,
@@ -94,6 +99,16 @@ def test_atoms_start_apart():
     assert nearest(64).min() > 0.55 > np.median(nearest(1))
 
 
+def test_a_mixture_has_springs_and_charges_of_one_sign():
+    laws = (pairwise.no_law, pairwise.spring_law, pairwise.repulsion_law)
+    mixed = data.simulate_mixed(4, 8, num_nodes=3, num_frames=4)
+    same = data.simulate_pairs(4, 8, laws, num_nodes=3, num_frames=4)
+    np.testing.assert_array_equal(mixed.states, same.states)
+    distance = jnp.array([0.5, 2.0])
+    np.testing.assert_allclose(laws[1](distance), [0.05, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(laws[2](distance), [-4.0, -0.25], rtol=1e-6)
+
+
 def test_labels_are_the_places_of_the_laws():
     def push(distance):
         return -jnp.ones_like(distance)
@@ -114,6 +129,7 @@ def test_labels_are_the_places_of_the_laws():
         ({"spread_draws": 0}, "spread_draws: found"),
         ({"probabilities": (1.0,)}, "probabilities: found"),
         ({"laws": ()}, "laws: found"),
+        ({"alignments": (pairwise.no_law,)}, "alignments: found 1, expected 2"),
     ],
 )
 def test_what_makes_no_system_is_refused(options, message):

@@ -1,6 +1,7 @@
-"""Bodies under any law of pairs; gravity and Lennard-Jones are two of its settings.
+"""Bodies under any law of pairs; gravity, atoms, flocks are some of its settings.
 
-A law says how strongly a sender pulls its receiver at a distance. Integration is that
+A law says how strongly a sender pulls its receiver at a distance, an alignment how fast
+the receiver takes over the velocity of its sender. Integration is that
 of `particles`: kicks and drifts, elastic walls at +-5, every component of the net
 force clipped to +-100.
 """
@@ -25,6 +26,9 @@ MASSIVE_FEATURES = FeatureSpec(
 GRAVITATIONAL_CONSTANT = 0.5
 # Depth and length of the Lennard-Jones potential: bound pairs swing in seven frames.
 WELL_DEPTH, WELL_LENGTH = 0.3, 0.7
+SPRING_CONSTANT = 0.1
+# Of flocks: what draws a body to the distance that it keeps, and aligns it.
+COHESION, KEPT_DISTANCE, ALIGNMENT = 0.2, 1.0, 0.5
 # Where atoms start on top of each other they explode.
 _SPREAD_DRAWS = 64
 
@@ -45,11 +49,32 @@ def lennard_jones_law(distance: jax.Array) -> jax.Array:
     return 24.0 * WELL_DEPTH * (sixth - 2.0 * jnp.square(sixth)) / distance
 
 
+def spring_law(distance: jax.Array) -> jax.Array:
+    """Pull 0.1 d."""
+    return SPRING_CONSTANT * distance
+
+
+def repulsion_law(distance: jax.Array) -> jax.Array:
+    """Push 1 / d^2 of two charges of one sign."""
+    return -1.0 / jnp.square(distance)
+
+
+def cohesion_law(distance: jax.Array) -> jax.Array:
+    """Pull beyond distance one, push within: 0.2 (d - 1)."""
+    return COHESION * (distance - KEPT_DISTANCE)
+
+
+def alignment_law(distance: jax.Array) -> jax.Array:
+    """Rate 0.5 / (1 + d^2) at which a velocity becomes that of the sender."""
+    return ALIGNMENT / (1.0 + jnp.square(distance))
+
+
 def simulate_pairs(
     seed: int,
     num_tasks: int,
     laws: Sequence[PairLaw],
     *,
+    alignments: Sequence[PairLaw] | None = None,
     num_nodes: int = 5,
     num_frames: int = 49,
     probabilities: Sequence[float] | None = None,
@@ -72,6 +97,8 @@ def simulate_pairs(
         mass one gives its receiver, positive towards the sender. The label of an edge
         is the position of its law here. Pure JAX functions, the same object for the
         same law, or they are compiled anew.
+      alignments: Of every relation too: from distances to the rate at which a receiver
+        takes over the velocity of a sender of mass one. None for no such thing.
       num_nodes: Number of bodies.
       num_frames: Number of frames, `steps_per_frame * time_step` apart.
       probabilities: Probability of each relation, uniform by default.
@@ -93,8 +120,8 @@ def simulate_pairs(
 
     Raises:
       ValueError: If a size is too small, there is no law, masses are not two positive
-        numbers in order, a number is out of range, or probabilities do not fit
-        the laws.
+        numbers in order, a number is out of range, or alignments or probabilities do
+        not fit the laws.
     """
     batching.check_simulation(
         num_tasks=num_tasks,
@@ -104,6 +131,10 @@ def simulate_pairs(
     )
     laws = tuple(laws)
     _, probabilities = batching.check_types("laws", range(len(laws)), probabilities)
+    if alignments is not None and len(alignments) != len(laws):
+        raise ValueError(
+            f"alignments: found {len(alignments)}, expected {len(laws)}, one per law"
+        )
     if masses is not None and not 0.0 < masses[0] <= masses[1]:
         raise ValueError(
             f"masses: found {masses}, expected the smallest and the largest, above 0"
@@ -115,6 +146,7 @@ def simulate_pairs(
     chunk = functools.partial(
         _simulate_chunk,
         laws=laws,
+        alignments=alignments and tuple(alignments),
         num_nodes=num_nodes,
         num_frames=num_frames,
         probabilities=probabilities,
@@ -189,6 +221,48 @@ def simulate_lennard_jones(
     )
 
 
+def simulate_mixed(
+    seed: int, num_tasks: int, *, position_scale: float = 1.0, **options
+) -> TrajectoryDataset:
+    """Bodies of which a pair has nothing, a spring, or charges of one sign.
+
+    A third of the pairs each; see `spring_law`, `repulsion_law` and `simulate_pairs`.
+    """
+    return simulate_pairs(
+        seed,
+        num_tasks,
+        (no_law, spring_law, repulsion_law),
+        position_scale=position_scale,
+        **options,
+    )
+
+
+def simulate_flocks(
+    seed: int,
+    num_tasks: int,
+    *,
+    directed: bool = True,
+    position_scale: float = 1.0,
+    **options,
+) -> TrajectoryDataset:
+    """Bodies that follow others: cohesion, separation and alignment, or nothing.
+
+    The three rules of Reynolds, "Flocks, Herds, and Schools", SIGGRAPH 1987, towards
+    the half of the others that a body looks at; alignment with the rate of Cucker and
+    Smale, "Emergent Behavior in Flocks", IEEE TAC 2007. See `cohesion_law`,
+    `alignment_law` and `simulate_pairs`.
+    """
+    return simulate_pairs(
+        seed,
+        num_tasks,
+        (no_law, cohesion_law),
+        alignments=(no_law, alignment_law),
+        directed=directed,
+        position_scale=position_scale,
+        **options,
+    )
+
+
 def _draw_spread(
     rng_key: jax.Array, num_nodes: int, position_scale: float, spread_draws: int
 ) -> tuple[jax.Array, jax.Array]:
@@ -210,6 +284,7 @@ def _draw_spread(
     jax.jit,
     static_argnames=(
         "laws",
+        "alignments",
         "num_nodes",
         "num_frames",
         "probabilities",
@@ -226,6 +301,7 @@ def _simulate_chunk(
     rng_keys: jax.Array,
     *,
     laws: tuple[PairLaw, ...],
+    alignments: tuple[PairLaw, ...] | None,
     num_nodes: int,
     num_frames: int,
     probabilities: tuple[float, ...],
@@ -263,6 +339,13 @@ def _simulate_chunk(
             for coupling, law in zip(couplings, laws, strict=True)
         )
         net = jnp.sum((pull / distance)[None] * towards, axis=2)
+        if alignments is not None:
+            faster = velocity[:, None] - velocity[:, :, None]
+            rate = sum(
+                coupling * alignment(distance)
+                for coupling, alignment in zip(couplings, alignments, strict=True)
+            )
+            net = net + jnp.sum(rate[None] * faster, axis=2)
         return net - friction * velocity
 
     states = particles.particle_trajectory(
