@@ -12,7 +12,7 @@ import numpy as np
 from experiments import common
 from experiments.metanet_accuracy import figures
 from experiments.metanet_accuracy.networks import Networks
-from modmeta.runtime.checkpoint import save_artifact
+from modmeta.runtime.artifact import save_artifact
 from modmeta.runtime.files import atomic_write
 
 MODEL_KIND = "modmeta.metanet.learning.prediction"

@@ -10,7 +10,7 @@ import numpy as np
 from experiments import common
 from experiments.metanet_sine import figures
 from modmeta.metanet.learning.contrastive import WeightStatistics
-from modmeta.runtime.checkpoint import save_artifact
+from modmeta.runtime.artifact import save_artifact
 from modmeta.runtime.files import atomic_write
 
 MODEL_KIND = "modmeta.metanet.learning.contrastive"

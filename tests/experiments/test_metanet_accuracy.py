@@ -20,7 +20,8 @@ from experiments.metanet_accuracy import contenders, networks, report, train
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import prediction
 from modmeta.metanet.zoo import classifiers, images
-from modmeta.runtime.checkpoint import CheckpointStore, load_artifact
+from modmeta.runtime.artifact import load_artifact
+from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import read_metrics
 
 FILES = {

@@ -20,7 +20,8 @@ from experiments.metanet_sine import config as config_lib
 from experiments.metanet_sine import learner, report, train
 from modmeta.metanet import zoo
 from modmeta.metanet.zoo import sine
-from modmeta.runtime.checkpoint import CheckpointStore, load_artifact
+from modmeta.runtime.artifact import load_artifact
+from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import read_metrics
 
 FILES = {

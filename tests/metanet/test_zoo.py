@@ -12,7 +12,7 @@ import scipy.stats
 
 from modmeta.metanet import zoo
 from modmeta.metanet.zoo import sine, training
-from modmeta.runtime.checkpoint import load_artifact, save_artifact
+from modmeta.runtime.artifact import load_artifact, save_artifact
 
 # A regression with all that a recipe may ask for: minibatches, noise in the inputs,
 # running statistics, and settings of one network each.

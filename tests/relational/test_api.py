@@ -23,7 +23,7 @@ from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.training import setup
 from modmeta.relational.training.bouncegrad import BounceGradConfig
 from modmeta.relational.training.meta_training import TrainingConfig
-from modmeta.runtime.checkpoint import load_artifact, save_artifact
+from modmeta.runtime.artifact import load_artifact, save_artifact
 
 QUICK = {
     "modules": ModuleConfig(edge_sizes=(4,), message_size=4, node_sizes=(4,)),

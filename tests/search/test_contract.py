@@ -39,24 +39,13 @@ def has_prior(name):
 @functools.cache
 def checked(name):
     """The problem of `check_search` and all states and diagnostics of its chains."""
-    found = []
-
-    class Noted(testing._Problem):
-        def run_batch(self, algorithm):
-            batch = super().run_batch(algorithm)
-            found.append((self, batch))
-            return batch
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(testing, "_Problem", Noted)
-        testing.check_search(name, **OPTIONS[name])
-    return found[0]
+    return testing.check_search(name, **OPTIONS[name])
 
 
 def usual_chains(name):
     problem, batch = checked(name)
     totals = problem.totals(problem.tables[0])
-    return totals, jax.tree.map(lambda leaf: leaf[: testing._NUM_CHAINS], batch)
+    return totals, jax.tree.map(lambda leaf: leaf[: testing.NUM_CHAINS], batch)
 
 
 def test_every_search_is_tested():
@@ -117,10 +106,10 @@ def test_energy_that_is_not_local_is_evaluated_at_all_receivers(name):
     def first_step(key):
         state = algorithm.init(problem.start, energy, problem.candidates)
         key = jax.random.fold_in(key, 0)
-        temperature = testing._temperature(jnp.int32(0))
+        temperature = testing.temperature(jnp.int32(0))
         return algorithm.step(key, state, energy, problem.candidates, temperature)
 
-    state, info = first_step(testing._chain_key(0))
+    state, info = first_step(testing.chain_key(0))
     jax.effects_barrier()
     # The start is evaluated, but is no proposal.
     assert state.num_proposals == counts["calls"] - 1
@@ -137,7 +126,7 @@ def test_energy_that_is_not_local_is_evaluated_at_all_receivers(name):
 def test_population_of_finite_energies_stays_so():
     """Bad children are replaced, not only passed over."""
     _, (states, _) = checked("genetic")
-    for energies in states.memory.energy[testing._NUM_CHAINS : -1]:
+    for energies in states.memory.energy[testing.NUM_CHAINS : -1]:
         is_finite = np.isfinite(energies).all(axis=1)
         assert not is_finite[0]
         assert is_finite[np.argmax(is_finite) :].all()

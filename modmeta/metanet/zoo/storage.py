@@ -3,7 +3,7 @@
 `zoo.json` says what the zoo is: the configuration that generated it, its groups (the
 networks of one shape) and its splits, by network. Beside it lie chunks of networks,
 `<group>-<first network>.npz`, artifacts in the sense of
-`modmeta.runtime.checkpoint`, with
+`modmeta.runtime.artifact`, with
 
 * `parameters` `[n, P]`, all variables of a network in one row, in the order and with
   the shapes that `zoo.json` gives,
@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from modmeta.metanet.zoo.specification import GroupSpec, ZooError, ZooSpec, unflatten
-from modmeta.runtime.checkpoint import load_artifact, save_artifact
+from modmeta.runtime.artifact import load_artifact, save_artifact
 from modmeta.runtime.files import atomic_write
 from modmeta.runtime.progress import NoProgress, ProgressMeter
 

@@ -22,7 +22,7 @@ from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.network import ModelParams, RelationalNetwork
 from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
-from modmeta.runtime.checkpoint import load_artifact, save_artifact
+from modmeta.runtime.artifact import load_artifact, save_artifact
 
 MODEL_KIND = "modmeta.relational_model"
 # What the outputs of a law are; the arrays mean something else under another rule.

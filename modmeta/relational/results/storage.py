@@ -15,7 +15,7 @@ from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.artifacts import describe_model, rebuild_model
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.relations import Relations
-from modmeta.runtime.checkpoint import load_artifact, save_artifact
+from modmeta.runtime.artifact import load_artifact, save_artifact
 
 RESULT_KIND = "modmeta.relational_inference"
 _ARRAYS = ("states", "node_mask", "edges", "frame_mask", "times", "breaks")

@@ -1,32 +1,19 @@
-"""The contract of a search, as a function that checks it.
-
-    from modmeta.search import testing
-
-    testing.check_search(search.SearchSpec(my_search))
-    testing.check_search("gibbs", block_size=2)
-
-Everything runs on a tiny problem whose energies are a table: what a search returns can
-be looked up, and the energy itself counts how often it is asked.
-"""
+"""What every search keeps, checked one thing after the other."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from modmeta.search import base, proposals, registry, run, schedules
+from modmeta.search import base, proposals, registry, run
+from modmeta.search.testing.problem import NUM_CHAINS, TableProblem, chain_key
 
-_NUM_STEPS = 40
-_NUM_CHAINS = 4
-_BAD_ENERGIES = (np.nan, np.inf, -np.inf)
-_PRIOR_WEIGHT = 0.7
 # Energies are a few nats, of which float32 keeps six digits.
 _TOLERANCE = 1e-4
 # Chains for the test of the distribution, and steps until the start is forgotten: of
@@ -37,13 +24,26 @@ _SAMPLE_STEPS = 120
 _FALSE_ALARM = 1e-6
 
 
+class Checked(NamedTuple):
+    """What a search was checked on.
+
+    Attributes:
+      problem: The problem.
+      batch: States and diagnostics `[B, steps, ...]` of one chain for every table of
+        the problem; the first `NUM_CHAINS` tables are usual ones.
+    """
+
+    problem: TableProblem
+    batch: tuple[base.SearchState, base.SearchInfo]
+
+
 def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
     """The names of a function's parameters, `self` excepted."""
     names = inspect.signature(function).parameters
     return tuple(name for name in names if name != "self")
 
 
-def check_search(spec: registry.SearchSpec | str, **options: Any) -> None:
+def check_search(spec: registry.SearchSpec | str, **options: Any) -> Checked:
     """Checks that a search keeps the contract of all searches.
 
     Parameter names; shapes and dtypes that a step keeps; the same chain alone in one
@@ -57,6 +57,9 @@ def check_search(spec: registry.SearchSpec | str, **options: Any) -> None:
       spec: A `SearchSpec`, or the name of a registered one.
       **options: Arguments of its builder; moves are given where left out.
 
+    Returns:
+      The problem and the chains that kept it, for further tests.
+
     Raises:
       AssertionError: That says what was found and what was expected.
     """
@@ -65,7 +68,7 @@ def check_search(spec: registry.SearchSpec | str, **options: Any) -> None:
     if spec.needs_proposal and "propose" not in options:
         propose = proposals.redraw_node(uniform_fraction=0.5)
         options = {**options, "propose": propose}
-    problem = _Problem(spec)
+    problem = TableProblem(spec)
     algorithm = spec.build(**options)
     _check_names(algorithm)
     _check_shapes(algorithm, problem)
@@ -78,153 +81,7 @@ def check_search(spec: registry.SearchSpec | str, **options: Any) -> None:
         _check_logits(run_alone, problem, alone)
     if spec.samples:
         _check_distribution(algorithm, problem)
-
-
-class _Problem:
-    """Three receivers with two slots, three modules; one slot and one receiver padded.
-
-    Attributes:
-      structures: `[S, R, D]` all structures; masked slots as at the start.
-      tables: `[B, R, K ** D]` energies: usual ones, one for every bad energy, zeros.
-      masks: `[B, R, D]` slots of each of them; the last has no edges.
-    """
-
-    def __init__(self, spec: registry.SearchSpec):
-        rng = np.random.default_rng(0)
-        self.needs = spec.needs
-        mask = np.array([[True, True], [False, True], [False, False]])
-        # Slot 0 of receiver 0 and slot 1 of receiver 1 are each other's opposite.
-        self.candidates = base.Candidates(
-            slot_mask=jnp.asarray(mask),
-            edge_logits=jnp.asarray(rng.normal(size=(3, 2, 3)), jnp.float32),
-            reverse_slots=jnp.array([[1, 2], [2, 0], [2, 2]], jnp.int32),
-            sender_receivers=jnp.array([[1, 2], [0, 0], [0, 0]], jnp.int32),
-        )
-        self.mask = mask
-        table = rng.normal(size=(3, 9)).astype(np.float32)
-        table[2] = 0.0  # the padded receiver
-        # The start, and some others of the first receiver.
-        is_bad = np.zeros((3, 9), bool)
-        is_bad[0, [0, 4, 5]] = True
-        bad = [np.where(is_bad, value, table) for value in _BAD_ENERGIES]
-        tables = [table] * _NUM_CHAINS + bad + [np.zeros_like(table)]
-        self.tables = np.stack(tables).astype(np.float32)
-        self.masks = np.stack([mask] * (len(tables) - 1) + [np.zeros_like(mask)])
-        digits = np.indices((3, 3, 3)).reshape(3, -1).T
-        self.structures = np.zeros((27, 3, 2), np.int32)
-        self.structures[:, mask] = digits
-        self.start = base.Structure(
-            jnp.asarray(self.structures[0]), jnp.zeros(3, jnp.int32)
-        )
-
-    @property
-    def has_prior(self) -> bool:
-        return not self.needs.independent_receivers
-
-    def energy(
-        self, table: jax.Array | np.ndarray, observe: Callable = lambda *_: None
-    ) -> base.Energy:
-        """An energy that offers what is needed and no more.
-
-        `observe(kind, argument)` is called wherever something is evaluated.
-        """
-        table = jnp.asarray(table)
-
-        def local(structure, receivers):
-            observe("receivers", (receivers, structure))
-            modules = structure.edge_modules * self.mask
-            codes = 3 * modules[:, 0] + modules[:, 1]
-            return table[receivers, codes[receivers]]
-
-        def prior(structure):
-            edges = structure.edge_modules
-            return _PRIOR_WEIGHT * (edges[0, 0] != edges[1, 1]).astype(jnp.float32)
-
-        def of_receiver(weights, receiver):
-            first = jnp.eye(3)[0]
-            weights = jnp.where(
-                jnp.asarray(self.mask)[receiver, :, None], weights, first
-            )
-            values = table[receiver].reshape(3, 3)
-            return weights[0] @ values @ weights[1]
-
-        def relaxed(edge_weights, node_modules):
-            observe("receivers", (node_modules, jax.lax.stop_gradient(edge_weights)))
-            local = jax.vmap(of_receiver)(edge_weights, jnp.arange(3))
-            agree = jnp.sum(edge_weights[0, 0] * edge_weights[1, 1])
-            return jnp.sum(local) + _PRIOR_WEIGHT * (1.0 - agree) * self.has_prior
-
-        def residuals(edge_weights, node_module, receiver):
-            del node_module
-            observe("weights", jax.lax.stop_gradient(edge_weights))
-            return of_receiver(edge_weights, receiver)[None] - jnp.min(table[receiver])
-
-        return base.Energy(
-            local,
-            prior=prior if self.has_prior else base.no_prior,
-            relaxed=relaxed if self.needs.relaxed else None,
-            residuals=residuals if self.needs.residuals else None,
-        )
-
-    def totals(self, table: np.ndarray) -> np.ndarray:
-        """Energy `[S]` of all structures, by hand."""
-        codes = 3 * self.structures[..., 0] + self.structures[..., 1]
-        totals = table[np.arange(3), codes].sum(axis=1)
-        if self.has_prior:
-            disagree = self.structures[:, 0, 0] != self.structures[:, 1, 1]
-            totals = totals + _PRIOR_WEIGHT * disagree
-        return totals
-
-    def index(self, edge_modules: jax.Array) -> np.ndarray:
-        """Positions in `structures` of `[..., R, D]`."""
-        digits = np.asarray(edge_modules)[..., self.mask]
-        return digits @ np.array([9, 3, 1])
-
-    def run(self, algorithm, rng_key, energy, candidates, num_steps=_NUM_STEPS):
-        """All states and diagnostics of one chain."""
-        return run.run_search(
-            rng_key,
-            algorithm.init(self.start, energy, candidates),
-            algorithm,
-            energy,
-            candidates,
-            _temperature,
-            num_steps,
-            transform=lambda state, info: (state, info),
-        )[1]
-
-    def run_batch(self, algorithm):
-        """One chain for every table, of which every step is a call of its own."""
-
-        @jax.jit
-        @jax.vmap
-        def start(table, mask):
-            candidates = self.candidates._replace(slot_mask=mask)
-            return algorithm.init(self.start, self.energy(table), candidates)
-
-        @jax.jit
-        @functools.partial(jax.vmap, in_axes=(0, None, 0, 0, 0))
-        def advance(rng_key, index, state, table, mask):
-            candidates = self.candidates._replace(slot_mask=mask)
-            key = jax.random.fold_in(rng_key, index)
-            return algorithm.step(
-                key, state, self.energy(table), candidates, _temperature(index)
-            )
-
-        keys = jnp.stack([_chain_key(row) for row in range(len(self.tables))])
-        state, visited = start(self.tables, self.masks), []
-        for index in range(_NUM_STEPS):
-            state, info = advance(keys, np.int32(index), state, self.tables, self.masks)
-            visited.append(jax.device_get((state, info)))
-        return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *visited)
-
-
-def _temperature(step: jax.Array) -> jax.Array:
-    return schedules.geometric_temperature(2.0, 0.3, _NUM_STEPS)(step)
-
-
-def _chain_key(row: int) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(0), row)
+    return Checked(problem, batch)
 
 
 def _row(tree: Any, row: int) -> Any:
@@ -256,7 +113,7 @@ def _check_names(algorithm: base.SearchAlgorithm) -> None:
         _expect(found == expected, f"parameters of {field}", found, expected)
 
 
-def _check_shapes(algorithm: base.SearchAlgorithm, problem: _Problem) -> None:
+def _check_shapes(algorithm: base.SearchAlgorithm, problem: TableProblem) -> None:
     energy, candidates = problem.energy(problem.tables[0]), problem.candidates
     state = jax.eval_shape(lambda: algorithm.init(problem.start, energy, candidates))
     after, info = jax.eval_shape(
@@ -291,11 +148,11 @@ def _check_shapes(algorithm: base.SearchAlgorithm, problem: _Problem) -> None:
         _expect(is_right, field, found, f"a scalar {dtype.__name__}")
 
 
-def _check_states(batch: Any, problem: _Problem) -> None:
+def _check_states(batch: Any, problem: TableProblem) -> None:
     states, info = jax.tree.map(np.asarray, batch)
     for row, table in enumerate(problem.tables[:-1]):
         totals = problem.totals(table)
-        is_usual = row < _NUM_CHAINS
+        is_usual = row < NUM_CHAINS
         # From a start of bad energy, the first step that leaves it counts as the first.
         first = int(np.argmax(np.isfinite(states.energy[row])))
         later = slice(first, None)
@@ -336,7 +193,7 @@ def _check_states(batch: Any, problem: _Problem) -> None:
         probability,
         "shares",
     )
-    usual = states.best_energy[:_NUM_CHAINS, -1]
+    usual = states.best_energy[:NUM_CHAINS, -1]
     modules = states.structure.edge_modules[-1]
     _expect(modules == 0, "modules without edges", modules, "those of the start")
     for field in ("energy", "best_energy", "local_energies"):
@@ -349,7 +206,7 @@ def _check_states(batch: Any, problem: _Problem) -> None:
 
 
 def _check_counts(
-    algorithm: base.SearchAlgorithm, problem: _Problem
+    algorithm: base.SearchAlgorithm, problem: TableProblem
 ) -> tuple[Any, Callable[[jax.Array, jax.Array], Any]]:
     """One chain alone, whose energy counts.
 
@@ -379,7 +236,7 @@ def _check_counts(
         candidates = problem.candidates._replace(edge_logits=edge_logits)
         return problem.run(algorithm, rng_key, energy, candidates)
 
-    found = run_alone(_chain_key(0), problem.candidates.edge_logits)
+    found = run_alone(chain_key(0), problem.candidates.edge_logits)
     jax.effects_barrier()
     last = _row(found[0], -1)
     # The start is evaluated, but is no proposal.
@@ -393,7 +250,7 @@ def _check_counts(
 
 
 def _check_needs(
-    algorithm: base.SearchAlgorithm, problem: _Problem, spec: registry.SearchSpec
+    algorithm: base.SearchAlgorithm, problem: TableProblem, spec: registry.SearchSpec
 ) -> None:
     lacking: dict[str, dict[str, Any]] = {
         "independent_receivers": {"is_local": False},
@@ -413,13 +270,15 @@ def _check_needs(
 
 
 def _check_logits(
-    run_alone: Callable[[jax.Array, jax.Array], Any], problem: _Problem, expected: Any
+    run_alone: Callable[[jax.Array, jax.Array], Any],
+    problem: TableProblem,
+    expected: Any,
 ) -> None:
-    found = run_alone(_chain_key(0), -2.0 * problem.candidates.edge_logits)
+    found = run_alone(chain_key(0), -2.0 * problem.candidates.edge_logits)
     _check_equal("a chain with other logits (uses_logits=False)", found, expected)
 
 
-def _check_distribution(algorithm: base.SearchAlgorithm, problem: _Problem) -> None:
+def _check_distribution(algorithm: base.SearchAlgorithm, problem: TableProblem) -> None:
     """Last structures of many chains against the Boltzmann distribution, chi-square."""
     energy = problem.energy(problem.tables[0])
 
