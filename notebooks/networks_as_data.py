@@ -18,7 +18,11 @@
 # not see in which order hidden units are stored, as that changes nothing (Lim et al.,
 # "Graph Metanetworks for Processing Diverse Neural Architectures", 2024).
 #
-# This notebook takes a minute or two on a laptop.
+# This notebook takes a minute or two on a laptop. On a new machine, or on Colab, clone
+# the repository first; where modmeta is missing, the first cell installs it from there.
+
+# %%
+# !python -c "import modmeta" || pip install -q "./modmeta[plots]"
 
 # %%
 import json

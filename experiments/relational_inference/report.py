@@ -12,10 +12,14 @@ from experiments.relational_inference.meta_test import MetaTest
 from modmeta.relational import figures
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
+from modmeta.relational.evaluation.effects import without_effect
 from modmeta.relational.inference import relations
 from modmeta.relational.inference.artifacts import save_model
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
+
+# Share of a curve's variance from which on a power of the distance is its law.
+_IS_POWER_LAW = 0.9
 
 
 def write_outputs(
@@ -134,10 +138,14 @@ def format_summary(summary: dict[str, Any]) -> str:
     for count, errors in summary.get("mse_exact_law", {}).items():
         for step, error in errors.items():
             add(f"MSE at step {step}, exact law, {count} substeps", f"{error:.2e}")
+    nothing = without_effect(summary["verdict"]["effects"])
     for entry in summary.get("laws", []):
         title = f"law of relation {entry['relation']}"
-        if "power_law" in entry:
-            power = entry["power_law"]
+        if entry["relation"] in nothing:
+            add(title, "no interaction")
+            continue
+        power = entry.get("power_law", {"r_squared": 0.0})
+        if power["r_squared"] > _IS_POWER_LAW:
             formula = f"{power['coefficient']:.4g} d^{power['exponent']:.3f}"
             add(f"{title}, R2 {power['r_squared']:.4f}", formula)
         if "formula" in entry:
