@@ -103,7 +103,7 @@ print("right, one by one:", share_right(alone.edges, graphs[group]))
 acts = alone.probabilities[..., 1].reshape(NUM_SUBJECTS, -1)
 apart = distance.pdist(acts, lambda a, b: np.mean(a * (1 - b) + b * (1 - a)))
 tree = hierarchy.linkage(apart, "average")
-found_group = hierarchy.fcluster(tree, 3, "maxclust") - 1
+found_group = hierarchy.fcluster(tree, 1 if IS_SHORT else 3, "maxclust") - 1
 print("last joins at", np.round(tree[-5:, 2], 3))
 table = np.zeros((3, 3), int)
 np.add.at(table, (group, found_group), 1)
