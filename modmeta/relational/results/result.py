@@ -8,23 +8,20 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
 from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset, neighbors
-from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.forms.arrays import Reading
-from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.discovery import Discovery
-from modmeta.relational.evaluation import laws, rollouts
+from modmeta.relational.evaluation import laws
+from modmeta.relational.evaluation.conformal import RelationSets
 from modmeta.relational.evaluation.effects import relation_names
 from modmeta.relational.evaluation.laws import LawCurve
 from modmeta.relational.evaluation.scores import (
     label_scores,
-    match_labels,
     transposed_labels,
 )
 from modmeta.relational.evaluation.stretches import Stretches
@@ -34,7 +31,14 @@ from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.integration import Domain
 from modmeta.relational.modules.network import ModelParams
-from modmeta.relational.results import display, export, storage, transfer
+from modmeta.relational.results import (
+    display,
+    export,
+    forecast,
+    sets,
+    storage,
+    transfer,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -197,23 +201,9 @@ class RelationalInference:
         """
         if num_steps < 1:
             raise ValueError(f"num_steps: found {num_steps}, expected at least 1")
-        normalized = rollouts.predict(
-            self.model,
-            self.params,
-            self.dataset,
-            self.found.structures,
-            num_steps,
-            num_substeps=num_substeps,
-            domain=domain,
-            times=times,
+        return forecast.predict(
+            self, num_steps, num_substeps=num_substeps, domain=domain, times=times
         )
-        normalization = jax.tree.map(
-            np.asarray, self.params.preprocessing.normalization
-        )
-        states = denormalize(normalization, normalized)
-        states = recorded(self.dataset.features, states)
-        node_mask = np.asarray(self.dataset.node_mask)
-        return np.where(node_mask[:, None, :, None], states, 0.0)
 
     def infer(
         self,
@@ -282,6 +272,43 @@ class RelationalInference:
         )
         return RelationalInference(dataset, discovery, inference)
 
+    def relation_sets(
+        self,
+        coverage: float = 0.9,
+        *,
+        calibration: Any = None,
+        num_resampled: int = 200,
+        seed: int = 0,
+    ) -> RelationSets:
+        """For every pair the relations that may be the true one.
+
+        Systems are searched once more, and those that calibrate alike.
+
+        With labelled systems as `calibration`: the set of a random pair of a system
+        holds its true relation with at least the probability `coverage`, whatever the
+        model is, if that system and those with labels are alike drawn, and neither was
+        trained on: ask for sets of `result.infer(new)`. A fifth of the labelled systems
+        names the relations, the others calibrate.
+
+        Without: the same of systems whose changes are what the learned laws say plus
+        the errors that they left in the data, with relations drawn by their shares.
+        That takes the laws at their word. Sets are larger where the energy is higher,
+        and full where it is beyond that of all such systems, and everywhere if the
+        verdict does not support the relations.
+
+        Args:
+          coverage: Above 0 and below 1.
+          calibration: Labelled systems in any form with labels, such as a
+            `TrajectoryDataset`; None to do without.
+          num_resampled: Systems that calibrate where there are no labels.
+          seed: Of the searches and draws.
+
+        Raises:
+          DataError: If labels are missing, or labelled systems are too few.
+          ValueError: If an option is out of range.
+        """
+        return sets.relation_sets(self, coverage, calibration, num_resampled, seed)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all of it to one `.npz`, which `modmeta.relational.load` reads.
 
@@ -303,39 +330,9 @@ class RelationalInference:
           Matplotlib figures by name: "adjacency", "trajectories" and, where there are
           laws, "laws".
         """
-        from modmeta.relational import figures
+        from modmeta.relational.results import drawing
 
-        labels, names = self.dataset.edges, None
-        num_labels = self.dataset.num_relations
-        if labels is not None and num_labels is not None:
-            names = match_labels(
-                self.edges,
-                labels,
-                self.model.num_relations,
-                num_labels,
-            )
-        spec = self.dataset.features
-        drawn = {
-            "adjacency": figures.plot_adjacency(
-                self.edges,
-                labels,
-                self.probabilities,
-                num_systems,
-                matching=names,
-            ),
-            "trajectories": figures.plot_trajectories(
-                recorded(spec, self.dataset.states),
-                self.predict(num_steps),
-                self.dataset.num_frames,
-                spec.positions[:2] if len(spec.positions) >= 2 else None,
-                num_systems=num_systems,
-                node_mask=self.dataset.node_mask,
-                feature_names=[spec.names[column] for column in spec.recorded],
-            ),
-        }
-        if self.laws:
-            drawn["laws"] = figures.plot_laws(self.laws)
-        return drawn
+        return drawing.draw(self, num_systems, num_steps)
 
     def rank_pairs(self, method: str | None = None) -> np.ndarray:
         """Scores of all pairs by a classical method, where nodes have series.
