@@ -159,6 +159,8 @@ class ExperimentConfig:
         the verdict tells how far they agree.
       auto_relations: Whether the number of relations is found in the data, see
         `modmeta.relational.infer_relations`.
+      changing: Whether relations may change within a recording, see
+        `modmeta.relational.infer_relations`; edges are then those of stretches.
       seed: Seed of everything random.
     """
 
@@ -178,6 +180,7 @@ class ExperimentConfig:
     model: str = ""
     num_restarts: int = 1
     auto_relations: bool = False
+    changing: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -73,6 +73,12 @@ _NUM_RELATIONS = flags.DEFINE_string(
     "Relations to tell apart, no relation among them; 'auto' trains with 4, counts "
     "those that the data tell apart, and trains again with as many. Default: 2.",
 )
+_CHANGING = flags.DEFINE_bool(
+    "changing",
+    None,
+    "Whether relations may change within a recording; edges are then those of its "
+    "stretches, and labels are not used. Default: they do not.",
+)
 _NUM_RESTARTS = flags.DEFINE_integer(
     "num_restarts",
     None,
@@ -158,6 +164,7 @@ def main(argv: list[str]) -> None:
         "data.mean_degree": _MEAN_DEGREE.value,
         "modules.num_relations": num_relations,
         "auto_relations": is_auto,
+        "changing": _CHANGING.value,
         "num_restarts": _NUM_RESTARTS.value,
         "bouncegrad.num_steps": _NUM_STEPS.value,
         "energy.prior": _PRIOR.value,

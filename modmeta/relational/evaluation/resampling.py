@@ -22,8 +22,6 @@ from modmeta.relational.tasks.structures import TaskStructures
 
 # Blocks of time of a recording, in each of which errors keep their signs.
 _BLOCKS = 8
-# What was fitted to errors made them smaller, but not by more than this.
-_MOST_INFLATED = 2.0
 
 
 class Resampled(NamedTuple):
@@ -78,7 +76,6 @@ def resample(
     before = changes(structures)
     after = changes(structures._replace(edge_modules=edges), effects=before.effects)
     errors = before.observed - before.expected
-    errors = errors * _inflation(model, model.read(part), is_edge)
     errors = errors * _signs(rng, errors.shape, model.bank.config.span)
     edges = np.where(is_edge, edges, NO_EDGE).astype(np.int32)
     return Resampled(tasks, edges, (after.expected + errors).astype(np.float32))
@@ -90,22 +87,6 @@ def energies_per_change(
     """Energy of every system over its observed changes, `[tasks]`."""
     counts = model.read(dataset).counted(model.bank.config.span).sum(axis=(1, 2))
     return np.asarray(found.energies, np.float64) / np.maximum(counts, 1)
-
-
-def _inflation(
-    model: RelationalModel, dataset: TrajectoryDataset, is_edge: np.ndarray
-) -> np.ndarray:
-    """What the errors of a receiver `[tasks, nodes, 1, 1]` are short of.
-
-    Relations, and what a receiver has of its own, were chosen so that they be small.
-    """
-    span, num_targets = model.bank.config.span, model.bank.layout.num_targets
-    count = dataset.counted(span).sum(axis=1) * num_targets / span
-    fitted = is_edge.sum(axis=2) + 0.0
-    if model.bank.has_effects:
-        fitted = fitted + 1.0 + model.bank.laws.num_rates
-    left = np.maximum(count - fitted, count / _MOST_INFLATED**2)
-    return np.sqrt(count / np.maximum(left, 1e-9))[..., None, None]
 
 
 def _signs(rng: np.random.Generator, shape: tuple[int, ...], span: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from modmeta.relational.evaluation.scores import (
     label_scores,
     transposed_labels,
 )
+from modmeta.relational.evaluation.strengths import Strengths, find_strengths
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
@@ -255,17 +256,12 @@ class RelationalInference:
             "times": times,
             "breaks": breaks,
         }
-        dataset = transfer.read_like(
-            trajectories,
-            self.dataset.features,
-            self.dataset.frame_interval,
-            Reading(
-                columns=columns,
-                frame_interval=frame_interval,
-                arrays={n: array for n, array in arrays.items() if array is not None},
-            ),
+        reading = Reading(
+            columns=columns,
+            frame_interval=frame_interval,
+            arrays={n: array for n, array in arrays.items() if array is not None},
         )
-        transfer.check_interval(dataset, self.dataset)
+        dataset = transfer.read_new(trajectories, self.dataset, reading)
         inference = inference or self.inference
         dataset, discovery = transfer.discover_again(
             self.discovery, dataset, inference, shared_graph, seed, mesh
@@ -282,19 +278,14 @@ class RelationalInference:
     ) -> RelationSets:
         """For every pair the relations that may be the true one.
 
-        Systems are searched once more, and those that calibrate alike.
-
-        With labelled systems as `calibration`: the set of a random pair of a system
-        holds its true relation with at least the probability `coverage`, whatever the
-        model is, if that system and those with labels are alike drawn, and neither was
-        trained on: ask for sets of `result.infer(new)`. A fifth of the labelled systems
-        names the relations, the others calibrate.
-
+        Systems are searched once more, and those that calibrate alike. With labelled
+        systems as `calibration`: the set of a random pair holds its true relation with
+        at least the probability `coverage`, if its system and those with labels are
+        alike drawn, and the model was trained on neither: ask `result.infer(new)`.
         Without: the same of systems whose changes are what the learned laws say plus
-        the errors that they left in the data, with relations drawn by their shares.
-        That takes the laws at their word. Sets are larger where the energy is higher,
-        and full where it is beyond that of all such systems, and everywhere if the
-        verdict does not support the relations.
+        the errors that they left in the data, which takes the laws at their word. Sets
+        are larger where the energy is higher, and full where it is beyond that of all
+        calibration systems, or the verdict does not support the relations.
 
         Args:
           coverage: Above 0 and below 1.
@@ -308,6 +299,18 @@ class RelationalInference:
           ValueError: If an option is out of range.
         """
         return sets.relation_sets(self, coverage, calibration, num_resampled, seed)
+
+    def strengths(self) -> Strengths:
+        """How strong every edge is: a number by which the law of a relation is taken.
+
+        Edges of "no interaction" get the law of their likeliest other relation, and
+        relations that differ by a factor one law, so that strengths can be compared. By
+        what a receiver is moved more than others, all strengths into it are larger.
+
+        Raises:
+          ValueError: If messages are not terms of a sum.
+        """
+        return find_strengths(self.model, self.params, self.dataset, self.found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all of it to one `.npz`, which `modmeta.relational.load` reads.
@@ -375,18 +378,22 @@ class RelationalInference:
             self, relation_names or self.relation_names, skip_relation
         )
 
-    def to_dataframe(self) -> pandas.DataFrame:
+    def to_dataframe(self, *, strengths: bool = False) -> pandas.DataFrame:
         """A pandas data frame with a row per edge.
 
         Columns: `system`, `sender`, `receiver`, `relation` (its number), `name`, and
         `probability_0` and so on.
-        """
-        return export.to_dataframe(self)
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        Args:
+          strengths: Whether `strength` and `strength_error` are columns, too.
+        """
+        return export.to_dataframe(self, strengths)
+
+    def to_csv(self, path: str | os.PathLike[str], *, strengths: bool = False) -> None:
         """Writes one line per edge: system, sender, receiver, relation, probabilities.
 
         Args:
           path: File to write.
+          strengths: Whether strengths and their errors are columns, too.
         """
-        export.to_csv(self, path)
+        export.to_csv(self, path, strengths)

@@ -105,10 +105,7 @@ def _read_labelled(
     Raises:
       DataError: If they have no labels, or are too few.
     """
-    dataset = transfer.read_like(
-        calibration, result.dataset.features, result.dataset.frame_interval
-    )
-    transfer.check_interval(dataset, result.dataset)
+    dataset = transfer.read_new(calibration, result.dataset)
     if dataset.edges is None:
         raise DataError(
             "calibration: found no labels, expected true relations of every system"

@@ -64,6 +64,15 @@ def read_like(
     )
 
 
+def read_new(
+    trajectories: Any, like: TrajectoryDataset, reading: Reading = _NOTHING
+) -> TrajectoryDataset:
+    """`read_like` the training data, and `check_interval`."""
+    dataset = read_like(trajectories, like.features, like.frame_interval, reading)
+    check_interval(dataset, like)
+    return dataset
+
+
 def check_interval(dataset: TrajectoryDataset, like: TrajectoryDataset) -> None:
     """Refuses frames that are evidently not as far apart as is said.
 
