@@ -17,7 +17,7 @@ from modmeta.relational import (
     ProposalConfig,
     TrainingConfig,
 )
-from modmeta.relational.modules.integration import Domain
+from modmeta.relational.data.domains import Domain
 
 SYSTEMS = (
     "springs",

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
+from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.forms.arrays import as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.segments import concatenate_tasks
@@ -51,6 +52,7 @@ def infer_relations(
     angle_unit: str | None = None,
     derive_velocities: bool = True,
     lags: int = 0,
+    domain: Domain | None = None,
     frame_interval: float | None = None,
     node_mask: npt.ArrayLike | None = None,
     frame_mask: npt.ArrayLike | None = None,
@@ -101,6 +103,8 @@ def infer_relations(
       derive_velocities: Whether positions without velocities get them.
       lags: Frames that a change of features without roles may depend on; 0 for as many
         as the data bear out.
+      domain: The box that positions wrap in, `Domain("periodic", lower, upper)`, where
+        bodies act by their nearest images; None for none. Walls are for `predict`.
       frame_interval: Time between frames, in the time unit of the velocities; None for
         the median step of `times`, or 1.
       node_mask: `[tasks, nodes]` true at real nodes, which come first.
@@ -151,6 +155,7 @@ def infer_relations(
         angle_unit=angle_unit,
         derive_velocities=derive_velocities,
         lags=lags,
+        domain=domain,
         frame_interval=frame_interval,
         node_mask=node_mask,
         frame_mask=frame_mask,

@@ -31,6 +31,7 @@ class FeatureSpec:
         after these, are no part of errors, and predictions leave them out.
       wrapped: Angles that were recorded as such: column of the sine, which was that of
         the angle, lowest value, and period, in the unit of the angle.
+      periodic: Positions that wrap, here unwrapped: column, lowest value, and period.
       lagged: Derived columns that hold what another column was one frame before, and
         that column.
 
@@ -47,6 +48,7 @@ class FeatureSpec:
     derived: tuple[int, ...] = ()
     wrapped: tuple[tuple[int, float, float], ...] = ()
     lagged: tuple[tuple[int, int], ...] = ()
+    periodic: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Freezes the fields as tuples and checks them."""
@@ -56,6 +58,12 @@ class FeatureSpec:
             object.__setattr__(self, role, columns)
         wrapped = tuple((int(c), float(a), float(b)) for c, a, b in self.wrapped)
         object.__setattr__(self, "wrapped", wrapped)
+        periodic = tuple((int(c), float(a), float(b)) for c, a, b in self.periodic)
+        object.__setattr__(self, "periodic", periodic)
+        if not {c for c, _, _ in periodic} <= {*self.positions}:
+            raise DataError(
+                f"periodic: found {periodic}, expected positions {self.positions}"
+            )
         lagged = tuple((int(column), int(source)) for column, source in self.lagged)
         object.__setattr__(self, "lagged", lagged)
         if not self.names:
@@ -101,6 +109,12 @@ class FeatureSpec:
         cosine_of = dict(zip(self.sines, self.cosines, strict=True))
         hidden = {*self.derived, *(cosine_of[c] for c, _, _ in self.wrapped)}
         return tuple(c for c in range(self.num_features) if c not in hidden)
+
+    @property
+    def periods(self) -> tuple[float, ...]:
+        """Period of every position; 0 for those that do not wrap."""
+        found = {column: period for column, _, period in self.periodic}
+        return tuple(found.get(column, 0.0) for column in self.positions)
 
     @property
     def has_motion(self) -> bool:

@@ -19,10 +19,11 @@ import numpy.typing as npt
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.data.domains import Domain, domain_of
 from modmeta.relational.evaluation.changes import ChangeModel
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.entities import Effects
-from modmeta.relational.modules.integration import Domain, Integrator
+from modmeta.relational.modules.integration import Integrator
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import all_batches, unstacked
 from modmeta.relational.tasks.states import host_states
@@ -170,7 +171,12 @@ def predict(
     if times is None and step != dataset.frame_interval:
         ends = dataset.times[np.arange(dataset.num_tasks), last_frames(dataset)]
         times = ends[:, None] + step * np.arange(1, num_steps + 1)
-    if domain.kind != "open":
+    if domain.kind == "periodic" and domain != domain_of(bank.layout.spec):
+        raise ValueError(
+            f"domain: found {domain} with a model of {domain_of(bank.layout.spec)}, "
+            "expected the same: a periodic box is declared where data are read"
+        )
+    if domain.kind == "reflecting":
         axes = len(bank.layout.spec.positions)
         if not (bank.has_laws and bank.layout.spec.has_motion):
             raise ValueError(

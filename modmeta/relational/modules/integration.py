@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta import networks
+from modmeta.relational.data.domains import Domain
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.laws import relative_state, units_of
@@ -24,45 +25,7 @@ from modmeta.relational.modules.preprocessing import (
     velocity_per_frame,
     with_columns,
 )
-from modmeta.runtime import option_types
 from modmeta.search import Structure
-
-DOMAINS = ("open", "reflecting")
-
-
-@dataclasses.dataclass(frozen=True)
-class Domain:
-    """Where bodies can be; declared by the user, never guessed silently.
-
-    Attributes:
-      kind: "open", or "reflecting": elastic walls on all sides of a box.
-      lower: Coordinates of its lower corner, in the units of the data.
-      upper: Those of its upper corner.
-    """
-
-    kind: str = "open"
-    lower: tuple[float, ...] = ()
-    upper: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Checks the kind and the corners."""
-        option_types.settle(self)
-        if self.kind not in DOMAINS:
-            raise ValueError(
-                f"domain.kind: found {self.kind!r}, expected one of {DOMAINS}"
-            )
-        if self.kind == "open":
-            return
-        if not self.lower or len(self.lower) != len(self.upper):
-            raise ValueError(
-                f"domain: found corners {self.lower} and {self.upper}, expected one "
-                "coordinate per axis in both"
-            )
-        if not all(a < b for a, b in zip(self.lower, self.upper, strict=True)):
-            raise ValueError(
-                f"domain: found corners {self.lower} and {self.upper}, expected the "
-                "lower one first"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +75,10 @@ class Integrator:
             return laws.node_module.apply({"params": params}, states, method="rates")
 
         alone = networks.apply_chosen(
-            own, modules.params.node, self.structure.node_modules, states
+            own,
+            modules.params.node,
+            self.structure.node_modules,
+            laws.law.own_inputs(states),
         )
         if self.effects is not None:
             total = self.effects.factor[:, None] * total
@@ -185,7 +151,7 @@ class Integrator:
         return self._join(states, position, drift)
 
     def _reflect(self, position, drift):
-        if self.domain.kind == "open":
+        if self.domain.kind != "reflecting":
             return position, drift
         columns = np.array(self.modules.bank.layout.spec.positions)
         offset, scale = (
@@ -209,7 +175,7 @@ class Integrator:
         fourth = self._change(self._move(states, length * third))
         total = first + 2.0 * second + 2.0 * third + fourth
         states = self._move(states, length / 6.0 * total)
-        if self.domain.kind == "open":
+        if self.domain.kind != "reflecting":
             return states
         position, drift = self._split(states)
         return self._join(states, *self._reflect(position, drift))

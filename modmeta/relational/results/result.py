@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset, neighbors
+from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.forms.arrays import Reading
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation import laws
@@ -30,7 +31,6 @@ from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
-from modmeta.relational.modules.integration import Domain
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.results import (
     display,

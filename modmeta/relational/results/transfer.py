@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset, hints
 from modmeta.relational.data.derived import PERIODS
+from modmeta.relational.data.domains import domain_of
 from modmeta.relational.data.forms.arrays import Reading, read_dataset
 from modmeta.relational.data.forms.inputs import names_columns
 from modmeta.relational.data.segments import concatenate_tasks
@@ -45,6 +46,8 @@ def read_like(
     """
     if isinstance(trajectories, TrajectoryDataset):
         return read_dataset(trajectories, reading)
+    if reading.domain is None:
+        reading = reading._replace(domain=domain_of(features))
     names = _recorded_names(features)
     if names_columns(trajectories) and reading.feature_names is None:
         reading = reading._replace(feature_names=names)

@@ -10,7 +10,8 @@ import scipy.integrate
 
 from modmeta.graphs import supergraphs
 from modmeta.relational.data import FeatureSpec
-from modmeta.relational.modules.integration import Domain, Integrator
+from modmeta.relational.data.domains import Domain
+from modmeta.relational.modules.integration import Integrator
 from modmeta.relational.modules.preprocessing import FeatureLayout
 from modmeta.search import Structure
 from tests.fixtures import small_model, small_params
