@@ -42,6 +42,7 @@ class DataConfig:
       positions: Names or numbers of the columns of `file` that are positions; none for
         what the file says, or those called x, y, z; "none" for none.
       velocities: The same for their velocities.
+      inputs: Columns of `file` that are given and not predicted.
       frame_interval: Time between the frames of `file`; 0 for what the file says.
       num_train: Systems that training may see, validation included; 0 with `file`
         for four fifths of them.
@@ -69,6 +70,7 @@ class DataConfig:
     features: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
     velocities: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     frame_interval: float = 0.0
     num_train: int = 500
     num_test: int = 1000

@@ -38,6 +38,12 @@ _VELOCITIES = flags.DEFINE_list(
     "The same for the velocities of these positions. Default: what the file says, or "
     "those called vx, vy, vz.",
 )
+_INPUTS = flags.DEFINE_list(
+    "inputs",
+    None,
+    "Names or numbers of the columns of --data that are given and not predicted, such "
+    "as a stimulus. Default: what the file says.",
+)
 _FRAME_INTERVAL = flags.DEFINE_float(
     "frame_interval",
     None,
@@ -175,6 +181,7 @@ def main(argv: list[str]) -> None:
         "features": _FEATURES.value,
         "positions": _POSITIONS.value,
         "velocities": _VELOCITIES.value,
+        "inputs": _INPUTS.value,
         "frame_interval": _FRAME_INTERVAL.value,
     }
     if _DATA.value:
@@ -208,7 +215,10 @@ def _relations() -> tuple[int | None, bool | None]:
 
 def _check_file_flags() -> None:
     """Refuses what is said of a file where there is none."""
-    holders = (_COLUMNS, _FEATURES, _POSITIONS, _VELOCITIES, _FRAME_INTERVAL)
+    holders = (
+        *(_COLUMNS, _FEATURES, _POSITIONS, _VELOCITIES, _INPUTS),
+        _FRAME_INTERVAL,
+    )
     for holder in holders:
         if holder.present and not _DATA.value:
             raise ValueError(

@@ -49,6 +49,7 @@ def infer_relations(
     sines: Sequence[int | str] | None = None,
     cosines: Sequence[int | str] | None = None,
     angles: Sequence[int | str] | None = None,
+    inputs: Sequence[int | str] | None = None,
     angle_unit: str | None = None,
     derive_velocities: bool = True,
     lags: int = 0,
@@ -99,6 +100,9 @@ def infer_relations(
       sines: Feature columns that are the sines of angles (phases, headings).
       cosines: Feature columns that are the cosines of these angles.
       angles: Feature columns that are angles; columns that wrap are found without.
+      inputs: Feature columns that are known at all frames and not predicted, such as a
+        stimulus or a wind: what acts on an entity alone hears them. Predictions take
+        them, see `RelationalInference.predict`.
       angle_unit: "radians" or "degrees"; None tells it from the values.
       derive_velocities: Whether positions without velocities get them.
       lags: Frames that a change of features without roles may depend on; 0 for as many
@@ -152,6 +156,7 @@ def infer_relations(
         sines=sines,
         cosines=cosines,
         angles=angles,
+        inputs=inputs,
         angle_unit=angle_unit,
         derive_velocities=derive_velocities,
         lags=lags,

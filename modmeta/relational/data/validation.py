@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 MINIMUM_FRAMES = 3
-ROLES = ("positions", "velocities", "sines", "cosines")
+ROLES = ("positions", "velocities", "sines", "cosines", "inputs")
 _STATE_AXES = "[tasks, time, nodes, features]"
 
 
@@ -32,8 +32,8 @@ class FeatureSpec:
       wrapped: Angles that were recorded as such: column of the sine, which was that of
         the angle, lowest value, and period, in the unit of the angle.
       periodic: Positions that wrap, here unwrapped: column, lowest value, and period.
-      lagged: Derived columns that hold what another column was one frame before, and
-        that column.
+      inputs: Columns that are given, not predicted, such as a stimulus.
+      lagged: Derived columns, and the column that they hold of the frame before.
 
     Raises:
       DataError: If names repeat, or a column is out of range or has two roles, or
@@ -49,6 +49,7 @@ class FeatureSpec:
     wrapped: tuple[tuple[int, float, float], ...] = ()
     lagged: tuple[tuple[int, int], ...] = ()
     periodic: tuple[tuple[int, float, float], ...] = ()
+    inputs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Freezes the fields as tuples and checks them."""
@@ -56,14 +57,12 @@ class FeatureSpec:
         for role in (*ROLES, "derived"):
             columns = tuple(int(column) for column in getattr(self, role))
             object.__setattr__(self, role, columns)
-        wrapped = tuple((int(c), float(a), float(b)) for c, a, b in self.wrapped)
-        object.__setattr__(self, "wrapped", wrapped)
-        periodic = tuple((int(c), float(a), float(b)) for c, a, b in self.periodic)
-        object.__setattr__(self, "periodic", periodic)
-        if not {c for c, _, _ in periodic} <= {*self.positions}:
-            raise DataError(
-                f"periodic: found {periodic}, expected positions {self.positions}"
-            )
+        for name in ("wrapped", "periodic"):
+            given = getattr(self, name)
+            rows = tuple((int(c), float(a), float(b)) for c, a, b in given)
+            object.__setattr__(self, name, rows)
+        if not {c for c, _, _ in self.periodic} <= {*self.positions}:
+            raise DataError(f"periodic: found {self.periodic}, expected positions")
         lagged = tuple((int(column), int(source)) for column, source in self.lagged)
         object.__setattr__(self, "lagged", lagged)
         if not self.names:

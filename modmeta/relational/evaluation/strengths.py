@@ -19,6 +19,7 @@ import numpy as np
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.frames import Frames
+from modmeta.relational.evaluation.refit import Weighted, refit_laws
 from modmeta.relational.inference.chains import excess_temperature
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
@@ -34,6 +35,7 @@ from modmeta.relational.modules.observations import (
 from modmeta.relational.tasks.batches import all_batches, unstacked
 from modmeta.relational.tasks.states import host_states
 from modmeta.relational.tasks.structures import TaskStructures, gather
+from modmeta.runtime import option_types
 from modmeta.search import Structure
 
 # Systems at once: one compilation for however many there are.
@@ -79,6 +81,7 @@ def find_strengths(
     params: ModelParams,
     dataset: TrajectoryDataset,
     found: Relations,
+    num_refits: int = 0,
 ) -> Strengths:
     """Strengths of all candidate edges, those of no relation included.
 
@@ -90,10 +93,15 @@ def find_strengths(
       params: Its arrays.
       dataset: The systems, raw units.
       found: Their relations.
+      num_refits: Times that laws are learned again under the strengths, and strengths
+        found again under the laws.
 
     Raises:
-      ValueError: If messages are not terms of a sum.
+      ValueError: If messages are not terms of a sum, or an option is out of range.
     """
+    num_refits = option_types.check("num_refits", num_refits, int)
+    if num_refits < 0:
+        raise ValueError(f"num_refits: found {num_refits}, expected at least 0")
     bank = model.bank
     if not bank.has_laws:
         raise ValueError(
@@ -104,20 +112,27 @@ def find_strengths(
     frames = host_states(dataset, params.preprocessing.normalization)
     edges = model.candidate_edges(dataset)
     batches = unstacked(all_batches(dataset.num_nodes, _BATCH_SIZE, edges))
-    nodes = np.asarray(found.node_modules)
+    nodes, chosen = np.asarray(found.node_modules), np.asarray(found.edges)
 
-    def fit(relations: np.ndarray) -> list[_Fit]:
+    def given(relations):
         structures = TaskStructures(np.maximum(relations, 0), nodes)
-        return [
-            jax.device_get(_fit(model, params, *gather(batch, frames, structures)))
-            for batch in batches
-        ]
+        return [gather(batch, frames, structures) for batch in batches]
 
-    chosen = np.asarray(found.edges)
-    products = np.sum([part.products.sum(axis=0) for part in fit(chosen)], axis=0)
+    def fit(params, gathered):
+        return [jax.device_get(_fit(model, params, *one)) for one in gathered]
+
+    parts = fit(params, given(chosen))
+    products = np.sum([part.products.sum(axis=0) for part in parts], axis=0)
     relations = laws_of(chosen, np.asarray(found.probabilities), products)
+    gathered = given(relations)
+    parts = fit(params, gathered)
+    for _ in range(num_refits):
+        pairs = zip(gathered, parts, strict=True)
+        weighted = [Weighted(*one, _known(one[1], part)) for one, part in pairs]
+        params = refit_laws(model, params, weighted)
+        parts = fit(params, gathered)
     values, errors = (np.full(chosen.shape, np.nan) for _ in range(2))
-    for (tasks, graph), part in zip(batches, fit(relations), strict=True):
+    for (tasks, graph), part in zip(batches, parts, strict=True):
         at = np.nonzero(graph.slot_mask)
         # Systems that fill up a batch repeat one of it.
         place = (
@@ -127,6 +142,11 @@ def find_strengths(
         )
         values[place], errors[place] = part.values[at], part.errors[at]
     return Strengths(values, errors, relations)
+
+
+def _known(graph: SuperGraph, part: _Fit) -> np.ndarray:
+    """Strengths `[N, D]` of a batch, 0 at empty slots."""
+    return np.where(graph.slot_mask, part.values, np.float32(0.0))
 
 
 def laws_of(

@@ -125,6 +125,7 @@ class LawLayout:
         """Features of both ends that enter as they are."""
         spec, layout = self.layout.spec, self.layout
         roles = {*spec.positions, *spec.velocities, *spec.sines, *spec.cosines}
+        roles |= {*spec.inputs}
         plain = [c for c in range(layout.num_features) if c not in roles]
         if not self.reads_attributes:
             plain = [c for c in plain if c in layout.predicted]

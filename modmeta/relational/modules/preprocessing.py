@@ -145,6 +145,7 @@ def fit_preprocessing(
     for pair in spec.angles:
         moving[list(pair)] = moving[list(pair)].any()
     moving[[column for column, _ in spec.lagged]] = False
+    moving[list(spec.inputs)] = False
     predicted = tuple(int(column) for column in np.flatnonzero(moving))
     layout = FeatureLayout(spec, predicted, compress, dataset.frame_interval)
     if not predicted:

@@ -33,7 +33,9 @@ def draw(
             num_systems,
             matching=names,
         ),
-        "trajectories": figures.plot_trajectories(
+    }
+    if not spec.inputs:  # whose future nobody has said
+        drawn["trajectories"] = figures.plot_trajectories(
             recorded(spec, dataset.states),
             result.predict(num_steps),
             dataset.num_frames,
@@ -41,8 +43,7 @@ def draw(
             num_systems=num_systems,
             node_mask=dataset.node_mask,
             feature_names=[spec.names[column] for column in spec.recorded],
-        ),
-    }
+        )
     if result.laws:
         drawn["laws"] = figures.plot_laws(result.laws)
     return drawn

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
 from modmeta.runtime.optional import import_optional
@@ -39,6 +40,17 @@ def to_networkx(
         graph.graph["system"] = systems[task]
         graphs.append(graph)
     return graphs
+
+
+def ranked(result: RelationalInference, method: str | None) -> np.ndarray:
+    """See `RelationalInference.rank_pairs`."""
+    method = method or (result.verdict.recommended if result.verdict else None)
+    if method is None:
+        raise ValueError(
+            "method: found none, and a verdict that recommends none, expected one "
+            f"of {list(METHODS)}"
+        )
+    return rank_pairs(result.dataset, method)
 
 
 def to_dataframe(result: RelationalInference, strengths: bool) -> pandas.DataFrame:

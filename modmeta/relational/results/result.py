@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
-from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.forms.arrays import Reading
@@ -21,10 +20,7 @@ from modmeta.relational.evaluation import laws
 from modmeta.relational.evaluation.conformal import RelationSets
 from modmeta.relational.evaluation.effects import relation_names
 from modmeta.relational.evaluation.laws import LawCurve
-from modmeta.relational.evaluation.scores import (
-    label_scores,
-    transposed_labels,
-)
+from modmeta.relational.evaluation.scores import label_scores
 from modmeta.relational.evaluation.strengths import Strengths, find_strengths
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
@@ -147,15 +143,7 @@ class RelationalInference:
     @functools.cached_property
     def notes(self) -> tuple[str, ...]:
         """What was done to the data, and what looks wrong, one sentence each."""
-        hint = None
-        if self.dataset.edges is not None and self.dataset.num_relations:
-            hint = transposed_labels(
-                self.edges,
-                self.dataset.edges,
-                self.model.num_relations,
-                self.dataset.num_relations,
-            )
-        return self.dataset.notes if hint is None else (*self.dataset.notes, hint)
+        return display.notes_of(self)
 
     @property
     def candidate_share(self) -> float | None:
@@ -184,6 +172,7 @@ class RelationalInference:
         num_substeps: int = 0,
         domain: Domain | None = None,
         times: npt.ArrayLike | None = None,
+        inputs: npt.ArrayLike | None = None,
     ) -> np.ndarray:
         """Frames that follow the last one, `[tasks, num_steps, nodes, features]`.
 
@@ -199,11 +188,18 @@ class RelationalInference:
           times: `[tasks, num_steps]` or `[num_steps]` of the predicted frames, in the
             unit of the velocities, where there are laws; None for one frame interval
             each.
+          inputs: Values of the input columns at the predicted frames, that broadcast to
+            `[tasks, num_steps, nodes, columns]`; needed where there are such columns.
         """
         if num_steps < 1:
             raise ValueError(f"num_steps: found {num_steps}, expected at least 1")
         return forecast.predict(
-            self, num_steps, num_substeps=num_substeps, domain=domain, times=times
+            self,
+            num_steps,
+            num_substeps=num_substeps,
+            domain=domain,
+            times=times,
+            inputs=inputs,
         )
 
     def infer(
@@ -300,17 +296,23 @@ class RelationalInference:
         """
         return sets.relation_sets(self, coverage, calibration, num_resampled, seed)
 
-    def strengths(self) -> Strengths:
+    def strengths(self, num_refits: int = 0) -> Strengths:
         """How strong every edge is: a number by which the law of a relation is taken.
 
         Edges of "no interaction" get the law of their likeliest other relation, and
         relations that differ by a factor one law, so that strengths can be compared. By
         what a receiver is moved more than others, all strengths into it are larger.
 
+        Args:
+          num_refits: Times that laws are learned again under the strengths, and these
+            found again. Laws that took strengths for noise get better by it.
+
         Raises:
           ValueError: If messages are not terms of a sum.
         """
-        return find_strengths(self.model, self.params, self.dataset, self.found)
+        return find_strengths(
+            self.model, self.params, self.dataset, self.found, num_refits
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all of it to one `.npz`, which `modmeta.relational.load` reads.
@@ -330,8 +332,8 @@ class RelationalInference:
           num_steps: Frames to predict.
 
         Returns:
-          Matplotlib figures by name: "adjacency", "trajectories" and, where there are
-          laws, "laws".
+          Matplotlib figures by name: "adjacency", "trajectories" (not with inputs, whose
+          future is unknown) and, where there are laws, "laws".
         """
         from modmeta.relational.results import drawing
 
@@ -351,13 +353,7 @@ class RelationalInference:
           DataError: If nodes have no series, or frames are too few.
           ValueError: If there is no such method, or the verdict recommends none.
         """
-        method = method or (self.verdict.recommended if self.verdict else None)
-        if method is None:
-            raise ValueError(
-                "method: found none, and a verdict that recommends none, expected one "
-                f"of {list(METHODS)}"
-            )
-        return rank_pairs(self.dataset, method)
+        return export.ranked(self, method)
 
     def to_networkx(
         self,

@@ -161,6 +161,7 @@ def _recorded_roles(features: FeatureSpec) -> dict[str, tuple[int, ...]]:
         "velocities": tuple(c for c in features.velocities if c in kept),
         "sines": tuple(sine for sine, _ in pairs),
         "cosines": tuple(cosine for _, cosine in pairs),
+        "inputs": features.inputs,
         "angles": angles,
     }
 

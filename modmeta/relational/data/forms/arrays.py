@@ -19,7 +19,7 @@ from modmeta.relational.data.forms.inputs import names_columns, read_input
 from modmeta.relational.data.forms.labels import read_labels
 from modmeta.relational.data.gaps import read_entries
 from modmeta.relational.data.joining import pad_systems
-from modmeta.relational.data.validation import ROLES, DataError, FeatureSpec
+from modmeta.relational.data.validation import DataError, FeatureSpec
 
 
 class Reading(NamedTuple):
@@ -65,6 +65,7 @@ def as_dataset(
     sines: Sequence[int | str] | None = None,
     cosines: Sequence[int | str] | None = None,
     angles: Sequence[int | str] | None = None,
+    inputs: Sequence[int | str] | None = None,
     angle_unit: str | None = None,
     derive_velocities: bool = True,
     lags: int = 0,
@@ -107,6 +108,7 @@ def as_dataset(
       sines: Feature columns that are the sines of angles.
       cosines: Feature columns that are the cosines of these angles.
       angles: Feature columns that are angles; columns that wrap are found without.
+      inputs: Feature columns that are given and not predicted, such as a stimulus.
       angle_unit: "radians" or "degrees"; None tells it from the values.
       derive_velocities: Whether positions without velocities get them.
       lags: Frames that a change of features without roles may depend on; 0 for as many
@@ -133,6 +135,7 @@ def as_dataset(
         "sines": sines,
         "cosines": cosines,
         "angles": angles,
+        "inputs": inputs,
     }
     arrays = {
         "labels": labels,
@@ -359,10 +362,11 @@ def _read_features(
     }
     notes = []
     angles = roles.pop("angles", ())
-    is_unsaid = not any(role in roles for role in ROLES) and not angles
+    is_unsaid = not {*roles} - {"inputs"} and not angles
     if is_unsaid and given.feature_names is not None:
-        roles = usual_roles(names)
-        for role, columns in roles.items():
+        usual = usual_roles(names)
+        roles = usual | roles
+        for role, columns in usual.items():
             taken = ", ".join(repr(names[column]) for column in columns)
             notes.append(
                 f"Features {taken} are taken for {role}, by their names; "
