@@ -332,8 +332,8 @@ class RelationalInference:
           num_steps: Frames to predict.
 
         Returns:
-          Matplotlib figures by name: "adjacency", "trajectories" (not with inputs, whose
-          future is unknown) and, where there are laws, "laws".
+          Matplotlib figures by name: "adjacency", "trajectories" (not with inputs,
+          whose future is unknown) and, where there are laws, "laws".
         """
         from modmeta.relational.results import drawing
 
