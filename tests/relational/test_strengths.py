@@ -33,12 +33,29 @@ def test_least_squares_with_bounds():
     bounds = ([0, 0, 0, 0, -np.inf], np.inf)
     expected = scipy.optimize.lsq_linear(rows, wanted, bounds, tol=1e-12).x
     given = map(jnp.asarray, (columns, goal, precision, prior))
-    values, curvature, trust = jax.jit(strengths.least_squares, static_argnums=4)(
+    values, deviations, trust = jax.jit(strengths.least_squares, static_argnums=4)(
         *given, 4
     )
     np.testing.assert_allclose(values, expected, atol=1e-4)
-    np.testing.assert_allclose(curvature, rows.T @ rows, rtol=1e-4, atol=1e-4)
+    inverse = np.linalg.inv(rows.T @ rows)
+    np.testing.assert_allclose(deviations, np.sqrt(np.diag(inverse)), rtol=1e-3)
     assert values[3] == 0.0 and np.all(trust == 1.0)
+
+
+def test_bounds_at_many_columns_that_are_nearly_alike():
+    """The least squares of SciPy's active sets, as far as single precision tells."""
+    solve = jax.jit(strengths.least_squares, static_argnums=4)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        common = rng.normal(size=(1, 40, 2))
+        columns = common + 0.05 * rng.normal(size=(8, 40, 2))
+        truth = np.maximum(rng.normal(size=8), 0.0)
+        goal = np.einsum("c,cwy->wy", truth, columns)
+        goal += 0.01 * rng.normal(size=goal.shape)
+        given = (columns, goal, np.ones_like(goal), np.zeros(8))
+        values, _, _ = solve(*map(jnp.asarray, given), 8)
+        expected, _ = scipy.optimize.nnls(columns.reshape(8, -1).T, goal.ravel())
+        np.testing.assert_allclose(values, expected, atol=5e-3)
 
 
 def test_which_law_is_multiplied():

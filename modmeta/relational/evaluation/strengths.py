@@ -19,7 +19,6 @@ import numpy as np
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.frames import Frames
-from modmeta.relational.evaluation.refit import Weighted, refit_laws
 from modmeta.relational.inference.chains import excess_temperature
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
@@ -35,7 +34,6 @@ from modmeta.relational.modules.observations import (
 from modmeta.relational.tasks.batches import all_batches, unstacked
 from modmeta.relational.tasks.states import host_states
 from modmeta.relational.tasks.structures import TaskStructures, gather
-from modmeta.runtime import option_types
 from modmeta.search import Structure
 
 # Systems at once: one compilation for however many there are.
@@ -44,11 +42,11 @@ _BATCH_SIZE = 20
 _ALIKE = 0.9
 # A law of less than this share of the strongest says nothing.
 _SILENT = 0.03
-# Passes of iterated least squares, and of descent along coordinates in each.
-_PASSES, _SWEEPS = 4, 60
-# Of the curvature of an edge, what is added so that edges that cannot be told apart
-# get large errors and not infinite ones.
-_RIDGE = 1e-6
+# Passes of iterated least squares, and steps of each per column.
+_PASSES, _STEPS = 4, 3
+# Of the length of a column, what is added so that edges that cannot be told apart get
+# large errors and not infinite ones; and what may be rounding.
+_RIDGE, _ROUNDING = 1e-4, 1e-6
 
 
 class Strengths(NamedTuple):
@@ -81,7 +79,6 @@ def find_strengths(
     params: ModelParams,
     dataset: TrajectoryDataset,
     found: Relations,
-    num_refits: int = 0,
 ) -> Strengths:
     """Strengths of all candidate edges, those of no relation included.
 
@@ -93,15 +90,10 @@ def find_strengths(
       params: Its arrays.
       dataset: The systems, raw units.
       found: Their relations.
-      num_refits: Times that laws are learned again under the strengths, and strengths
-        found again under the laws.
 
     Raises:
-      ValueError: If messages are not terms of a sum, or an option is out of range.
+      ValueError: If messages are not terms of a sum.
     """
-    num_refits = option_types.check("num_refits", num_refits, int)
-    if num_refits < 0:
-        raise ValueError(f"num_refits: found {num_refits}, expected at least 0")
     bank = model.bank
     if not bank.has_laws:
         raise ValueError(
@@ -114,23 +106,14 @@ def find_strengths(
     batches = unstacked(all_batches(dataset.num_nodes, _BATCH_SIZE, edges))
     nodes, chosen = np.asarray(found.node_modules), np.asarray(found.edges)
 
-    def given(relations):
+    def fit(relations: np.ndarray) -> list[_Fit]:
         structures = TaskStructures(np.maximum(relations, 0), nodes)
-        return [gather(batch, frames, structures) for batch in batches]
+        given = [gather(batch, frames, structures) for batch in batches]
+        return [jax.device_get(_fit(model, params, *one)) for one in given]
 
-    def fit(params, gathered):
-        return [jax.device_get(_fit(model, params, *one)) for one in gathered]
-
-    parts = fit(params, given(chosen))
-    products = np.sum([part.products.sum(axis=0) for part in parts], axis=0)
+    products = np.sum([part.products.sum(axis=0) for part in fit(chosen)], axis=0)
     relations = laws_of(chosen, np.asarray(found.probabilities), products)
-    gathered = given(relations)
-    parts = fit(params, gathered)
-    for _ in range(num_refits):
-        pairs = zip(gathered, parts, strict=True)
-        weighted = [Weighted(*one, _known(one[1], part)) for one, part in pairs]
-        params = refit_laws(model, params, weighted)
-        parts = fit(params, gathered)
+    parts = fit(relations)
     values, errors = (np.full(chosen.shape, np.nan) for _ in range(2))
     for (tasks, graph), part in zip(batches, parts, strict=True):
         at = np.nonzero(graph.slot_mask)
@@ -142,11 +125,6 @@ def find_strengths(
         )
         values[place], errors[place] = part.values[at], part.errors[at]
     return Strengths(values, errors, relations)
-
-
-def _known(graph: SuperGraph, part: _Fit) -> np.ndarray:
-    """Strengths `[N, D]` of a batch, 0 at empty slots."""
-    return np.where(graph.slot_mask, part.values, np.float32(0.0))
 
 
 def laws_of(
@@ -231,7 +209,7 @@ def _fit_receiver(
         prior = jnp.concatenate([prior, jnp.square(1.0 / spreads[1:])])
     goal = own.targets[0] - alone[:, :num_targets]
     precision = jnp.exp(-2.0 * log_scale) * weights[:, None]
-    values, curvature, trust = least_squares(
+    values, deviations, trust = least_squares(
         *(columns, goal, precision / span, prior, len(edges)),
         freedom=modules.freedom,
     )
@@ -244,11 +222,8 @@ def _fit_receiver(
         jnp.sum(precision > 0.0),
         span,
     )
-    size = jnp.maximum(jnp.diagonal(curvature), 1e-12)
-    scaled = curvature / jnp.sqrt(size[:, None] * size[None])
-    inverse = jnp.linalg.inv(scaled + _RIDGE * jnp.eye(len(size)))
-    errors = jnp.sqrt(temperature * jnp.maximum(jnp.diagonal(inverse), 0.0) / size)
     count = len(edges)
+    errors = jnp.sqrt(temperature) * deviations
     return _Fit(values[:count], errors[:count], products)
 
 
@@ -271,39 +246,74 @@ def least_squares(
       freedom: Degrees of freedom of Student's distribution; None for a Gaussian.
 
     Returns:
-      The weights `[C]`, the curvature `[C, C]` and how far every error is trusted
-      `[W, Y]`, 1 under a Gaussian.
+      The weights `[C]`, their standard deviations as if there were no bounds `[C]`, and
+      how far every error is trusted `[W, Y]`, 1 under a Gaussian.
     """
-    flat = columns.reshape(len(columns), -1)
-    lowest = jnp.where(jnp.arange(len(columns)) < num_bounded, 0.0, -jnp.inf)
+    count = len(columns)
+    flat = columns.reshape(count, -1).T
+    is_bounded = jnp.arange(count) < num_bounded
 
-    def solve(trust, values):
-        weighted = flat * (trust * precision).reshape(1, -1)
-        curvature = weighted @ flat.T + jnp.diag(prior)
-        slope = weighted @ goal.reshape(-1)
-        size = jnp.diagonal(curvature)
+    def solve(trust):
+        root = jnp.sqrt(trust * precision).reshape(-1, 1)
+        rows = jnp.concatenate([flat * root, jnp.diag(jnp.sqrt(prior))])
+        size = jnp.sqrt(jnp.sum(jnp.square(rows), axis=0))
+        size = jnp.where(size > 0.0, size, 1.0)
+        goals = jnp.concatenate([goal.reshape(-1) * root[:, 0], jnp.zeros(count)])
+        # By orthogonal rows, as messages of two senders may be nearly the same.
+        turn, triangle = jnp.linalg.qr(rows / size[None])
+        triangle = jnp.concatenate([triangle, _RIDGE * jnp.eye(count)])
+        wanted = jnp.concatenate([turn.T @ goals, jnp.zeros(count)])
+        inverse = jnp.linalg.inv(jnp.linalg.qr(triangle, mode="r"))
+        deviations = jnp.sqrt(jnp.sum(jnp.square(inverse), axis=1)) / size
+        return _active_set(triangle, wanted, is_bounded) / size, deviations
 
-        def along(index, values):
-            one = index % len(columns)
-            gain = slope[one] - curvature[one] @ values
-            moved = values[one] + gain / jnp.maximum(size[one], 1e-12)
-            moved = jnp.where(size[one] > 0.0, jnp.maximum(moved, lowest[one]), 0.0)
-            return values.at[one].set(moved)
-
-        return jax.lax.fori_loop(0, _SWEEPS * len(columns), along, values), curvature
-
-    first = jnp.where(jnp.isfinite(lowest), 1.0, 0.0)
     trust = jnp.ones_like(goal)
     if freedom is None:
-        return *solve(trust, first), trust
+        return *solve(trust), trust
 
-    def reweigh(_, carry):
-        values, _, trust = carry
-        values, curvature = solve(trust, values)
+    def reweigh(_, trust):
+        values, _ = solve(trust)
         left = goal - jnp.einsum("d,dwy->wy", values, columns)
-        squares = jnp.square(left) * precision
-        return values, curvature, (freedom + 1.0) / (freedom + squares)
+        return (freedom + 1.0) / (freedom + jnp.square(left) * precision)
 
-    start = (first, jnp.zeros((len(columns), len(columns))), trust)
-    values, _, trust = jax.lax.fori_loop(0, _PASSES, reweigh, start)
-    return *solve(trust, values), trust
+    trust = jax.lax.fori_loop(0, _PASSES, reweigh, trust)
+    return *solve(trust), trust
+
+
+def _active_set(rows: jax.Array, wanted: jax.Array, is_bounded: jax.Array) -> jax.Array:
+    """Least squares with bounds at 0 (Lawson and Hanson 1974), one change per step.
+
+    Args:
+      rows: `[R, C]` columns of about unit length.
+      wanted: `[R]`.
+      is_bounded: `[C]`.
+    """
+    count = rows.shape[1]
+    tolerance = _ROUNDING * jnp.sqrt(jnp.sum(jnp.square(wanted)))
+
+    def step(_, carry):
+        values, is_free = carry
+        # Columns that are held at 0 have rows of their own that say so.
+        held = jnp.diag(jnp.where(is_free, 0.0, 1.0))
+        turn, triangle = jnp.linalg.qr(jnp.concatenate([rows * is_free[None], held]))
+        right = turn[: len(wanted)].T @ wanted
+        solved = jax.scipy.linalg.solve_triangular(triangle, right)
+        solved = jnp.where(is_free, solved, 0.0)
+        is_below = is_free & is_bounded & (solved < 0.0)
+        # As far as the first that reaches 0, which is held there.
+        shares = jnp.where(is_below, values / (values - solved), jnp.inf)
+        share = jnp.minimum(jnp.min(shares), 1.0)
+        moved = values + share * (solved - values)
+        is_left = is_free & ~(is_below & (shares <= share))
+        # Or else one that would gain by it is let go.
+        gain = rows.T @ (wanted - rows @ solved)
+        gain = jnp.where(is_free, -jnp.inf, gain)
+        best = jnp.argmax(gain)
+        is_more = is_free | ((jnp.arange(count) == best) & (gain[best] > tolerance))
+        is_done = ~jnp.any(is_below)
+        is_free = jnp.where(is_done, is_more, is_left)
+        return jnp.where(is_free | ~is_bounded, moved, 0.0), is_free
+
+    start = jnp.zeros(count), ~is_bounded
+    values, _ = jax.lax.fori_loop(0, _STEPS * count + 1, step, start)
+    return jnp.where(is_bounded, jnp.maximum(values, 0.0), values)

@@ -296,23 +296,17 @@ class RelationalInference:
         """
         return sets.relation_sets(self, coverage, calibration, num_resampled, seed)
 
-    def strengths(self, num_refits: int = 0) -> Strengths:
+    def strengths(self) -> Strengths:
         """How strong every edge is: a number by which the law of a relation is taken.
 
         Edges of "no interaction" get the law of their likeliest other relation, and
         relations that differ by a factor one law, so that strengths can be compared. By
         what a receiver is moved more than others, all strengths into it are larger.
 
-        Args:
-          num_refits: Times that laws are learned again under the strengths, and these
-            found again. Laws that took strengths for noise get better by it.
-
         Raises:
           ValueError: If messages are not terms of a sum.
         """
-        return find_strengths(
-            self.model, self.params, self.dataset, self.found, num_refits
-        )
+        return find_strengths(self.model, self.params, self.dataset, self.found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all of it to one `.npz`, which `modmeta.relational.load` reads.
