@@ -17,7 +17,7 @@ from modmeta.relational import (
     ProposalConfig,
     TrainingConfig,
 )
-from modmeta.relational.modules.integration import Domain
+from modmeta.relational.data.domains import Domain
 
 SYSTEMS = (
     "springs",
@@ -45,6 +45,7 @@ class DataConfig:
       positions: Names or numbers of the columns of `file` that are positions; none for
         what the file says, or those called x, y, z; "none" for none.
       velocities: The same for their velocities.
+      inputs: Columns of `file` that are given and not predicted.
       frame_interval: Time between the frames of `file`; 0 for what the file says.
       num_train: Systems that training may see, validation included; 0 with `file`
         for four fifths of them.
@@ -72,6 +73,7 @@ class DataConfig:
     features: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
     velocities: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     frame_interval: float = 0.0
     num_train: int = 500
     num_test: int = 1000
@@ -162,6 +164,8 @@ class ExperimentConfig:
         the verdict tells how far they agree.
       auto_relations: Whether the number of relations is found in the data, see
         `modmeta.relational.infer_relations`.
+      changing: Whether relations may change within a recording, see
+        `modmeta.relational.infer_relations`; edges are then those of stretches.
       seed: Seed of everything random.
     """
 
@@ -181,6 +185,7 @@ class ExperimentConfig:
     model: str = ""
     num_restarts: int = 1
     auto_relations: bool = False
+    changing: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

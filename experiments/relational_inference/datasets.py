@@ -106,7 +106,11 @@ def read_file(
       FileNotFoundError: If there is nothing.
       DataError: If the data are not what they should be.
     """
-    roles = {"positions": config.positions, "velocities": config.velocities}
+    roles = {
+        "positions": config.positions,
+        "velocities": config.velocities,
+        "inputs": config.inputs,
+    }
     reading = Reading(
         columns=dict(c.split("=", 1) for c in config.columns) or None,
         feature_names=config.features or None,

@@ -38,6 +38,12 @@ _VELOCITIES = flags.DEFINE_list(
     "The same for the velocities of these positions. Default: what the file says, or "
     "those called vx, vy, vz.",
 )
+_INPUTS = flags.DEFINE_list(
+    "inputs",
+    None,
+    "Names or numbers of the columns of --data that are given and not predicted, such "
+    "as a stimulus. Default: what the file says.",
+)
 _FRAME_INTERVAL = flags.DEFINE_float(
     "frame_interval",
     None,
@@ -72,6 +78,12 @@ _NUM_RELATIONS = flags.DEFINE_string(
     None,
     "Relations to tell apart, no relation among them; 'auto' trains with 4, counts "
     "those that the data tell apart, and trains again with as many. Default: 2.",
+)
+_CHANGING = flags.DEFINE_bool(
+    "changing",
+    None,
+    "Whether relations may change within a recording; edges are then those of its "
+    "stretches, and labels are not used. Default: they do not.",
 )
 _NUM_RESTARTS = flags.DEFINE_integer(
     "num_restarts",
@@ -161,6 +173,7 @@ def main(argv: list[str]) -> None:
         "data.mean_degree": _MEAN_DEGREE.value,
         "modules.num_relations": num_relations,
         "auto_relations": is_auto,
+        "changing": _CHANGING.value,
         "num_restarts": _NUM_RESTARTS.value,
         "bouncegrad.num_steps": _NUM_STEPS.value,
         "energy.prior": _PRIOR.value,
@@ -171,6 +184,7 @@ def main(argv: list[str]) -> None:
         "features": _FEATURES.value,
         "positions": _POSITIONS.value,
         "velocities": _VELOCITIES.value,
+        "inputs": _INPUTS.value,
         "frame_interval": _FRAME_INTERVAL.value,
     }
     if _DATA.value:
@@ -204,7 +218,10 @@ def _relations() -> tuple[int | None, bool | None]:
 
 def _check_file_flags() -> None:
     """Refuses what is said of a file where there is none."""
-    holders = (_COLUMNS, _FEATURES, _POSITIONS, _VELOCITIES, _FRAME_INTERVAL)
+    holders = (
+        *(_COLUMNS, _FEATURES, _POSITIONS, _VELOCITIES, _INPUTS),
+        _FRAME_INTERVAL,
+    )
     for holder in holders:
         if holder.present and not _DATA.value:
             raise ValueError(

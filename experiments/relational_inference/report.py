@@ -13,6 +13,7 @@ from modmeta.relational import figures
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
 from modmeta.relational.evaluation.effects import without_effect
+from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.inference import relations
 from modmeta.relational.inference.artifacts import save_model
 from modmeta.relational.inference.model import RelationalModel
@@ -31,6 +32,7 @@ def write_outputs(
     exported: TrajectoryDataset,
     found: relations.Relations,
     records: list[dict[str, Any]],
+    parts: Stretches | None = None,
 ) -> None:
     """Writes `edges.npz`, `edges.csv`, `model.npz`, `laws.json` and the figures.
 
@@ -43,6 +45,7 @@ def write_outputs(
       exported: Systems whose edges are written.
       found: Relations found in them.
       records: Records of the training log; none if nothing was trained.
+      parts: Stretches that the exported systems are; None for whole recordings.
     """
     export.save_edges_npz(
         workdir / "edges.npz",
@@ -56,7 +59,8 @@ def write_outputs(
         found.edges,
         found.probabilities,
         node_names=exported.node_names,
-        system_names=exported.system_names,
+        system_names=exported.system_names if parts is None else parts.names(exported),
+        extra=None if parts is None else parts.columns(exported.max_nodes),
     )
     save_model(workdir / "model.npz", model, params)
 

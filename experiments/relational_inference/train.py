@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import common
-from experiments.relational_inference import report, trained
+from experiments.relational_inference import changing, report, trained
 from experiments.relational_inference.config import CONFIGS, ExperimentConfig, smoke
 from experiments.relational_inference.datasets import Datasets, make_datasets
 from experiments.relational_inference.meta_test import edge_accuracies, meta_test
@@ -83,7 +83,10 @@ def meta_train(
       name: Directory of this training in that of the run.
     """
     train_set, valid_set = setup.split_validation(
-        discovery.training_windows(datasets.train.without_labels()), config.seed
+        discovery.training_windows(
+            datasets.train.without_labels(), changing=config.changing
+        ),
+        config.seed,
     )
     model, params = setup.build_model(
         train_set,
@@ -193,11 +196,14 @@ def _count_relations(
     )
     if not result.is_finished:
         return None
+    recordings = datasets.train
+    if config.changing:
+        recordings = discovery.training_windows(recordings, changing=True)
     count = verdict.count_relations(
         jax.random.fold_in(jax.random.key(config.seed), 3),
         model,
         result.params,
-        datasets.train,
+        recordings,
         config.inference,
     )
     return max(count, 2)
@@ -233,10 +239,15 @@ def compute(
         trained.check(config.model, loaded[0], datasets.observed)
     else:
         datasets = make_datasets(config.data, config.seed)
+    if config.changing:
+        datasets = changing.without_labels(config, datasets)
     found = _trained(config, datasets, run, mesh, loaded)
     if found is None:
         return None
-    model, params = found.model, found.params
+    model, params, warm, parts = found.model, found.params, found.warm, None
+    if config.changing:
+        datasets, parts = changing.on_stretches(config, datasets, model, params)
+        warm = None  # of whole recordings
     exported = datasets.observed
     if datasets.everything is not None:
         exported = datasets.everything
@@ -252,7 +263,7 @@ def compute(
         everything = search(params, 2)
     if datasets.test_rows is not None:
         cold = jax.tree.map(lambda leaf: leaf[datasets.test_rows], everything)
-    outcome = meta_test(config, datasets, model, params, found.warm, mesh, cold)
+    outcome = meta_test(config, datasets, model, params, warm, mesh, cold)
     if everything is None:
         everything = outcome.cold
     others = [search(other, 4 + i) for i, other in enumerate(found.restarts)]
@@ -267,6 +278,8 @@ def compute(
         [other.edges for other in others],
     )
     everything = verdict.settle(everything, judged)
+    if parts is not None:
+        judged = parts.add_to(judged)
     # Of the edges that are written, as far as the verdict bears them out.
     accuracies = edge_accuracies(everything, exported, model.num_relations)
     if datasets.test_rows is not None:
@@ -294,6 +307,8 @@ def compute(
             sum(np.size(leaf) for leaf in jax.tree.leaves(params.proposal))
         ),
     }
+    if parts is not None:
+        summary["stretches"] = changing.describe(parts, exported)
     if run.is_first:
         report.write_outputs(
             run.directory(),
@@ -304,6 +319,7 @@ def compute(
             exported,
             everything,
             [] if config.model else run.records(),
+            parts,
         )
     return summary
 

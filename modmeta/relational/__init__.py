@@ -9,6 +9,7 @@ from modmeta.relational.api import infer_relations as infer_relations
 from modmeta.relational.data import DataError as DataError
 from modmeta.relational.data import FeatureSpec as FeatureSpec
 from modmeta.relational.data import TrajectoryDataset as TrajectoryDataset
+from modmeta.relational.data.domains import Domain as Domain
 from modmeta.relational.data.forms.arrays import as_dataset as as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig as CandidateConfig
 from modmeta.relational.energies.config import EnergyConfig as EnergyConfig
@@ -25,7 +26,6 @@ from modmeta.relational.inference.infer import infer_dataset as infer_dataset
 from modmeta.relational.inference.model import RelationalModel as RelationalModel
 from modmeta.relational.inference.relations import Relations as Relations
 from modmeta.relational.modules.config import ModuleConfig as ModuleConfig
-from modmeta.relational.modules.integration import Domain as Domain
 from modmeta.relational.modules.network import ModelParams as ModelParams
 from modmeta.relational.modules.proposal_head import ProposalConfig as ProposalConfig
 from modmeta.relational.results import RelationalInference as RelationalInference

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
+from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.forms.arrays import as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.segments import concatenate_tasks
@@ -48,9 +49,11 @@ def infer_relations(
     sines: Sequence[int | str] | None = None,
     cosines: Sequence[int | str] | None = None,
     angles: Sequence[int | str] | None = None,
+    inputs: Sequence[int | str] | None = None,
     angle_unit: str | None = None,
     derive_velocities: bool = True,
     lags: int = 0,
+    domain: Domain | None = None,
     frame_interval: float | None = None,
     node_mask: npt.ArrayLike | None = None,
     frame_mask: npt.ArrayLike | None = None,
@@ -97,10 +100,15 @@ def infer_relations(
       sines: Feature columns that are the sines of angles (phases, headings).
       cosines: Feature columns that are the cosines of these angles.
       angles: Feature columns that are angles; columns that wrap are found without.
+      inputs: Feature columns that are known at all frames and not predicted, such as a
+        stimulus or a wind: what acts on an entity alone hears them. Predictions take
+        them, see `RelationalInference.predict`.
       angle_unit: "radians" or "degrees"; None tells it from the values.
       derive_velocities: Whether positions without velocities get them.
       lags: Frames that a change of features without roles may depend on; 0 for as many
         as the data bear out.
+      domain: The box that positions wrap in, `Domain("periodic", lower, upper)`, where
+        bodies act by their nearest images; None for none. Walls are for `predict`.
       frame_interval: Time between frames, in the time unit of the velocities; None for
         the median step of `times`, or 1.
       node_mask: `[tasks, nodes]` true at real nodes, which come first.
@@ -148,9 +156,11 @@ def infer_relations(
         sines=sines,
         cosines=cosines,
         angles=angles,
+        inputs=inputs,
         angle_unit=angle_unit,
         derive_velocities=derive_velocities,
         lags=lags,
+        domain=domain,
         frame_interval=frame_interval,
         node_mask=node_mask,
         frame_mask=frame_mask,

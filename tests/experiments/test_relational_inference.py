@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from experiments import common
+from experiments.relational_inference import changing, datasets, report, train
 from experiments.relational_inference import config as config_lib
-from experiments.relational_inference import datasets, report, train
 from modmeta.relational import data
 from modmeta.relational.data import DataError
-from modmeta.relational.evaluation import laws
+from modmeta.relational.evaluation import laws, stretches
+from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.inference import artifacts, infer
 from modmeta.runtime import devices
 from modmeta.runtime.metrics import read_metrics
@@ -345,6 +346,48 @@ def test_users_file_of_recordings_of_one_graph(users_file, tmp_path):
     assert summary["num_test"] == 3 and summary["test_systems_unseen"] is False
     with np.load(tmp_path / "run" / "edges.npz") as file:
         assert file["edges"].shape == (1, 3, 3)
+
+
+def test_relations_that_change(users_file, tmp_path, monkeypatch):
+    """Test systems are the last stretches; what is found is of all stretches."""
+    walks = np.cumsum(np.random.default_rng(0).normal(size=(24, 30, 3, 2)), axis=1)
+    np.savez(tmp_path / "walks.npz", states=walks, edges=np.zeros((24, 3, 3), int))
+    values = {
+        **config_lib.values_of_file(str(tmp_path / "walks.npz")),
+        "changing": True,
+    }
+    config = small_config(**values)
+    given = changing.without_labels(config, datasets.make_datasets(config.data, 0))
+    assert given.everything.edges is None and given.test.edges is None
+    assert (given.num_observed, given.test.num_frames) == (23, 30)
+    # Every third recording changes once.
+    counts = 1 + (np.arange(24) % 3 == 0)
+    tasks = np.repeat(np.arange(24), counts)
+    is_second = np.append(False, np.diff(tasks) == 0)
+    is_first = np.append(np.diff(tasks) == 0, False)
+    parts = Stretches(tasks, 9 * is_second, np.where(is_first, 9, 23))
+    monkeypatch.setattr(stretches, "find_stretches", lambda *_: parts)
+    found, again = changing.on_stretches(config, given, None, None)
+    assert again is parts and found.everything.num_tasks == len(tasks)
+    np.testing.assert_array_equal(tasks[found.test_rows], given.test_rows)
+    for row, stretch in enumerate(found.test_rows):
+        start = 9 * (counts[given.test_rows[row]] - 1)
+        assert parts.stops[stretch] == 23
+        seen = found.test.is_observed[row].all(axis=1)
+        np.testing.assert_array_equal(seen, np.arange(30) >= start)
+        np.testing.assert_array_equal(
+            found.everything.is_observed[stretch], found.test.is_observed[row, :23]
+        )
+    described = changing.describe(parts, found.everything)
+    assert described[:3] == [
+        {"system": 0, "start": 0, "stop": 9},
+        {"system": 0, "start": 9, "stop": 23},
+        {"system": 1, "start": 0, "stop": 23},
+    ]
+    short = given._replace(test=given.test.frames(0, 12), num_observed=12)
+    with pytest.raises(DataError, match="changing: found True with 12 frames"):
+        changing.without_labels(config, short)
+    assert flags(changing=True).changing and not flags().changing
 
 
 def test_model_for_other_data_is_refused(finished, users_file, tmp_path):

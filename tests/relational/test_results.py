@@ -41,7 +41,7 @@ VERDICT = Verdict(
 )
 
 
-def result_of(dataset, edges):
+def result_of(dataset, edges, modules=QUICK["modules"]):
     """A result with known relations, of a model that was never trained.
 
     Without a proposal head: `tests.relational.test_api` keeps models with one.
@@ -49,7 +49,7 @@ def result_of(dataset, edges):
     model, params = setup.build_model(
         dataset,
         jax.random.key(0),
-        modules=QUICK["modules"],
+        modules=modules,
         proposal=ProposalConfig(encoder="none"),
         memory=QUICK["memory"],
     )
@@ -98,10 +98,27 @@ def known():
 
 
 def test_stretches_are_kept(known, tmp_path):
-    parts = Stretches(np.array([0, 0, 1]), np.array([0, 4, 0]), np.array([4, 10, 10]))
+    tasks, starts, stops = (
+        [0, 0, 1, 2, 3, 3],
+        [0, 4, 0, 0, 0, 7],
+        [4, 10, 10, 10, 7, 10],
+    )
+    parts = Stretches(*map(np.array, (tasks, starts, stops)))
     assert known.stretches is None
     discovery = dataclasses.replace(known.discovery, stretches=parts)
-    dataclasses.replace(known, discovery=discovery).save(tmp_path / "result.npz")
+    names = tuple(f"run {task}" for task in tasks)
+    dataset = dataclasses.replace(known.dataset, system_names=names)
+    whole = dataclasses.replace(known, discovery=discovery, dataset=dataset)
+    whole.save(tmp_path / "result.npz")
+    whole.to_csv(tmp_path / "edges.csv")
+    with open(tmp_path / "edges.csv") as file:
+        lines = list(csv.DictReader(file))
+    frame = whole.to_dataframe()
+    assert len(lines) == len(frame) == 36
+    for name, values in (("system", names), ("start", starts), ("stop", stops)):
+        expected = np.repeat(values, 6).tolist()
+        assert frame[name].tolist() == expected
+        assert [line[name] for line in lines] == list(map(str, expected))
     for kept, given in zip(
         relational.load(tmp_path / "result.npz").stretches, parts, strict=True
     ):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from modmeta.relational.data.dataset import TrajectoryDataset
+from modmeta.relational.data.domains import wrapped_back
 from modmeta.relational.data.gaps import nearest_observed, segment_bounds
 from modmeta.relational.data.lags import choose_lags, with_lags
 from modmeta.relational.data.validation import ROLES, DataError, FeatureSpec
@@ -53,7 +54,7 @@ def prepare(
 
 def recorded(features: FeatureSpec, states: Any) -> np.ndarray:
     """Recorded columns `[..., recorded]` of states `[..., F]`, angles in their unit."""
-    states = np.asarray(states)
+    states = wrapped_back(features, np.asarray(states))
     found = states[..., list(features.recorded)]
     cosine_of = dict(zip(features.sines, features.cosines, strict=True))
     for column, low, period in features.wrapped:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from modmeta.relational.data.dataset import TrajectoryDataset
+from modmeta.relational.data.domains import apparent_box
 
 # Tasks and frames that are looked at.
 _MAX_TASKS, _MAX_FRAMES = 50, 1000
@@ -18,7 +19,7 @@ _EXPLAINED, _SAME_INTERVAL = 0.9, 1.25
 
 
 def suspicions(dataset: TrajectoryDataset) -> list[str]:
-    """Hints on axes that may be swapped, and on the frame interval."""
+    """Hints on axes that may be swapped, positions that wrap, and the interval."""
     found = []
     along_time = along_nodes = np.nan
     if dataset.max_nodes >= _MIN_NODES:
@@ -30,6 +31,14 @@ def suspicions(dataset: TrajectoryDataset) -> list[str]:
             "2, states.swapaxes(1, 2) is what is expected, [tasks, time, nodes, "
             "features]."
         )
+    box = apparent_box(dataset)
+    if box is not None:
+        lower, upper = ([float(f"{c:.4g}") for c in s] for s in (box.lower, box.upper))
+        found.append(
+            f"Positions jump as if they wrapped between {lower} and {upper}: if they "
+            f'do, give the box, as domain=Domain("periodic", {lower}, {upper}).'
+        )
+        return found
     interval = apparent_interval(dataset)
     if interval is not None:
         ratio = interval / dataset.frame_interval

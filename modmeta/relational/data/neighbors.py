@@ -15,6 +15,7 @@ import numpy as np
 
 from modmeta.graphs.edges import EdgeLists, Edges, fully_connected
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.domains import minimum_image
 from modmeta.runtime import option_types
 
 # Receivers at once: the memory of their distances stays linear in the nodes.
@@ -59,7 +60,10 @@ def _check(positions: np.ndarray, node_mask: np.ndarray) -> None:
 
 
 def _squared_distances(
-    positions: np.ndarray, node_mask: np.ndarray, is_present: np.ndarray | None
+    positions: np.ndarray,
+    node_mask: np.ndarray,
+    is_present: np.ndarray | None,
+    periods: Sequence[float],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Receivers `[r]` and their smallest squared distances to all nodes `[r, nodes]`.
 
@@ -75,8 +79,11 @@ def _squared_distances(
         smallest = np.full((len(block), len(node_mask)), np.inf)
         for frame in positions:
             squared = np.zeros_like(smallest)
-            for coordinate in frame.T:
-                squared += (coordinate[block, None] - coordinate[None, :]) ** 2
+            for coordinate, period in zip(frame.T, periods, strict=True):
+                gap = coordinate[block, None] - coordinate[None, :]
+                if period:
+                    gap = minimum_image(gap, np.asarray(period))
+                squared += gap**2
             np.fmin(smallest, squared, out=smallest)
         smallest[:, ~node_mask] = np.inf
         smallest[np.arange(len(block)), block] = np.inf
@@ -106,6 +113,7 @@ def nearest_neighbors(
     node_mask: np.ndarray,
     num_neighbors: int,
     is_present: np.ndarray | None = None,
+    periods: Sequence[float] | None = None,
 ) -> Edges:
     """Edges to every node from the nodes that come nearest to it.
 
@@ -115,6 +123,8 @@ def nearest_neighbors(
       num_neighbors: Senders per receiver, at least 1; all others, if there are fewer.
         Of senders equally near, those of smaller index count.
       is_present: `[time, nodes]` true where a node is there; None for always.
+      periods: `[dims]` of a box that repeats itself, 0 for axes that do not; None for
+        none.
 
     Returns:
       `(senders, receivers)`, int32, sorted by receiver, then sender.
@@ -124,12 +134,14 @@ def nearest_neighbors(
     """
     positions, node_mask = np.asarray(positions), np.asarray(node_mask)
     _check(positions, node_mask)
+    periods = periods or (0.0,) * positions.shape[2]
     if num_neighbors < 1:
         raise ValueError(f"num_neighbors: found {num_neighbors}, expected at least 1")
+    given = (positions, node_mask, is_present)
     return _collect(
         [
             (block, _nearest(squared, num_neighbors))
-            for block, squared in _squared_distances(positions, node_mask, is_present)
+            for block, squared in _squared_distances(*given, periods)
         ]
     )
 
@@ -139,6 +151,7 @@ def within_radius(
     node_mask: np.ndarray,
     radius: float,
     is_present: np.ndarray | None = None,
+    periods: Sequence[float] | None = None,
 ) -> Edges:
     """Edges between all nodes that come at least as near as a radius.
 
@@ -147,6 +160,8 @@ def within_radius(
       node_mask: `[nodes]` true at real nodes.
       radius: Positive, in the unit of the positions.
       is_present: `[time, nodes]` true where a node is there; None for always.
+      periods: `[dims]` of a box that repeats itself, 0 for axes that do not; None for
+        none.
 
     Returns:
       `(senders, receivers)`, int32, sorted by receiver, then sender.
@@ -156,12 +171,14 @@ def within_radius(
     """
     positions, node_mask = np.asarray(positions), np.asarray(node_mask)
     _check(positions, node_mask)
+    periods = periods or (0.0,) * positions.shape[2]
     if not radius > 0.0:
         raise ValueError(f"radius: found {radius}, expected a positive number")
+    given = (positions, node_mask, is_present)
     return _collect(
         [
             (block, squared <= float(radius) ** 2)
-            for block, squared in _squared_distances(positions, node_mask, is_present)
+            for block, squared in _squared_distances(*given, periods)
         ]
     )
 
@@ -193,13 +210,13 @@ def candidate_edges(
 
     def of_system(states: np.ndarray, size: int, is_present: np.ndarray) -> Edges:
         positions, node_mask = states[:, :size, columns], np.ones(size, bool)
-        is_present = is_present[:, :size]
+        others = (is_present[:, :size], dataset.features.periods)
         if not radius:
-            return nearest_neighbors(positions, node_mask, num_neighbors, is_present)
-        near = within_radius(positions, node_mask, radius, is_present)
+            return nearest_neighbors(positions, node_mask, num_neighbors, *others)
+        near = within_radius(positions, node_mask, radius, *others)
         if not num_neighbors:
             return near
-        nearest = nearest_neighbors(positions, node_mask, num_neighbors, is_present)
+        nearest = nearest_neighbors(positions, node_mask, num_neighbors, *others)
         both = np.intersect1d(
             *(r.astype(np.int64) * size + s for s, r in (near, nearest))
         )

@@ -68,7 +68,8 @@ def fit_normalization(dataset: TrajectoryDataset) -> Normalization:
 
     All position columns share one minimum and maximum (over both axes, all nodes,
     all frames), all velocity columns share another pair, sines and cosines stay as
-    they are, and every other column has its own. Padded nodes and what was not observed
+    they are, and every other column has its own; positions in a periodic box count as
+    if they filled it. Padded nodes and what was not observed
     are left out. What has one value everywhere becomes zero, in its own unit. This is
     the scaling under which prediction errors are reported for the springs and charged
     data of Kipf et al., "Neural Relational Inference for Interacting Systems", ICML
@@ -89,6 +90,8 @@ def fit_normalization(dataset: TrajectoryDataset) -> Normalization:
     reduce_axes = {"axis": (0, 1, 2), "where": dataset.is_observed[..., None]}
     low = np.min(dataset.states, initial=np.inf, **reduce_axes).astype(np.float64)
     high = np.max(dataset.states, initial=-np.inf, **reduce_axes).astype(np.float64)
+    for column, lowest, period in dataset.features.periodic:
+        low[column], high[column] = lowest, lowest + period
     for group in (dataset.features.positions, dataset.features.velocities):
         if group:
             columns = list(group)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 MINIMUM_FRAMES = 3
-ROLES = ("positions", "velocities", "sines", "cosines")
+ROLES = ("positions", "velocities", "sines", "cosines", "inputs")
 _STATE_AXES = "[tasks, time, nodes, features]"
 
 
@@ -31,8 +31,9 @@ class FeatureSpec:
         after these, are no part of errors, and predictions leave them out.
       wrapped: Angles that were recorded as such: column of the sine, which was that of
         the angle, lowest value, and period, in the unit of the angle.
-      lagged: Derived columns that hold what another column was one frame before, and
-        that column.
+      periodic: Positions that wrap, here unwrapped: column, lowest value, and period.
+      inputs: Columns that are given, not predicted, such as a stimulus.
+      lagged: Derived columns, and the column that they hold of the frame before.
 
     Raises:
       DataError: If names repeat, or a column is out of range or has two roles, or
@@ -47,6 +48,8 @@ class FeatureSpec:
     derived: tuple[int, ...] = ()
     wrapped: tuple[tuple[int, float, float], ...] = ()
     lagged: tuple[tuple[int, int], ...] = ()
+    periodic: tuple[tuple[int, float, float], ...] = ()
+    inputs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Freezes the fields as tuples and checks them."""
@@ -54,8 +57,12 @@ class FeatureSpec:
         for role in (*ROLES, "derived"):
             columns = tuple(int(column) for column in getattr(self, role))
             object.__setattr__(self, role, columns)
-        wrapped = tuple((int(c), float(a), float(b)) for c, a, b in self.wrapped)
-        object.__setattr__(self, "wrapped", wrapped)
+        for name in ("wrapped", "periodic"):
+            given = getattr(self, name)
+            rows = tuple((int(c), float(a), float(b)) for c, a, b in given)
+            object.__setattr__(self, name, rows)
+        if not {c for c, _, _ in self.periodic} <= {*self.positions}:
+            raise DataError(f"periodic: found {self.periodic}, expected positions")
         lagged = tuple((int(column), int(source)) for column, source in self.lagged)
         object.__setattr__(self, "lagged", lagged)
         if not self.names:
@@ -101,6 +108,12 @@ class FeatureSpec:
         cosine_of = dict(zip(self.sines, self.cosines, strict=True))
         hidden = {*self.derived, *(cosine_of[c] for c, _, _ in self.wrapped)}
         return tuple(c for c in range(self.num_features) if c not in hidden)
+
+    @property
+    def periods(self) -> tuple[float, ...]:
+        """Period of every position; 0 for those that do not wrap."""
+        found = {column: period for column, _, period in self.periodic}
+        return tuple(found.get(column, 0.0) for column in self.positions)
 
     @property
     def has_motion(self) -> bool:

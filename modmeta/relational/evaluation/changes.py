@@ -74,6 +74,7 @@ class ChangeModel:
         silent: np.ndarray | None = None,
         *,
         is_shifted: bool = False,
+        effects: Effects | None = None,
     ) -> Changes:
         """Changes under structures, some of whose edges may say nothing.
 
@@ -81,6 +82,8 @@ class ChangeModel:
           structures: One per system.
           silent: `[tasks, nodes, nodes]` true at edges that are left out.
           is_shifted: Whether senders are heard as they were half a recording away.
+          effects: What nodes have of their own, leaves `[tasks, nodes, ...]`; None
+            for what is most likely under the structures.
         """
         structures = jax.tree.map(np.asarray, structures)
         if silent is None:
@@ -90,9 +93,12 @@ class ChangeModel:
             is_silent, _ = gather_structure(
                 structures._replace(edge_modules=silent), *batch
             )
-            given = gather(batch, self._frames, structures)
+            (frames, own), graph, chosen = gather(
+                batch, (self._frames, effects), structures
+            )
             changes = _changes(
-                self._model, self._params, *given, is_silent, np.bool_(is_shifted)
+                *(self._model, self._params, frames, graph, chosen, is_silent),
+                *(np.bool_(is_shifted), own),
             )
             found.append(jax.device_get(changes))
 
@@ -115,6 +121,7 @@ def _changes(
     structure: search.Structure,
     is_silent: jax.Array,
     is_shifted: jax.Array,
+    effects: Effects | None,
 ) -> Changes:
     """Changes of one batch, leaves `[S, nodes, ...]`."""
     modules = model.network.modules(params)
@@ -132,10 +139,10 @@ def _changes(
         observed.windows,
         senders,
     )
-    effects = None
     if model.bank.has_effects:
-        counted = (observed.targets, observed.weights, observed.unit_changes)
-        effects, _ = modules.effects(outputs, *counted)
+        if effects is None:
+            counted = (observed.targets, observed.weights, observed.unit_changes)
+            effects, _ = modules.effects(outputs, *counted)
         outputs = modules.with_effects(outputs, effects, observed.unit_changes)
     expected, _ = modules.predict(outputs)
     if observed.weights is not None:

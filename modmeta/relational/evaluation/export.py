@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,6 +117,7 @@ def write_edges_csv(
     node_names: Sequence[Hashable] | None = None,
     relation_names: Sequence[str] | None = None,
     system_names: Sequence[Hashable] | None = None,
+    extra: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes one line per edge, ordered by system, sender and receiver.
 
@@ -133,12 +134,14 @@ def write_edges_csv(
         real nodes of every system. None means 0, 1, ....
       relation_names: one name per relation. None means 0, 1, ....
       system_names: one name per system. None means 0, 1, ....
+      extra: further columns by name, each `[systems, nodes, nodes]`.
 
     Raises:
       TypeError: if an array has a wrong dtype.
       ValueError: if shapes or numbers of names disagree, names repeat, a relation is
         out of range, or an edge has no probability.
     """
+    extra = extra or {}
     edges, probabilities, real = _check_arrays(edges, probabilities, None)
     if node_names is not None and all(isinstance(n, tuple) for n in node_names):
         members = [
@@ -152,6 +155,7 @@ def write_edges_csv(
     header = ["system", "sender", "receiver", "relation"]
     if probabilities is not None:
         header += [f"probability_{k}" for k in range(probabilities.shape[-1])]
+    header += list(extra)
     with atomic_write(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
@@ -164,6 +168,7 @@ def write_edges_csv(
             if probabilities is not None:
                 # The shortest text that gives the number back in its own precision.
                 row += map(str, probabilities[system, receiver, sender])
+            row += (str(values[system, receiver, sender]) for values in extra.values())
             writer.writerow(row)
         # Closing the wrapper would close the file, which `atomic_write` still needs.
         text.detach()

@@ -18,6 +18,7 @@ import scipy.stats
 
 from modmeta import networks
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.domains import minimum_image
 from modmeta.relational.data.normalization import normalize
 from modmeta.relational.data.validation import pair_mask
 from modmeta.relational.evaluation.changes import ChangeModel
@@ -241,6 +242,8 @@ def _occurring(model, dataset, structures) -> list[np.ndarray]:
     if spec.positions:
         where = states[..., list(spec.positions)]
         gap = where[:, :, None] - where[:, :, :, None]
+        if spec.periodic:
+            gap = minimum_image(gap, np.array(spec.periods))
         values = np.sqrt(np.sum(np.square(gap), axis=-1))
     else:
         ((sine, cosine),) = spec.angles

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,73 +19,25 @@ import numpy.typing as npt
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.data.domains import Domain, domain_of
 from modmeta.relational.evaluation.changes import ChangeModel
+from modmeta.relational.evaluation.start_frames import (
+    StartFrames,
+    inputs_of,
+    last_frames,
+    start_of,
+)
 from modmeta.relational.inference.model import RelationalModel
-from modmeta.relational.modules.entities import Effects
-from modmeta.relational.modules.integration import Domain, Integrator
+from modmeta.relational.modules.integration import Integrator
 from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.modules.preprocessing import with_columns
 from modmeta.relational.tasks.batches import all_batches, unstacked
-from modmeta.relational.tasks.states import host_states
 from modmeta.relational.tasks.structures import TaskStructures, gather
 
 # Substeps per frame are doubled until a prediction moves by less than this, in
 # normalised units, at all but one in a hundred values; or until there are so many.
 _TOLERANCE = 1e-4
 _FIRST_SUBSTEPS, _MAX_SUBSTEPS = 8, 128
-
-
-class StartFrames(NamedTuple):
-    """What predictions start from.
-
-    Attributes:
-      states: `[tasks, nodes, F]` normalised.
-      is_present: `[tasks, nodes]` true at nodes that are there; None if all are.
-      durations: `[tasks, nodes, steps]` between predicted frames, in frame intervals;
-        None for one each.
-      effects: What nodes have of their own, leaves `[tasks, nodes, ...]`; None where
-        all are alike.
-    """
-
-    states: jax.Array
-    is_present: jax.Array | None
-    durations: jax.Array | None
-    effects: Effects | None = None
-
-
-def last_frames(dataset: TrajectoryDataset) -> np.ndarray:
-    """The last frame of every task that saw any node, `[tasks]`."""
-    seen = dataset.is_observed.any(axis=2)
-    return dataset.num_frames - 1 - np.argmax(seen[:, ::-1], axis=1)
-
-
-def _start(
-    dataset: TrajectoryDataset,
-    params: ModelParams,
-    times: np.ndarray | None,
-) -> StartFrames:
-    """The last frame that saw any node, and how long it is to those at `times`."""
-    frames = host_states(dataset, params.preprocessing.normalization)
-    if dataset.frame_mask is None and times is None:
-        return StartFrames(frames.states[:, :, -1], None, None)
-    last = last_frames(dataset)
-    tasks = np.arange(dataset.num_tasks)
-    is_present = durations = None
-    if frames.is_present is not None:
-        is_present = frames.is_present[tasks, :, last]
-    if times is not None:
-        clock = dataset.times
-        if clock is None:
-            clock = dataset.frame_interval * dataset.clock
-        whole = np.concatenate([clock[tasks, last][:, None], times], axis=1)
-        steps = np.diff(whole, axis=1) / dataset.frame_interval
-        if not (steps > 0).all():
-            raise DataError(
-                "times: found one that is not later than the frame before it, "
-                "expected times that increase from the last observed frame on"
-            )
-        shape = (dataset.num_tasks, dataset.max_nodes, steps.shape[1])
-        durations = np.broadcast_to(steps[:, None], shape).astype(np.float32)
-    return StartFrames(frames.states[tasks, :, last], is_present, durations)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_steps", "domain"))
@@ -106,17 +58,25 @@ def _predict(
         slot_mask = slot_mask & begin.is_present[graph.slot_senders]
     slots = (graph.slot_senders, slot_mask)
 
-    def body(current, duration):
+    columns = model.bank.layout.spec.inputs
+
+    def body(current, step):
+        duration, inputs = step
         if model.bank.has_laws:
             following = Integrator(
-                modules, structure, *slots, num_substeps, domain, begin.effects
+                *(modules, structure, *slots, num_substeps, domain),
+                *(begin.effects, inputs),
             ).advance(current, duration)
         else:
             following = modules.step(structure, current[:, None], *slots)[:, 0]
+            if inputs is not None:
+                following = with_columns(following, columns, inputs)
         return following, following
 
-    durations = jax.tree.map(jnp.transpose, begin.durations)
-    _, rollout = jax.lax.scan(body, begin.states, durations, length=num_steps)
+    steps = jax.tree.map(
+        lambda leaf: jnp.moveaxis(leaf, 1, 0), (begin.durations, begin.inputs)
+    )
+    _, rollout = jax.lax.scan(body, begin.states, steps, length=num_steps)
     values = jnp.moveaxis(rollout, 0, 1)[graph.system_nodes]
     return values * graph.system_mask[..., None, None]
 
@@ -132,6 +92,7 @@ def predict(
     domain: Domain | None = None,
     batch_size: int = 100,
     times: npt.ArrayLike | None = None,
+    inputs: npt.ArrayLike | None = None,
 ) -> np.ndarray:
     """Predicts the frames that follow the last frame of every system.
 
@@ -151,12 +112,15 @@ def predict(
       batch_size: Systems at once.
       times: `[tasks, num_steps]` or `[num_steps]` of the predicted frames, in the unit
         of the velocities, where there are laws; None for one frame interval each.
+      inputs: Raw values of the input columns at the predicted frames, that broadcast to
+        `[tasks, num_steps, nodes, columns]`; None where there are no such columns.
 
     Returns:
       `[tasks, num_steps, nodes, F]` in normalised units, zeros at padded nodes.
 
     Raises:
-      DataError: If times do not increase from the last frame on.
+      DataError: If times do not increase from the last frame on, or inputs are missing
+        or of another shape.
       ValueError: If walls are declared where there are no laws or no velocities, or
         times where there are no laws.
     """
@@ -170,7 +134,12 @@ def predict(
     if times is None and step != dataset.frame_interval:
         ends = dataset.times[np.arange(dataset.num_tasks), last_frames(dataset)]
         times = ends[:, None] + step * np.arange(1, num_steps + 1)
-    if domain.kind != "open":
+    if domain.kind == "periodic" and domain != domain_of(bank.layout.spec):
+        raise ValueError(
+            f"domain: found {domain} with a model of {domain_of(bank.layout.spec)}, "
+            "expected the same: a periodic box is declared where data are read"
+        )
+    if domain.kind == "reflecting":
         axes = len(bank.layout.spec.positions)
         if not (bank.has_laws and bank.layout.spec.has_motion):
             raise ValueError(
@@ -189,7 +158,9 @@ def predict(
                 f"{(dataset.num_tasks, num_steps)} for [tasks, steps]"
             )
         times = np.broadcast_to(times, (dataset.num_tasks, num_steps))
-    start_frames = _start(dataset, params, times)
+    start_frames = start_of(dataset, params, times)._replace(
+        inputs=inputs_of(params, dataset, inputs, num_steps)
+    )
     if bank.has_effects:
         changes = ChangeModel(model, params, dataset.without_labels())
         start_frames = start_frames._replace(effects=changes(structures).effects)
@@ -248,6 +219,9 @@ def predict_following(
     """
     observed = whole.frames(0, num_observed)
     num_steps = whole.num_frames - num_observed
+    columns = list(whole.features.inputs)
+    if columns:
+        options["inputs"] = whole.states[:, num_observed:][..., columns]
     if whole.frame_mask is None and whole.is_regular:
         return predict(model, params, observed, structures, num_steps, **options)
     if model.bank.has_laws:
@@ -259,6 +233,11 @@ def predict_following(
     # Frames since the one that saw any node last are predicted as well.
     missed = num_observed - 1 - last_frames(observed)
     count = num_steps + int(missed.max(initial=0))
+    if columns:
+        frames = num_observed - missed[:, None] + np.arange(count)
+        frames = np.minimum(frames, whole.num_frames - 1)
+        rows = np.arange(whole.num_tasks)[:, None]
+        options["inputs"] = whole.states[rows, frames][..., columns]
     found = predict(model, params, observed, structures, count, **options)
     rows = missed[:, None] + np.arange(num_steps)
     return found[np.arange(len(found))[:, None], rows]

@@ -7,7 +7,7 @@ path through frames and graphs, as in Viterbi's algorithm). Labels never get her
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -58,6 +58,18 @@ class Stretches(NamedTuple):
         if inside.all():
             return part
         return part.seen(inside)
+
+    def names(self, dataset: TrajectoryDataset) -> list[Any]:
+        """The recording of every stretch of `of`, by name or number."""
+        return list(dataset.system_names or self.tasks.tolist())
+
+    def columns(self, num_nodes: int) -> dict[str, np.ndarray]:
+        """`start` and `stop` of every edge, `[tasks, nodes, nodes]` each."""
+        shape = (len(self.tasks), num_nodes, num_nodes)
+        return {
+            name: np.broadcast_to(frames[:, None, None], shape)
+            for name, frames in (("start", self.starts), ("stop", self.stops))
+        }
 
     def add_to(self, verdict: Verdict) -> Verdict:
         """Says in a verdict how often relations change."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.modules.integration import Domain
+from modmeta.relational.data.domains import Domain, apparent_box
 
 # Turns that have to agree on a wall.
 _MIN_TURNS = 5
@@ -24,8 +24,10 @@ _AGREEING = 0.5
 def suggest_domain(dataset: TrajectoryDataset) -> Domain:
     """Where bodies seem to be confined to, for `predict(domain=)`; look at it first.
 
-    A side without enough turns is at infinity; without any, the domain is open. Soft
-    walls, and such as no body reached, are not found.
+    Positions that jump from one side to the other lie in a periodic box, which is
+    declared where data are read: `infer_relations(domain=)`. A side without enough
+    turns is at infinity; without any, the domain is open. Soft walls, and such as no
+    body reached, are not found.
 
     Args:
       dataset: Systems with positions and velocities, raw units, in one box.
@@ -39,6 +41,9 @@ def suggest_domain(dataset: TrajectoryDataset) -> Domain:
             f"features: found positions {spec.positions} and velocities "
             f"{spec.velocities}, expected columns of both"
         )
+    box = apparent_box(dataset)
+    if box is not None:
+        return box
     seen = dataset.is_observed
     both = seen[:, 1:] & seen[:, :-1]
     if dataset.breaks is not None:

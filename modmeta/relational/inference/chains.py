@@ -175,14 +175,30 @@ def _mean_shares(shares: jax.Array, num_samples: int) -> jax.Array:
     return counts / max(shares.shape[0] * num_samples, 1)
 
 
-def _sample_temperatures(
-    problems: Problems, structure: search.Structure, config: InferenceConfig
+def excess_temperature(
+    squares: jax.Array, products: jax.Array, count: jax.Array, span: int
 ) -> jax.Array:
-    """Temperatures of the samples of every problem `[P]`.
+    """How many errors are worth one that is independent and as large as expected.
 
     Errors with autocorrelation r from frame to frame are worth (1 - r) / (1 + r) as
     many independent ones (for lag one, as in a first-order autoregression).
+
+    Args:
+      squares: Sum of squared errors in units of their scale, windows by their share.
+      products: Sum of products of errors `span` apart.
+      count: Number of errors.
+      span: Intervals per window.
     """
+    correlation = products / jnp.maximum(squares, _TINY)
+    correlation = jnp.clip(correlation, 0.0, _MAX_CORRELATION)
+    excess = jnp.maximum(span * squares / jnp.maximum(count, 1.0), 1.0)
+    return excess * (1.0 + correlation) / (1.0 - correlation)
+
+
+def _sample_temperatures(
+    problems: Problems, structure: search.Structure, config: InferenceConfig
+) -> jax.Array:
+    """Temperatures of the samples of every problem `[P]`."""
     least = jnp.full(problems.mask.shape, config.sample_temperature)
     if not (config.tempered and problems.model.energy.traits.residuals):
         return least
@@ -206,11 +222,8 @@ def _sample_temperatures(
             return jnp.stack([squares, products, count])
 
         receivers = jnp.arange(weights.shape[0])
-        squares, products, count = jnp.sum(jax.lax.map(of_receiver, receivers), axis=0)
-        correlation = products / jnp.maximum(squares, _TINY)
-        correlation = jnp.clip(correlation, 0.0, _MAX_CORRELATION)
-        excess = jnp.maximum(span * squares / jnp.maximum(count, 1.0), 1.0)
-        return excess * (1.0 + correlation) / (1.0 - correlation)
+        sums = jnp.sum(jax.lax.map(of_receiver, receivers), axis=0)
+        return excess_temperature(*sums, span)
 
     return least * jax.vmap(one)(problems.data, problems.candidates, structure)
 

@@ -23,6 +23,11 @@ def check_features(expected: FeatureSpec, found: FeatureSpec) -> None:
                 f"features: found {role} {columns} of {found.names}, expected "
                 f"{wanted}, as in training on {expected.names}"
             )
+    if found.periodic != expected.periodic:
+        raise DataError(
+            f"features: found the periodic box {found.periodic}, expected "
+            f"{expected.periodic}, as in training"
+        )
     if found.names != expected.names and set(found.names) == set(expected.names):
         raise DataError(
             f"features: found the columns {found.names}, expected them in the order "

@@ -42,12 +42,14 @@ class Searches(NamedTuple):
       frames: Leaves `[batches, N, T, ...]`, normalised.
       supergraph: Connectivity.
       start: Where chains start, leaves `[batches, N, ...]`; None for anywhere.
+      changes: `[batches, N, W, Y]`, see `infer`.
     """
 
     keys: jax.Array
     frames: Frames
     supergraph: SuperGraph
     start: search.Structure | None
+    changes: jax.Array | None = None
 
 
 def infer(
@@ -59,6 +61,7 @@ def infer(
     start: TaskStructures | None,
     config: InferenceConfig,
     mesh: Mesh | None = None,
+    changes: np.ndarray | None = None,
 ) -> Relations:
     """Infers the structures of all tasks, batch after batch.
 
@@ -77,6 +80,8 @@ def infer(
       start: Where the chains start; None draws structures uniformly (cold start).
       config: Options.
       mesh: Devices that share the batches and chains, see `devices.build_mesh`.
+      changes: `[tasks, nodes, W, Y]` encoded, to explain in place of those observed;
+        None for these.
 
     Returns:
       The structures, energies and probabilities, NumPy arrays.
@@ -101,7 +106,7 @@ def infer(
         # Uniform moves are learned ones that know nothing: one program for both.
         compiled = dataclasses.replace(config, learned=True)
     found = []
-    for searches in grouped(rng_key, states, batches, start, mesh):
+    for searches in grouped(rng_key, states, batches, start, mesh, changes):
         outcome = search_batches(
             model,
             params,
@@ -123,6 +128,7 @@ def grouped(
     batches: TaskBatch,
     start: TaskStructures | None,
     mesh: Mesh | None,
+    changes: np.ndarray | None = None,
 ) -> Iterator[Searches]:
     """As many batches at a time as devices share them; arguments as for `infer`.
 
@@ -136,9 +142,11 @@ def grouped(
     every = unstacked(batches)
     for first in range(0, num_batches, size):
         rows = np.minimum(np.arange(first, first + size), num_batches - 1)
-        given = [gather(every[row], frames, start) for row in rows]
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *given)
-        yield Searches(keys[rows], *stacked)
+        given = [gather(every[row], (frames, changes), start) for row in rows]
+        (states, targets), graph, begin = jax.tree.map(
+            lambda *leaves: np.stack(leaves), *given
+        )
+        yield Searches(keys[rows], states, graph, begin, targets)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config", "mesh"))
@@ -253,7 +261,7 @@ def _search_batch(
     config: InferenceConfig,
     mesh: Mesh | None,
 ) -> dict[str, Any]:
-    rng_key, inputs, graph, start = searches
+    rng_key, inputs, graph, start, changes = searches
     draws = chains.draw(rng_key, model, graph, start, config)
     chunk = 0 if model.energy.couples_receivers else model.memory.receiver_chunk
     network = model.network
@@ -263,7 +271,9 @@ def _search_batch(
 
         def one_chunk(receivers):
             problems = build_problems(
-                model, params, graph, inputs, followed, receivers=receivers
+                *(model, params, graph, inputs, followed),
+                receivers=receivers,
+                changes=changes,
             )
             selected = jax.tree.map(lambda leaf: leaf[:, receivers], draws)
             return chains.search_all(problems, selected, config, mesh)
@@ -271,7 +281,9 @@ def _search_batch(
         found = _map_chunks(one_chunk, graph.node_mask.shape[0], chunk)
     else:
         unknown = jnp.zeros((*graph.slot_mask.shape, model.num_relations))
-        problems = build_problems(model, params, graph, inputs, unknown)
+        problems = build_problems(
+            model, params, graph, inputs, unknown, changes=changes
+        )
         evidence = network.evidence(params, graph, inputs, problems.residuals)
         logits = network.edge_logits(params, graph, inputs, evidence=evidence)
         problems = problems.with_logits(jnp.where(is_learned, logits, 0.0))
@@ -310,6 +322,7 @@ def infer_dataset(
     *,
     start: TaskStructures | None = None,
     mesh: Mesh | None = None,
+    changes: np.ndarray | None = None,
 ) -> Relations:
     """Infers the relations of every system of a data set under frozen modules.
 
@@ -324,6 +337,8 @@ def infer_dataset(
       config: Options of the search.
       start: Structures to start from; None for a cold start.
       mesh: Devices that share the work, see `devices.build_mesh`; None for one.
+      changes: `[tasks, nodes, W, Y]` encoded, to explain in place of those observed;
+        None for these.
 
     Returns:
       Edges, probabilities and energies; what is no candidate edge of the model has
@@ -339,4 +354,4 @@ def infer_dataset(
     edges = model.candidate_edges(dataset)
     states = host_states(dataset, params.preprocessing.normalization)
     batches = all_batches(dataset.num_nodes, model.memory.batch_size, edges)
-    return infer(rng_key, model, params, states, batches, start, config, mesh)
+    return infer(rng_key, model, params, states, batches, start, config, mesh, changes)

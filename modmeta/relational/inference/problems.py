@@ -281,6 +281,7 @@ def build_problems(
     edge_logits: jax.Array,
     windows: jax.Array | None = None,
     receivers: jax.Array | None = None,
+    changes: jax.Array | None = None,
 ) -> Problems:
     """Prepares the search problems of a super-graph; computes the message cache.
 
@@ -293,6 +294,8 @@ def build_problems(
       windows: `[t]` frames at which the windows begin that count; None for all.
         Ignored by the roll-out energy, which needs all frames in order.
       receivers: `[C]` receivers to search, where they are independent; None for all.
+      changes: `[N, W, Y]` encoded, to explain in place of those observed; None for
+        these. Ignored by the roll-out energy.
 
     Returns:
       The problems: one per receiver, or per system if receivers are coupled.
@@ -313,6 +316,8 @@ def build_problems(
         return Problems(model, params, data, candidates, supergraph)
     modules = model.network.modules(params)
     observed = observe(modules, supergraph, states, windows)
+    if changes is not None:
+        observed = observed._replace(targets=changes)
     if model.keeps_messages:
         data = build_cache(modules, supergraph, observed, receivers)
     else:

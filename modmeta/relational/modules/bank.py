@@ -116,6 +116,11 @@ class ModuleBank:
                 "compress: found True with laws, expected False: changes are what "
                 "their rates integrate to"
             )
+        if resolved.path == "start" and self.layout.spec.periodic:
+            raise ValueError(
+                "path: found 'start' with positions that wrap, expected laws, which "
+                "see the nearest image of a sender"
+            )
         if resolved.path == "two_body" and self.laws.law.others:
             raise ValueError(
                 "path: found 'two_body' where other features than positions and "

@@ -1,4 +1,4 @@
-"""What edge modules see: states as they are, or relative geometry."""
+"""What edge modules see: states as they are, or relative geometry; no inputs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from modmeta.relational.modules.preprocessing import (
 
 
 def _raw(preprocessing, spec, senders, receivers):
-    del preprocessing, spec
+    del preprocessing
+    if spec.inputs:
+        heard = np.delete(np.arange(spec.num_features), spec.inputs)
+        senders, receivers = senders[..., heard], receivers[..., heard]
     return jnp.concatenate(jnp.broadcast_arrays(senders, receivers), axis=-1)
 
 
 def _relative(preprocessing, spec, senders, receivers):
-    parts, others = [], set(range(len(spec.names)))
+    parts, others = [], {*range(len(spec.names))} - {*spec.inputs}
     if spec.has_motion:
         parts += _relative_motion(preprocessing, spec, senders, receivers)
         others -= {*spec.positions, *spec.velocities}

@@ -10,12 +10,14 @@ Letters: N nodes, D slots, F features, C axes of space, O other rates.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from modmeta import networks
+from modmeta.relational.data.domains import Domain
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.laws import relative_state, units_of
@@ -24,45 +26,7 @@ from modmeta.relational.modules.preprocessing import (
     velocity_per_frame,
     with_columns,
 )
-from modmeta.runtime import option_types
 from modmeta.search import Structure
-
-DOMAINS = ("open", "reflecting")
-
-
-@dataclasses.dataclass(frozen=True)
-class Domain:
-    """Where bodies can be; declared by the user, never guessed silently.
-
-    Attributes:
-      kind: "open", or "reflecting": elastic walls on all sides of a box.
-      lower: Coordinates of its lower corner, in the units of the data.
-      upper: Those of its upper corner.
-    """
-
-    kind: str = "open"
-    lower: tuple[float, ...] = ()
-    upper: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Checks the kind and the corners."""
-        option_types.settle(self)
-        if self.kind not in DOMAINS:
-            raise ValueError(
-                f"domain.kind: found {self.kind!r}, expected one of {DOMAINS}"
-            )
-        if self.kind == "open":
-            return
-        if not self.lower or len(self.lower) != len(self.upper):
-            raise ValueError(
-                f"domain: found corners {self.lower} and {self.upper}, expected one "
-                "coordinate per axis in both"
-            )
-        if not all(a < b for a, b in zip(self.lower, self.upper, strict=True)):
-            raise ValueError(
-                f"domain: found corners {self.lower} and {self.upper}, expected the "
-                "lower one first"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +42,8 @@ class Integrator:
       domain: Where bodies can be.
       effects: What nodes have of their own, leaves `[N, ...]`; None where all are
         alike.
+      inputs: `[N, C]` normalised inputs at the end of a frame, which they go to
+        straight; None where there are none.
     """
 
     modules: BoundBank
@@ -87,6 +53,7 @@ class Integrator:
     num_substeps: int | jax.Array
     domain: Domain = Domain()
     effects: Effects | None = None
+    inputs: jax.Array | None = None
 
     def rates(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Accelerations `[N, C]` and other rates `[N, O]` of states `[N, F]`."""
@@ -112,7 +79,10 @@ class Integrator:
             return laws.node_module.apply({"params": params}, states, method="rates")
 
         alone = networks.apply_chosen(
-            own, modules.params.node, self.structure.node_modules, states
+            own,
+            modules.params.node,
+            self.structure.node_modules,
+            laws.law.own_inputs(states),
         )
         if self.effects is not None:
             total = self.effects.factor[:, None] * total
@@ -138,17 +108,29 @@ class Integrator:
           `[N, F]`.
         """
         laws = self.modules.bank.laws
+        columns = laws.law.layout.spec.inputs
+        begin = states[..., np.array(columns, int)]
+
+        def at(states, share):
+            """States with the inputs of a share of the frame."""
+            if self.inputs is None:
+                return states
+            return with_columns(states, columns, begin + share * (self.inputs - begin))
+
         is_mechanical = laws.law.layout.spec.has_motion and not laws.law.others
         length = 1.0 / self.num_substeps
         if duration is not None:
             length = duration[:, None] * length
         if is_mechanical:
-            return self._verlet(states, length)
+            return at(self._verlet(states, length, at), 1.0)
 
-        def body(_, states):
-            return self._runge_kutta(states, length)
+        def body(index, states):
+            def change(states, passed):
+                return self._change(at(states, (index + passed) / self.num_substeps))
 
-        return jax.lax.fori_loop(0, self.num_substeps, body, states)
+            return self._runge_kutta(states, length, change)
+
+        return at(jax.lax.fori_loop(0, self.num_substeps, body, states), 1.0)
 
     def _split(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Normalised positions, and what they change by in a frame interval."""
@@ -164,28 +146,32 @@ class Integrator:
         motion = jnp.concatenate([position, velocity], axis=-1)
         return with_columns(states, [*spec.positions, *spec.velocities], motion)
 
-    def _verlet(self, states: jax.Array, length: float | jax.Array) -> jax.Array:
+    def _verlet(
+        self, states: jax.Array, length: float | jax.Array, at: Callable
+    ) -> jax.Array:
         """All steps of a frame; one evaluation of the rates each."""
         spread = self.modules.preprocessing.position_scale
         position, drift = self._split(states)
 
-        def rate_at(position, drift):
-            return spread * self.rates(self._join(states, position, drift))[0]
+        def rate_at(position, drift, share):
+            now = self._join(at(states, share), position, drift)
+            return spread * self.rates(now)[0]
 
-        def body(_, carry):
+        def body(index, carry):
             position, drift, rate = carry
             middle = drift + 0.5 * length * rate
             position, middle = self._reflect(position + length * middle, middle)
             # Of forces that depend on velocities, those at the predicted one.
-            rate = rate_at(position, middle + 0.5 * length * rate)
+            share = (index + 1) / self.num_substeps
+            rate = rate_at(position, middle + 0.5 * length * rate, share)
             return position, middle + 0.5 * length * rate, rate
 
-        start = (position, drift, rate_at(position, drift))
+        start = (position, drift, rate_at(position, drift, 0.0))
         position, drift, _ = jax.lax.fori_loop(0, self.num_substeps, body, start)
         return self._join(states, position, drift)
 
     def _reflect(self, position, drift):
-        if self.domain.kind == "open":
+        if self.domain.kind != "reflecting":
             return position, drift
         columns = np.array(self.modules.bank.layout.spec.positions)
         offset, scale = (
@@ -202,14 +188,16 @@ class Integrator:
         drift = jnp.where(is_above, -speed, jnp.where(is_below, speed, drift))
         return position, drift
 
-    def _runge_kutta(self, states: jax.Array, length: float | jax.Array) -> jax.Array:
-        first = self._change(states)
-        second = self._change(self._move(states, 0.5 * length * first))
-        third = self._change(self._move(states, 0.5 * length * second))
-        fourth = self._change(self._move(states, length * third))
+    def _runge_kutta(
+        self, states: jax.Array, length: float | jax.Array, change: Callable
+    ) -> jax.Array:
+        first = change(states, 0.0)
+        second = change(self._move(states, 0.5 * length * first), 0.5)
+        third = change(self._move(states, 0.5 * length * second), 0.5)
+        fourth = change(self._move(states, length * third), 1.0)
         total = first + 2.0 * second + 2.0 * third + fourth
         states = self._move(states, length / 6.0 * total)
-        if self.domain.kind == "open":
+        if self.domain.kind != "reflecting":
             return states
         position, drift = self._split(states)
         return self._join(states, *self._reflect(position, drift))

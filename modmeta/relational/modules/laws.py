@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta import networks
+from modmeta.relational.data.domains import minimum_image
 from modmeta.relational.modules.preprocessing import (
     FeatureLayout,
     Preprocessing,
@@ -107,10 +108,24 @@ class LawLayout:
         """Outputs of a law: a factor per direction, a rate per other feature."""
         return self.num_directions + len(self.others)
 
+    def own_inputs(self, states: jax.Array) -> jax.Array:
+        """What acts on an entity alone sees of states `[..., F]`.
+
+        Not where it is in a box that repeats itself: nowhere is special there.
+        """
+        wrapping = [column for column, _, _ in self.layout.spec.periodic]
+        if not wrapping:
+            return states
+        is_seen = np.ones(self.layout.num_features, bool)
+        is_seen[wrapping] = False
+        is_seen = is_seen.reshape((1,) * (states.ndim - 1) + (-1,))
+        return jnp.where(is_seen, states, 0.0)
+
     def columns(self) -> tuple[int, ...]:
         """Features of both ends that enter as they are."""
         spec, layout = self.layout.spec, self.layout
         roles = {*spec.positions, *spec.velocities, *spec.sines, *spec.cosines}
+        roles |= {*spec.inputs}
         plain = [c for c in range(layout.num_features) if c not in roles]
         if not self.reads_attributes:
             plain = [c for c in plain if c in layout.predicted]
@@ -126,6 +141,11 @@ def relative_state(
     if spec.positions:
         columns = np.array(spec.positions)
         displacement = senders[..., columns] - receivers[..., columns]
+        if spec.periodic:
+            unit = preprocessing.normalization.scale[columns]
+            periods = jnp.array(spec.periods) / unit
+            shape = (1,) * (displacement.ndim - 1) + (-1,)
+            displacement = minimum_image(displacement, periods.reshape(shape), jnp)
         displacement = displacement / preprocessing.position_scale
     if spec.has_motion:
         columns = np.array(spec.velocities)

@@ -51,6 +51,11 @@ class Likelihood:
     params: ModuleParams
     preprocessing: Preprocessing
 
+    @property
+    def freedom(self) -> float | None:
+        """Degrees of freedom of Student's distribution; None for others."""
+        return _FREEDOM if self.bank.config.likelihood == "student" else None
+
     def predict(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Splits outputs `[..., outputs]` into mean and log-scale, each `[..., Y]`."""
         num_targets = self.bank.layout.num_targets
@@ -145,7 +150,7 @@ class Likelihood:
             jax.lax.stop_gradient(precision),
             jax.lax.stop_gradient(log_scale),
             entities.spreads_of(jnp.asarray(self.params.spreads)),
-            _FREEDOM if likelihood == "student" else None,
+            self.freedom,
         )
 
     def with_effects(

@@ -211,14 +211,15 @@ class LawMessages:
         """What one node module adds to its node, `[..., I, 2 Y]` as for `edge`."""
         units = units_of(self.law, preprocessing, self.span)
         apply = self.node_module.apply
-        rates = apply({"params": params}, motion.points, method="rates")
+        points, start = map(self.law.own_inputs, (motion.points, motion.start))
+        rates = apply({"params": params}, points, method="rates")
         axes = self.law.num_axes
         integrals = quadrature(
             units.acceleration * rates[..., :axes],
             units.others * rates[..., axes:],
             motion.duration,
         )
-        spreads = apply({"params": params}, motion.start, method="spreads")
+        spreads = apply({"params": params}, start, method="spreads")
         return jnp.concatenate([self.changes(units, integrals), spreads], axis=-1)
 
     def pair_rates(

@@ -86,8 +86,8 @@ def interpolate(
     Positions whose velocities are observed follow the cubic through both ends, and
     velocities its slope. Everything else follows the cubic through the four nearest
     frames, at the ends of a trajectory and at breaks those on one side; angles by their
-    turns, of which the shortest are taken. What was not observed bends no path but
-    those that end there.
+    turns, of which the shortest are taken. Inputs go straight. What was not observed
+    bends no path but those that end there.
 
     Args:
       preprocessing: Fitted constants.
@@ -117,6 +117,12 @@ def interpolate(
         path = _follow(
             preprocessing, layout, path, start, end, points, duration[..., None, None]
         )
+    if spec.inputs:
+        # Straight: a curve would overshoot where an input is switched.
+        inputs = np.array(spec.inputs)
+        begin, change = start[..., None, inputs], (end - start)[..., None, inputs]
+        values = begin + points[None, None, :, None] * change
+        path = with_columns(path, spec.inputs, values)
     return Motion(start, end, path, duration, presence(frames, intervals))
 
 

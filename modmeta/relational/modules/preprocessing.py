@@ -145,6 +145,7 @@ def fit_preprocessing(
     for pair in spec.angles:
         moving[list(pair)] = moving[list(pair)].any()
     moving[[column for column, _ in spec.lagged]] = False
+    moving[list(spec.inputs)] = False
     predicted = tuple(int(column) for column in np.flatnonzero(moving))
     layout = FeatureLayout(spec, predicted, compress, dataset.frame_interval)
     if not predicted:
@@ -188,6 +189,18 @@ def fit_preprocessing(
         spread = float(np.std(states[:, :-span][rows][:, list(columns)]))
         return spread if spread > 0.0 else 1.0
 
+    def spread_in_box() -> float:
+        """Of positions that fill the axes that wrap, and others as they are."""
+        if not spec.periodic:
+            return 0.0
+        sizes = [
+            period / np.sqrt(12.0) / normalization.scale[column]
+            if period
+            else deviation((column,))
+            for column, period in zip(spec.positions, spec.periods, strict=True)
+        ]
+        return float(np.sqrt(np.mean(np.square(sizes))))
+
     constants = Preprocessing(
         normalization=Normalization(
             np.asarray(normalization.offset, np.float32),
@@ -197,7 +210,7 @@ def fit_preprocessing(
         step_offset=shift.astype(np.float32),
         target_scale=unit.astype(np.float32),
         target_limit=limit.astype(np.float32),
-        position_scale=np.float32(deviation(spec.positions)),
+        position_scale=np.float32(spread_in_box() or deviation(spec.positions)),
         velocity_scale=np.float32(deviation(spec.velocities)),
     )
     return constants, layout

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modmeta.relational.evaluation.scores import transposed_labels
+
 if TYPE_CHECKING:
     from modmeta.relational.results.result import RelationalInference
 
@@ -44,6 +46,19 @@ def summarise(result: RelationalInference) -> dict[str, Any]:
         "verdict": None if result.verdict is None else result.verdict.to_dict(),
         "notes": list(result.notes),
     }
+
+
+def notes_of(result: RelationalInference) -> tuple[str, ...]:
+    """See `RelationalInference.notes`."""
+    dataset, hint = result.dataset, None
+    if dataset.edges is not None and dataset.num_relations:
+        hint = transposed_labels(
+            result.edges,
+            dataset.edges,
+            result.model.num_relations,
+            dataset.num_relations,
+        )
+    return dataset.notes if hint is None else (*dataset.notes, hint)
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

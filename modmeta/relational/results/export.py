@@ -6,6 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
 from modmeta.runtime.optional import import_optional
@@ -22,7 +25,7 @@ def to_networkx(
     skip_relation: int | None,
 ) -> list[Any]:
     """See `RelationalInference.to_networkx`."""
-    dataset = result.dataset
+    dataset, systems = result.dataset, _systems(result)
     graphs = []
     for task in range(dataset.num_tasks):
         count = int(dataset.num_nodes[task])
@@ -34,47 +37,80 @@ def to_networkx(
             skip_relation=skip_relation,
         )
         assert not isinstance(graph, list)
-        graph.graph["system"] = _system(dataset, task)
+        graph.graph["system"] = systems[task]
         graphs.append(graph)
     return graphs
 
 
-def to_dataframe(result: RelationalInference) -> pandas.DataFrame:
+def ranked(result: RelationalInference, method: str | None) -> np.ndarray:
+    """See `RelationalInference.rank_pairs`."""
+    method = method or (result.verdict.recommended if result.verdict else None)
+    if method is None:
+        raise ValueError(
+            "method: found none, and a verdict that recommends none, expected one "
+            f"of {list(METHODS)}"
+        )
+    return rank_pairs(result.dataset, method)
+
+
+def to_dataframe(result: RelationalInference, strengths: bool) -> pandas.DataFrame:
     """See `RelationalInference.to_dataframe`."""
     pandas = import_optional("pandas", "tables")
     dataset, names = result.dataset, result.relation_names
-    rows = []
+    extra = _extra(result, strengths)
+    systems, rows = _systems(result), []
     for task, sender, receiver in export.edge_indices(result.edges):
         members = _members(dataset, task) or range(dataset.max_nodes)
         relation = int(result.edges[task, receiver, sender])
         rows.append(
             (
-                _system(dataset, task),
+                systems[task],
                 members[sender],
                 members[receiver],
                 relation,
                 names[relation],
                 *result.probabilities[task, receiver, sender].tolist(),
+                *(values[task, receiver, sender].item() for values in extra.values()),
             )
         )
     columns = ["system", "sender", "receiver", "relation", "name"]
     columns += [f"probability_{k}" for k in range(result.model.num_relations)]
+    columns += list(extra)
     return pandas.DataFrame(rows, columns=columns)
 
 
-def to_csv(result: RelationalInference, path: str | os.PathLike[str]) -> None:
+def to_csv(
+    result: RelationalInference, path: str | os.PathLike[str], strengths: bool
+) -> None:
     """See `RelationalInference.to_csv`."""
     export.write_edges_csv(
         path,
         result.edges,
         result.probabilities,
         node_names=result.dataset.node_names,
-        system_names=result.dataset.system_names,
+        system_names=_systems(result),
+        extra=_extra(result, strengths),
     )
 
 
-def _system(dataset: TrajectoryDataset, task: int) -> Any:
-    return task if dataset.system_names is None else dataset.system_names[task]
+def _extra(result: RelationalInference, strengths: bool) -> dict[str, np.ndarray]:
+    """Further columns `[tasks, nodes, nodes]`: of stretches, and of strengths."""
+    columns = {}
+    if result.stretches is not None:
+        columns |= result.stretches.columns(result.dataset.max_nodes)
+    if strengths:
+        found = result.strengths()
+        columns["strength"] = found.values.astype(np.float32)
+        columns["strength_error"] = found.errors.astype(np.float32)
+    return columns
+
+
+def _systems(result: RelationalInference) -> list[Any]:
+    """Names or numbers of the recordings of all tasks."""
+    dataset = result.dataset
+    if result.stretches is not None:
+        return result.stretches.names(dataset)
+    return list(dataset.system_names or range(dataset.num_tasks))
 
 
 def _members(dataset: TrajectoryDataset, task: int) -> Sequence[str] | None:

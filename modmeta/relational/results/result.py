@@ -8,33 +8,34 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
-from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset, neighbors
-from modmeta.relational.data.derived import recorded
+from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.forms.arrays import Reading
-from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.discovery import Discovery
-from modmeta.relational.evaluation import laws, rollouts
+from modmeta.relational.evaluation import laws
+from modmeta.relational.evaluation.conformal import RelationSets
 from modmeta.relational.evaluation.effects import relation_names
 from modmeta.relational.evaluation.laws import LawCurve
-from modmeta.relational.evaluation.scores import (
-    label_scores,
-    match_labels,
-    transposed_labels,
-)
+from modmeta.relational.evaluation.scores import label_scores
+from modmeta.relational.evaluation.strengths import Strengths, find_strengths
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
-from modmeta.relational.modules.integration import Domain
 from modmeta.relational.modules.network import ModelParams
-from modmeta.relational.results import display, export, storage, transfer
+from modmeta.relational.results import (
+    display,
+    export,
+    forecast,
+    sets,
+    storage,
+    transfer,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -142,15 +143,7 @@ class RelationalInference:
     @functools.cached_property
     def notes(self) -> tuple[str, ...]:
         """What was done to the data, and what looks wrong, one sentence each."""
-        hint = None
-        if self.dataset.edges is not None and self.dataset.num_relations:
-            hint = transposed_labels(
-                self.edges,
-                self.dataset.edges,
-                self.model.num_relations,
-                self.dataset.num_relations,
-            )
-        return self.dataset.notes if hint is None else (*self.dataset.notes, hint)
+        return display.notes_of(self)
 
     @property
     def candidate_share(self) -> float | None:
@@ -179,6 +172,7 @@ class RelationalInference:
         num_substeps: int = 0,
         domain: Domain | None = None,
         times: npt.ArrayLike | None = None,
+        inputs: npt.ArrayLike | None = None,
     ) -> np.ndarray:
         """Frames that follow the last one, `[tasks, num_steps, nodes, features]`.
 
@@ -194,26 +188,19 @@ class RelationalInference:
           times: `[tasks, num_steps]` or `[num_steps]` of the predicted frames, in the
             unit of the velocities, where there are laws; None for one frame interval
             each.
+          inputs: Values of the input columns at the predicted frames, that broadcast to
+            `[tasks, num_steps, nodes, columns]`; needed where there are such columns.
         """
         if num_steps < 1:
             raise ValueError(f"num_steps: found {num_steps}, expected at least 1")
-        normalized = rollouts.predict(
-            self.model,
-            self.params,
-            self.dataset,
-            self.found.structures,
+        return forecast.predict(
+            self,
             num_steps,
             num_substeps=num_substeps,
             domain=domain,
             times=times,
+            inputs=inputs,
         )
-        normalization = jax.tree.map(
-            np.asarray, self.params.preprocessing.normalization
-        )
-        states = denormalize(normalization, normalized)
-        states = recorded(self.dataset.features, states)
-        node_mask = np.asarray(self.dataset.node_mask)
-        return np.where(node_mask[:, None, :, None], states, 0.0)
 
     def infer(
         self,
@@ -265,22 +252,61 @@ class RelationalInference:
             "times": times,
             "breaks": breaks,
         }
-        dataset = transfer.read_like(
-            trajectories,
-            self.dataset.features,
-            self.dataset.frame_interval,
-            Reading(
-                columns=columns,
-                frame_interval=frame_interval,
-                arrays={n: array for n, array in arrays.items() if array is not None},
-            ),
+        reading = Reading(
+            columns=columns,
+            frame_interval=frame_interval,
+            arrays={n: array for n, array in arrays.items() if array is not None},
         )
-        transfer.check_interval(dataset, self.dataset)
+        dataset = transfer.read_new(trajectories, self.dataset, reading)
         inference = inference or self.inference
         dataset, discovery = transfer.discover_again(
             self.discovery, dataset, inference, shared_graph, seed, mesh
         )
         return RelationalInference(dataset, discovery, inference)
+
+    def relation_sets(
+        self,
+        coverage: float = 0.9,
+        *,
+        calibration: Any = None,
+        num_resampled: int = 200,
+        seed: int = 0,
+    ) -> RelationSets:
+        """For every pair the relations that may be the true one.
+
+        Systems are searched once more, and those that calibrate alike. With labelled
+        systems as `calibration`: the set of a random pair holds its true relation with
+        at least the probability `coverage`, if its system and those with labels are
+        alike drawn, and the model was trained on neither: ask `result.infer(new)`.
+        Without: the same of systems whose changes are what the learned laws say plus
+        the errors that they left in the data, which takes the laws at their word. Sets
+        are larger where the energy is higher, and full where it is beyond that of all
+        calibration systems, or the verdict does not support the relations.
+
+        Args:
+          coverage: Above 0 and below 1.
+          calibration: Labelled systems in any form with labels, such as a
+            `TrajectoryDataset`; None to do without.
+          num_resampled: Systems that calibrate where there are no labels.
+          seed: Of the searches and draws.
+
+        Raises:
+          DataError: If labels are missing, or labelled systems are too few.
+          ValueError: If an option is out of range.
+        """
+        return sets.relation_sets(self, coverage, calibration, num_resampled, seed)
+
+    def strengths(self) -> Strengths:
+        """How strong every edge is: a number by which the law of a relation is taken.
+
+        Edges of "no interaction" get the law of their likeliest other relation, and
+        relations that differ by a factor one law, so that strengths can be compared. By
+        what a receiver is moved more than others, all strengths into it are larger.
+
+        Raises:
+          ValueError: If messages are not terms of a sum.
+        """
+        return find_strengths(self.model, self.params, self.dataset, self.found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all of it to one `.npz`, which `modmeta.relational.load` reads.
@@ -300,42 +326,12 @@ class RelationalInference:
           num_steps: Frames to predict.
 
         Returns:
-          Matplotlib figures by name: "adjacency", "trajectories" and, where there are
-          laws, "laws".
+          Matplotlib figures by name: "adjacency", "trajectories" (not with inputs,
+          whose future is unknown) and, where there are laws, "laws".
         """
-        from modmeta.relational import figures
+        from modmeta.relational.results import drawing
 
-        labels, names = self.dataset.edges, None
-        num_labels = self.dataset.num_relations
-        if labels is not None and num_labels is not None:
-            names = match_labels(
-                self.edges,
-                labels,
-                self.model.num_relations,
-                num_labels,
-            )
-        spec = self.dataset.features
-        drawn = {
-            "adjacency": figures.plot_adjacency(
-                self.edges,
-                labels,
-                self.probabilities,
-                num_systems,
-                matching=names,
-            ),
-            "trajectories": figures.plot_trajectories(
-                recorded(spec, self.dataset.states),
-                self.predict(num_steps),
-                self.dataset.num_frames,
-                spec.positions[:2] if len(spec.positions) >= 2 else None,
-                num_systems=num_systems,
-                node_mask=self.dataset.node_mask,
-                feature_names=[spec.names[column] for column in spec.recorded],
-            ),
-        }
-        if self.laws:
-            drawn["laws"] = figures.plot_laws(self.laws)
-        return drawn
+        return drawing.draw(self, num_systems, num_steps)
 
     def rank_pairs(self, method: str | None = None) -> np.ndarray:
         """Scores of all pairs by a classical method, where nodes have series.
@@ -351,13 +347,7 @@ class RelationalInference:
           DataError: If nodes have no series, or frames are too few.
           ValueError: If there is no such method, or the verdict recommends none.
         """
-        method = method or (self.verdict.recommended if self.verdict else None)
-        if method is None:
-            raise ValueError(
-                "method: found none, and a verdict that recommends none, expected one "
-                f"of {list(METHODS)}"
-            )
-        return rank_pairs(self.dataset, method)
+        return export.ranked(self, method)
 
     def to_networkx(
         self,
@@ -378,18 +368,22 @@ class RelationalInference:
             self, relation_names or self.relation_names, skip_relation
         )
 
-    def to_dataframe(self) -> pandas.DataFrame:
+    def to_dataframe(self, *, strengths: bool = False) -> pandas.DataFrame:
         """A pandas data frame with a row per edge.
 
         Columns: `system`, `sender`, `receiver`, `relation` (its number), `name`, and
         `probability_0` and so on.
-        """
-        return export.to_dataframe(self)
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        Args:
+          strengths: Whether `strength` and `strength_error` are columns, too.
+        """
+        return export.to_dataframe(self, strengths)
+
+    def to_csv(self, path: str | os.PathLike[str], *, strengths: bool = False) -> None:
         """Writes one line per edge: system, sender, receiver, relation, probabilities.
 
         Args:
           path: File to write.
+          strengths: Whether strengths and their errors are columns, too.
         """
-        export.to_csv(self, path)
+        export.to_csv(self, path, strengths)

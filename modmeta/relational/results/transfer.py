@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset, hints
 from modmeta.relational.data.derived import PERIODS
+from modmeta.relational.data.domains import domain_of
 from modmeta.relational.data.forms.arrays import Reading, read_dataset
 from modmeta.relational.data.forms.inputs import names_columns
 from modmeta.relational.data.segments import concatenate_tasks
@@ -45,6 +46,8 @@ def read_like(
     """
     if isinstance(trajectories, TrajectoryDataset):
         return read_dataset(trajectories, reading)
+    if reading.domain is None:
+        reading = reading._replace(domain=domain_of(features))
     names = _recorded_names(features)
     if names_columns(trajectories) and reading.feature_names is None:
         reading = reading._replace(feature_names=names)
@@ -62,6 +65,15 @@ def read_like(
             lags=_num_lags(features),
         ),
     )
+
+
+def read_new(
+    trajectories: Any, like: TrajectoryDataset, reading: Reading = _NOTHING
+) -> TrajectoryDataset:
+    """`read_like` the training data, and `check_interval`."""
+    dataset = read_like(trajectories, like.features, like.frame_interval, reading)
+    check_interval(dataset, like)
+    return dataset
 
 
 def check_interval(dataset: TrajectoryDataset, like: TrajectoryDataset) -> None:
@@ -149,6 +161,7 @@ def _recorded_roles(features: FeatureSpec) -> dict[str, tuple[int, ...]]:
         "velocities": tuple(c for c in features.velocities if c in kept),
         "sines": tuple(sine for sine, _ in pairs),
         "cosines": tuple(cosine for _, cosine in pairs),
+        "inputs": features.inputs,
         "angles": angles,
     }
 

@@ -10,7 +10,8 @@ import scipy.integrate
 
 from modmeta.graphs import supergraphs
 from modmeta.relational.data import FeatureSpec
-from modmeta.relational.modules.integration import Domain, Integrator
+from modmeta.relational.data.domains import Domain
+from modmeta.relational.modules.integration import Integrator
 from modmeta.relational.modules.preprocessing import FeatureLayout
 from modmeta.search import Structure
 from tests.fixtures import small_model, small_params
@@ -99,6 +100,38 @@ def test_bodies_against_an_adaptive_solver(null):
     moved = np.abs(expected - np.asarray(states)[:NODES, :4]).max()
     assert errors[2] < 0.01 * moved
     assert errors[0] > 2.5 * errors[1] > 6.0 * errors[2]
+
+
+def test_inputs_against_an_adaptive_solver():
+    """They go straight to what they are at the next frame; pairs do not hear them."""
+    spec = FeatureSpec(BODIES.spec.names, (0, 2), (1, 3), inputs=(4,))
+    integrator = setting(FeatureLayout(spec, (0, 1, 2, 3), False))
+    assert integrator.modules.bank.laws.law.columns() == ()
+    states = np.array(random_states(BODIES, (NODES + 1, 1))[:, 0], np.float64)
+    later = states[:, 4:] + np.array([[2.0], [-1.0], [0.5], [0.0]])
+    spread = float(preprocessing().position_scale)
+    rates = jax.jit(lambda s: integrator.rates(s)[0])
+
+    def slope(time, flat):
+        values = states.copy()
+        values[:NODES, :4] = flat.reshape(NODES, 4)
+        values[:, 4:] += time * (later - states[:, 4:])
+        change = np.zeros((NODES, 4))
+        change[:, [0, 2]] = 0.3 * values[:NODES, [1, 3]] + 0.05
+        acceleration = np.asarray(rates(jnp.asarray(values, jnp.float32)))[:NODES]
+        change[:, [1, 3]] = spread * acceleration / 0.3
+        return change.reshape(-1)
+
+    start = states[:NODES, :4].reshape(-1)
+    found = scipy.integrate.solve_ivp(slope, (0.0, 1.0), start, rtol=1e-7, atol=1e-9)
+    expected = found.y[:, -1].reshape(NODES, 4)
+    given = jnp.asarray(states, jnp.float32)
+    moving = dataclasses.replace(integrator, inputs=jnp.asarray(later, jnp.float32))
+    after = advanced(moving)(given, 32)
+    np.testing.assert_allclose(after[:, 4:], later, atol=1e-6)
+    error = np.abs(after[:NODES, :4] - expected).max()
+    held = np.abs(advanced(integrator)(given, 32)[:NODES, :4] - expected).max()
+    assert error < 1e-3 * np.abs(expected - states[:NODES, :4]).max() < held
 
 
 def test_angles_against_an_adaptive_solver():

@@ -11,7 +11,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from modmeta.relational import data
+from modmeta.relational import Domain, as_dataset, data
 from modmeta.relational.data import FeatureSpec
 from modmeta.relational.data.normalization import Normalization
 from modmeta.relational.energies.cached import CachedEnergies, build_cache
@@ -26,6 +26,7 @@ from modmeta.relational.modules.preprocessing import (
     Preprocessing,
     fit_preprocessing,
 )
+from modmeta.relational.tasks.states import host_states
 from tests.fixtures import Batch, search_options, small_model, small_params
 
 BODIES = FeatureLayout(
@@ -602,3 +603,54 @@ def test_saved_laws_of_another_form_are_refused():
     del metadata["law_form"]
     with pytest.raises(ValueError, match="found laws 'of an earlier version'"):
         artifacts.rebuild_model(arrays, metadata)
+
+
+def test_messages_in_a_box_that_repeats_itself():
+    """A small cluster that drifts out of it, as recorded, as it is, and shifted.
+
+    In space without sides the same cluster acts alike, as its bodies are near.
+    """
+    rng = np.random.default_rng(0)
+    low, periods = np.array([-2.0, 1.0]), np.array([4.0, 6.0])
+    times = 0.1 * np.arange(12)[None, :, None, None]
+    start, drift = rng.uniform(-0.8, 0.8, (2, 1, 4, 2)), rng.uniform(2, 3, (2, 1, 1, 2))
+    where = start + drift * times + 0.2 * np.sin(times + 3.0 * start)
+    speed = drift + 0.2 * np.cos(times + 3.0 * start)
+    box = Domain("periodic", tuple(low), tuple(low + periods))
+
+    def messages(where, domain=None, constants=None):
+        states = np.concatenate([where, speed], axis=-1)
+        roles = {"positions": (0, 1), "velocities": (2, 3)}
+        dataset = as_dataset(states, frame_interval=0.1, domain=domain, **roles)
+        constants_of, layout = fit_preprocessing(dataset, compress=False)
+        model = small_model(layout=layout, compress=False, path="interpolated", span=1)
+        batch = Batch((4, 4))
+        params = small_params(model, batch.supergraph, 12)
+        modules = model.network.modules(
+            params._replace(
+                preprocessing=jax.tree.map(jnp.asarray, constants or constants_of)
+            )
+        )
+        states = host_states(dataset, modules.preprocessing.normalization).states
+        states = np.pad(states.reshape(8, 12, 4), ((0, 1), (0, 0), (0, 0)))
+        cache = jax.jit(build_all)(modules, batch.supergraph, states)
+        return constants_of, cache
+
+    def build_all(modules, graph, states):
+        return build_cache(modules, graph, observe(modules, graph, states))
+
+    wrapped = low + np.mod(where - low, periods)
+    assert np.abs(np.diff(wrapped, axis=1)).max() > 3.0
+    constants, found = messages(wrapped, box)
+    # Changes have one unit, but for rounding, in all of them.
+    moved = low + np.mod(where - low + [1.7, 0.4], periods)
+    _, shifted = messages(moved, box, constants)
+    _, free = messages(where, constants=constants)
+    for name in ("messages", "targets"):
+        expected = np.asarray(getattr(found, name))
+        for other in (shifted, free):
+            np.testing.assert_allclose(
+                getattr(other, name), expected, rtol=1e-3, atol=2e-3
+            )
+    np.testing.assert_allclose(shifted.embedded, found.embedded, rtol=1e-3, atol=5e-4)
+    assert np.abs(np.asarray(free.embedded - found.embedded)).max() > 0.01

@@ -12,13 +12,14 @@ import numpy.typing as npt
 from modmeta.relational.data import hints
 from modmeta.relational.data.dataset import TrajectoryDataset, validate
 from modmeta.relational.data.derived import prepare
+from modmeta.relational.data.domains import Domain, in_box
 from modmeta.relational.data.forms.columns import resolve_columns, usual_roles
 from modmeta.relational.data.forms.given import Given, as_numpy
 from modmeta.relational.data.forms.inputs import names_columns, read_input
 from modmeta.relational.data.forms.labels import read_labels
 from modmeta.relational.data.gaps import read_entries
 from modmeta.relational.data.joining import pad_systems
-from modmeta.relational.data.validation import ROLES, DataError, FeatureSpec
+from modmeta.relational.data.validation import DataError, FeatureSpec
 
 
 class Reading(NamedTuple):
@@ -33,6 +34,7 @@ class Reading(NamedTuple):
       angle_unit: Unit of angles.
       derive_velocities: Whether positions without velocities get them.
       lags: Frames that a change may depend on.
+      domain: Box that positions wrap in.
       frame_interval: Time between frames.
       default_interval: The same, for inputs that say nothing of time.
       arrays: `labels`, `node_mask`, `frame_mask`, `times` and `breaks` that are said.
@@ -46,6 +48,7 @@ class Reading(NamedTuple):
     angle_unit: str | None = None
     derive_velocities: bool = True
     lags: int = 0
+    domain: Domain | None = None
     frame_interval: float | None = None
     default_interval: float | None = None
     arrays: dict[str, Any] = {}
@@ -62,9 +65,11 @@ def as_dataset(
     sines: Sequence[int | str] | None = None,
     cosines: Sequence[int | str] | None = None,
     angles: Sequence[int | str] | None = None,
+    inputs: Sequence[int | str] | None = None,
     angle_unit: str | None = None,
     derive_velocities: bool = True,
     lags: int = 0,
+    domain: Domain | None = None,
     frame_interval: float | None = None,
     node_mask: npt.ArrayLike | None = None,
     frame_mask: npt.ArrayLike | None = None,
@@ -103,10 +108,13 @@ def as_dataset(
       sines: Feature columns that are the sines of angles.
       cosines: Feature columns that are the cosines of these angles.
       angles: Feature columns that are angles; columns that wrap are found without.
+      inputs: Feature columns that are given and not predicted, such as a stimulus.
       angle_unit: "radians" or "degrees"; None tells it from the values.
       derive_velocities: Whether positions without velocities get them.
       lags: Frames that a change of features without roles may depend on; 0 for as many
         as the data bear out.
+      domain: The box that positions wrap in, `Domain("periodic", lower, upper)`; None
+        for none. Positions are then unwrapped, and predictions wrapped back.
       frame_interval: Time between frames, in the time unit of the velocities; None for
         the median step of `times`, or 1.
       node_mask: `[tasks, nodes]` or `[nodes]`, true at real nodes, which come first.
@@ -127,6 +135,7 @@ def as_dataset(
         "sines": sines,
         "cosines": cosines,
         "angles": angles,
+        "inputs": inputs,
     }
     arrays = {
         "labels": labels,
@@ -144,6 +153,7 @@ def as_dataset(
         angle_unit=angle_unit,
         derive_velocities=derive_velocities,
         lags=lags,
+        domain=domain,
         frame_interval=frame_interval,
         arrays={name: a for name, a in arrays.items() if a is not None},
     )
@@ -161,7 +171,7 @@ def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
                 "masks, or names or roles of features, expected these inside the data "
                 "set"
             )
-        return trajectories
+        return in_box(trajectories, reading.domain)
     place = ""
     if isinstance(trajectories, str | os.PathLike):
         place = f"{os.fspath(trajectories)}: "
@@ -176,6 +186,7 @@ def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
             _with_said(trajectories, given, reading),
             derive_velocities=reading.derive_velocities,
             lags=reading.lags,
+            domain=reading.domain,
         )
     except DataError as error:
         message = str(error)
@@ -212,7 +223,11 @@ def _with_said(trajectories: Any, given: Given, reading: Reading) -> Given:
 
 
 def dataset_of(
-    given: Given, *, derive_velocities: bool = True, lags: int = 0
+    given: Given,
+    *,
+    derive_velocities: bool = True,
+    lags: int = 0,
+    domain: Domain | None = None,
 ) -> TrajectoryDataset:
     """Makes a validated data set of what an input says.
 
@@ -220,6 +235,7 @@ def dataset_of(
       given: What it says.
       derive_velocities: See `as_dataset`.
       lags: See `as_dataset`.
+      domain: See `as_dataset`.
 
     Raises:
       DataError: If that is no data set.
@@ -276,6 +292,7 @@ def dataset_of(
             node_names=given.node_names,
             notes=tuple(notes),
         )
+    dataset = in_box(dataset, domain)
     seen = hints.suspicions(dataset)
     dataset = prepare(
         dataset,
@@ -345,10 +362,11 @@ def _read_features(
     }
     notes = []
     angles = roles.pop("angles", ())
-    is_unsaid = not any(role in roles for role in ROLES) and not angles
+    is_unsaid = not {*roles} - {"inputs"} and not angles
     if is_unsaid and given.feature_names is not None:
-        roles = usual_roles(names)
-        for role, columns in roles.items():
+        usual = usual_roles(names)
+        roles = usual | roles
+        for role, columns in usual.items():
             taken = ", ".join(repr(names[column]) for column in columns)
             notes.append(
                 f"Features {taken} are taken for {role}, by their names; "
@@ -360,6 +378,7 @@ def _read_features(
         derived=given.derived,
         wrapped=given.wrapped,
         lagged=given.lagged,
+        periodic=given.periodic,
     )
     return spec, angles, notes
 

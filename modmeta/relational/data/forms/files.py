@@ -21,7 +21,7 @@ The arrays of a `.npz`:
 | `notes` | vector of text | no | what was done to the data |
 | `system_names` | `[tasks]`, text | no | default: numbers |
 | `node_names` | `[tasks, nodes]`, text | no | default: numbers |
-| `derived`, `wrapped`, `lagged` | | no | written by `save_npz`, see `FeatureSpec` |
+| `derived`, `wrapped`, `periodic`, `lagged` | | no | of `save_npz`, see `FeatureSpec` |
 
 `labels` is another name of `edges`. `states` may also be `[time, nodes, features]`, for
 one task, and columns may be named as well as numbered. Other arrays are left out, with
@@ -65,6 +65,7 @@ _OPTIONAL_ARRAYS = (
     "node_names",
     "derived",
     "wrapped",
+    "periodic",
     "lagged",
 )
 
@@ -92,8 +93,9 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
         arrays[role] = np.array(getattr(dataset.features, role), np.int32)
     if dataset.features.derived:
         arrays["derived"] = np.array(dataset.features.derived, np.int32)
-    if dataset.features.wrapped:
-        arrays["wrapped"] = np.array(dataset.features.wrapped, np.float64)
+    for name in ("wrapped", "periodic"):
+        if getattr(dataset.features, name):
+            arrays[name] = np.array(getattr(dataset.features, name), np.float64)
     if dataset.features.lagged:
         arrays["lagged"] = np.array(dataset.features.lagged, np.int32)
     if dataset.notes:
@@ -174,6 +176,7 @@ def read_arrays(arrays: Mapping[str, Any]) -> Given:
         node_names=node_names,
         derived=_read_columns(arrays, "derived"),
         wrapped=_read_rows(arrays, "wrapped", 3, "iuf"),
+        periodic=_read_rows(arrays, "periodic", 3, "iuf"),
         lagged=_read_rows(arrays, "lagged", 2, "iu"),
         notes=tuple(notes),
     )

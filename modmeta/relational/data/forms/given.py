@@ -33,6 +33,7 @@ class Given(NamedTuple):
       node_names: One list of names per task.
       derived: See `FeatureSpec`, as are
       wrapped: and
+      periodic: and
       lagged: which data sets that were saved say.
       notes: What was done, one sentence each.
     """
@@ -53,6 +54,7 @@ class Given(NamedTuple):
     derived: tuple[int, ...] = ()
     wrapped: tuple[tuple[int, float, float], ...] = ()
     lagged: tuple[tuple[int, int], ...] = ()
+    periodic: tuple[tuple[int, float, float], ...] = ()
     notes: tuple[str, ...] = ()
 
 
