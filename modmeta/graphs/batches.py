@@ -52,7 +52,8 @@ class GraphBudget(NamedTuple):
 
 def num_rows(graph: jraph.GraphsTuple) -> int:
     """Rows per graph of what its edges share, 0 if there is nothing."""
-    shared = jax.tree.leaves(graph.globals.shared)
+    features: Any = graph.globals
+    shared = jax.tree.leaves(features.shared)
     return shared[0].shape[1] if shared else 0
 
 
@@ -164,8 +165,9 @@ def _with_rows(graph: jraph.GraphsTuple, length: int) -> jraph.GraphsTuple:
 
     if not length or num_rows(graph) == length:
         return graph
-    shared = jax.tree.map(padded, graph.globals.shared)
-    return graph._replace(globals=graph.globals._replace(shared=shared))
+    features: Any = graph.globals
+    shared = jax.tree.map(padded, features.shared)
+    return graph._replace(globals=features._replace(shared=shared))
 
 
 def node_graphs(graph: jraph.GraphsTuple) -> np.ndarray | jax.Array:

@@ -1,9 +1,9 @@
 """From topologies and edge values to graphs with features, and their encoders.
 
 Letters: N nodes, E edges of a topology, F edges of a graph (E, or 2 E with reversed
-edges), G graphs, K kinds of edges, P probes of a function, A attributes, B networks of one topology. Edge values
-are `[F]`, or `[F, B]` for a homogeneous batch; every other feature belongs to the
-topology and is shared by the batch.
+edges), G graphs, K kinds of edges, P probes of a function, A attributes, B networks of
+one topology. Edge values are `[F]`, or `[F, B]` for a homogeneous batch; every other
+feature belongs to the topology and is shared by the batch.
 
 Encoders follow Lim et al. 2023 (arXiv 2312.04501) and its public release: the sine of
 a linear map for scalars, embeddings for types, one linear map of all of them.

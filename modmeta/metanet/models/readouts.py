@@ -19,16 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta import graphs
+from modmeta.metanet.models.blocks import Embeddings, add_pooled, pool, scale_rows
 from modmeta.metanet.models.features import edge_order
-from modmeta.metanet.models.gmn import (
-    POOLINGS,
-    Embeddings,
-    GraphMetanet,
-    MetanetConfig,
-    add_pooled,
-    pool,
-    scale_rows,
-)
+from modmeta.metanet.models.gmn import GraphMetanet
+from modmeta.metanet.models.options import POOLINGS, MetanetConfig
 from modmeta.metanet.models.windows import Wiring, over_windows, wiring_of
 from modmeta.networks import MLP, Dense
 
@@ -42,7 +36,7 @@ class GraphReadout(nn.Module):
     Attributes:
       num_outputs: Size of the output.
       width: Hidden width.
-      pooling: See `modmeta.metanet.models.gmn.pool`.
+      pooling: See `modmeta.metanet.models.blocks.pool`.
       uses_nodes: Whether node embeddings are pooled too; both parts then pass through
         a LayerNorm.
       activation: Of the hidden layer after the pooling, see
@@ -119,7 +113,7 @@ class InvariantMetanet(nn.Module):
     Attributes:
       config: Options of the metanetwork.
       num_outputs: Size of the output.
-      pooling: See `modmeta.metanet.models.gmn.pool`.
+      pooling: See `modmeta.metanet.models.blocks.pool`.
     """
 
     config: MetanetConfig
