@@ -2,13 +2,15 @@
 
     python -m benchmarks.parameter_graphs
 
-A perceptron and a convolutional network with residual connections are traced from
-shapes alone; the graph of their topology is made with random values, with and without
-reversed edges. Memory is that of the arrays, and the peak that NumPy asked for.
+A perceptron, a ResNet-50 and an MLP-Mixer are traced from shapes alone; the graph of
+their topology is made with random values, with and without reversed edges, parameters
+are permuted, and a graph metanetwork reads the edges window by window. Memory is that
+of the arrays, and the largest that the process had so far.
 """
 
+import functools
+import resource
 import time
-import tracemalloc
 
 import flax.linen as nn
 import jax
@@ -16,9 +18,18 @@ import numpy as np
 from absl import app, flags
 
 from modmeta import metanet
+from modmeta.metanet.parameter_graphs.topology import Topology
 
+_NETWORKS = flags.DEFINE_list(
+    "networks", ["perceptron", "mixer", "resnet50"], "Of these."
+)
 _WIDTH = flags.DEFINE_integer("width", 512, "Of the perceptron.", lower_bound=1)
-_CHANNELS = flags.DEFINE_integer("channels", 64, "Of the convolutions.", lower_bound=1)
+_METANET = flags.DEFINE_integer(
+    "metanet_width", 0, "Of a metanetwork that reads the graph; 0: none.", lower_bound=0
+)
+_WINDOW = flags.DEFINE_integer(
+    "edge_window", 2**17, "Edges that it reads at once.", lower_bound=1
+)
 
 
 class _Perceptron(nn.Module):
@@ -31,16 +42,48 @@ class _Perceptron(nn.Module):
         return nn.Dense(10)(x)
 
 
-class _Residual(nn.Module):
+class _Bottleneck(nn.Module):
     channels: int
+    stride: int = 1
 
     @nn.compact
     def __call__(self, x):
-        x = nn.Conv(self.channels, (3, 3))(x)
+        norm = functools.partial(nn.BatchNorm, use_running_average=True)
+        conv = functools.partial(nn.Conv, use_bias=False)
+        strides = (self.stride, self.stride)
+        y = nn.relu(norm()(conv(self.channels, (1, 1))(x)))
+        y = nn.relu(norm()(conv(self.channels, (3, 3), strides)(y)))
+        y = norm()(conv(4 * self.channels, (1, 1))(y))
+        if x.shape != y.shape:
+            x = norm()(conv(4 * self.channels, (1, 1), strides)(x))
+        return nn.relu(x + y)
+
+
+class _ResNet50(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(64, (7, 7), (2, 2), use_bias=False)(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=True)(x))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
+        for stage, depth in enumerate((3, 4, 6, 3)):
+            for index in range(depth):
+                stride = 2 if stage and not index else 1
+                x = _Bottleneck(64 * 2**stage, stride)(x)
+        return nn.Dense(1000)(x.mean((1, 2)))
+
+
+class _Mixer(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(64, (4, 4), (4, 4))(x)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
         for _ in range(4):
-            y = nn.BatchNorm(use_running_average=True)(x)
-            x = x + nn.Conv(self.channels, (3, 3))(nn.relu(y))
-        return nn.Dense(10)(x.mean((1, 2)))
+            y = nn.LayerNorm()(x).swapaxes(1, 2)
+            y = nn.Dense(64)(nn.gelu(nn.Dense(32)(y)))
+            x = x + y.swapaxes(1, 2)
+            y = nn.Dense(256)(nn.LayerNorm()(x))
+            x = x + nn.Dense(64)(nn.gelu(y))
+        return nn.Dense(10)(nn.LayerNorm()(x).mean(axis=1))
 
 
 def _bytes(tree) -> int:
@@ -48,49 +91,86 @@ def _bytes(tree) -> int:
     return sum(arrays.values())
 
 
-def _measured(function, *args, **options):
-    """Result, seconds of a first call, and peak of the memory of a second one."""
-    started = time.perf_counter()
+def _peak() -> str:
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB"
+
+
+def _timed(function, *args, **options):
+    """Result, seconds, and seconds of all processors."""
+    started, used = time.perf_counter(), time.process_time()
     result = function(*args, **options)
-    seconds = time.perf_counter() - started
-    tracemalloc.start()
-    function(*args, **options)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return result, seconds, peak
+    return result, time.perf_counter() - started, time.process_time() - used
+
+
+def _read(topology: Topology, values: np.ndarray) -> None:
+    """A metanetwork reads the graph, once compiled."""
+    config = metanet.MetanetConfig(
+        width=_METANET.value,
+        num_blocks=3,
+        reverse_messages=True,
+        edge_window=_WINDOW.value,
+    )
+    network = metanet.InvariantMetanet(config, num_outputs=1)
+    graph = metanet.to_graph(topology, values, bidirectional=False)
+    params = jax.jit(network.init)(jax.random.key(0), graph)
+    read = jax.jit(network.apply)
+    for name in ("with compilation", "again"):
+        result, seconds, used = _timed(
+            lambda: jax.block_until_ready(read(params, graph))
+        )
+        print(
+            f"  metanetwork of width {config.width}, {name}: {seconds:.1f} s "
+            f"({used:.1f} s of processors), {float(result[0, 0]):.6f}, {_peak()}"
+        )
 
 
 def main(argv: list[str]) -> None:
-    """Prints a line per network and kind of graph."""
+    """Prints lines per network."""
     del argv
     networks = {
         "perceptron": (_Perceptron(_WIDTH.value), (2, 784)),
-        "convolutions": (_Residual(_CHANNELS.value), (2, 16, 16, 3)),
+        "mixer": (_Mixer(), (2, 32, 32, 3)),
+        "resnet50": (_ResNet50(), (2, 224, 224, 3)),
     }
-    for name, (model, shape) in networks.items():
+    for name in _NETWORKS.value:
+        model, shape = networks[name]
         x = jax.ShapeDtypeStruct(shape, "float32")
         shapes = jax.eval_shape(model.init, jax.random.key(0), x)
-        topology, seconds, peak = _measured(metanet.trace, model, shapes, x)
+        topology, seconds, used = _timed(metanet.trace, model, shapes, x)
         count = topology.num_parameters
         arrays = [v for v in vars(topology).values() if isinstance(v, np.ndarray)]
         print(
-            f"{name}: {count:,} parameters, {topology.num_edges:,} edges; topology "
-            f"{_bytes(arrays) / count:.0f} bytes per parameter, traced in "
-            f"{seconds:.2f} s with {peak / count:.0f} bytes per parameter"
+            f"{name}: {count:,} parameters, {topology.num_edges:,} edges, "
+            f"{topology.num_nodes:,} nodes, {len(topology.kinds.types)} kinds; "
+            f"topology {_bytes([arrays, topology.kinds]) / count:.0f} bytes per "
+            f"parameter, traced in {seconds:.1f} s ({used:.1f} s of processors), "
+            f"{_peak()}"
         )
-        values = np.random.default_rng(0).normal(size=topology.num_edges)
-        values = values.astype(np.float32)
+        rng = np.random.default_rng(0)
+        values = rng.normal(size=topology.num_edges).astype(np.float32)
         for bidirectional in (False, True):
-            graph, seconds, peak = _measured(
+            graph, seconds, used = _timed(
                 metanet.to_graph, topology, values, bidirectional=bidirectional
             )
             edges = topology.num_edges * (2 if bidirectional else 1)
             print(
                 f"  graph{', reversed edges too' if bidirectional else ''}: "
                 f"{_bytes(graph) / count:.0f} bytes per parameter, "
-                f"{edges / seconds / 1e6:.1f} million edges per second, peak "
-                f"{peak / count:.0f} bytes per parameter"
+                f"{_bytes([graph, arrays, topology.kinds]) / count:.0f} with the "
+                f"topology, {edges / seconds / 1e6:.1f} million edges per second "
+                f"({edges / used / 1e6:.1f} of processor time), {_peak()}"
             )
+        del graph
+        variables = jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes)
+        nodes, seconds, _ = _timed(metanet.sample_symmetry, rng, topology)
+        _, more, used = _timed(metanet.permute_parameters, topology, variables, nodes)
+        print(
+            f"  parameters permuted in {seconds + more:.1f} s ({used:.1f} s of "
+            f"processors), {_peak()}"
+        )
+        del variables
+        if _METANET.value:
+            _read(topology, values)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class ExperimentConfig:
       models: Members of `MODELS`, in the order of the table; differences are given to
         the first.
       metanet: The graph metanetwork. All other models get as many parameters.
-      pooling: See `modmeta.metanet.models.gmn.pool`.
+      pooling: See `modmeta.metanet.models.blocks.pool`.
       bidirectional: Whether the parameter graph holds every edge reversed, too.
       training: Training of models that read weights.
       vector_training: Training of models that read a few features of a network.

@@ -12,6 +12,7 @@ from modmeta.graphs.batches import edge_mask as edge_mask
 from modmeta.graphs.batches import graph_budget as graph_budget
 from modmeta.graphs.batches import node_graphs as node_graphs
 from modmeta.graphs.batches import node_mask as node_mask
+from modmeta.graphs.batches import num_rows as num_rows
 from modmeta.graphs.batches import segment_mean as segment_mean
 from modmeta.graphs.batches import segment_sum as segment_sum
 from modmeta.graphs.batches import single_graph as single_graph
@@ -40,6 +41,7 @@ __all__ = [
     "graph_budget",
     "node_graphs",
     "node_mask",
+    "num_rows",
     "padding_budget",
     "segment_mean",
     "segment_sum",

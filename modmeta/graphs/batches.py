@@ -9,7 +9,7 @@ last graph. Jraph's types and functions are taken from here and from
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,12 @@ class GraphGlobals(NamedTuple):
 
     Attributes:
       is_real: `[graphs]` true at real graphs; padding sets it false.
+      shared: Pytree with leaves `[graphs, rows, ...]`: what edges have in common, which
+        refer to a row of their graph; nothing by default.
     """
 
     is_real: np.ndarray | jax.Array
+    shared: Any = ()
 
 
 class GraphBudget(NamedTuple):
@@ -38,14 +41,23 @@ class GraphBudget(NamedTuple):
       num_nodes: Nodes, with at least one to spare for padding.
       num_edges: Edges.
       num_graphs: Graphs, with at least one to spare for padding.
+      num_rows: Rows of `GraphGlobals.shared` per graph; 0: as many as needed.
     """
 
     num_nodes: int
     num_edges: int
     num_graphs: int
+    num_rows: int = 0
 
 
-def single_graph(nodes, edges, senders, receivers) -> jraph.GraphsTuple:
+def num_rows(graph: jraph.GraphsTuple) -> int:
+    """Rows per graph of what its edges share, 0 if there is nothing."""
+    features: Any = graph.globals
+    shared = jax.tree.leaves(features.shared)
+    return shared[0].shape[1] if shared else 0
+
+
+def single_graph(nodes, edges, senders, receivers, shared=()) -> jraph.GraphsTuple:
     """One real graph.
 
     Args:
@@ -54,6 +66,7 @@ def single_graph(nodes, edges, senders, receivers) -> jraph.GraphsTuple:
       senders: `[E]` node that an edge leaves.
       receivers: `[E]` node that an edge enters, in rising order: models sum over
         incoming edges on this condition.
+      shared: See `GraphGlobals`, with leaves `[1, rows, ...]`.
 
     Returns:
       A `jraph.GraphsTuple` of one graph, its globals a `GraphGlobals`.
@@ -68,7 +81,7 @@ def single_graph(nodes, edges, senders, receivers) -> jraph.GraphsTuple:
     return jraph.GraphsTuple(
         nodes=nodes,
         edges=edges,
-        globals=GraphGlobals(is_real=np.ones(1, bool)),
+        globals=GraphGlobals(np.ones(1, bool), shared),
         senders=index_array(senders),
         receivers=receivers,
         n_node=index_array([num_nodes]),
@@ -97,6 +110,7 @@ def graph_budget(graphs: Sequence[jraph.GraphsTuple], num_graphs: int) -> GraphB
         num_nodes=sum(nodes[:num_graphs]) + 1,
         num_edges=sum(edges[:num_graphs]),
         num_graphs=num_graphs + 1,
+        num_rows=max(map(num_rows, graphs)),
     )
 
 
@@ -116,22 +130,44 @@ def batch_graphs(
     Raises:
       ValueError: If the graphs do not fit into the budget.
     """
-    batch = jraph.batch_np([jax.device_get(graph) for graph in graphs])
+    graphs = [jax.device_get(graph) for graph in graphs]
+    rows = max(map(num_rows, graphs))
+    length = rows if budget is None else budget.num_rows or rows
+    if rows > length:
+        raise ValueError(
+            f"graph budget: found num_rows={length}, expected at least {rows} for "
+            f"{len(graphs)} graphs"
+        )
+    batch = jraph.batch_np([_with_rows(graph, length) for graph in graphs])
     if budget is not None:
         sizes = (int(batch.n_node.sum()), int(batch.n_edge.sum()), len(batch.n_node))
         for field, size, spare, available in zip(
-            budget._fields, sizes, (1, 0, 1), budget, strict=True
+            budget._fields[:3], sizes, (1, 0, 1), budget[:3], strict=True
         ):
             if size + spare > available:
                 raise ValueError(
                     f"graph budget: found {field}={available}, expected at least "
                     f"{size + spare} for {len(graphs)} graphs"
                 )
-        batch = jraph.pad_with_graphs(batch, *budget)
+        batch = jraph.pad_with_graphs(batch, *budget[:3])
     index_fields = ("senders", "receivers", "n_node", "n_edge")
     return batch._replace(
         **{name: index_array(getattr(batch, name)) for name in index_fields}
     )
+
+
+def _with_rows(graph: jraph.GraphsTuple, length: int) -> jraph.GraphsTuple:
+    """A graph with so many rows of what its edges share; those added are zero."""
+
+    def padded(leaf):
+        widths = [(0, 0), (0, length - leaf.shape[1])] + [(0, 0)] * (leaf.ndim - 2)
+        return np.pad(leaf, widths)
+
+    if not length or num_rows(graph) == length:
+        return graph
+    features: Any = graph.globals
+    shared = jax.tree.map(padded, features.shared)
+    return graph._replace(globals=features._replace(shared=shared))
 
 
 def node_graphs(graph: jraph.GraphsTuple) -> np.ndarray | jax.Array:

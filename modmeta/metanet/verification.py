@@ -171,6 +171,7 @@ def _metanet_errors(
         _rounded_up(count * topology.num_nodes + 1),
         _rounded_up(count * topology.num_edges),
         count + 1,
+        _rounded_up(max(map(graphs.num_rows, copies)), 64),
     )
     batch = graphs.batch_graphs(copies, budget)
     # One node and one edge are enough to draw weights, and are traced once for all.
@@ -203,6 +204,6 @@ def _metanet_errors(
     return np.array(invariant), np.array(equivariant)
 
 
-def _rounded_up(size: int) -> int:
-    """The next power of four, at least 4,096."""
-    return max(4096, 1 << 2 * math.ceil(math.log2(max(size, 2)) / 2))
+def _rounded_up(size: int, least: int = 4096) -> int:
+    """The next power of four, or the least number."""
+    return max(least, 1 << 2 * math.ceil(math.log2(max(size, 2)) / 2))

@@ -7,6 +7,8 @@ import types
 
 import numpy as np
 
+from modmeta.metanet.parameter_graphs.edges import EdgeKinds
+
 INPUT, HIDDEN, OUTPUT, BIAS = 0, 1, 2, 3
 WEIGHT_EDGE, BIAS_EDGE = 5, 6
 PROBES = np.linspace(-2.0, 2.0, 8)
@@ -100,7 +102,7 @@ def topology(widths):
     node_types, node_layers, node_orders, node_functions = zip(*nodes, strict=True)
     senders, receivers, edge_types, edge_layers = np.array(edges, np.int32).T
     num_edges = len(edges)
-    return types.SimpleNamespace(
+    made = types.SimpleNamespace(
         senders=senders,
         receivers=receivers,
         node_types=np.array(node_types, np.int32),
@@ -121,6 +123,37 @@ def topology(widths):
         num_parameters=num_edges,
         leaves=(),
     )
+    return with_kinds(made)
+
+
+def with_kinds(topology):
+    """Gives a topology the table of its kinds of edges, by a loop."""
+    rows = []
+    for receiver, sender, kind, layer, position in zip(
+        topology.receivers,
+        topology.senders,
+        topology.edge_types,
+        topology.edge_layers,
+        topology.edge_positions,
+        strict=True,
+    ):
+        alike = topology.edge_types == kind
+        into = np.sum(alike & (topology.receivers == receiver))
+        out_of = np.sum(alike & (topology.senders == sender))
+        rows.append((kind, layer, *position, 0.0, False, into, out_of))
+    distinct, numbers = np.unique(np.array(rows), axis=0, return_inverse=True)
+    topology.edge_kinds = numbers.ravel().astype(np.uint16)
+    columns = distinct.T
+    topology.kinds = EdgeKinds(
+        types=columns[0].astype(np.int32),
+        layers=columns[1].astype(np.int32),
+        positions=distinct[:, 2:5].astype(np.float32),
+        constants=columns[5].astype(np.float32),
+        is_constant=columns[6].astype(bool),
+        receiver_counts=columns[7].astype(np.int32),
+        sender_counts=columns[8].astype(np.int32),
+    )
+    return topology
 
 
 def relabel(rng, topology, *, nodes=True, edges=True):

@@ -18,14 +18,15 @@ def test_graph_holds_every_edge_once_per_direction(bidirectional):
     topology, _, _ = hand_made.relabel(rng, hand_made.topology(WIDTHS))
     values = rng.normal(size=topology.num_edges).astype(np.float32)
     graph = features.to_graph(topology, values, bidirectional=bidirectional)
+    rows = features.edge_rows(graph)
     found = sorted(
         zip(
-            graph.edges.is_reversed.tolist(),
+            rows.is_reversed.tolist(),
             graph.edges.values.tolist(),
             graph.senders.tolist(),
             graph.receivers.tolist(),
-            graph.edges.types.tolist(),
-            graph.edges.layers[:, 0].tolist(),
+            rows.types.tolist(),
+            rows.layers[:, 0].tolist(),
             strict=True,
         )
     )
@@ -42,7 +43,7 @@ def test_graph_holds_every_edge_once_per_direction(bidirectional):
     np.testing.assert_array_equal(
         graph.edges.values, np.tile(values, 1 + bidirectional)[sources]
     )
-    np.testing.assert_array_equal(graph.edges.is_reversed, sources >= len(values))
+    np.testing.assert_array_equal(rows.is_reversed, sources >= len(values))
     np.testing.assert_array_equal(graph.nodes.types, topology.node_types)
     np.testing.assert_array_equal(graph.nodes.orders, topology.node_orders)
     np.testing.assert_array_equal(graph.nodes.functions, topology.node_functions)
@@ -52,7 +53,7 @@ def test_graph_holds_every_edge_once_per_direction(bidirectional):
 def test_counts_and_weights_equal_loops():
     topology = hand_made.topology(WIDTHS)
     graph = features.to_graph(topology, np.zeros(topology.num_edges, np.float32))
-    edges = graph.edges
+    edges = features.edge_rows(graph)
     rows = list(
         zip(graph.senders, graph.receivers, edges.types, edges.is_reversed, strict=True)
     )
@@ -80,7 +81,7 @@ def test_layers_are_given_raw_and_as_a_share_of_the_depth():
         for layers, raw in (
             (graph.nodes.layers, topology.node_layers),
             (
-                graph.edges.layers,
+                features.edge_rows(graph).layers,
                 topology.edge_layers[
                     features.edge_order(topology) % topology.num_edges
                 ],
@@ -124,18 +125,21 @@ def test_encoders_tell_features_apart(encoding):
     values = rng.normal(size=topology.num_edges).astype(np.float32)
     graph = features.to_graph(topology, values)
     encoder = features.EdgeEncoder(8, encoding)
-    params = random_params(encoder, graph.edges)
-    plain = encoder.apply(params, graph.edges)
+    rows, table = graph.edges.kinds, features.table_rows(graph)
+    params = random_params(encoder, graph.edges.values, rows, table)
+    plain = encoder.apply(params, graph.edges.values, rows, table)
     assert plain.shape == (2 * topology.num_edges, 8)
+    changed = encoder.apply(params, graph.edges.values + 0.5, rows, table)
+    assert np.abs(changed - plain).max(axis=-1).min() > 1e-3
     others = {
-        "values": graph.edges.values + 0.5,
-        "types": graph.edges.types + 1,
-        "layers": graph.edges.layers + 1.0,
-        "positions": graph.edges.positions + 1.0,
-        "is_reversed": ~graph.edges.is_reversed,
+        "types": table.types + 1,
+        "layers": table.layers + 1.0,
+        "positions": table.positions + 1.0,
+        "is_reversed": ~table.is_reversed,
     }
     for name, value in others.items():
-        changed = encoder.apply(params, graph.edges._replace(**{name: value}))
+        other = table._replace(**{name: value})
+        changed = encoder.apply(params, graph.edges.values, rows, other)
         assert np.abs(changed - plain).max(axis=-1).min() > 1e-3, name
     encoder = features.NodeEncoder(8, encoding)
     params = random_params(encoder, graph.nodes)
@@ -169,13 +173,15 @@ def test_rescaled_values_are_multiplied_by_the_fan_in():
     rng = np.random.default_rng(4)
     topology = hand_made.topology(WIDTHS)
     values = rng.normal(size=(topology.num_edges, 2)).astype(np.float32)
-    edges = features.to_graph(topology, values).edges
+    graph = features.to_graph(topology, values)
+    values, rest = graph.edges.values, (graph.edges.kinds, features.table_rows(graph))
     plain = features.EdgeEncoder(4)
-    params = random_params(plain, edges)
-    scaled = features.EdgeEncoder(4, rescale_by_fan_in=True).apply(params, edges)
-    by_hand = edges._replace(values=edges.values * edges.fan_ins[:, None])
-    np.testing.assert_allclose(scaled, plain.apply(params, by_hand), rtol=1e-5)
-    assert not jnp.allclose(scaled, plain.apply(params, edges))
+    params = random_params(plain, values, *rest)
+    scaled = features.EdgeEncoder(4, rescale_by_fan_in=True)
+    scaled = scaled.apply(params, values, *rest)
+    by_hand = values * features.edge_rows(graph).fan_ins[:, None]
+    np.testing.assert_allclose(scaled, plain.apply(params, by_hand, *rest), rtol=1e-5)
+    assert not jnp.allclose(scaled, plain.apply(params, values, *rest))
 
 
 def test_bad_input_is_named():
@@ -184,6 +190,7 @@ def test_bad_input_is_named():
         features.to_graph(topology, np.zeros(3))
     for name in ("node_types", "edge_types"):
         topology = hand_made.topology(WIDTHS)
-        getattr(topology, name)[1] = features.NUM_TYPES
+        types = topology.kinds.types if name == "edge_types" else topology.node_types
+        types[1] = features.NUM_TYPES
         with pytest.raises(ValueError, match=f"{name}: found .* to 64, expected"):
             features.to_graph(topology, np.zeros(topology.num_edges))

@@ -1,12 +1,15 @@
 """The graph metanetwork against the symmetries and batches it must not notice."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from modmeta import graphs
-from modmeta.metanet.models import features, gmn
+from modmeta.metanet.models import features, gmn, readouts
 from tests.metanet import hand_made
 
 WIDTHS = (2, 5, 3)
@@ -264,6 +267,7 @@ def test_direction_flag_tells_a_network_from_its_mirror():
     topology.senders = np.array([0, 1], np.int32)
     topology.receivers = np.array([1, 2], np.int32)
     topology.edge_types = np.zeros(2, np.int32)
+    hand_made.with_kinds(topology)
     mirror = features.to_graph(topology, np.array([2.0, -1.0], np.float32))
     graph = features.to_graph(topology, np.array([-1.0, 2.0], np.float32))
     distances = {}
@@ -312,3 +316,61 @@ def test_bad_options_are_named(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"{name}: found .* expected"):
         gmn.MetanetConfig(**options)
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "typed_mean"])
+def test_windows_of_edges_give_the_same_numbers(aggregation):
+    """Against all edges at once: outputs and gradients, padding too."""
+    rng = np.random.default_rng(10)
+    shapes = [(2, 5, 3), (1, 2, 4, 2)]
+    singles = [graph_of(s, hand_made.random_tensors(rng, s)) for s in shapes]
+    budget = graphs.GraphBudget(*(n + 3 for n in graphs.graph_budget(singles, 2)))
+    batch = graphs.batch_graphs(singles, budget)
+    config = gmn.MetanetConfig(
+        width=4,
+        num_blocks=2,
+        aggregation=aggregation,
+        use_globals=True,
+        reverse_messages=True,
+        outputs_nodes=True,
+    )
+    windowed = dataclasses.replace(config, edge_window=20)
+    assert len(batch.senders) % 20 and len(batch.senders) > 40
+    pooling = "layer_mean" if aggregation == "typed_mean" else "mean"
+    modules = [readouts.InvariantMetanet(c, 3, pooling) for c in (config, windowed)]
+    params = random_params(modules[0], batch)
+
+    def loss(module, params):
+        return jnp.sum(jnp.sin(module.apply(params, batch)))
+
+    # Gradients of one are enough.
+    derive = jax.value_and_grad if aggregation == "typed_mean" else lambda loss: loss
+    losses = [functools.partial(loss, module) for module in modules]
+    expected, found = (jax.jit(derive(loss))(params) for loss in losses)
+    jax.tree.map(assert_close, found, expected)
+    text = str(jax.make_jaxpr(losses[1])(params))
+    assert f"f32[{len(batch.senders)},4]" not in text
+    # Shapes of parameters do not depend on the window.
+    shapes = [jax.eval_shape(m.init, jax.random.key(0), batch) for m in modules]
+    assert shapes[0] == shapes[1]
+
+
+def test_windows_write_the_changes_of_all_weights():
+    rng = np.random.default_rng(11)
+    topology = hand_made.topology(WIDTHS)
+    values = hand_made.flatten(hand_made.random_tensors(rng, WIDTHS))
+    graph = features.to_graph(topology, np.stack([values, -values], -1))
+    table = readouts.parameter_edges(topology)
+    config = gmn.MetanetConfig(width=4, num_blocks=1)
+    windowed = dataclasses.replace(config, edge_window=7)
+    modules = [readouts.WeightUpdateMetanet(c, 2) for c in (config, windowed)]
+    given = graph, table, np.stack([values, -values], -1)
+    params = random_params(modules[0], *given)
+    expected, found = (
+        jax.jit(lambda params, module=module: module.apply(params, *given))(params)
+        for module in modules
+    )
+    assert found.shape == (2, len(values), 2)
+    assert_close(found, expected)
+    with pytest.raises(ValueError, match="edge_window: found 0, expected at least 1"):
+        gmn.MetanetConfig(edge_window=0)

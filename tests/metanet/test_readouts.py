@@ -84,7 +84,7 @@ def test_readout_equals_a_loop_over_groups():
 
         groups = {}
         for index, row in enumerate(np.asarray(embeddings.edges)):
-            edges = graph.edges
+            edges = features.edge_rows(graph)
             key = (
                 edges.layers[index, 0],
                 edges.types[index],

@@ -87,6 +87,13 @@ class GraphSource:
                 )
             )
             self._parameters.append(np.asarray(rows, np.float32))
+        # Batches of any of them have arrays of one type.
+        narrowest = np.result_type(*(t.graph.edges.kinds for t in self._templates))
+        for index, item in enumerate(self._templates):
+            kinds = item.graph.edges.kinds.astype(narrowest, copy=False)
+            edges = item.graph.edges._replace(kinds=kinds)
+            graph = item.graph._replace(edges=edges)
+            self._templates[index] = item._replace(graph=graph)
         counts = [len(rows) for rows in parameters]
         self._groups = np.repeat(np.arange(len(counts)), counts)
         self._rows = np.concatenate([np.arange(count) for count in counts])
@@ -113,6 +120,7 @@ class GraphSource:
             num_nodes=int(self._num_nodes[batches].sum(-1).max()) + 1,
             num_edges=int(self.sizes[batches].sum(-1).max()),
             num_graphs=batches.shape[-1] + 1,
+            num_rows=max(graphs.num_rows(item.graph) for item in self._templates),
         )
 
     def batch(self, rows: np.ndarray, budget: graphs.GraphBudget) -> graphs.GraphsTuple:

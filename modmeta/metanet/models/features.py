@@ -1,9 +1,9 @@
 """From topologies and edge values to graphs with features, and their encoders.
 
 Letters: N nodes, E edges of a topology, F edges of a graph (E, or 2 E with reversed
-edges), P probes of a function, A attributes, B networks of one topology. Edge values
-are `[F]`, or `[F, B]` for a homogeneous batch; every other feature belongs to the
-topology and is shared by the batch.
+edges), G graphs, K kinds of edges, P probes of a function, A attributes, B networks of
+one topology. Edge values are `[F]`, or `[F, B]` for a homogeneous batch; every other
+feature belongs to the topology and is shared by the batch.
 
 Encoders follow Lim et al. 2023 (arXiv 2312.04501) and its public release: the sine of
 a linear map for scalars, embeddings for types, one linear map of all of them.
@@ -16,7 +16,7 @@ start uniform.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta import graphs
+from modmeta.metanet.parameter_graphs.edges import stable_order
 from modmeta.networks import Dense
 
 if TYPE_CHECKING:
@@ -63,20 +64,32 @@ class EdgeFeatures(NamedTuple):
 
     Attributes:
       values: `[F]` or `[F, B]` parameter values or constants.
-      types: `[F]` int32, below `NUM_TYPES`.
-      layers: `[F, 2]` layer number, raw and as a share of the depth.
-      positions: `[F, 3]` offsets of kernel entries, in pixels.
-      is_reversed: `[F]` true at edges from output to input.
-      fan_ins: `[F]` number of edges of the same type into the unit that the edge
-        feeds; the same for an edge and its reverse.
-      receiver_counts: `[F]` number of edges of the same type and direction into the
-        receiver.
-      sender_counts: `[F]` the same, out of the sender.
-      group_weights: `[F]` weights of the mean over (layer, type, direction) groups of
-        the means within them; they sum to one over a graph.
+      kinds: `[F]` row of the graph's table of kinds, see `EdgeTable`.
     """
 
     values: np.ndarray | jax.Array
+    kinds: np.ndarray | jax.Array
+
+
+class EdgeTable(NamedTuple):
+    """What edges have in common: a row for every kind, in the globals of a graph.
+
+    Rows are `[G, K]`, those of edges `[F]`; see `edge_rows`.
+
+    Attributes:
+      types: int32, below `NUM_TYPES`.
+      layers: Layer number, raw and as a share of the depth, on a last axis of 2.
+      positions: Offsets of kernel entries, in pixels, on a last axis of 3.
+      is_reversed: True at edges from output to input.
+      fan_ins: Number of edges of the same type into the unit that the edge feeds; the
+        same for an edge and its reverse.
+      receiver_counts: Number of edges of the same type and direction into the
+        receiver.
+      sender_counts: The same, out of the sender.
+      group_weights: Weights of the mean over (layer, type, direction) groups of the
+        means within them; over the edges of a graph they sum to one.
+    """
+
     types: np.ndarray | jax.Array
     layers: np.ndarray | jax.Array
     positions: np.ndarray | jax.Array
@@ -85,6 +98,36 @@ class EdgeFeatures(NamedTuple):
     receiver_counts: np.ndarray | jax.Array
     sender_counts: np.ndarray | jax.Array
     group_weights: np.ndarray | jax.Array
+
+
+def row_numbers(graph: graphs.GraphsTuple) -> Any:
+    """Row `[F]` of every edge in the tables of all graphs, one after the other."""
+    num_kinds = graph.globals.shared.types.shape[1]
+    kinds = graph.edges.kinds
+    if len(graph.n_node) == 1:
+        return kinds
+    is_host = isinstance(kinds, np.ndarray) and isinstance(graph.n_edge, np.ndarray)
+    kinds = np.asarray(kinds, np.int32) if is_host else jnp.asarray(kinds, jnp.int32)
+    return graphs.edge_graphs(graph) * num_kinds + kinds
+
+
+def table_rows(graph: graphs.GraphsTuple) -> EdgeTable:
+    """The tables of all graphs as one: every array `[G * K, ...]`."""
+
+    def joined(leaf):
+        return leaf.reshape(-1, *leaf.shape[2:])
+
+    return EdgeTable(*map(joined, graph.globals.shared))
+
+
+def edge_rows(graph: graphs.GraphsTuple) -> EdgeTable:
+    """What is known of every edge: every array `[F, ...]`.
+
+    Args:
+      graph: As `to_graph` makes it, or a batch of such.
+    """
+    numbers = row_numbers(graph)
+    return EdgeTable(*(leaf[numbers] for leaf in table_rows(graph)))
 
 
 def edge_order(topology: Topology, *, bidirectional: bool = True) -> np.ndarray:
@@ -100,9 +143,9 @@ def edge_order(topology: Topology, *, bidirectional: bool = True) -> np.ndarray:
     receivers = np.asarray(topology.receivers)
     if bidirectional:
         receivers = np.concatenate([receivers, np.asarray(topology.senders)])
-    if len(topology.node_types) <= 2**16:
-        receivers = receivers.astype(np.uint16)  # sorted in time linear in F
-    return np.argsort(receivers, kind="stable")
+    elif np.all(receivers[1:] >= receivers[:-1]):
+        return np.arange(len(receivers), dtype=np.int32)
+    return stable_order(receivers, len(topology.node_types))
 
 
 def to_graph(
@@ -132,37 +175,39 @@ def to_graph(
             f"edge_values: found shape {edge_values.shape}, expected ({num_edges},) or "
             f"({num_edges}, networks)"
         )
-    for name in ("node_types", "edge_types"):
-        types = np.asarray(getattr(topology, name))
+    for name, types in (
+        ("node_types", np.asarray(topology.node_types)),
+        ("edge_types", topology.kinds.types),
+    ):
         if types.size and not 0 <= types.min() <= types.max() < NUM_TYPES:
             raise ValueError(
                 f"{name}: found {types.min()} to {types.max()}, expected ids from 0 "
                 f"to {NUM_TYPES - 1}"
             )
-    order = edge_order(topology, bidirectional=bidirectional)
-    is_reversed = order >= num_edges
-    edge = order % max(num_edges, 1)
-    senders = np.where(is_reversed, topology.receivers[edge], topology.senders[edge])
-    receivers = np.where(is_reversed, topology.senders[edge], topology.receivers[edge])
-    types = np.asarray(topology.edge_types, np.int32)
-    fan_ins = _group_counts(topology.receivers, types)
-    directed_types = types[edge] + NUM_TYPES * is_reversed
     depth = max(
         int(np.max(topology.node_layers, initial=0)),
-        int(np.max(topology.edge_layers, initial=0)),
+        int(np.max(topology.kinds.layers, initial=0)),
         1,
     )
-    edges = EdgeFeatures(
-        values=edge_values[edge],
-        types=types[edge],
-        layers=_layer_features(topology.edge_layers[edge], depth),
-        positions=np.asarray(topology.edge_positions, np.float32)[edge],
-        is_reversed=is_reversed,
-        fan_ins=fan_ins[edge],
-        receiver_counts=_group_counts(receivers, directed_types),
-        sender_counts=_group_counts(senders, directed_types),
-        group_weights=_group_weights(topology.edge_layers[edge], directed_types),
-    )
+    kinds = topology.edge_kinds
+    table = _edge_table(topology, depth, bidirectional=bidirectional)
+    senders, receivers = topology.senders, topology.receivers
+    order = edge_order(topology, bidirectional=bidirectional)
+    if bidirectional:
+        # Ends and kinds of an edge, then of its reverse.
+        both = np.concatenate([senders, receivers])
+        receivers = np.concatenate([receivers, senders])[order]
+        senders = both[order]
+        offset = len(topology.kinds.types)
+        dtype = np.uint16 if 2 * offset <= 2**16 else np.int32
+        kinds = kinds.astype(dtype)
+        kinds = np.concatenate([kinds, kinds + dtype(offset)])[order]
+        order -= np.int32(num_edges) * (order >= num_edges)
+        edge_values = edge_values[order]
+    elif np.any(order[1:] < order[:-1]):
+        senders, receivers, kinds = senders[order], receivers[order], kinds[order]
+        edge_values = edge_values[order]
+    edges = EdgeFeatures(values=edge_values, kinds=kinds)
     nodes = NodeFeatures(
         types=np.asarray(topology.node_types, np.int32),
         layers=_layer_features(topology.node_layers, depth),
@@ -171,7 +216,37 @@ def to_graph(
         attributes=np.asarray(topology.node_attributes, np.float32),
         group_weights=_group_weights(topology.node_layers, topology.node_types),
     )
-    return graphs.single_graph(nodes, edges, senders, receivers)
+    shared = EdgeTable(*(leaf[None] for leaf in table))
+    return graphs.single_graph(nodes, edges, senders, receivers, shared)
+
+
+def _edge_table(topology: Topology, depth: int, *, bidirectional: bool) -> EdgeTable:
+    """Rows of the kinds of edges, then those of their reverses."""
+    kinds = topology.kinds
+    directions = (False, True) if bidirectional else (False,)
+    counts = np.bincount(topology.edge_kinds, minlength=len(kinds.types))
+    _, groups = np.unique(
+        np.stack([kinds.layers, kinds.types]), axis=1, return_inverse=True
+    )
+    sizes = np.bincount(groups.ravel(), counts)
+    weights = 1.0 / (len(directions) * np.count_nonzero(sizes) * np.maximum(sizes, 1))
+    tables = [
+        EdgeTable(
+            types=kinds.types,
+            layers=_layer_features(kinds.layers, depth),
+            positions=kinds.positions,
+            is_reversed=np.full(len(counts), is_reversed),
+            fan_ins=kinds.receiver_counts.astype(np.float32),
+            receiver_counts=ends[0].astype(np.float32),
+            sender_counts=ends[1].astype(np.float32),
+            group_weights=weights.astype(np.float32)[groups.ravel()],
+        )
+        for is_reversed in directions
+        for ends in [
+            (kinds.receiver_counts, kinds.sender_counts)[:: 1 - 2 * is_reversed]
+        ]
+    ]
+    return EdgeTable(*map(np.concatenate, zip(*tables, strict=True)))
 
 
 def _layer_features(layers: np.ndarray, depth: int) -> np.ndarray:
@@ -283,27 +358,34 @@ class EdgeEncoder(nn.Module):
     rescale_by_fan_in: bool = False
 
     @nn.compact
-    def __call__(self, edges: EdgeFeatures) -> jax.Array:
-        """Maps features of F edges to `[F, width]` or `[F, B, width]`."""
+    def __call__(
+        self, values: jax.Array, rows: jax.Array, table: EdgeTable
+    ) -> jax.Array:
+        """Maps features of F edges to `[F, width]` or `[F, B, width]`.
+
+        Args:
+          values: `[F]` or `[F, B]`.
+          rows: `[F]` rows of the table.
+          table: `[kinds, ...]`.
+        """
         half = self.width // 2
         parts = [
-            ScalarEncoder(half, self.encoding, name="layers")(edges.layers),
-            nn.Embed(NUM_TYPES, half, name="types")(edges.types),
-            ScalarEncoder(half, self.encoding, name="positions")(edges.positions),
+            ScalarEncoder(half, self.encoding, name="layers")(table.layers),
+            nn.Embed(NUM_TYPES, half, name="types")(table.types),
+            ScalarEncoder(half, self.encoding, name="positions")(table.positions),
         ]
         if self.direction_flag:
-            parts.append(edges.is_reversed[:, None].astype(jnp.float32))
-        # Once per topology; only what depends on the values is done per network.
+            parts.append(table.is_reversed[:, None].astype(jnp.float32))
+        # Once per kind; only what depends on the values is done per edge.
         fixed = Dense(self.width, name="output_fixed")(jnp.concatenate(parts, axis=-1))
-        values = jnp.asarray(edges.values)
         if self.rescale_by_fan_in:
-            values = values * match_batch(edges.fan_ins, values)
+            values = values * match_batch(jnp.asarray(table.fan_ins)[rows], values)
         values = values[..., None]
         encoded = ScalarEncoder(half, self.encoding, name="values")(values)
         varying = Dense(self.width, use_bias=False, name="output_values")(
             jnp.concatenate([values, encoded], axis=-1)
         )
-        return varying + match_batch(fixed, varying)
+        return varying + match_batch(fixed[rows], varying)
 
 
 def match_batch(features: jax.Array, like: jax.Array) -> jax.Array:

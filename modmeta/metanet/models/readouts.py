@@ -19,15 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta import graphs
+from modmeta.metanet.models.blocks import Embeddings, add_pooled, pool, scale_rows
 from modmeta.metanet.models.features import edge_order
-from modmeta.metanet.models.gmn import (
-    POOLINGS,
-    Embeddings,
-    GraphMetanet,
-    MetanetConfig,
-    pool,
-    scale_rows,
-)
+from modmeta.metanet.models.gmn import GraphMetanet
+from modmeta.metanet.models.options import POOLINGS, MetanetConfig
+from modmeta.metanet.models.windows import Wiring, over_windows, wiring_of
 from modmeta.networks import MLP, Dense
 
 if TYPE_CHECKING:
@@ -40,7 +36,7 @@ class GraphReadout(nn.Module):
     Attributes:
       num_outputs: Size of the output.
       width: Hidden width.
-      pooling: See `modmeta.metanet.models.gmn.pool`.
+      pooling: See `modmeta.metanet.models.blocks.pool`.
       uses_nodes: Whether node embeddings are pooled too; both parts then pass through
         a LayerNorm.
       activation: Of the hidden layer after the pooling, see
@@ -53,7 +49,18 @@ class GraphReadout(nn.Module):
     uses_nodes: bool = False
     activation: str = "relu"
 
-    @nn.compact
+    def setup(self) -> None:
+        """Names the layers."""
+        if self.pooling not in POOLINGS:
+            raise ValueError(
+                f"pooling: found {self.pooling!r}, expected one of {POOLINGS}"
+            )
+        self.edges = Dense(self.width)
+        if self.uses_nodes:
+            self.nodes = Dense(self.width)
+            self.edge_norm, self.node_norm = nn.LayerNorm(), nn.LayerNorm()
+        self.output = MLP((self.width, self.num_outputs), self.activation)
+
     def __call__(self, embeddings: Embeddings, graph: graphs.GraphsTuple) -> jax.Array:
         """Reads the embeddings of a graph.
 
@@ -67,37 +74,36 @@ class GraphReadout(nn.Module):
         Raises:
           ValueError: If the pooling is unknown or node embeddings are missing.
         """
-        if self.pooling not in POOLINGS:
-            raise ValueError(
-                f"pooling: found {self.pooling!r}, expected one of {POOLINGS}"
-            )
-        if self.uses_nodes and embeddings.nodes is None:
-            raise ValueError(
-                "embeddings.nodes: found None, expected an array; set outputs_nodes "
-                "of MetanetConfig"
-            )
+        terms = self.terms(embeddings.edges)
+        zeros = jnp.zeros((len(graph.n_node), *terms.shape[1:]))
+        pooled = add_pooled(zeros, terms, wiring_of(graph), self.pooling, None)
+        return self.read(pooled, embeddings.nodes, graph)
+
+    def terms(self, edges: jax.Array) -> jax.Array:
+        """What edges give to the pool of their graph."""
+        return nn.relu(self.edges(edges))
+
+    def read(
+        self, pooled: jax.Array, nodes: jax.Array | None, graph: graphs.GraphsTuple
+    ) -> jax.Array:
+        """The outputs, from pooled edges `[G, (B,) width]` and nodes; as for a call."""
         is_real = jnp.asarray(graph.globals.is_real)
-
-        def summary(name, values, owners, weights):
-            values = nn.relu(Dense(self.width, name=name)(values))
-            return pool(values, owners, is_real.shape[0], weights, self.pooling)
-
-        weights = jnp.asarray(graph.edges.group_weights)
-        owners = graphs.edge_graphs(graph)
-        pooled = summary("edges", embeddings.edges, owners, weights)
         if self.uses_nodes:
-            weights = jnp.asarray(graph.nodes.group_weights)
-            owners = graphs.node_graphs(graph)
-            others = summary("nodes", embeddings.nodes, owners, weights)
-            pooled = jnp.concatenate(
-                [
-                    nn.LayerNorm(name="edge_norm")(pooled),
-                    nn.LayerNorm(name="node_norm")(others),
-                ],
-                axis=-1,
+            if nodes is None:
+                raise ValueError(
+                    "embeddings.nodes: found None, expected an array; set "
+                    "outputs_nodes of MetanetConfig"
+                )
+            others = pool(
+                nn.relu(self.nodes(nodes)),
+                graphs.node_graphs(graph),
+                is_real.shape[0],
+                jnp.asarray(graph.nodes.group_weights),
+                self.pooling,
             )
-        sizes = (self.width, self.num_outputs)
-        outputs = MLP(sizes, self.activation, name="output")(pooled)
+            parts = [self.edge_norm(pooled), self.node_norm(others)]
+            pooled = jnp.concatenate(parts, axis=-1)
+        outputs = self.output(pooled)
         return jnp.where(is_real.reshape(-1, *[1] * (outputs.ndim - 1)), outputs, 0.0)
 
 
@@ -107,27 +113,43 @@ class InvariantMetanet(nn.Module):
     Attributes:
       config: Options of the metanetwork.
       num_outputs: Size of the output.
-      pooling: See `modmeta.metanet.models.gmn.pool`.
+      pooling: See `modmeta.metanet.models.blocks.pool`.
     """
 
     config: MetanetConfig
     num_outputs: int
     pooling: str = "mean"
 
-    @nn.compact
+    def setup(self) -> None:
+        """Names the parts."""
+        self.metanet = GraphMetanet(self.config)
+        self.readout = GraphReadout(
+            self.num_outputs,
+            self.config.width,
+            self.pooling,
+            self.config.outputs_nodes,
+        )
+
     def __call__(self, graph: graphs.GraphsTuple) -> jax.Array:
         """Maps a graph to `[G, (B,) num_outputs]`, zero at padded graphs.
 
         Nodes are read too if `config.outputs_nodes`.
         """
-        embeddings = GraphMetanet(self.config, name="metanet")(graph)
-        return GraphReadout(
-            self.num_outputs,
-            self.config.width,
-            self.pooling,
-            self.config.outputs_nodes,
-            name="readout",
-        )(embeddings, graph)
+        states = self.metanet.states(graph)
+        wiring = states.wiring
+
+        def terms(module, window):
+            return module.readout.terms(module.metanet.edges_of(states, window))
+
+        def add(total, terms, window):
+            return add_pooled(total, terms, wiring, self.pooling, window)
+
+        batch = wiring.values.shape[1:]
+        total = jnp.zeros((len(graph.n_node), *batch, self.config.width))
+        pooled = over_windows(
+            self, terms, add, total, wiring.num_edges, self.config.edge_window
+        )
+        return self.readout.read(pooled, self.metanet.nodes_of(states), graph)
 
 
 class ParameterEdges(NamedTuple):
@@ -197,14 +219,19 @@ class EdgeUpdate(nn.Module):
     initial_step: float = 0.01
 
     @nn.compact
-    def __call__(self, embeddings: Embeddings, graph: graphs.GraphsTuple) -> jax.Array:
-        """Maps edge embeddings to changes `[K, F, (B)]`."""
+    def __call__(self, edges: jax.Array, wiring: Wiring) -> jax.Array:
+        """Maps edge embeddings to changes `[K, F, (B)]`.
+
+        Args:
+          edges: `[F, (B,) H]`, of all edges or of those of a window.
+          wiring: Of the same edges.
+        """
         steps = self.param(
             "steps", nn.initializers.constant(self.initial_step), (self.num_layers,)
         )
-        changes = Dense(self.num_heads, name="changes")(embeddings.edges)
-        layers = jnp.asarray(graph.edges.layers)[:, 0].astype(jnp.int32)
-        steps = steps[jnp.clip(layers, 0, self.num_layers - 1)]
+        changes = Dense(self.num_heads, name="changes")(edges)
+        layers = wiring.table.layers[:, 0].astype(jnp.int32)
+        steps = steps[jnp.clip(layers, 0, self.num_layers - 1)][wiring.rows]
         return jnp.moveaxis(scale_rows(changes, steps), -1, 0)
 
 
@@ -255,7 +282,11 @@ class WeightUpdateMetanet(nn.Module):
     num_layers: int = 1
     initial_step: float = 0.01
 
-    @nn.compact
+    def setup(self) -> None:
+        """Names the parts."""
+        self.metanet = GraphMetanet(self.config)
+        self.update = EdgeUpdate(self.num_heads, self.num_layers, self.initial_step)
+
     def __call__(
         self, graph: graphs.GraphsTuple, table: ParameterEdges, parameters: jax.Array
     ) -> jax.Array:
@@ -266,11 +297,22 @@ class WeightUpdateMetanet(nn.Module):
           table: Edges of the parameters in this graph.
           parameters: `[P, (B)]`.
         """
-        embeddings = GraphMetanet(self.config, name="metanet")(graph)
-        changes = EdgeUpdate(
-            self.num_heads, self.num_layers, self.initial_step, name="update"
-        )(embeddings, graph)
-        return updated_parameters(table, parameters, changes)
+        states = self.metanet.states(graph)
+        wiring = states.wiring
+
+        def changes(module, window):
+            edges = module.metanet.edges_of(states, window)
+            return module.update(edges, wiring.at(window))
+
+        def put(total, changes, window):
+            start = 0 if window is None else window.start
+            return jax.lax.dynamic_update_slice_in_dim(total, changes, start, axis=1)
+
+        total = jnp.zeros((self.num_heads, *wiring.values.shape))
+        total = over_windows(
+            self, changes, put, total, wiring.num_edges, self.config.edge_window
+        )
+        return updated_parameters(table, parameters, total)
 
 
 def average_outputs(apply: Callable, parameter_sets, *inputs):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modmeta.metanet.parameter_graphs.edges import stable_order
 from modmeta.metanet.parameter_graphs.topology import Topology
 
 # Larger graphs are not searched, as every step reads all edges.
@@ -54,20 +55,20 @@ def edge_permutation(topology: Topology, node_permutation: np.ndarray) -> np.nda
                 f"node_permutation: found nodes of different {field} in each other's "
                 "place, expected an automorphism"
             )
-    features = (
-        topology.edge_types,
-        topology.edge_layers,
-        topology.edge_constants,
-        topology.edge_parameters >= 0,
-        *topology.edge_positions.T,
-    )
-    keys = (topology.senders, topology.receivers, *features)
-    images = permutation[topology.senders], permutation[topology.receivers], *features
-    place, image = np.lexsort(keys), np.lexsort(images)
+    senders, receivers = topology.senders, topology.receivers
+    place = _order(topology)
+    # Edges of one sender and receiver keep their order: that of their kinds.
+    moved = permutation.astype(np.int32)
+    image = place[stable_order(moved[senders][place], topology.num_nodes)]
+    image = image[stable_order(moved[receivers][image], topology.num_nodes)]
     is_equal_to_next = np.ones(max(topology.num_edges - 1, 0), bool)
-    for key, moved in zip(keys, images, strict=True):
+    for key, target in (
+        (receivers, moved[receivers]),
+        (senders, moved[senders]),
+        (topology.edge_kinds, topology.edge_kinds),
+    ):
         ordered = key[place]
-        if not np.array_equal(ordered, moved[image]):
+        if not np.array_equal(ordered, target[image]):
             raise ValueError(
                 "node_permutation: found edges without an equal edge in their new "
                 "place, expected an automorphism"
@@ -79,9 +80,20 @@ def edge_permutation(topology: Topology, node_permutation: np.ndarray) -> np.nda
             f"topology: found parallel edges that cannot be told apart, such as edge "
             f"{edge}, expected edges to differ in their ends, types or positions"
         )
-    result = np.empty(topology.num_edges, np.int64)
+    result = np.empty(topology.num_edges, np.int32)
     result[image] = place
     return result
+
+
+def _order(topology: Topology) -> np.ndarray:
+    """The order `[E]` of edges by receiver, sender and kind."""
+    num_nodes, num_kinds = topology.num_nodes, len(topology.kinds.types)
+    keys = topology.edge_kinds, topology.senders, topology.receivers
+    if num_nodes**2 * num_kinds >= 2**63:
+        return np.lexsort(keys)
+    # Nearly sorted as it is, which a stable sort makes use of.
+    code = (keys[2].astype(np.int64) * num_nodes + keys[1]) * num_kinds + keys[0]
+    return np.argsort(code, kind="stable").astype(np.int32)
 
 
 def parameter_permutation(
@@ -296,13 +308,7 @@ class _Coloring:
             topology.node_attributes,
         )
         parameters = topology.edge_parameters
-        self._edges = _numbers(
-            topology.edge_types,
-            topology.edge_layers,
-            topology.edge_constants,
-            parameters >= 0,
-            topology.edge_positions,
-        )[:, None]
+        self._edges = _numbers(*topology.kinds)[topology.edge_kinds][:, None]
         self._senders, self._receivers = topology.senders, topology.receivers
         self._by_sender = _Sums(topology.senders, topology.num_nodes)
         self._by_receiver = _Sums(topology.receivers, topology.num_nodes)

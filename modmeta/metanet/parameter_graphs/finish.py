@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.edges import edge_arrays
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
 from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES, layout_code
@@ -46,7 +47,7 @@ def finish(
     outputs = _separate_outputs(builder, outputs)
     _tie_shared_parameters(builder)
     _fix_parting_copies(builder)
-    output_units, functions = _assign_functions(builder, outputs)
+    output_units, functions, numbers = _assign_functions(builder, outputs)
     builder.fix(output_units)
 
     num_nodes = builder.num_nodes
@@ -55,20 +56,7 @@ def finish(
     attributes = np.zeros((num_nodes, len(ATTRIBUTES)), np.float32)
     for nodes, column, values in builder.attributes:
         attributes[nodes, column] = values
-    distinct = {function.key: function for function in functions}
-    fingerprints = {key: f.fingerprint for key, f in distinct.items()}
-    homogeneous = {key: f.is_positively_homogeneous for key, f in distinct.items()}
-    keys = [function.key for function in functions]
-
-    def edges(field: str) -> np.ndarray:
-        return np.concatenate([getattr(block, field) for block in builder.edges])
-
-    def edge_numbers(field: str) -> np.ndarray:
-        sizes = [len(block.senders) for block in builder.edges]
-        numbers = [getattr(block, field) for block in builder.edges]
-        return np.repeat(np.array(numbers, np.int32), sizes)
-
-    parameters = edges("parameters")
+    edges = edge_arrays(builder.edges, num_nodes)
     node_classes, node_slots, parts, classes = builder.classes.finish(
         builder.node_array("classes"), builder.node_array("slots")
     )
@@ -76,21 +64,19 @@ def finish(
     blocks = np.stack([builder.node_array("blocks"), parts], axis=1)
     blocks = np.unique(blocks, axis=0, return_inverse=True)[1].ravel()
     return Topology(
-        senders=edges("senders"),
-        receivers=edges("receivers"),
+        senders=edges.senders,
+        receivers=edges.receivers,
         node_types=builder.node_array("types"),
         node_layers=builder.node_array("layers"),
         node_orders=orders,
-        node_functions=np.stack([fingerprints[key] for key in keys]),
-        node_homogeneous=np.array([homogeneous[key] for key in keys]),
+        node_functions=np.stack([f.fingerprint for f in functions])[numbers],
+        node_homogeneous=np.array([f.is_positively_homogeneous for f in functions])[
+            numbers
+        ],
         node_attributes=attributes,
-        edge_types=edge_numbers("type"),
-        edge_layers=edge_numbers("layer"),
-        edge_positions=edges("positions"),
-        edge_parameters=parameters,
-        edge_constants=np.where(parameters < 0, edges("constants"), 0).astype(
-            np.float32
-        ),
+        edge_parameters=edges.parameters,
+        edge_kinds=edges.kinds,
+        kinds=edges.table,
         inputs=np.concatenate([np.zeros(0, np.int32), *builder.inputs]),
         outputs=output_units,
         leaves=leaves,
@@ -100,7 +86,7 @@ def finish(
         node_classes=node_classes,
         node_slots=node_slots,
         classes=classes,
-        parameter_edges=_parameter_edges(parameters, leaves),
+        parameter_edges=_parameter_edges(edges.parameters, leaves),
     )
 
 
@@ -128,28 +114,28 @@ def _tie_shared_parameters(builder: Builder) -> None:
 
     Only across blocks of edges: within a block, its rule sees to it.
     """
-    used = [block.parameters for block in builder.edges]
-    num_parameters = max((p.max(initial=-1) for p in used), default=-1) + 1
-    is_shared = np.zeros(num_parameters, bool)
-    seen = np.zeros(len(is_shared), bool)
-    for parameters in used:
-        own = np.zeros(len(seen), bool)
-        own[parameters[parameters >= 0]] = True
-        is_shared |= own & seen
-        seen |= own
-    if not is_shared.any():
-        return
-    first_ends = np.full((len(seen), 2), -1, np.int64)
-    for block in builder.edges:
-        chosen = np.nonzero(block.parameters >= 0)[0]
-        chosen = chosen[is_shared[block.parameters[chosen]]]
-        if not chosen.size:
+    count = 1 + max((b.parameters.max(initial=-1) for b in builder.edges), default=-1)
+    owners = np.full(count, -1, np.int32)
+    is_shared = np.zeros(count, bool)
+    for index, block in enumerate(builder.edges):
+        own = block.parameters[block.parameters >= 0]
+        earlier = owners[own]
+        is_shared[own[(earlier >= 0) & (earlier != index)]] = True
+        owners[own] = index
+    shared = np.nonzero(is_shared)[0]
+    first_ends = np.full((len(shared), 2), -1, np.int64)
+    for block in builder.edges if shared.size else ():
+        if not is_shared[block.parameters[block.parameters >= 0]].any():
             continue
-        parameters, first = np.unique(block.parameters[chosen], return_index=True)
-        ends = np.stack([block.senders, block.receivers], axis=1)[chosen[first]]
-        is_new = first_ends[parameters, 0] < 0
-        first_ends[parameters[is_new]] = ends[is_new]
-        _tie_ends(builder, first_ends[parameters[~is_new]], ends[~is_new])
+        parameters = block.flat("parameters")
+        chosen = np.nonzero(parameters >= 0)[0]
+        chosen = chosen[is_shared[parameters[chosen]]]
+        parameters, first = np.unique(parameters[chosen], return_index=True)
+        ends = np.stack([block.flat("senders"), block.flat("receivers")], axis=1)
+        ends, places = ends[chosen[first]], np.searchsorted(shared, parameters)
+        is_new = first_ends[places, 0] < 0
+        first_ends[places[is_new]] = ends[is_new]
+        _tie_ends(builder, first_ends[places[~is_new]], ends[~is_new])
 
 
 def _fix_parting_copies(builder: Builder) -> None:
@@ -158,18 +144,21 @@ def _fix_parting_copies(builder: Builder) -> None:
     Rules tie copies of a layer; a table may repeat parameters in any other pattern.
     """
     for block in builder.edges:
-        if block.in_step or np.all(np.diff(block.parameters) > 0):
+        is_whole = block.parameters.shape == block.shape
+        is_increasing = is_whole and np.all(np.diff(block.parameters.ravel()) > 0)
+        if block.in_step or is_increasing or np.all(block.parameters < 0):
             continue
-        chosen = np.nonzero(block.parameters >= 0)[0]
+        values = block.flat("parameters")
+        chosen = np.nonzero(values >= 0)[0]
         parameters, first, which, counts = np.unique(
-            block.parameters[chosen],
+            values[chosen],
             return_index=True,
             return_inverse=True,
             return_counts=True,
         )
         if len(parameters) < 2 or counts.max() < 2:
             continue
-        for ends in (block.senders[chosen], block.receivers[chosen]):
+        for ends in (block.flat("senders")[chosen], block.flat("receivers")[chosen]):
             members = np.stack(builder.members(ends))
             differ = np.any(members != members[:, first[which]], axis=0)
             parting = np.isin(which, which[differ])
@@ -204,45 +193,53 @@ def _tie_ends(builder: Builder, old: np.ndarray, new: np.ndarray) -> None:
 
 def _assign_functions(
     builder: Builder, outputs: list[Signal]
-) -> tuple[np.ndarray, list[Function]]:
+) -> tuple[np.ndarray, list[Function], np.ndarray]:
     """Gives every unit its function, and a view to units that are used under several.
 
     Returns:
-      Nodes of the outputs, and the function of every node.
+      Nodes of the outputs, the functions that occur, and which of them is that of
+      every node, `[N]`.
     """
-    functions: dict[bytes, Function] = {}
-    uses: dict[bytes, np.ndarray] = {}
     num_units = builder.num_nodes
+    functions: dict[bytes, Function] = {IDENTITY.key: IDENTITY}
+    uses: dict[bytes, np.ndarray] = {IDENTITY.key: np.zeros(num_units, bool)}
     for source in [*builder.edges, *outputs]:
         units = source.units if isinstance(source, Signal) else source.senders
         key = source.function.key
-        functions[key] = source.function
+        functions.setdefault(key, source.function)
         uses.setdefault(key, np.zeros(num_units, bool))[units] = True
     num_uses = np.sum(list(uses.values()), axis=0, dtype=np.int32)
 
-    node_functions = [IDENTITY] * num_units
+    keys = list(uses)
+    numbers = [np.full(num_units, keys.index(IDENTITY.key), np.int32)]
     views: dict[bytes, np.ndarray] = {}
     blocks, layers = builder.node_array("blocks"), builder.node_array("layers")
     num_edge_blocks = len(builder.edges)
-    for key, is_used in uses.items():
-        views[key] = np.arange(num_units, dtype=np.int32)
-        for node in np.nonzero(is_used & (num_uses == 1))[0]:
-            node_functions[node] = functions[key]
-        if functions[key].is_identity:
-            continue
+    for number, (key, is_used) in enumerate(uses.items()):
+        numbers[0][is_used & (num_uses == 1)] = number
         several = np.nonzero(is_used & (num_uses > 1))[0]
+        if functions[key].is_identity or not several.size:
+            continue
+        views[key] = np.arange(num_units, dtype=np.int32)
         for block in np.unique(blocks[several]):
             units = several[blocks[several] == block].astype(np.int32)
             nodes = builder.add_nodes("view", len(units), layer=int(layers[units[0]]))
             plain = Signal(units, units.shape, ((),))
             builder.link(plain, nodes)
             views[key][units] = nodes
-            node_functions.extend([functions[key]] * len(units))
+            numbers.append(np.full(len(units), number, np.int32))
     for index, block in enumerate(builder.edges[:num_edge_blocks]):
-        senders = views[block.function.key][block.senders]
-        builder.edges[index] = block._replace(senders=senders)
-    output_units = [views[s.function.key][s.units.ravel()] for s in outputs]
-    return np.concatenate([np.zeros(0, np.int32), *output_units]), node_functions
+        if block.function.key in views:
+            senders = views[block.function.key][block.senders]
+            builder.edges[index] = block._replace(senders=senders)
+    output_units = [
+        views[s.function.key][s.units.ravel()]
+        if s.function.key in views
+        else s.units.ravel()
+        for s in outputs
+    ]
+    nodes = np.concatenate([np.zeros(0, np.int32), *output_units])
+    return nodes, list(functions.values()), np.concatenate(numbers)
 
 
 def _carry_unused(
@@ -288,6 +285,6 @@ def _parameter_edges(
 ) -> np.ndarray:
     """The first edge `[M]` of every parameter."""
     edges = np.full(sum(leaf.size for leaf in leaves), -1, np.int32)
-    backwards = np.nonzero(parameters >= 0)[0][::-1]
+    backwards = np.arange(len(parameters), dtype=np.int32)[parameters >= 0][::-1]
     edges[parameters[backwards]] = backwards
     return edges

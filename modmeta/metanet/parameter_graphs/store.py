@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from modmeta.metanet.parameter_graphs.edges import EdgeBlock, edge_block
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
 from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES
@@ -20,23 +21,6 @@ from modmeta.metanet.parameter_graphs.vocabulary import (
 
 ONE = Table.constant(np.float32(1.0))
 MINUS_ONE = Table.constant(np.float32(-1.0))
-
-
-class EdgeBlock(NamedTuple):
-    """Edges added together; arrays `[n]`, positions `[n, 3]`.
-
-    `in_step` holds if edges of one parameter are known to move together.
-    """
-
-    senders: np.ndarray
-    receivers: np.ndarray
-    positions: np.ndarray
-    parameters: np.ndarray
-    constants: np.ndarray
-    type: int
-    layer: int
-    function: Function
-    in_step: bool
 
 
 class GraphStore(Ties):
@@ -144,7 +128,6 @@ class GraphStore(Ties):
             raise UnsupportedLayerError(
                 "weights that are a function of parameters have no edge of their own"
             )
-        shape = np.broadcast_shapes(senders.shape, receivers.shape, values.shape)
         if not values.is_uniform and np.any(values.parameters < 0):
             # Constants stay where they are, so the units at their ends must too.
             self.fix(senders)
@@ -154,18 +137,13 @@ class GraphStore(Ties):
             self.classes.separate(*self._members(ends))
         if positions is None:
             positions = np.zeros(NUM_COORDINATES, np.float32)
-        positions = np.broadcast_to(positions, (*shape, NUM_COORDINATES))
-
-        def flat(array: np.ndarray, dtype) -> np.ndarray:
-            return np.broadcast_to(array, shape).ravel().astype(dtype, copy=False)
-
         self.edges.append(
-            EdgeBlock(
-                senders=flat(senders, np.int32),
-                receivers=flat(receivers, np.int32),
-                positions=positions.reshape(-1, NUM_COORDINATES).astype(np.float32),
-                parameters=flat(values.parameters, np.int32),
-                constants=flat(values.constants, np.float32),
+            edge_block(
+                senders,
+                receivers,
+                values.parameters,
+                values.constants,
+                positions,
                 type=EDGE_TYPES.id(edge_type),
                 layer=layer,
                 function=function,

@@ -14,6 +14,7 @@ import math
 import weakref
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -145,5 +146,9 @@ def permute_parameters(
     """
     permutation = parameter_permutation(topology, node_permutation)
     vector = topology.flatten(variables)
-    moved = jnp.zeros_like(vector).at[permutation].set(vector)
+    if isinstance(vector, jax.core.Tracer):
+        moved = jnp.zeros_like(vector).at[permutation].set(vector)
+    else:  # nothing to compile
+        moved = np.empty(len(permutation), np.float32)
+        moved[permutation] = vector
     return topology.unflatten(moved, variables)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta.metanet.parameter_graphs.classes import PermutationClass
+from modmeta.metanet.parameter_graphs.edges import EdgeKinds
 
 # Types that float32 holds exactly.
 LEAF_DTYPES = ("float32", "bfloat16", "float16")
@@ -120,7 +121,7 @@ class Topology:
 
     Attributes:
       senders: `[E]` int32.
-      receivers: `[E]` int32.
+      receivers: `[E]` int32, in rising order.
       node_types: `[N]` ids of `vocabulary.NODE_TYPES`.
       node_layers: `[N]` parameterised layers on the longest path from the input.
       node_orders: `[N]` position among the inputs, the outputs or the rows of a
@@ -128,12 +129,9 @@ class Topology:
       node_functions: `[N, P]` values of a unit's function at `functions.PROBES`.
       node_homogeneous: `[N]` true where f(a x) = a f(x) for a > 0.
       node_attributes: `[N, A]`, columns as in `vocabulary.ATTRIBUTES`.
-      edge_types: `[E]` ids of `vocabulary.EDGE_TYPES`.
-      edge_layers: `[E]` layer that the edge belongs to.
-      edge_positions: `[E, 3]` position of the sender's value relative to the
-        receiver's, in pixels, for units that stand for many positions.
       edge_parameters: `[E]` index into the vector of all parameters; -1: constant.
-      edge_constants: `[E]` value of constant edges, 0 elsewhere.
+      edge_kinds: `[E]` number of the edge's row in `kinds`, uint16 or int32.
+      kinds: What edges have in common, a row for every kind.
       inputs: Nodes of the network's input.
       outputs: Nodes of its output.
       leaves: The parameters: arrays of floating-point numbers among the variables.
@@ -155,11 +153,9 @@ class Topology:
     node_functions: np.ndarray
     node_homogeneous: np.ndarray
     node_attributes: np.ndarray
-    edge_types: np.ndarray
-    edge_layers: np.ndarray
-    edge_positions: np.ndarray
     edge_parameters: np.ndarray
-    edge_constants: np.ndarray
+    edge_kinds: np.ndarray
+    kinds: EdgeKinds
     inputs: np.ndarray
     outputs: np.ndarray
     leaves: tuple[LeafSpec, ...]
@@ -185,6 +181,26 @@ class Topology:
     def num_parameters(self) -> int:
         """M, statistics of normalisations included."""
         return sum(leaf.size for leaf in self.leaves)
+
+    @property
+    def edge_types(self) -> np.ndarray:
+        """`[E]` ids of `vocabulary.EDGE_TYPES`."""
+        return self.kinds.types[self.edge_kinds]
+
+    @property
+    def edge_layers(self) -> np.ndarray:
+        """`[E]` layer that the edge belongs to."""
+        return self.kinds.layers[self.edge_kinds]
+
+    @property
+    def edge_positions(self) -> np.ndarray:
+        """`[E, 3]` position of the sender's value, see `EdgeKinds`."""
+        return self.kinds.positions[self.edge_kinds]
+
+    @property
+    def edge_constants(self) -> np.ndarray:
+        """`[E]` value of constant edges, 0 elsewhere."""
+        return self.kinds.constants[self.edge_kinds]
 
     @functools.cached_property
     def num_layers(self) -> int:
@@ -309,7 +325,7 @@ class Topology:
             # Nothing to compile, which would take longer.
             values = np.asarray(vector).take(self.edge_parameters, mode="clip")
             is_constant = self.edge_parameters < 0
-            values[is_constant] = self.edge_constants[is_constant]
+            values[is_constant] = self.kinds.constants[self.edge_kinds[is_constant]]
             return jax.device_put(values)
         values = vector[np.maximum(self.edge_parameters, 0)]
         return jnp.where(self.edge_parameters >= 0, values, self.edge_constants)

@@ -117,7 +117,9 @@ def convolve(
 
 
 def _group_inputs(num_groups: int, num_inputs: int, num_outputs: int) -> np.ndarray:
-    """Inputs `[I / groups, O]` that every output reads."""
+    """Inputs `[I / groups, O]` that every output reads, `[I, 1]` for one group."""
+    if num_groups == 1:
+        return np.arange(num_inputs)[:, None]
     group = np.arange(num_outputs) // (num_outputs // num_groups)
     return group[None] * num_inputs + np.arange(num_inputs)[:, None]
 

@@ -1,0 +1,296 @@
+"""One step of message passing over a parameter graph, and pools over its graphs.
+
+Parts of a block can be called one by one, for edges that are computed in windows; see
+`modmeta.metanet.models.windows`. Letters as in `modmeta.metanet.models.gmn`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from modmeta import graphs
+from modmeta.metanet.models.options import MetanetConfig
+from modmeta.metanet.models.windows import Window, Wiring
+from modmeta.networks import Dense, get_activation
+
+
+class Embeddings(NamedTuple):
+    """State of the message passing.
+
+    Attributes:
+      nodes: `[N, (B,) H]`, or None where nothing reads them.
+      edges: `[F, (B,) H]`.
+      globals: `[G, (B,) H]`, or None without a global vector.
+    """
+
+    nodes: jax.Array | None
+    edges: jax.Array
+    globals: jax.Array | None
+
+
+class Projections(NamedTuple):
+    """What nodes contribute to their edges in a block.
+
+    Attributes:
+      sent: `[N, (B,) H or 2 H]` to the edges that leave them.
+      received: `[N, (B,) H or 2 H]` to those that enter them.
+    """
+
+    sent: jax.Array
+    received: jax.Array
+
+    def at(self, wiring: Wiring) -> Projections:
+        """Those of the ends of edges."""
+        return Projections(self.sent[wiring.senders], self.received[wiring.receivers])
+
+
+class Totals(NamedTuple):
+    """What edges contribute to nodes and graphs; None where nothing reads it.
+
+    Attributes:
+      incoming: `[N, (B,) H]` sum of messages into every node.
+      outgoing: `[N, (B,) H]` sum of messages against the edges.
+      pooled: `[G, (B,) H]` sum over every graph.
+    """
+
+    incoming: jax.Array
+    outgoing: jax.Array | None
+    pooled: jax.Array | None
+
+
+def scale_rows(values: jax.Array, scales: jax.Array) -> jax.Array:
+    """Multiplies every row of `[rows, ...]` by its own number of `[rows]`."""
+    return values * scales.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def pool(
+    values: jax.Array,
+    owners: jax.Array,
+    num_graphs: int,
+    group_weights: jax.Array,
+    pooling: str,
+) -> jax.Array:
+    """Pools rows over their graphs: `[rows, ...]` to `[num_graphs, ...]`.
+
+    Args:
+      values: `[rows, ...]`.
+      owners: `[rows]` graph of a row, sorted.
+      num_graphs: Number of graphs.
+      group_weights: `[rows]` weights for "layer_mean".
+      pooling: "mean" over all rows of a graph, or "layer_mean", the mean over the
+        groups of a graph (layer, type, direction) of the mean within each.
+    """
+    if pooling == "mean":
+        return graphs.segment_mean(values, owners, num_graphs, is_sorted=True)
+    values = scale_rows(values, group_weights)
+    return graphs.segment_sum(values, owners, num_graphs, is_sorted=True)
+
+
+def add_pooled(
+    total: jax.Array,
+    values: jax.Array,
+    wiring: Wiring,
+    pooling: str,
+    window: Window | None,
+) -> jax.Array:
+    """Adds to `[G, ...]` what the edges of a window give to the pool of their graph.
+
+    Args:
+      total: `[G, ...]` so far.
+      values: Of the edges of the window, one row each.
+      wiring: Of all edges.
+      pooling: As for `pool`.
+      window: The window, None for all edges.
+    """
+    wiring = wiring.at(window)
+    owners = wiring.owners()
+    if pooling == "mean":
+        weights = (1.0 / jnp.maximum(wiring.edge_counts, 1.0))[owners]
+    else:
+        weights = wiring.table.group_weights[wiring.rows]
+    values = scale_rows(values, counted(weights, window))
+    return total + graphs.segment_sum(values, owners, len(total), is_sorted=True)
+
+
+def counted(weights: jax.Array, window: Window | None) -> jax.Array:
+    """Weights of edges, zero for those that a window before this one held."""
+    return weights if window is None else jnp.where(window.is_new, weights, 0.0)
+
+
+class MetanetBlock(nn.Module):
+    """One residual step of message passing.
+
+    The linear map of a concatenation is a sum of linear maps, so that the parts that
+    belong to nodes are computed at the nodes, of which there are fewer than edges, and
+    then gathered.
+
+    Attributes:
+      config: Options.
+      updates_nodes: Whether nodes and globals change, or edges alone.
+    """
+
+    config: MetanetConfig
+    updates_nodes: bool = True
+
+    def setup(self) -> None:
+        """Names the layers."""
+        config, width = self.config, self.config.width
+        sends = width * (1 + self.updates_nodes)
+        receives = width * (1 + (self.updates_nodes and config.reverse_messages))
+        self.node_norm, self.edge_norm = nn.LayerNorm(), nn.LayerNorm()
+        self.sender = Dense(sends, use_bias=False)
+        self.receiver = Dense(receives, use_bias=False)
+        self.edge, self.edge_output = Dense(width), Dense(width)
+        if config.use_globals:
+            self.global_norm = nn.LayerNorm()
+            self.edge_globals = Dense(width, use_bias=False)
+        if not self.updates_nodes:
+            return
+        self.message, self.node, self.node_output = (Dense(width) for _ in range(3))
+        self.incoming = Dense(width, use_bias=False)
+        if config.reverse_messages:
+            self.reverse_message = Dense(width)
+            self.outgoing = Dense(width, use_bias=False)
+        if config.use_globals:
+            self.node_globals = Dense(width, use_bias=False)
+            setattr(self, "global", Dense(width))  # a word of Python
+            self.global_output = Dense(width)
+
+    def __call__(self, embeddings: Embeddings, wiring: Wiring) -> Embeddings:
+        """Maps embeddings to embeddings of the same shapes."""
+        projections = self.project(embeddings, wiring)
+        ends = projections.at(wiring)
+        edges, updated = self.update_edges(embeddings.edges, ends)
+        embeddings = embeddings._replace(edges=edges)
+        if not self.updates_nodes:
+            return embeddings
+        messages = self.messages(updated, ends)
+        totals = self.add_messages(self.zeros(embeddings), messages, wiring, None)
+        return self.update_nodes(embeddings, totals, wiring)
+
+    def project(self, embeddings: Embeddings, wiring: Wiring) -> Projections:
+        """What nodes, and the global vector of their graph, contribute to edges."""
+        nodes = self.node_norm(embeddings.nodes)
+        received = self.receiver(nodes)
+        if self.config.use_globals:
+            shared = self.edge_globals(self.global_norm(embeddings.globals))
+            context = shared[wiring.node_owners]
+            received = received.at[..., : self.config.width].add(context)
+        return Projections(self.sender(nodes), received)
+
+    def update_edges(
+        self, edges: jax.Array, ends: Projections
+    ) -> tuple[jax.Array, jax.Array]:
+        """New embeddings of edges, and what their messages are made of."""
+        width = self.config.width
+        updated = self.edge(self.edge_norm(edges))
+        updated = updated + ends.sent[..., :width] + ends.received[..., :width]
+        updated = get_activation(self.config.activation)(updated)
+        return edges + self.edge_output(updated), updated
+
+    def messages(self, updated: jax.Array, ends: Projections) -> tuple:
+        """Messages along edges and against them, and what graphs pool, or None."""
+        config, width = self.config, self.config.width
+        activation = get_activation(config.activation)
+        along = activation(self.message(updated) + ends.sent[..., width:])
+        against = None
+        if config.reverse_messages:
+            against = self.reverse_message(updated) + ends.received[..., width:]
+            against = activation(against)
+        return along, against, updated if config.use_globals else None
+
+    def zeros(self, embeddings: Embeddings) -> Totals:
+        """Totals at first."""
+        config = self.config
+        nodes = jnp.zeros_like(embeddings.nodes)
+        return Totals(
+            incoming=nodes,
+            outgoing=nodes if config.reverse_messages else None,
+            pooled=jnp.zeros_like(embeddings.globals) if config.use_globals else None,
+        )
+
+    def add_messages(
+        self, totals: Totals, messages: tuple, wiring: Wiring, window: Window | None
+    ) -> Totals:
+        """Adds what the edges of a window give to nodes and graphs.
+
+        Args:
+          totals: So far.
+          messages: Of the edges of the window.
+          wiring: Of all edges.
+          window: None for all edges.
+        """
+        edges, table = wiring.at(window), wiring.table
+
+        def added(total, messages, targets, counts, *, is_sorted):
+            weights = jnp.ones(edges.num_edges)
+            if self.config.aggregation == "typed_mean":
+                # Padded edges have no count.
+                weights = 1.0 / jnp.maximum(counts[edges.rows], 1.0)
+            if self.config.aggregation == "typed_mean" or window is not None:
+                messages = scale_rows(messages, counted(weights, window))
+            return total.at[targets].add(messages, indices_are_sorted=is_sorted)
+
+        along, against, updated = messages
+        incoming = added(
+            totals.incoming,
+            along,
+            edges.receivers,
+            table.receiver_counts,
+            is_sorted=True,
+        )
+        outgoing, pooled = totals.outgoing, totals.pooled
+        if against is not None:
+            outgoing = added(
+                outgoing, against, edges.senders, table.sender_counts, is_sorted=False
+            )
+        if updated is not None:
+            pooled = add_pooled(pooled, updated, wiring, self._pooling, window)
+        return Totals(incoming, outgoing, pooled)
+
+    @property
+    def _pooling(self) -> str:
+        is_typed = self.config.aggregation == "typed_mean"
+        return "layer_mean" if is_typed else "mean"
+
+    def update_nodes(
+        self, embeddings: Embeddings, totals: Totals, wiring: Wiring
+    ) -> Embeddings:
+        """New embeddings of nodes and graphs."""
+        config = self.config
+        activation = get_activation(config.activation)
+
+        def combined(total, counts):
+            if config.aggregation == "mean":
+                total = scale_rows(total, 1.0 / jnp.maximum(counts, 1))
+            return total
+
+        nodes = self.node_norm(embeddings.nodes)
+        incoming = combined(totals.incoming, wiring.incoming_counts)
+        update = self.node(nodes) + self.incoming(incoming)
+        if config.reverse_messages:
+            outgoing = combined(totals.outgoing, wiring.outgoing_counts)
+            update = update + self.outgoing(outgoing)
+        if not config.use_globals:
+            new_nodes = embeddings.nodes + self.node_output(activation(update))
+            return embeddings._replace(nodes=new_nodes)
+        shared = self.global_norm(embeddings.globals)
+        update = update + self.node_globals(shared)[wiring.node_owners]
+        update = activation(update)
+        pooled = pool(
+            update,
+            wiring.node_owners,
+            shared.shape[0],
+            wiring.node_weights,
+            self._pooling,
+        )
+        context = jnp.concatenate([shared, pooled, totals.pooled], axis=-1)
+        context = activation(getattr(self, "global")(context))
+        return embeddings._replace(
+            nodes=embeddings.nodes + self.node_output(update),
+            globals=embeddings.globals + self.global_output(context),
+        )

@@ -1,0 +1,143 @@
+"""Computing over the edges of a graph in windows, so that memory does not grow with it.
+
+Letters: F edges, N nodes, G graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from modmeta import graphs
+from modmeta.metanet.models.features import EdgeTable, row_numbers, table_rows
+
+
+class Window(NamedTuple):
+    """Some of the edges, one after the other.
+
+    Attributes:
+      start: The first one.
+      size: Their number.
+      is_new: `[size]` false at edges that a window before this one held.
+    """
+
+    start: jax.Array
+    size: int
+    is_new: jax.Array
+
+
+class Wiring(NamedTuple):
+    """What all blocks share, computed once per pass.
+
+    Attributes:
+      senders: `[F]`.
+      receivers: `[F]`, sorted.
+      rows: `[F]` row of the table.
+      values: `[F, (B)]` values of the edges.
+      node_owners: `[N]` graph of a node, sorted.
+      edge_owners: `[F]` graph of an edge, sorted; None if there is one graph.
+      node_weights: `[N]` group weights, see `NodeFeatures`.
+      incoming_counts: `[N]` edges into every node.
+      outgoing_counts: `[N]` edges out of every node.
+      edge_counts: `[G]` edges of every graph.
+      table: Kinds of edges, those of all graphs one after the other.
+    """
+
+    senders: jax.Array
+    receivers: jax.Array
+    rows: jax.Array
+    values: jax.Array
+    node_owners: jax.Array
+    edge_owners: jax.Array | None
+    node_weights: jax.Array
+    incoming_counts: jax.Array
+    outgoing_counts: jax.Array
+    edge_counts: jax.Array
+    table: EdgeTable
+
+    @property
+    def num_edges(self) -> int:
+        """F."""
+        return self.senders.shape[0]
+
+    def at(self, window: Window | None) -> Wiring:
+        """The same for the edges of a window; None stands for all."""
+        if window is None:
+            return self
+        names = ("senders", "receivers", "rows", "values", "edge_owners")
+        return self._replace(**{n: _taken(getattr(self, n), window) for n in names})
+
+    def owners(self) -> jax.Array:
+        """The graph of every edge."""
+        if self.edge_owners is None:
+            return jnp.zeros(self.num_edges, jnp.int32)
+        return self.edge_owners
+
+
+def _taken(array: Any, window: Window) -> Any:
+    if array is None:
+        return None
+    return jax.lax.dynamic_slice_in_dim(jnp.asarray(array), window.start, window.size)
+
+
+def wiring_of(graph: graphs.GraphsTuple) -> Wiring:
+    """Collects the wiring of a graph with metanetwork features."""
+    num_nodes = graph.nodes.types.shape[0]
+    ends = jnp.asarray(graph.senders), jnp.asarray(graph.receivers)
+    counts = [jnp.zeros(num_nodes, jnp.int32).at[end].add(1) for end in ends]
+    is_single = len(graph.n_node) == 1
+    return Wiring(
+        senders=ends[0],
+        receivers=ends[1],
+        rows=jnp.asarray(row_numbers(graph)),
+        values=jnp.asarray(graph.edges.values),
+        node_owners=jnp.asarray(graphs.node_graphs(graph)),
+        edge_owners=None if is_single else jnp.asarray(graphs.edge_graphs(graph)),
+        node_weights=jnp.asarray(graph.nodes.group_weights),
+        incoming_counts=counts[1],
+        outgoing_counts=counts[0],
+        edge_counts=jnp.asarray(graph.n_edge),
+        table=EdgeTable(*map(jnp.asarray, table_rows(graph))),
+    )
+
+
+def over_windows(
+    module: nn.Module,
+    terms: Callable[[nn.Module, Window | None], Any],
+    add: Callable[[Any, Any, Window | None], Any],
+    total: Any,
+    num_edges: int,
+    size: int | None,
+) -> Any:
+    """Adds up what all edges give, a window of them at a time.
+
+    What a window computes is computed again in the backward pass.
+
+    Args:
+      module: Whose parameters are used.
+      terms: From the module and a window, None for all edges, to what its edges give.
+      add: From a total, terms and their window to the next total. Edges that are not
+        new to the window must not count.
+      total: At first.
+      num_edges: F.
+      size: Edges of a window; None, or as many as there are: all at once.
+
+    Returns:
+      The last total.
+    """
+    if size is None or num_edges <= size:
+        return add(total, terms(module, None), None)
+
+    def step(module, total, index):
+        first = index * size
+        start = jnp.minimum(first, num_edges - size)
+        window = Window(start, size, start + jnp.arange(size) >= first)
+        compute = nn.remat(lambda module: terms(module, window), prevent_cse=False)
+        return add(total, compute(module), window), None
+
+    scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+    return scan(module, total, jnp.arange(-(-num_edges // size)))[0]
