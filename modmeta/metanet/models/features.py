@@ -249,6 +249,31 @@ def _edge_table(topology: Topology, depth: int, *, bidirectional: bool) -> EdgeT
     return EdgeTable(*map(np.concatenate, zip(*tables, strict=True)))
 
 
+def rows_to_graph(
+    topology: Topology, rows: jax.Array, *, bidirectional: bool = True
+) -> graphs.GraphsTuple:
+    """The graph of B networks of one topology.
+
+    Args:
+      topology: Structure of the networks.
+      rows: `[B, M]` flat parameters, see `Topology.flatten`.
+      bidirectional: See `to_graph`.
+
+    Raises:
+      ValueError: If the rows do not fit the topology.
+    """
+    if rows.ndim != 2 or rows.shape[1] != topology.num_parameters:
+        raise ValueError(
+            f"rows: found shape {rows.shape}, expected (networks, "
+            f"{topology.num_parameters})"
+        )
+    # Rows of the transpose are gathered, several times faster than columns.
+    values = jnp.asarray(rows).T[np.maximum(topology.edge_parameters, 0)]
+    is_parameter = (topology.edge_parameters >= 0)[:, None]
+    values = jnp.where(is_parameter, values, topology.edge_constants[:, None])
+    return to_graph(topology, values, bidirectional=bidirectional)
+
+
 def _layer_features(layers: np.ndarray, depth: int) -> np.ndarray:
     layers = np.asarray(layers, np.float32)
     return np.stack([layers, layers / np.float32(depth)], axis=-1)

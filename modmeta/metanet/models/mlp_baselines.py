@@ -7,7 +7,7 @@ channels; leading axes are networks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -58,7 +58,10 @@ def mlp_weights(
     )
 
 
-def _map(function, weights: MLPWeights) -> MLPWeights:
+def map_weights(
+    function: Callable[[jax.Array], jax.Array], weights: MLPWeights
+) -> MLPWeights:
+    """Applies a function to every kernel and every bias."""
     return MLPWeights(
         tuple(map(function, weights.kernels)), tuple(map(function, weights.biases))
     )
@@ -117,6 +120,44 @@ class NeuronPermutationLinear(nn.Module):
         return MLPWeights(tuple(new_kernels), tuple(new_biases))
 
 
+def with_positions(weights: MLPWeights) -> MLPWeights:
+    """Weights, and positions of the units of input and output as further channels.
+
+    Sines with as many periods as tell all units apart; hidden units have zeros.
+    """
+    last = len(weights.kernels) - 1
+    num_inputs = weights.kernels[0].shape[-3]
+    num_outputs = weights.biases[-1].shape[-2]
+    num_frequencies = max(max(num_inputs, num_outputs) - 1, 1).bit_length()
+
+    def positions(count):
+        periods = 2.0 ** jnp.arange(1, num_frequencies + 1)
+        angles = 2 * jnp.pi * jnp.arange(count)[:, None] / periods[None]
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+    def attach(values, *features):
+        parts = [
+            _broadcast(part, (*values.shape[:-1], part.shape[-1])) for part in features
+        ]
+        return jnp.concatenate([values, *parts], axis=-1)
+
+    none = jnp.zeros((1, 2 * num_frequencies))
+    outputs = positions(num_outputs)
+    kernels = tuple(
+        attach(
+            kernel,
+            positions(num_inputs)[:, None] if layer == 0 else none[None],
+            outputs[None] if layer == last else none[None],
+        )
+        for layer, kernel in enumerate(weights.kernels)
+    )
+    biases = tuple(
+        attach(bias, outputs if layer == last else none)
+        for layer, bias in enumerate(weights.biases)
+    )
+    return MLPWeights(kernels, biases)
+
+
 class NeuronPermutationNetwork(nn.Module):
     """NFN-NP with invariant pooling: one output per network.
 
@@ -136,45 +177,11 @@ class NeuronPermutationNetwork(nn.Module):
     @nn.compact
     def __call__(self, weights: MLPWeights) -> jax.Array:
         """Maps weights of one channel to `[..., num_outputs]`."""
-        hidden = self._with_positions(weights)
+        hidden = with_positions(weights)
         for layer in range(self.num_layers):
             hidden = NeuronPermutationLinear(self.width, name=f"layer_{layer}")(hidden)
-            hidden = _map(nn.relu, hidden)
+            hidden = map_weights(nn.relu, hidden)
         return MLP((self.width, self.num_outputs), name="output")(_totals(hidden))
-
-    def _with_positions(self, weights):
-        last = len(weights.kernels) - 1
-        num_inputs = weights.kernels[0].shape[-3]
-        num_outputs = weights.biases[-1].shape[-2]
-        num_frequencies = max(max(num_inputs, num_outputs) - 1, 1).bit_length()
-
-        def positions(count):
-            periods = 2.0 ** jnp.arange(1, num_frequencies + 1)
-            angles = 2 * jnp.pi * jnp.arange(count)[:, None] / periods[None]
-            return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-        def attach(values, *features):
-            parts = [
-                _broadcast(part, (*values.shape[:-1], part.shape[-1]))
-                for part in features
-            ]
-            return jnp.concatenate([values, *parts], axis=-1)
-
-        none = jnp.zeros((1, 2 * num_frequencies))
-        outputs = positions(num_outputs)
-        kernels = tuple(
-            attach(
-                kernel,
-                positions(num_inputs)[:, None] if layer == 0 else none[None],
-                outputs[None] if layer == last else none[None],
-            )
-            for layer, kernel in enumerate(weights.kernels)
-        )
-        biases = tuple(
-            attach(bias, outputs if layer == last else none)
-            for layer, bias in enumerate(weights.biases)
-        )
-        return MLPWeights(kernels, biases)
 
 
 def _broadcast(features: jax.Array, shape: tuple[int, ...]) -> jax.Array:

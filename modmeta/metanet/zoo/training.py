@@ -108,7 +108,11 @@ def network_keys(rng_key: jax.Array, index: jax.Array) -> tuple[jax.Array, ...]:
 
 @functools.partial(jax.jit, static_argnames="task")
 def train_networks(
-    task: ZooTask, rng_key: jax.Array, indices: jax.Array, data: Any = None
+    task: ZooTask,
+    rng_key: jax.Array,
+    indices: jax.Array,
+    data: Any = None,
+    given: Settings | None = None,
 ) -> TrainedNetworks:
     """Trains one network per index, all in one compiled program.
 
@@ -121,14 +125,16 @@ def train_networks(
       rng_key: Key of the zoo, the same for every chunk of it; not consumed.
       indices: `[n]` numbers of the networks within the zoo.
       data: What the networks share.
+      given: Settings that are not drawn, leaves `[n, ...]` by name; for instance what
+        each of them is to fit.
 
     Returns:
       The trained networks.
     """
 
-    def start(index):
+    def start(index, own):
         key_settings, key_variables, key_training = network_keys(rng_key, index)
-        settings = task.draw(key_settings)
+        settings = {**task.draw(key_settings), **own}
         variables = task.init(key_variables, settings)
         state = _State(
             variables=variables,
@@ -140,7 +146,7 @@ def train_networks(
         )
         return key_training, settings, state
 
-    keys, settings, states = jax.vmap(start)(indices)
+    keys, settings, states = jax.vmap(start)(indices, given or {})
 
     def is_due(carry):
         step, states = carry

@@ -1,0 +1,131 @@
+"""Editors and readers, all with about as many parameters as the graph metanetwork."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.metanet_editing.config import ExperimentConfig
+from experiments.metanet_editing.networks import FieldNetworks
+from modmeta.metanet import zoo
+from modmeta.metanet.learning.editing import EditingPredictor
+from modmeta.metanet.learning.prediction import (
+    Predictor,
+    TopologyPredictor,
+    VectorPredictor,
+)
+from modmeta.metanet.learning.sources import VectorSource
+from modmeta.metanet.models import baselines
+from modmeta.metanet.models.editors import (
+    GraphEditor,
+    NeuronPermutationEditor,
+    NeuronPermutationReader,
+    ProbingNetwork,
+)
+from modmeta.metanet.models.gmn import MetanetConfig
+from modmeta.metanet.models.readouts import InvariantMetanet
+
+_NUM_PROBES = 64
+# Sorting compiles slowly and runs once.
+_QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
+
+
+class Contender(NamedTuple):
+    """An editor or a reader, and what it reads.
+
+    Attributes:
+      source: The networks as it sees them.
+      predictor: It.
+      num_parameters: Number of its parameters.
+    """
+
+    source: VectorSource
+    predictor: Predictor
+    num_parameters: int
+
+
+def make_editor(
+    config: ExperimentConfig, networks: FieldNetworks, name: str, num_heads: int
+) -> Contender:
+    """Builds an editor with K heads."""
+    topology = networks.topology
+
+    def graph_editor(metanet: MetanetConfig) -> nn.Module:
+        return GraphEditor(topology, metanet, num_heads)
+
+    rows = jnp.asarray(networks.rows[:2])
+    gmn = graph_editor(config.metanet)
+    builders: dict[str, Callable[[int], nn.Module]] = {
+        "nfn": lambda width: NeuronPermutationEditor(
+            topology, width, num_heads=num_heads
+        ),
+        "pointwise": lambda width: graph_editor(MetanetConfig(width, num_blocks=0)),
+    }
+    editor = gmn
+    if name != "gmn":
+        target = baselines.count_parameters(gmn, rows)
+        editor = builders[name](baselines.match_width(builders[name], target, rows))
+    return Contender(
+        VectorSource(networks.rows),
+        EditingPredictor(editor, networks.statistics),
+        baselines.count_parameters(editor, rows),
+    )
+
+
+def make_reader(
+    config: ExperimentConfig, networks: FieldNetworks, name: str
+) -> Contender:
+    """Builds a reader that names the class of an image."""
+    topology, num_classes = networks.topology, networks.num_classes
+    normalized = np.asarray(networks.statistics.normalize(networks.rows))
+
+    def on_graphs(module: nn.Module) -> TopologyPredictor:
+        return TopologyPredictor(module, topology)
+
+    def build(width: int) -> nn.Module:
+        return {
+            "gmn": lambda: InvariantMetanet(config.metanet, num_classes),
+            "nfn": lambda: NeuronPermutationReader(topology, num_classes, width),
+            "deep_sets": lambda: baselines.deep_sets(width, num_classes),
+            "statistics": lambda: baselines.StatisticsNetwork(num_classes, width),
+            "probing": lambda: ProbingNetwork(
+                networks.respond, 2, num_classes, width, _NUM_PROBES
+            ),
+        }[name]()
+
+    sources = {
+        "statistics": lambda: VectorSource(
+            _statistics(networks), networks.splits["train"]
+        ),
+        "probing": lambda: VectorSource(networks.rows),
+    }
+    source = sources.get(name, lambda: VectorSource(normalized))()
+    reads_graph = name in ("gmn", "deep_sets")
+
+    def example(rows: Any) -> Any:
+        return on_graphs(build(2)).graph(rows) if reads_graph else rows
+
+    few = example(jnp.asarray(source.batch(np.arange(2), None)))
+    gmn = InvariantMetanet(config.metanet, num_classes)
+    on_gmn = on_graphs(gmn).graph(jnp.asarray(normalized[:2]))
+    target = baselines.count_parameters(gmn, on_gmn)
+    width = 2 if name == "gmn" else baselines.match_width(build, target, few)
+    module = build(width)
+    return Contender(
+        source,
+        on_graphs(module) if reads_graph else VectorPredictor(module),
+        baselines.count_parameters(module, few),
+    )
+
+
+def _statistics(networks: FieldNetworks) -> np.ndarray:
+    leaves = tuple(zoo.Leaf(leaf.name, leaf.shape) for leaf in networks.topology.leaves)
+    count = functools.partial(baselines.tensor_statistics, num_tensors=len(leaves))
+    compiled = jax.jit(jax.vmap(count), compiler_options=_QUICK_COMPILATION)
+    return np.asarray(compiled(zoo.unflatten(leaves, networks.rows)))

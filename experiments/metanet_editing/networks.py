@@ -1,0 +1,128 @@
+"""The networks of a run, the images they hold, and what the images shall become.
+
+Letters: n networks, M parameters each, H, W, C height, width and channels, Q pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.metanet_editing.config import ExperimentConfig
+from modmeta.metanet import zoo
+from modmeta.metanet.learning import contrastive
+from modmeta.metanet.parameter_graphs import tracing
+from modmeta.metanet.parameter_graphs.topology import Topology
+from modmeta.metanet.zoo import image_fields
+from modmeta.metanet.zoo.images import ImageSet, digits, load_images
+
+
+class FieldNetworks(NamedTuple):
+    """All networks of a zoo.
+
+    Attributes:
+      rows: `[n, M]` raw parameters.
+      shape: H, W and C of an image.
+      targets: `[n, Q, C]` what the images shall become.
+      images: `[n, Q, C]` the images.
+      labels: `[n]` int32.
+      fit_mse: `[n]` mean squared error of the networks on their images.
+      splits: Indices of networks by the name of the split, disjoint.
+      topology: Their parameter graph.
+      statistics: What normalises a row, from the training networks.
+      respond: `(rows [k, M], inputs [q, 2]) -> [k, q, C]`, runs the networks.
+      render: `rows [k, M] -> [k, Q, C]`, runs them at all pixels.
+    """
+
+    rows: np.ndarray
+    shape: tuple[int, int, int]
+    targets: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    fit_mse: np.ndarray
+    splits: dict[str, np.ndarray]
+    topology: Topology
+    statistics: contrastive.WeightStatistics
+    respond: Callable[[jax.Array, jax.Array], jax.Array]
+    render: Callable[[jax.Array], jax.Array]
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the images."""
+        return int(self.labels.max()) + 1
+
+
+def read_images(config: ExperimentConfig) -> ImageSet:
+    """The images of a configuration.
+
+    Raises:
+      ImageError: If the file is not what it should be.
+      ImportError: If the digits are wanted and scikit-learn is not installed.
+    """
+    return load_images(config.images) if config.images else digits()
+
+
+def edited(images: np.ndarray, edit: str) -> np.ndarray:
+    """What images `[n, H, W, C]` shall become, see `ExperimentConfig.edit`."""
+    if edit == "none":
+        return images
+    if edit == "contrast":
+        return images * images * (3.0 - 2.0 * images)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    height, width = images.shape[1:3]
+    shifted = [
+        padded[:, row : row + height, column : column + width]
+        for row in range(3)
+        for column in range(3)
+    ]
+    return np.max(shifted, axis=0)
+
+
+def read_networks(
+    directory: Path, config: ExperimentConfig, image_set: ImageSet
+) -> FieldNetworks:
+    """Reads a complete zoo and traces its networks.
+
+    Raises:
+      ZooError: If the zoo is damaged or of another configuration.
+    """
+    wanted = image_fields.zoo_config(config.zoo, image_set)
+    group = zoo.load_zoo(directory, wanted).groups[image_fields.GROUP]
+    leaves = group.spec.leaves
+    images = image_set.images[group.settings["image"]]
+    height, width, num_channels = shape = images.shape[1:]
+    module = image_fields.field(config.zoo, num_channels, use_polynomial=True)
+    inputs = jnp.asarray(image_fields.coordinates(height, width))
+
+    def respond(rows, inputs):
+        return jax.vmap(lambda one: module.apply(one, inputs))(
+            zoo.unflatten(leaves, rows)
+        )
+
+    def pixels(values):
+        return values.reshape(len(values), -1, num_channels).astype(np.float32)
+
+    traced = image_fields.field(config.zoo, num_channels)
+    variables = jax.eval_shape(traced.init, jax.random.key(0), inputs[:2])
+    topology = tracing.trace(traced, variables, inputs[:2])
+    return FieldNetworks(
+        rows=group.parameters,
+        shape=shape,
+        targets=pixels(edited(images, config.edit)),
+        images=pixels(images),
+        labels=group.settings["label"].astype(np.int32),
+        fit_mse=group.scores["fit_mse"],
+        splits={name: np.asarray(rows) for name, rows in group.splits.items()},
+        topology=topology,
+        statistics=contrastive.weight_statistics(
+            group.parameters[group.splits["train"]],
+            [leaf.size for leaf in topology.leaves],
+        ),
+        respond=respond,
+        render=lambda rows: respond(rows, inputs),
+    )

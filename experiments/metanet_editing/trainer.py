@@ -1,0 +1,106 @@
+"""Trainings of a run, each resumed by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import common
+from experiments.metanet_editing.config import ExperimentConfig
+from experiments.metanet_editing.networks import FieldNetworks
+from modmeta.metanet.learning import prediction
+
+
+class Stopped(Exception):
+    """The user asked to stop."""
+
+
+class Fitted(NamedTuple):
+    """An editor or a reader after training.
+
+    Attributes:
+      params: Its parameters.
+      learning_rate: The rate that validation networks chose.
+      seconds: Time spent, without pilots.
+    """
+
+    params: Any
+    learning_rate: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """Trains what a run compares.
+
+    Attributes:
+      config: Options.
+      networks: The networks.
+      run: The run.
+    """
+
+    config: ExperimentConfig
+    networks: FieldNetworks
+    run: common.Run
+
+    def _fit(self, name, contender, objective, targets, training, count):
+        splits = self.networks.splits
+        with self.run.loop(f"models/{name}") as arguments:
+            result = prediction.fit(
+                contender.predictor,
+                objective,
+                contender.source,
+                targets,
+                {**splits, "train": splits["train"][: count or None]},
+                training,
+                seed=self.config.seed,
+                description=name,
+                **arguments,
+            )
+        if not result.is_finished:
+            raise Stopped
+        return result
+
+    def choose_rate(self, name, contender, objective, targets, training) -> float:
+        """The learning rate of least validation loss after a short training.
+
+        Raises:
+          Stopped: If the user asked to stop.
+        """
+        rates, num_steps = self.config.learning_rates, self.config.pilot_steps
+        if len(rates) == 1 or not num_steps:
+            return rates[0]
+        losses = []
+        for rate in rates:
+            short = dataclasses.replace(
+                training, num_steps=num_steps, num_evaluations=1, learning_rate=rate
+            )
+            result = self._fit(
+                f"pilots/{name}/{rate:g}", contender, objective, targets, short, 0
+            )
+            losses.append(result.valid_loss)
+        return rates[int(np.argmin(losses))]
+
+    def fit(
+        self, name, contender, objective, targets, training, rate, count=0
+    ) -> Fitted:
+        """Trains with the first `count` training networks, 0 for all.
+
+        Raises:
+          Stopped: If the user asked to stop.
+        """
+        training = dataclasses.replace(training, learning_rate=rate)
+        result = self._fit(name, contender, objective, targets, training, count)
+        return Fitted(result.params, rate, result.seconds)
+
+    def outputs(self, contender, fitted: Fitted, rows: np.ndarray) -> Any:
+        """Outputs for networks `[k]`."""
+        return prediction.predict(
+            contender.predictor,
+            fitted.params,
+            contender.source,
+            rows,
+            batch_size=self.config.training.batch_size,
+        )

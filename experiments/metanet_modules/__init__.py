@@ -1,0 +1,1 @@
+"""Reads which law a module of a bank encodes from its weights."""
