@@ -10,6 +10,7 @@ Letters: N nodes, D slots, F features, C axes of space, O other rates.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,8 @@ class Integrator:
     Attributes:
       modules: The bank with its arrays.
       structure: Module of every slot `[N, D]` and node `[N]`.
-      slot_senders: `[N, D]` node that the edge of a slot comes from.
+      slot_senders: `[N, D]` node that the edge of a slot comes from; from N on, of
+        those that are heard besides, see `advance_among`.
       slot_mask: `[N, D]` true at real slots.
       num_substeps: Steps per frame interval.
       domain: Where bodies can be.
@@ -88,15 +90,23 @@ class Integrator:
     domain: Domain = Domain()
     effects: Effects | None = None
 
-    def rates(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Accelerations `[N, C]` and other rates `[N, O]` of states `[N, F]`."""
+    def rates(
+        self, states: jax.Array, others: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Accelerations `[N, C]` and other rates `[N, O]` of states `[N, F]`.
+
+        Args:
+          states: See above.
+          others: `[S, F]` of those that are heard besides; None for nobody.
+        """
         modules = self.modules
         laws = modules.bank.laws
         preprocessing = modules.preprocessing
         units = units_of(laws.law, preprocessing, laws.span)
         edge, chosen, is_heard = modules.heard(self.structure, self.slot_mask)
+        heard = states if others is None else jnp.concatenate([states, others])
         relative = relative_state(
-            laws.law, preprocessing, states[self.slot_senders], states[:, None]
+            laws.law, preprocessing, heard[self.slot_senders], states[:, None]
         )
 
         def of_pair(params):
@@ -150,6 +160,25 @@ class Integrator:
 
         return jax.lax.fori_loop(0, self.num_substeps, body, states)
 
+    def advance_among(
+        self, states: jax.Array, others: jax.Array, duration: jax.Array
+    ) -> jax.Array:
+        """Normalised states `[N, F]` later, driven by others whose paths are known.
+
+        Args:
+          states: `[N, F]` normalised.
+          others: `[2 substeps + 1, S, F]` states of the others at equal steps from the
+            start to the end.
+          duration: `()` how much later, in frame intervals.
+        """
+        length = duration / self.num_substeps
+        steps = (others[:-1:2], others[1::2], others[2::2])
+
+        def body(states, heard):
+            return self._runge_kutta(states, length, heard), None
+
+        return jax.lax.scan(body, states, steps)[0]
+
     def _split(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Normalised positions, and what they change by in a frame interval."""
         spec = self.modules.bank.layout.spec
@@ -202,11 +231,15 @@ class Integrator:
         drift = jnp.where(is_above, -speed, jnp.where(is_below, speed, drift))
         return position, drift
 
-    def _runge_kutta(self, states: jax.Array, length: float | jax.Array) -> jax.Array:
-        first = self._change(states)
-        second = self._change(self._move(states, 0.5 * length * first))
-        third = self._change(self._move(states, 0.5 * length * second))
-        fourth = self._change(self._move(states, length * third))
+    def _runge_kutta(
+        self, states: jax.Array, length: float | jax.Array, others: Any = (None,) * 3
+    ) -> jax.Array:
+        """One step; others at its start, middle and end `[S, F]`, if any are heard."""
+        begin, middle, end = others
+        first = self._change(states, begin)
+        second = self._change(self._move(states, 0.5 * length * first), middle)
+        third = self._change(self._move(states, 0.5 * length * second), middle)
+        fourth = self._change(self._move(states, length * third), end)
         total = first + 2.0 * second + 2.0 * third + fourth
         states = self._move(states, length / 6.0 * total)
         if self.domain.kind == "open":
@@ -214,12 +247,12 @@ class Integrator:
         position, drift = self._split(states)
         return self._join(states, *self._reflect(position, drift))
 
-    def _change(self, states: jax.Array) -> jax.Array:
+    def _change(self, states: jax.Array, others: jax.Array | None = None) -> jax.Array:
         """Changes `[N, Y]` per frame interval, of columns and of angles in radians."""
         bank = self.modules.bank
         layout, law = bank.layout, bank.laws.law
         spec, preprocessing = layout.spec, self.modules.preprocessing
-        acceleration, others = self.rates(states)
+        acceleration, rates = self.rates(states, others)
         moving = preprocessing.position_scale * acceleration
         if spec.has_motion:
             per_frame, _ = velocity_per_frame(preprocessing, spec)
@@ -228,7 +261,7 @@ class Integrator:
         for target in range(layout.num_targets):
             column = layout.shifting[target] if target < len(layout.shifting) else None
             if target in law.others:
-                rate = others[:, law.others.index(target)]
+                rate = rates[:, law.others.index(target)]
                 columns.append(rate * preprocessing.target_scale[target])
             elif column in spec.velocities:
                 columns.append(moving[:, spec.velocities.index(column)] / per_frame)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modmeta.relational.data.derived import recorded
+from modmeta.relational.evaluation.scores import match_labels, transposed_labels
+
 if TYPE_CHECKING:
     from modmeta.relational.results.result import RelationalInference
 
@@ -44,6 +47,17 @@ def summarise(result: RelationalInference) -> dict[str, Any]:
         "verdict": None if result.verdict is None else result.verdict.to_dict(),
         "notes": list(result.notes),
     }
+
+
+def notes_of(result: RelationalInference) -> tuple[str, ...]:
+    """See `RelationalInference.notes`."""
+    dataset = result.dataset
+    if dataset.edges is None or not dataset.num_relations:
+        return dataset.notes
+    hint = transposed_labels(
+        result.edges, dataset.edges, result.model.num_relations, dataset.num_relations
+    )
+    return dataset.notes if hint is None else (*dataset.notes, hint)
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -102,3 +116,40 @@ def as_html(summary: dict[str, Any]) -> str:
         for name, value in _rows(summary)
     )
     return f"<table><caption>RelationalInference</caption>{cells}</table>"
+
+
+def draw(
+    result: RelationalInference, num_systems: int, num_steps: int
+) -> dict[str, Any]:
+    """See `RelationalInference.plot`."""
+    # Imported late: figures need Matplotlib.
+    from modmeta.relational import figures
+
+    dataset, names = result.dataset, None
+    labels, num_labels = dataset.edges, dataset.num_relations
+    if labels is not None and num_labels is not None:
+        names = match_labels(
+            result.edges, labels, result.model.num_relations, num_labels
+        )
+    spec = dataset.features
+    drawn = {
+        "adjacency": figures.plot_adjacency(
+            result.edges,
+            labels,
+            result.probabilities,
+            num_systems,
+            matching=names,
+        ),
+        "trajectories": figures.plot_trajectories(
+            recorded(spec, dataset.states),
+            result.predict(num_steps),
+            dataset.num_frames,
+            spec.positions[:2] if len(spec.positions) >= 2 else None,
+            num_systems=num_systems,
+            node_mask=dataset.node_mask,
+            feature_names=[spec.names[column] for column in spec.recorded],
+        ),
+    }
+    if result.laws:
+        drawn["laws"] = figures.plot_laws(result.laws)
+    return drawn

@@ -16,19 +16,17 @@ from jax.sharding import Mesh
 from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.data.derived import recorded
-from modmeta.relational.data.forms.arrays import Reading
 from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation import laws, rollouts
 from modmeta.relational.evaluation.effects import relation_names
 from modmeta.relational.evaluation.laws import LawCurve
-from modmeta.relational.evaluation.scores import (
-    label_scores,
-    match_labels,
-    transposed_labels,
-)
+from modmeta.relational.evaluation.scores import label_scores
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
+from modmeta.relational.hidden.config import HiddenConfig
+from modmeta.relational.hidden.find import find_hidden, with_symmetry
+from modmeta.relational.hidden.found import SAME_SYSTEMS, HiddenEntities
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
@@ -142,15 +140,7 @@ class RelationalInference:
     @functools.cached_property
     def notes(self) -> tuple[str, ...]:
         """What was done to the data, and what looks wrong, one sentence each."""
-        hint = None
-        if self.dataset.edges is not None and self.dataset.num_relations:
-            hint = transposed_labels(
-                self.edges,
-                self.dataset.edges,
-                self.model.num_relations,
-                self.dataset.num_relations,
-            )
-        return self.dataset.notes if hint is None else (*self.dataset.notes, hint)
+        return display.notes_of(self)
 
     @property
     def candidate_share(self) -> float | None:
@@ -265,22 +255,69 @@ class RelationalInference:
             "times": times,
             "breaks": breaks,
         }
-        dataset = transfer.read_like(
-            trajectories,
-            self.dataset.features,
-            self.dataset.frame_interval,
-            Reading(
-                columns=columns,
-                frame_interval=frame_interval,
-                arrays={n: array for n, array in arrays.items() if array is not None},
-            ),
+        dataset = transfer.read_more(
+            trajectories, self.dataset, columns, frame_interval, arrays
         )
-        transfer.check_interval(dataset, self.dataset)
         inference = inference or self.inference
         dataset, discovery = transfer.discover_again(
             self.discovery, dataset, inference, shared_graph, seed, mesh
         )
         return RelationalInference(dataset, discovery, inference)
+
+    def find_hidden(
+        self,
+        trajectories: Any = None,
+        *,
+        num_hidden: int | str = "auto",
+        max_hidden: int = 2,
+        columns: Mapping[str, str] | None = None,
+        frame_interval: float | None = None,
+        node_mask: npt.ArrayLike | None = None,
+        frame_mask: npt.ArrayLike | None = None,
+        times: Any = None,
+        config: HiddenConfig | None = None,
+    ) -> HiddenEntities:
+        """Finds entities that nobody recorded, by what they do to those recorded.
+
+        For bodies with positions and velocities, whose laws were learned from complete
+        systems. Nothing is trained and nothing is random.
+
+        Args:
+          trajectories: Of any form that `infer_relations` takes; None for the systems
+            of this result. Laws learned from systems in all of which something was
+            hidden may have taken it in.
+          num_hidden: Hidden entities of every system; "auto" for as many as the data
+            tell, none included.
+          max_hidden: The most that "auto" looks for.
+          columns: See `infer`, as are the next ones.
+          frame_interval: Time between frames.
+          node_mask: Which entities are real.
+          frame_mask: What was observed.
+          times: Of the frames.
+          config: How thoroughly, walls, and whether relations are mutual.
+
+        Returns:
+          How many there are, where they were, how sure that is, and all relations.
+
+        Raises:
+          DataError: If the data do not allow it; the message says why.
+          ValueError: If the model does not, or a number is out of range.
+        """
+        arrays = {"node_mask": node_mask, "frame_mask": frame_mask, "times": times}
+        dataset = self.dataset
+        if trajectories is not None:
+            dataset = transfer.read_more(
+                trajectories, self.dataset, columns, frame_interval, arrays
+            )
+        found = find_hidden(
+            self.model,
+            self.params,
+            dataset,
+            num_hidden=num_hidden,
+            max_hidden=max_hidden,
+            config=with_symmetry(config or HiddenConfig(), self.found.edges),
+        )
+        return found if trajectories is not None else found.with_note(SAME_SYSTEMS)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all of it to one `.npz`, which `modmeta.relational.load` reads.
@@ -303,39 +340,7 @@ class RelationalInference:
           Matplotlib figures by name: "adjacency", "trajectories" and, where there are
           laws, "laws".
         """
-        from modmeta.relational import figures
-
-        labels, names = self.dataset.edges, None
-        num_labels = self.dataset.num_relations
-        if labels is not None and num_labels is not None:
-            names = match_labels(
-                self.edges,
-                labels,
-                self.model.num_relations,
-                num_labels,
-            )
-        spec = self.dataset.features
-        drawn = {
-            "adjacency": figures.plot_adjacency(
-                self.edges,
-                labels,
-                self.probabilities,
-                num_systems,
-                matching=names,
-            ),
-            "trajectories": figures.plot_trajectories(
-                recorded(spec, self.dataset.states),
-                self.predict(num_steps),
-                self.dataset.num_frames,
-                spec.positions[:2] if len(spec.positions) >= 2 else None,
-                num_systems=num_systems,
-                node_mask=self.dataset.node_mask,
-                feature_names=[spec.names[column] for column in spec.recorded],
-            ),
-        }
-        if self.laws:
-            drawn["laws"] = figures.plot_laws(self.laws)
-        return drawn
+        return display.draw(self, num_systems, num_steps)
 
     def rank_pairs(self, method: str | None = None) -> np.ndarray:
         """Scores of all pairs by a classical method, where nodes have series.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -62,6 +63,39 @@ def read_like(
             lags=_num_lags(features),
         ),
     )
+
+
+def read_more(
+    trajectories: Any,
+    like: TrajectoryDataset,
+    columns: Mapping[str, str] | None,
+    frame_interval: float | None,
+    arrays: Mapping[str, Any],
+) -> TrajectoryDataset:
+    """Reads more data as those that a model was trained on, and checks the interval.
+
+    Args:
+      trajectories: Of any accepted form.
+      like: The training data.
+      columns: Names of the columns of a table.
+      frame_interval: Time between frames, if it is said.
+      arrays: Labels, masks and times by name; None for those that there are not.
+
+    Raises:
+      DataError: If the data are not what they should be.
+    """
+    dataset = read_like(
+        trajectories,
+        like.features,
+        like.frame_interval,
+        Reading(
+            columns=columns,
+            frame_interval=frame_interval,
+            arrays={n: array for n, array in arrays.items() if array is not None},
+        ),
+    )
+    check_interval(dataset, like)
+    return dataset
 
 
 def check_interval(dataset: TrajectoryDataset, like: TrajectoryDataset) -> None:
