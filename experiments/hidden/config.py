@@ -67,19 +67,20 @@ def _as_trained(system: str, **options) -> ExperimentConfig:
         modules=trained.modules,
         bouncegrad=trained.bouncegrad,
         training=trained.training,
-        search=HiddenConfig(domain=trained.prediction.domain),
         **options,
     )
 
 
 def springs() -> ExperimentConfig:
     """Bodies joined by springs."""
-    return _as_trained("springs")
+    return _as_trained("springs", search=HiddenConfig(symmetric=True))
 
 
 def charged() -> ExperimentConfig:
     """Charged bodies; one is hidden."""
-    return _as_trained("charged", hidden=(1,), max_hidden=1)
+    walls = TRAININGS["charged"]().prediction.domain
+    search = HiddenConfig(symmetric=True, domain=walls)
+    return _as_trained("charged", hidden=(1,), max_hidden=1, search=search)
 
 
 CONFIGS = {"springs": springs, "charged": charged}

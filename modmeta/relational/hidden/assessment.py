@@ -13,11 +13,7 @@ import jax.numpy as jnp
 
 from modmeta.relational.hidden import fitting
 from modmeta.relational.hidden.fitting import Fit
-from modmeta.relational.hidden.scenes import (
-    Scene,
-    hidden_frames,
-    hidden_messages,
-)
+from modmeta.relational.hidden.scenes import Scene
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.integration import Domain
 
@@ -65,8 +61,8 @@ def temperature_of(residuals: jax.Array, span: int) -> jax.Array:
 
 def assess(
     modules: BoundBank, scene: Scene, fit: Fit, assignments: jax.Array, domain: Domain
-) -> Assessment:
-    """Assesses a fit of one system.
+) -> tuple[jax.Array, Assessment]:
+    """Frames `[H, T, F]` of the hidden entities of a fit, and what it is worth.
 
     Args:
       modules: The bank with its arrays.
@@ -77,36 +73,28 @@ def assess(
     """
     start = fit.guess.start
     num_hidden, size = start.shape
-    residuals, _ = fitting.residuals_of(modules, scene, start, fit, domain)
-    temperature = temperature_of(residuals, modules.bank.config.span)
-    curvature, _, _ = fitting.curvature_of(modules, scene, start, fit, domain)
+    point = fitting.evaluate(modules, scene, start, fit, domain)
+    temperature = temperature_of(point.residuals, modules.bank.config.span)
     precision = jnp.tile(fitting.prior_precision(modules, size), num_hidden)
-    _, volume = jnp.linalg.slogdet(curvature)
-    occam = 0.5 * (volume - jnp.sum(jnp.log(precision)))
-
-    def frames_of(start):
-        frames = hidden_frames(modules, scene, fit.guess._replace(start=start), domain)
-        return frames, frames
-
-    slopes, frames = jax.jacfwd(frames_of, has_aux=True)(start)
-    slopes = slopes.reshape(*frames.shape, -1)
-    covariance = jnp.linalg.inv(curvature)
+    _, volume = jnp.linalg.slogdet(point.curvature)
+    covariance = jnp.linalg.inv(point.curvature)
+    slopes = point.frame_slopes
     variance = jnp.einsum("htfp,pq,htfq->htf", slopes, covariance, slopes)
-
-    messages = hidden_messages(modules, scene, frames)
-    energies = fitting.energies_of(modules, scene, fit.guess, assignments, domain)
+    messages = point.cache.messages[:, -num_hidden:]
     num_targets = modules.bank.layout.num_targets
     outgoing = jax.nn.one_hot(fit.edges[:, -num_hidden:], messages.shape[2])
     changes = jnp.einsum("vhk,vhkmwy->vhwy", outgoing, messages[..., :num_targets])
     total = jnp.sqrt(jnp.sum(jnp.square(scene.cache.targets)))
-    return Assessment(
+    energies = fitting.assignment_energies(modules, point.cache, assignments)
+    found = Assessment(
         temperature=temperature,
-        occam=occam,
+        occam=0.5 * (volume - jnp.sum(jnp.log(precision))),
         deviations=jnp.sqrt(jnp.maximum(variance, 0.0)),
         probabilities=_probabilities(modules, energies, assignments, temperature),
         effects=jnp.sqrt(jnp.sum(jnp.square(changes), axis=(0, 2, 3)))
         / jnp.maximum(total, _TINY),
     )
+    return point.frames, found
 
 
 def assess_alone(

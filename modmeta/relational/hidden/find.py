@@ -30,6 +30,9 @@ from modmeta.relational.tasks.states import host_states
 _MAX_ROWS = 4096
 # A trajectory is known if its deviations are below this, where data fill -1 to 1.
 _SURE = 0.1
+# Where errors go on from frame to frame or exceed what the model expects by more than
+# this, something is left to explain, and no trajectory is known.
+_MOST_MISFIT = 10.0
 # Share of pairs whose edges agree from which on they are taken to.
 _MUTUAL = 0.9
 _MOST_HIDDEN = 3
@@ -187,6 +190,7 @@ class _Found:
     edges: np.ndarray
     probabilities: np.ndarray
     evidence: np.ndarray
+    misfit: np.ndarray
     effects: np.ndarray
 
     @classmethod
@@ -203,6 +207,7 @@ class _Found:
             edges=np.full(square, NO_EDGE, np.int32),
             probabilities=np.zeros((*square, num_relations), np.float32),
             evidence=np.full((num_tasks, most + 1), np.inf, np.float32),
+            misfit=np.ones(num_tasks, np.float32),
             effects=np.zeros((num_tasks, most), np.float32),
         )
 
@@ -212,6 +217,7 @@ class _Found:
         found = combine(level, self.probabilities.shape[-1])
         tasks, order = tasks[rows], order[rows]
         self.num_hidden[tasks] = count
+        self.misfit[tasks] = level.assessments.temperature[:, 0]
         num_nodes = self.edges.shape[1] - self.states.shape[2]
         hidden = np.broadcast_to(num_nodes + np.arange(count), (len(tasks), count))
         nodes = np.concatenate([order, hidden], axis=1)
@@ -225,7 +231,8 @@ class _Found:
         acts = found.effects >= LEAST_EFFECT
         acts &= np.arange(count) < asked[:, None]
         size = np.sqrt(np.mean(np.square(found.deviations), axis=(2, 3)))
-        self.is_known[tasks, :count] = acts & (size < _SURE)
+        is_explained = (self.misfit[tasks] < _MOST_MISFIT)[:, None]
+        self.is_known[tasks, :count] = acts & (size < _SURE) & is_explained
         self.effects[tasks, :count] = found.effects
         for name, empty in (("states", np.nan), ("deviations", np.inf)):
             values = found.frames if name == "states" else found.deviations
@@ -257,6 +264,7 @@ class _Found:
             edges=self.edges,
             probabilities=self.probabilities,
             evidence=self.evidence,
+            misfit=self.misfit,
             effects=self.effects,
             notes=tuple(notes),
         )

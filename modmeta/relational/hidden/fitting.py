@@ -81,15 +81,6 @@ def energies_of(
     return assignment_energies(modules, cache, assignments)
 
 
-def chosen_outputs(
-    modules: BoundBank, scene: Scene, start: jax.Array, fit: Fit, domain: Domain
-) -> jax.Array:
-    """Outputs `[V, W, outputs]` with hidden entities that begin otherwise `[H, P]`."""
-    frames = hidden_frames(modules, scene, fit.guess._replace(start=start), domain)
-    cache = heard_with(scene, hidden_messages(modules, scene, frames))
-    return outputs_of(modules, cache, fit.edges)
-
-
 def outputs_of(modules: BoundBank, cache: MessageCache, edges: jax.Array) -> jax.Array:
     """Outputs `[V, W, outputs]` under relations `[V, slots]`."""
     weights = jax.nn.one_hot(edges, cache.messages.shape[2])
@@ -97,15 +88,55 @@ def outputs_of(modules: BoundBank, cache: MessageCache, edges: jax.Array) -> jax
     return modules.update(jnp.moveaxis(hidden + cache.embedded, 1, 0))[0]
 
 
-def residuals_of(
+class Point(NamedTuple):
+    """What a start of hidden entities comes to, under given relations.
+
+    Attributes:
+      energy: `()` nats, prior of the start included.
+      residuals: `[V, W, Y]`, see `Likelihood.residuals`.
+      slopes: `[V W Y, H P]` of the residuals.
+      curvature: `[H P, H P]` of Gauss and Newton, that of the prior included.
+      frames: `[H, T, F]` of the hidden entities.
+      frame_slopes: `[H, T, F, H P]`.
+      cache: Messages of all that are heard.
+    """
+
+    energy: jax.Array
+    residuals: jax.Array
+    slopes: jax.Array
+    curvature: jax.Array
+    frames: jax.Array
+    frame_slopes: jax.Array
+    cache: MessageCache
+
+
+def evaluate(
     modules: BoundBank, scene: Scene, start: jax.Array, fit: Fit, domain: Domain
-) -> tuple[jax.Array, jax.Array]:
-    """Residuals `[V, W, Y]`, see `Likelihood.residuals`, and the energy `()`."""
-    outputs = chosen_outputs(modules, scene, start, fit, domain)
+) -> Point:
+    """Evaluates hidden entities that begin at `[H, P]`, otherwise those of a fit."""
     targets, counted = scene.cache.observed()
-    found = modules.residuals(outputs, targets, **counted)
-    energies = modules.frame_energies(outputs, targets, **counted)
-    return found, jnp.sum(energies) + prior_energy(modules, start)
+
+    def values(start):
+        frames = hidden_frames(modules, scene, fit.guess._replace(start=start), domain)
+        cache = heard_with(scene, hidden_messages(modules, scene, frames))
+        outputs = outputs_of(modules, cache, fit.edges)
+        found = modules.residuals(outputs, targets, **counted)
+        energy = jnp.sum(modules.frame_energies(outputs, targets, **counted))
+        return (found, frames), (found, frames, energy, cache)
+
+    slopes, (found, frames, energy, cache) = jax.jacfwd(values, has_aux=True)(start)
+    of_residuals, of_frames = slopes
+    of_residuals = of_residuals.reshape(found.size, start.size)
+    precision = jnp.tile(prior_precision(modules, start.shape[1]), len(start))
+    return Point(
+        energy=energy + prior_energy(modules, start),
+        residuals=found,
+        slopes=of_residuals,
+        curvature=of_residuals.T @ of_residuals + jnp.diag(precision),
+        frames=frames,
+        frame_slopes=of_frames.reshape(*frames.shape, start.size),
+        cache=cache,
+    )
 
 
 class _Descent(NamedTuple):
@@ -126,41 +157,30 @@ class _Descent(NamedTuple):
     damping: jax.Array
 
 
-def curvature_of(
-    modules: BoundBank, scene: Scene, start: jax.Array, fit: Fit, domain: Domain
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gauss and Newton's curvature `[HP, HP]`, the slope `[HP]`, and the energy."""
-
-    def flat(start):
-        found, energy = residuals_of(modules, scene, start, fit, domain)
-        return found.reshape(-1), (found.reshape(-1), energy)
-
-    slopes, (found, energy) = jax.jacfwd(flat, has_aux=True)(start)
-    slopes = slopes.reshape(len(found), -1)
-    precision = jnp.tile(prior_precision(modules, start.shape[1]), len(start))
-    curvature = slopes.T @ slopes + jnp.diag(precision)
-    return curvature, slopes.T @ found + precision * start.reshape(-1), energy
-
-
 def descend(
     modules: BoundBank, scene: Scene, fit: Fit, num_steps: int, domain: Domain
 ) -> Fit:
     """Steps of Levenberg and Marquardt under given relations."""
+    start = fit.guess.start
+    precision = jnp.tile(prior_precision(modules, start.shape[1]), len(start))
 
     def body(state, _):
         size = jnp.diag(jnp.diag(state.curvature))
         step = jnp.linalg.solve(state.curvature + state.damping * size, state.slope)
         start = state.start - step.reshape(state.start.shape)
-        curvature, slope, energy = curvature_of(modules, scene, start, fit, domain)
-        is_better = (energy < state.energy) & jnp.all(jnp.isfinite(curvature))
+        point = evaluate(modules, scene, start, fit, domain)
+        slope = point.slopes.T @ point.residuals.reshape(-1)
+        slope = slope + precision * start.reshape(-1)
+        is_better = (point.energy < state.energy) & jnp.all(
+            jnp.isfinite(point.curvature)
+        )
         factor = jnp.where(is_better, _EASED, _TIGHTENED)
         damping = jnp.clip(state.damping * factor, _TINY, 1.0 / _TINY)
-        moved = _Descent(start, curvature, slope, energy, damping)
+        moved = _Descent(start, point.curvature, slope, point.energy, damping)
         stayed = state._replace(damping=damping)
         return jax.tree.map(lambda a, b: jnp.where(is_better, a, b), moved, stayed), ()
 
     # The first step leads nowhere: it evaluates the start.
-    start = fit.guess.start
     first = _Descent(
         start,
         jnp.eye(start.size),

@@ -27,13 +27,16 @@ class HiddenEntities:
         units of the data. NaN where there is none, or it acts on nobody.
       deviations: `[tasks, time, H, features]` their standard deviations. Other fits
         that explain nearly as much widen them.
-      is_known: `[tasks, H]` whether a trajectory is told by the data: something acts
-        on a visible entity, and all good fits agree on where it is.
+      is_known: `[tasks, H]` whether a trajectory is told by the data: it acts on a
+        visible entity, all good fits agree on where it is, and no motion of the visible
+        is left to explain.
       edges: `[tasks, N + H, N + H]` relations of the enlarged systems, row = receiver,
         column = sender, hidden entities last; -1 where there is no edge.
       probabilities: `[tasks, N + H, N + H, K]`.
       evidence: `[tasks, numbers]` negative logarithm of the evidence for 0, 1, ...
         hidden entities, in nats; infinite where a number was not tried.
+      misfit: `[tasks]` how much errors exceed what the model expects of itself, and go
+        on from frame to frame: 1 where nothing is left to explain.
       effects: `[tasks, H]` what a hidden entity changes, over all changes of the
         visible ones (root mean squares).
       notes: What to bear in mind, one sentence each.
@@ -46,6 +49,7 @@ class HiddenEntities:
     edges: np.ndarray
     probabilities: np.ndarray
     evidence: np.ndarray
+    misfit: np.ndarray
     effects: np.ndarray
     notes: tuple[str, ...] = ()
 
@@ -65,8 +69,9 @@ class HiddenEntities:
             text += f" The trajectory of {known} of {total} is told by the data."
             if known < total:
                 text += (
-                    " That of the others is not: they act on no visible entity, or "
-                    "different places explain what was seen as well."
+                    " That of the others is not: they act on no visible entity, "
+                    "different places explain what was seen as well, or something is "
+                    "left unexplained."
                 )
         return f"{text} What acts on no visible entity cannot be known."
 

@@ -105,10 +105,7 @@ def next_level(
         )
         order = jnp.argsort(fits.energy)
         fits = jax.tree.map(lambda leaf: leaf[order], fits)
-        frames = jax.vmap(
-            lambda fit: scenes.hidden_frames(modules, scene, fit.guess, config.domain)
-        )(fits)
-        found = jax.lax.map(
+        frames, found = jax.lax.map(
             lambda fit: assessment.assess(modules, scene, fit, rows[1], config.domain),
             fits,
         )

@@ -10,7 +10,6 @@ Letters: N nodes, D slots, F features, C axes of space, O other rates.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -172,12 +171,30 @@ class Integrator:
           duration: `()` how much later, in frame intervals.
         """
         length = duration / self.num_substeps
-        steps = (others[:-1:2], others[1::2], others[2::2])
+        # Every stage of a step: who is heard, how far the last slope leads, its weight.
+        stages = jnp.stack([others[:-1:2], others[1::2], others[1::2], others[2::2]], 1)
+        reach = jnp.array([0.0, 0.5, 0.5, 1.0])
+        weight = jnp.array([1.0, 2.0, 2.0, 1.0]) / 6.0
 
-        def body(states, heard):
-            return self._runge_kutta(states, length, heard), None
+        def step(states, heard):
+            def stage(carry, given):
+                slope, total = carry
+                heard, reach, weight = given
+                moved = self._move(states, reach * length * slope)
+                slope = self._change(moved, heard)
+                return (slope, total + weight * slope), None
 
-        return jax.lax.scan(body, states, steps)[0]
+            # A loop, which compiles in a quarter of the time.
+            nothing = jnp.zeros((len(states), self.modules.bank.layout.num_targets))
+            (_, total), _ = jax.lax.scan(
+                stage, (nothing, nothing), (heard, reach, weight)
+            )
+            moved = self._move(states, length * total)
+            if self.domain.kind != "open":
+                moved = self._join(moved, *self._reflect(*self._split(moved)))
+            return moved, None
+
+        return jax.lax.scan(step, states, stages)[0]
 
     def _split(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Normalised positions, and what they change by in a frame interval."""
@@ -231,15 +248,11 @@ class Integrator:
         drift = jnp.where(is_above, -speed, jnp.where(is_below, speed, drift))
         return position, drift
 
-    def _runge_kutta(
-        self, states: jax.Array, length: float | jax.Array, others: Any = (None,) * 3
-    ) -> jax.Array:
-        """One step; others at its start, middle and end `[S, F]`, if any are heard."""
-        begin, middle, end = others
-        first = self._change(states, begin)
-        second = self._change(self._move(states, 0.5 * length * first), middle)
-        third = self._change(self._move(states, 0.5 * length * second), middle)
-        fourth = self._change(self._move(states, length * third), end)
+    def _runge_kutta(self, states: jax.Array, length: float | jax.Array) -> jax.Array:
+        first = self._change(states)
+        second = self._change(self._move(states, 0.5 * length * first))
+        third = self._change(self._move(states, 0.5 * length * second))
+        fourth = self._change(self._move(states, length * third))
         total = first + 2.0 * second + 2.0 * third + fourth
         states = self._move(states, length / 6.0 * total)
         if self.domain.kind == "open":
