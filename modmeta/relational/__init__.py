@@ -2,7 +2,8 @@
 
 Data flows one way: `data` -> `modules` -> `energies`, `tasks` -> `inference` ->
 `training`, `evaluation` -> `discovery` -> `results`, `figures`, and `api`, which does
-all of it in one call. `classical` has what statistics says of the same series.
+all of it in one call. `hidden` finds entities that nobody recorded. `classical` has
+what statistics says of the same series.
 """
 
 from modmeta.relational.api import infer_relations as infer_relations
@@ -17,6 +18,9 @@ from modmeta.relational.evaluation.formulas import Formula as Formula
 from modmeta.relational.evaluation.formulas import find_formula as find_formula
 from modmeta.relational.evaluation.laws import LawCurve as LawCurve
 from modmeta.relational.evaluation.walls import suggest_domain as suggest_domain
+from modmeta.relational.hidden.config import HiddenConfig as HiddenConfig
+from modmeta.relational.hidden.find import find_hidden as find_hidden
+from modmeta.relational.hidden.found import HiddenEntities as HiddenEntities
 from modmeta.relational.inference.artifacts import load_model as load_model
 from modmeta.relational.inference.artifacts import save_model as save_model
 from modmeta.relational.inference.config import InferenceConfig as InferenceConfig
@@ -42,6 +46,8 @@ __all__ = [
     "EnergyConfig",
     "FeatureSpec",
     "Formula",
+    "HiddenConfig",
+    "HiddenEntities",
     "InferenceConfig",
     "LawCurve",
     "MemoryConfig",
@@ -57,6 +63,7 @@ __all__ = [
     "as_dataset",
     "build_model",
     "find_formula",
+    "find_hidden",
     "infer_dataset",
     "infer_relations",
     "load",

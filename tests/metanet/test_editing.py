@@ -12,9 +12,7 @@ from modmeta.metanet.models import editors
 
 FIELD = SIREN(hidden_sizes=(3, 4), first_omega=3.0, hidden_omega=3.0)
 INPUTS = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (6, 2)), jnp.float32)
-TOPOLOGY = trace(
-    FIELD, jax.eval_shape(FIELD.init, jax.random.key(0), INPUTS), INPUTS
-)
+TOPOLOGY = trace(FIELD, jax.eval_shape(FIELD.init, jax.random.key(0), INPUTS), INPUTS)
 ROWS = np.random.default_rng(1).normal(0.0, 0.4, (24, TOPOLOGY.num_parameters))
 ROWS = ROWS.astype(np.float32)
 STATISTICS = contrastive.weight_statistics(
@@ -85,9 +83,7 @@ def test_moved_networks_get_moved_weights(edited):
 
 
 def test_without_a_step_nothing_changes(edited):
-    np.testing.assert_array_equal(
-        edited[2], np.repeat(ROWS[:5, None], 2, axis=1)
-    )
+    np.testing.assert_array_equal(edited[2], np.repeat(ROWS[:5, None], 2, axis=1))
 
 
 def test_rows_and_weights():

@@ -17,7 +17,9 @@ CONFIG = image_fields.FieldZooConfig(
     chunk_size=5,
 )
 # Smooth images, so that few units suffice.
-SLOPES = RNG.uniform(0.1, 0.9, (10, 4, 1, 1)) * np.linspace(0, 1, 5)[None, None, :, None]
+SLOPES = (
+    RNG.uniform(0.1, 0.9, (10, 4, 1, 1)) * np.linspace(0, 1, 5)[None, None, :, None]
+)
 IMAGES = images.ImageSet(
     np.clip(SLOPES, 0, 1).astype(np.float32), np.arange(10, dtype=np.int32) % 2
 )

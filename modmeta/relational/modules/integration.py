@@ -36,7 +36,8 @@ class Integrator:
     Attributes:
       modules: The bank with its arrays.
       structure: Module of every slot `[N, D]` and node `[N]`.
-      slot_senders: `[N, D]` node that the edge of a slot comes from.
+      slot_senders: `[N, D]` node that the edge of a slot comes from; from N on, of
+        those that are heard besides, see `advance_among`.
       slot_mask: `[N, D]` true at real slots.
       num_substeps: Steps per frame interval.
       domain: Where bodies can be.
@@ -55,15 +56,23 @@ class Integrator:
     effects: Effects | None = None
     inputs: jax.Array | None = None
 
-    def rates(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Accelerations `[N, C]` and other rates `[N, O]` of states `[N, F]`."""
+    def rates(
+        self, states: jax.Array, others: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Accelerations `[N, C]` and other rates `[N, O]` of states `[N, F]`.
+
+        Args:
+          states: See above.
+          others: `[S, F]` of those that are heard besides; None for nobody.
+        """
         modules = self.modules
         laws = modules.bank.laws
         preprocessing = modules.preprocessing
         units = units_of(laws.law, preprocessing, laws.span)
         edge, chosen, is_heard = modules.heard(self.structure, self.slot_mask)
+        heard = states if others is None else jnp.concatenate([states, others])
         relative = relative_state(
-            laws.law, preprocessing, states[self.slot_senders], states[:, None]
+            laws.law, preprocessing, heard[self.slot_senders], states[:, None]
         )
 
         def of_pair(params):
@@ -131,6 +140,43 @@ class Integrator:
             return self._runge_kutta(states, length, change)
 
         return at(jax.lax.fori_loop(0, self.num_substeps, body, states), 1.0)
+
+    def advance_among(
+        self, states: jax.Array, others: jax.Array, duration: jax.Array
+    ) -> jax.Array:
+        """Normalised states `[N, F]` later, driven by others whose paths are known.
+
+        Args:
+          states: `[N, F]` normalised.
+          others: `[2 substeps + 1, S, F]` states of the others at equal steps from the
+            start to the end.
+          duration: `()` how much later, in frame intervals.
+        """
+        length = duration / self.num_substeps
+        # Every stage of a step: who is heard, how far the last slope leads, its weight.
+        stages = jnp.stack([others[:-1:2], others[1::2], others[1::2], others[2::2]], 1)
+        reach = jnp.array([0.0, 0.5, 0.5, 1.0])
+        weight = jnp.array([1.0, 2.0, 2.0, 1.0]) / 6.0
+
+        def step(states, heard):
+            def stage(carry, given):
+                slope, total = carry
+                heard, reach, weight = given
+                moved = self._move(states, reach * length * slope)
+                slope = self._change(moved, heard)
+                return (slope, total + weight * slope), None
+
+            # A loop, which compiles in a quarter of the time.
+            nothing = jnp.zeros((len(states), self.modules.bank.layout.num_targets))
+            (_, total), _ = jax.lax.scan(
+                stage, (nothing, nothing), (heard, reach, weight)
+            )
+            moved = self._move(states, length * total)
+            if self.domain.kind != "open":
+                moved = self._join(moved, *self._reflect(*self._split(moved)))
+            return moved, None
+
+        return jax.lax.scan(step, states, stages)[0]
 
     def _split(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Normalised positions, and what they change by in a frame interval."""
@@ -202,12 +248,12 @@ class Integrator:
         position, drift = self._split(states)
         return self._join(states, *self._reflect(position, drift))
 
-    def _change(self, states: jax.Array) -> jax.Array:
+    def _change(self, states: jax.Array, others: jax.Array | None = None) -> jax.Array:
         """Changes `[N, Y]` per frame interval, of columns and of angles in radians."""
         bank = self.modules.bank
         layout, law = bank.layout, bank.laws.law
         spec, preprocessing = layout.spec, self.modules.preprocessing
-        acceleration, others = self.rates(states)
+        acceleration, rates = self.rates(states, others)
         moving = preprocessing.position_scale * acceleration
         if spec.has_motion:
             per_frame, _ = velocity_per_frame(preprocessing, spec)
@@ -216,7 +262,7 @@ class Integrator:
         for target in range(layout.num_targets):
             column = layout.shifting[target] if target < len(layout.shifting) else None
             if target in law.others:
-                rate = others[:, law.others.index(target)]
+                rate = rates[:, law.others.index(target)]
                 columns.append(rate * preprocessing.target_scale[target])
             elif column in spec.velocities:
                 columns.append(moving[:, spec.velocities.index(column)] / per_frame)

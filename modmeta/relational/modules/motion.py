@@ -95,14 +95,26 @@ def interpolate(
       frames: `[N, T, F]` normalised states, or `Frames` with leaves `[N, T, ...]`.
       times: `[N, T]` of the frames, in frame intervals.
       intervals: `[I]` the frames at which the wanted intervals begin.
-      num_points: Points S on every path.
+      num_points: Points S on every path, those of Gauss and Legendre.
     """
+    points, _ = gauss_legendre(num_points)
+    return interpolate_at(preprocessing, layout, frames, times, intervals, points)
+
+
+def interpolate_at(
+    preprocessing: Preprocessing,
+    layout: FeatureLayout,
+    frames: Frames | jax.Array,
+    times: jax.Array,
+    intervals: jax.Array,
+    points: np.ndarray,
+) -> Motion:
+    """`interpolate` with other points `[S]`, from 0 at the start to 1 at the end."""
     frames = as_frames(frames)
     states = frames.states
     stencil, is_used = _stencil(frames, intervals)
     start, end = states[:, intervals], states[:, intervals + 1]
     duration = times[:, intervals + 1] - times[:, intervals]
-    points, _ = gauss_legendre(num_points)
     at = duration[..., None] * points[None, None, :]
     since = _at_stencil(times, stencil) - times[:, intervals, None]
     weights = _lagrange(since, at, is_used)

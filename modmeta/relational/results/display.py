@@ -10,7 +10,7 @@ import numpy as np
 from modmeta.relational.evaluation.scores import transposed_labels
 
 if TYPE_CHECKING:
-    from modmeta.relational.results.result import RelationalInference
+    from modmeta.relational.results.contents import Contents
 
 # A pair is sure above this probability.
 _SURE = 0.9
@@ -18,7 +18,7 @@ _SURE = 0.9
 _MAX_FEATURES, _MAX_NOTES, _MAX_NOTE = 8, 3, 160
 
 
-def summarise(result: RelationalInference) -> dict[str, Any]:
+def summarise(result: Contents) -> dict[str, Any]:
     """See `RelationalInference.summary`."""
     dataset, edges = result.dataset, np.asarray(result.edges)
     is_edge = edges >= 0
@@ -48,16 +48,14 @@ def summarise(result: RelationalInference) -> dict[str, Any]:
     }
 
 
-def notes_of(result: RelationalInference) -> tuple[str, ...]:
+def notes_of(result: Contents) -> tuple[str, ...]:
     """See `RelationalInference.notes`."""
-    dataset, hint = result.dataset, None
-    if dataset.edges is not None and dataset.num_relations:
-        hint = transposed_labels(
-            result.edges,
-            dataset.edges,
-            result.model.num_relations,
-            dataset.num_relations,
-        )
+    dataset = result.dataset
+    if dataset.edges is None or not dataset.num_relations:
+        return dataset.notes
+    hint = transposed_labels(
+        result.edges, dataset.edges, result.model.num_relations, dataset.num_relations
+    )
     return dataset.notes if hint is None else (*dataset.notes, hint)
 
 

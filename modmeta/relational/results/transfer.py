@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -74,6 +75,30 @@ def read_new(
     dataset = read_like(trajectories, like.features, like.frame_interval, reading)
     check_interval(dataset, like)
     return dataset
+
+
+def read_more(
+    trajectories: Any,
+    like: TrajectoryDataset,
+    columns: Mapping[str, str] | None,
+    frame_interval: float | None,
+    arrays: Mapping[str, Any],
+) -> TrajectoryDataset:
+    """`read_new`, with what a caller said of the data.
+
+    Args:
+      trajectories: Of any accepted form.
+      like: The training data.
+      columns: Names of the columns of a table.
+      frame_interval: Time between frames, if it is said.
+      arrays: Labels, masks and times by name; None for those that there are not.
+    """
+    reading = Reading(
+        columns=columns,
+        frame_interval=frame_interval,
+        arrays={n: array for n, array in arrays.items() if array is not None},
+    )
+    return read_new(trajectories, like, reading)
 
 
 def check_interval(dataset: TrajectoryDataset, like: TrajectoryDataset) -> None:

@@ -1,0 +1,50 @@
+"""How thoroughly entities that nobody recorded are looked for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from modmeta.relational.modules.integration import Domain
+from modmeta.runtime import option_types
+
+
+@dataclasses.dataclass(frozen=True)
+class HiddenConfig:
+    """How hidden entities are looked for.
+
+    Attributes:
+      num_candidates: Places and motions that every visible entity proposes.
+      num_fits: The best of all of these, which are fitted.
+      num_kept: The best fits, which a further hidden entity is added to.
+      num_rounds: Times that the relations of a fit are chosen anew.
+      num_steps: Steps of least squares in every round.
+      num_substeps: Steps per frame in which hidden entities are integrated; 0 for 2,
+        or 8 on two-body paths, which are for forces that change within a frame.
+      symmetric: Whether both edges of a pair have one relation, which then makes known
+        what acts on a hidden entity. None: as among the entities that the model
+        learned from.
+      domain: Where bodies can be; hidden ones are reflected at its walls.
+    """
+
+    num_candidates: int = 6
+    num_fits: int = 8
+    num_kept: int = 3
+    num_rounds: int = 3
+    num_steps: int = 6
+    num_substeps: int = 0
+    symmetric: bool | None = None
+    domain: Domain = Domain()
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        option_types.settle(self)
+        for name in ("num_candidates", "num_fits", "num_kept", "num_rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)}, expected at least 1"
+                )
+        for name in ("num_steps", "num_substeps"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)}, expected at least 0"
+                )

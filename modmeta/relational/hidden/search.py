@@ -1,0 +1,213 @@
+"""Hidden entities one after the other: the next one beside those that were found.
+
+Every number of them is fitted from the best few fits with one less, joined by what
+receivers show of a further one, and then all of them together.
+
+Letters: S systems, V visible entities, H hidden ones, M fits, T frames, F features.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta.relational.data.frames import Frames
+from modmeta.relational.hidden import assessment, fitting, scenes, starts
+from modmeta.relational.hidden.assessment import Assessment
+from modmeta.relational.hidden.config import HiddenConfig
+from modmeta.relational.hidden.fitting import Fit
+from modmeta.relational.hidden.scenes import Guess, Scene
+from modmeta.relational.modules.bound_bank import BoundBank
+from modmeta.relational.modules.motion import interpolate_at
+
+# Fits whose paths are nearer than this, in normalised units, are one.
+_SAME_PATH = 0.05
+
+
+class Level(NamedTuple):
+    """All fits with one number of hidden entities.
+
+    Attributes:
+      fits: Leaves `[S, M, ...]`, lowest energy first.
+      frames: `[S, M, H, T, F]` normalised states of the hidden entities.
+      assessments: What the fits are worth, leaves `[S, M, ...]`.
+    """
+
+    fits: Fit
+    frames: Any
+    assessments: Assessment
+
+
+def all_rows(num_relations: int, num_slots: int) -> np.ndarray:
+    """All assignments `[K^slots, slots]`."""
+    rows = list(itertools.product(range(num_relations), repeat=num_slots))
+    return np.array(rows, np.int32).reshape(-1, num_slots)
+
+
+@functools.partial(jax.jit, static_argnames="num_substeps")
+def scenes_of(modules: BoundBank, frames: Frames, num_substeps: int) -> Scene:
+    """Scenes of systems of one size, leaves `[S, ...]`, from frames `[S, V, ...]`."""
+    return jax.lax.map(
+        lambda one: scenes.build_scene(modules, one, num_substeps), frames
+    )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def next_level(
+    modules: BoundBank,
+    systems: Scene,
+    known: Guess,
+    config: HiddenConfig,
+) -> Level:
+    """Fits with one hidden entity more than is known.
+
+    Args:
+      modules: The bank with its arrays.
+      systems: Leaves `[S, ...]`.
+      known: Fits with fewer hidden entities, leaves `[S, kept, ...]`.
+      config: How thoroughly; whether both edges of a pair agree is said.
+    """
+    num_relations = modules.bank.config.num_relations
+    num_known = known.start.shape[2]
+    num_visible = systems.drive.shape[3]
+    rows = [
+        jnp.asarray(all_rows(num_relations, num_visible + extra))
+        for extra in (num_known - 1, num_known)
+    ]
+    incoming = jnp.asarray(all_rows(num_relations, num_visible + num_known))
+
+    def one(given):
+        scene, known = given
+
+        def beside(guess):
+            return _started(modules, scene, guess, rows[0], incoming, config)
+
+        guesses = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(beside, known)
+        )
+
+        def screened(guess):
+            found = fitting.energies_of(modules, scene, guess, rows[1], config.domain)
+            energy = jnp.sum(jnp.min(found, axis=1))
+            return jnp.where(jnp.isfinite(energy), energy, jnp.inf)
+
+        energies = jax.lax.map(screened, guesses, batch_size=num_visible)
+        count = min(config.num_fits, len(energies))
+        _, best = jax.lax.top_k(-energies, count)
+        chosen = jax.tree.map(lambda leaf: leaf[best], guesses)
+        fits = jax.vmap(lambda g: fitting.refine(modules, scene, g, rows[1], config))(
+            chosen
+        )
+        order = jnp.argsort(fits.energy)
+        fits = jax.tree.map(lambda leaf: leaf[order], fits)
+        frames, found = jax.lax.map(
+            lambda fit: assessment.assess(modules, scene, fit, rows[1], config.domain),
+            fits,
+        )
+        return Level(fits, frames, found)
+
+    return jax.lax.map(one, (systems, known))
+
+
+def _started(modules, scene, guess, rows, incoming, config) -> Guess:
+    """Guesses of one hidden entity more, leaves `[V * candidates, ...]`."""
+    num_known = len(guess.start)
+    known, cache = scene.middles, scene.cache
+    if num_known:
+        frames = scenes.hidden_frames(modules, scene, guess, config.domain)
+        cache = scenes.heard_with(scene, scenes.hidden_messages(modules, scene, frames))
+        known = jnp.concatenate([known, _middles(modules, scene, frames)], axis=1)
+    found = starts.candidates(
+        modules,
+        scene,
+        cache,
+        known,
+        rows,
+        incoming,
+        config.num_candidates,
+        config.symmetric,
+    )
+    found = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
+    own = ((0, 0), (0, scenes.num_effects(modules)))
+
+    def joined(start, heard):
+        num_visible = scene.drive.shape[2]
+        # What hears the new one is related to it as it is to them.
+        last = heard[num_visible:, None]
+        others = jnp.concatenate([guess.incoming, last], axis=1)
+        return Guess(
+            jnp.concatenate([guess.start, start[None]]),
+            jnp.concatenate([others, heard[None]]),
+        )
+
+    return jax.vmap(joined)(jnp.pad(found.start, own), found.incoming)
+
+
+def _middles(modules: BoundBank, scene: Scene, frames: jax.Array) -> jax.Array:
+    """States `[W, H, F]` of hidden entities at the middles of the windows."""
+    span = modules.bank.config.span
+    first = jnp.arange(frames.shape[1] - span) + span // 2
+    if not span % 2:
+        return jnp.moveaxis(frames[:, first], 0, 1)
+    times = jnp.broadcast_to(scene.times[None], frames.shape[:2])
+    found = interpolate_at(
+        modules.preprocessing,
+        modules.bank.layout,
+        frames,
+        times,
+        first,
+        np.array([0.5], np.float32),
+    )
+    return jnp.moveaxis(found.points[:, :, 0], 0, 1)
+
+
+def nobody(num_systems: int, num_visible: int, size: int) -> Guess:
+    """No hidden entity, leaves `[S, 1, 0, ...]`."""
+    return Guess(
+        jnp.zeros((num_systems, 1, 0, size)),
+        jnp.zeros((num_systems, 1, 0, num_visible - 1), jnp.int32),
+    )
+
+
+@jax.jit
+def without_hidden(modules: BoundBank, systems: Scene) -> Level:
+    """The one fit without any hidden entity, leaves `[S, 1, ...]`."""
+    num_visible = systems.drive.shape[3]
+    rows = all_rows(modules.bank.config.num_relations, num_visible - 1)
+    size = modules.bank.layout.num_features + scenes.num_effects(modules)
+    num_systems, num_frames = systems.times.shape
+
+    def one(scene):
+        return assessment.assess_alone(modules, scene, jnp.asarray(rows))
+
+    edges, energy, found = jax.lax.map(one, systems)
+    guess = nobody(num_systems, num_visible, size)
+    fits = Fit(guess, edges[:, None], energy[:, None])
+    shape = (num_systems, 1, 0, num_frames, modules.bank.layout.num_features)
+    found = jax.tree.map(lambda leaf: leaf[:, None], found)
+    return Level(fits, jnp.zeros(shape), found)
+
+
+@functools.partial(jax.jit, static_argnames="num_kept")
+def distinct(level: Level, num_kept: int) -> Guess:
+    """The best few fits of every system that are not the same, `[S, kept, ...]`."""
+
+    def one(fits, frames):
+        energy = jnp.where(repeated(frames), jnp.inf, fits.energy)
+        best = jnp.argsort(energy)[:num_kept]
+        return jax.tree.map(lambda leaf: leaf[best], fits.guess)
+
+    return jax.vmap(one)(level.fits, level.frames)
+
+
+def repeated(frames: jax.Array) -> jax.Array:
+    """Which fits `[M]` with frames `[M, H, T, F]` are one that comes before."""
+    gaps = jnp.square(frames[:, None] - frames[None])
+    gaps = jnp.sqrt(jnp.sum(gaps, axis=(2, 3, 4)) / max(frames[0].size, 1))
+    earlier = jnp.tril(jnp.ones(gaps.shape, bool), -1)
+    return jnp.any((gaps < _SAME_PATH) & earlier, axis=1)

@@ -1,0 +1,256 @@
+"""Where a hidden entity may have been, read off the motion of one visible one.
+
+What relations to visible entities leave unexplained of a receiver is the force of a
+hidden one. A law turns a force into a place: the direction is that of the force, and
+the distance that at which the law is so strong. The path of these places must move as
+the laws say: twice integrated, their forces along it leave a straight line.
+
+Letters: V visible entities, N entities whose paths are known, W windows, C axes of
+space, K relations, A assignments of the slots of a receiver, B assignments of the edges
+that end at the hidden one, G points of a grid, P candidates.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modmeta.relational.energies.cached import MessageCache
+from modmeta.relational.hidden.scenes import Scene
+from modmeta.relational.modules.bound_bank import BoundBank
+from modmeta.relational.modules.laws import (
+    SOFTENING,
+    RelativeState,
+    relative_state,
+    units_of,
+)
+from modmeta.relational.modules.preprocessing import velocity_per_frame, with_columns
+
+# Distances at which a law is asked, in spreads of the positions.
+_GRID, _NEAREST, _FARTHEST = 256, 2.0 * SOFTENING, 30.0
+_TINY = 1e-12
+
+
+class Candidates(NamedTuple):
+    """Possible hidden entities, best first for every receiver.
+
+    Attributes:
+      start: `[V, P, F]` states in the first frame, normalised.
+      incoming: `[V, P, N]` relations of the edges that end there.
+      misfit: `[V, P]` square of the force that is left unexplained.
+    """
+
+    start: jax.Array
+    incoming: jax.Array
+    misfit: jax.Array
+
+
+def _columns(modules: BoundBank) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of positions and velocities."""
+    spec = modules.bank.layout.spec
+    return np.array(spec.positions), np.array(spec.velocities)
+
+
+def drift_of(modules: BoundBank, states: jax.Array) -> jax.Array:
+    """Normalised positions per frame interval of states `[..., F]`."""
+    spec = modules.bank.layout.spec
+    per_frame, shift = velocity_per_frame(modules.preprocessing, spec)
+    velocity = states[..., np.array(spec.velocities)]
+    return per_frame * velocity + jnp.reshape(shift, (1,) * (velocity.ndim - 1) + (-1,))
+
+
+def moving_states(
+    modules: BoundBank, position: jax.Array, drift: jax.Array
+) -> jax.Array:
+    """States `[..., F]` of entities, other features at their means."""
+    spec = modules.bank.layout.spec
+    per_frame, shift = velocity_per_frame(modules.preprocessing, spec)
+    shift = jnp.reshape(shift, (1,) * (drift.ndim - 1) + (-1,))
+    motion = jnp.concatenate([position, (drift - shift) / per_frame], axis=-1)
+    empty = jnp.zeros((*position.shape[:-1], modules.bank.layout.num_features))
+    return with_columns(empty, [*spec.positions, *spec.velocities], motion)
+
+
+def unexplained(
+    modules: BoundBank, cache: MessageCache, scene: Scene, assignments: jax.Array
+) -> jax.Array:
+    """Accelerations `[V, A, W, C]` that assignments of known edges leave unexplained.
+
+    In spreads of position per squared frame interval, means over the windows.
+    """
+    laws, layout = modules.bank.laws, modules.bank.layout
+    weights = jax.nn.one_hot(assignments, cache.messages.shape[2])
+    hidden = jnp.einsum("adk,vdkmwh->vamwh", weights, cache.messages)
+    mean = (hidden + cache.embedded[:, None])[:, :, 0, :, : layout.num_targets]
+    left = cache.targets[:, None] - mean
+    targets = np.array([layout.shifting.index(c) for c in layout.spec.velocities])
+    units = units_of(laws.law, modules.preprocessing, laws.span).changes
+    axes = laws.law.num_axes
+    span = laws.span
+    length = scene.times[span:] - scene.times[:-span]
+    scale = jnp.reshape(units[axes : 2 * axes], (1, 1, 1, -1))
+    return left[..., targets] / scale / length[None, None, :, None]
+
+
+def law_tables(modules: BoundBank) -> tuple[jax.Array, jax.Array]:
+    """Distances `[G]` and the pull of every law there `[K, G]`; negative pushes."""
+    laws = modules.bank.laws
+    law = laws.law
+    units = units_of(law, modules.preprocessing, laws.span)
+    distance = jnp.asarray(np.geomspace(_NEAREST, _FARTHEST, _GRID), jnp.float32)
+    displacement = jnp.zeros((_GRID, law.num_axes)).at[:, 0].set(distance)
+    velocity = jnp.zeros_like(displacement)
+    relative = RelativeState(
+        displacement, velocity, jnp.zeros((_GRID, 2 * len(law.columns())))
+    )
+    pulls = jax.vmap(lambda edge: laws.pair_rates(units, edge, relative)[0][:, 0])(
+        modules.params.edge
+    )
+    if modules.bank.config.null_relation:
+        pulls = pulls.at[0].set(0.0)
+    return distance, pulls
+
+
+def distance_of(distance: jax.Array, pulls: jax.Array, wanted: jax.Array) -> jax.Array:
+    """The shortest distance at which a law pulls as wanted.
+
+    Args:
+      distance: `[G]`.
+      pulls: `[G]` of the law.
+      wanted: `[W]`; negative pushes.
+
+    Returns:
+      `[W]`; where there is none, the distance at which the law comes nearest.
+    """
+
+    def one(wanted):
+        excess = pulls - wanted
+        is_crossed = excess[1:] * excess[:-1] <= 0.0
+        at = jnp.argmax(is_crossed)
+        first, last = excess[at], excess[at + 1]
+        share = first / jnp.where(first == last, 1.0, first - last)
+        logs = jnp.log(distance)
+        crossing = jnp.exp(logs[at] + share * (logs[at + 1] - logs[at]))
+        nearest = distance[jnp.argmin(jnp.abs(excess))]
+        return jnp.where(jnp.any(is_crossed), crossing, nearest)
+
+    return jax.vmap(one)(wanted)
+
+
+def _forces_along(
+    modules: BoundBank, known: jax.Array, states: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """What entities `[W, N, F]` under every law, and nobody, do along paths `[W, F]`.
+
+    Returns:
+      `[N, K, W, C]` and `[W, C]` accelerations.
+    """
+    laws = modules.bank.laws
+    units = units_of(laws.law, modules.preprocessing, laws.span)
+    relative = relative_state(laws.law, modules.preprocessing, known, states[:, None])
+
+    def of_law(edge):
+        return laws.pair_rates(units, edge, relative)[0]
+
+    found = jax.vmap(of_law)(modules.params.edge)
+    if modules.bank.config.null_relation:
+        found = found.at[0].set(0.0)
+    node = jax.tree.map(lambda leaf: leaf[0], modules.params.node)
+    own = laws.node_module.apply({"params": node}, states, method="rates")
+    own = units.acceleration * own[:, : laws.law.num_axes]
+    return jnp.moveaxis(found, 2, 0), own
+
+
+def _twice_integrated(rates: jax.Array, times: jax.Array) -> jax.Array:
+    """Displacements `[..., W, C]` by accelerations, at rest at the first time."""
+    step = jnp.reshape(jnp.diff(times), (1,) * (rates.ndim - 2) + (-1, 1))
+
+    def integral(values):
+        pieces = 0.5 * step * (values[..., 1:, :] + values[..., :-1, :])
+        padding = [(0, 0)] * (values.ndim - 2) + [(1, 0), (0, 0)]
+        return jnp.pad(jnp.cumsum(pieces, axis=-2), padding)
+
+    return integral(integral(rates))
+
+
+def candidates(
+    modules: BoundBank,
+    scene: Scene,
+    cache: MessageCache,
+    known: jax.Array,
+    assignments: jax.Array,
+    incoming: jax.Array,
+    num_candidates: int,
+    symmetric: bool,
+) -> Candidates:
+    """Possible hidden entities by what every receiver alone shows of one.
+
+    Args:
+      modules: The bank with its arrays.
+      scene: The system.
+      cache: Messages of those whose paths are known, leaves `[V, ...]`.
+      known: `[W, N, F]` their states at the middles of the windows, the visible first.
+      assignments: `[A, slots]` of a receiver.
+      incoming: `[B, N]` of the hidden entity.
+      num_candidates: Candidates P of every receiver.
+      symmetric: Whether both edges of a pair have one relation.
+    """
+    spread = modules.preprocessing.position_scale
+    position, _ = _columns(modules)
+    times = scene.middle_times
+    left = unexplained(modules, cache, scene, assignments)
+    size = jnp.sqrt(jnp.sum(jnp.square(left), axis=-1) + _TINY)
+    distance, pulls = law_tables(modules)
+    num_relations = len(pulls)
+
+    def of_receiver(receiver):
+        where = scene.middles[:, receiver, position] / spread
+        force, strength = left[receiver], size[receiver]
+
+        def of_branch(branch):
+            relation, sign, row = branch
+            far = distance_of(distance, pulls[relation], sign * strength[row])
+            towards = force[row] / strength[row][:, None]
+            path = where + sign * far[:, None] * towards
+            drift = jnp.gradient(path, axis=0) / jnp.gradient(times)[:, None]
+            states = moving_states(modules, spread * path, spread * drift)
+            forces, own = _forces_along(modules, known, states)
+            forces = forces.reshape(-1, *forces.shape[2:])
+            moved = _twice_integrated(jnp.concatenate([own[None], forces]), times)
+            moved = moved.at[0].set(path - moved[0])
+            # Places count as far as forces tell them.
+            weight = strength[row] / far
+            line = weight[:, None] * jnp.stack([jnp.ones_like(times), times], axis=1)
+            scaled = weight[None, :, None] * moved
+            inverse = jnp.linalg.pinv(line)
+            lines = jnp.einsum("lw,nwc->nlc", inverse, scaled)
+            rest = scaled - jnp.einsum("wl,nlc->nwc", line, lines)
+            gram = jnp.einsum("nwc,mwc->nm", rest, rest)
+            heard = jax.nn.one_hot(incoming, num_relations)
+            heard = -heard.reshape(len(incoming), -1)
+            signs = jnp.concatenate([jnp.ones((len(heard), 1)), heard], axis=1)
+            misfit = jnp.einsum("bn,nm,bm->b", signs, gram, signs)
+            if symmetric:
+                is_allowed = incoming[:, receiver] == relation
+                misfit = jnp.where(is_allowed, misfit, jnp.inf)
+            misfit = jnp.where(jnp.isfinite(misfit), misfit, jnp.inf)
+            best = jnp.argmin(misfit)
+            place, speed = jnp.einsum("n,nlc->lc", signs[best], lines)
+            start = moving_states(modules, spread * place, spread * speed)
+            return start, incoming[best], misfit[best]
+
+        grid = jnp.meshgrid(
+            jnp.arange(num_relations),
+            jnp.array([1.0, -1.0]),
+            jnp.arange(len(assignments)),
+            indexing="ij",
+        )
+        branches = tuple(axis.reshape(-1) for axis in grid)
+        start, heard, misfit = jax.lax.map(of_branch, branches, batch_size=64)
+        _, best = jax.lax.top_k(-misfit, num_candidates)
+        return Candidates(start[best], heard[best], misfit[best])
+
+    return jax.lax.map(of_receiver, jnp.arange(scene.drive.shape[2]))

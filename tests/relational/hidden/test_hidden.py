@@ -1,0 +1,245 @@
+"""Hidden entities under laws set by hand, against the simulators that made the data."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modmeta.graphs import supergraphs
+from modmeta.relational import data
+from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.data.frames import Frames
+from modmeta.relational.hidden import combining, scenes, search, starts
+from modmeta.relational.hidden.config import HiddenConfig
+from modmeta.relational.hidden.find import find_hidden, with_symmetry
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.bank import ModuleBank
+from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.integration import Domain
+from modmeta.relational.modules.laws import units_of
+from modmeta.relational.modules.network import RelationalNetwork
+from modmeta.relational.modules.preprocessing import fit_preprocessing
+from modmeta.relational.modules.proposal_head import ProposalConfig
+from modmeta.relational.tasks.states import host_states
+from tests.fixtures import small_model
+
+VISIBLE, FRAMES = 3, 20
+# Added to a logarithm so that a rectifier lets it pass, and taken off again.
+_SHIFT = 50.0
+# Log-scale of the errors that the model expects, in units of the typical change.
+_EXPECTED = -5.0
+
+
+def power_model(dataset, coefficients, power, **options):
+    """A model whose relations pull by coefficient * distance^power, and its arrays."""
+    constants, layout = fit_preprocessing(dataset, compress=False)
+    limit = np.full_like(constants.target_limit, 1e6)
+    constants = jax.tree.map(jnp.asarray, constants._replace(target_limit=limit))
+    config = ModuleConfig(
+        path="interpolated",
+        law="central",
+        attributes=False,
+        num_relations=len(coefficients),
+        edge_sizes=(1,),
+        node_sizes=(1,),
+        activation="relu",
+        span=1,
+        **{"entities": "alike", **options},
+    )
+    network = RelationalNetwork(ModuleBank(config, layout), ProposalConfig("none"))
+    model = RelationalModel(network)
+    pair = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), constants, pair))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    length = float(constants.normalization.scale[0] * constants.position_scale)
+    # Rates are lengths per squared frame interval, in units of the typical change.
+    unit = float(units_of(model.bank.laws.law, constants, 1).acceleration)
+    unit = unit * length / dataset.frame_interval**2
+    first, last = (params.modules.edge["rate_network"][f"layer_{i}"] for i in (0, 1))
+    first["kernel"][:, 0, 0], first["bias"][:] = 1.0, _SHIFT
+    last["kernel"][:, 0, 0], last["bias"][:, 0] = power, -power * _SHIFT
+    last["bias"][:, 1] = np.array(coefficients) * length**power / unit
+    params.modules.edge["spread_network"]["layer_1"]["bias"][:] = -20.0
+    params.modules.log_scale[:] = _EXPECTED
+    params = params._replace(preprocessing=constants)
+    return model, jax.tree.map(jnp.asarray, params)
+
+
+@functools.cache
+def springs():
+    """Complete systems of three visible bodies and one more, and a model of them."""
+    whole = data.simulate_springs(3, 8, num_nodes=VISIBLE + 1, num_frames=FRAMES)
+    return whole, *power_model(whole, (0.0, data_constant()), 1.0)
+
+
+def data_constant():
+    from modmeta.relational.data.simulators.springs import SPRING_CONSTANT
+
+    return SPRING_CONSTANT
+
+
+def visible(whole, num_visible=VISIBLE):
+    return TrajectoryDataset(
+        states=whole.states[:, :, :num_visible],
+        features=whole.features,
+        frame_interval=whole.frame_interval,
+    )
+
+
+CONFIG = HiddenConfig(num_candidates=4, num_fits=4, num_rounds=2, num_steps=4)
+
+
+@functools.cache
+def found():
+    """What is found with up to one hidden body, relations being mutual."""
+    whole, model, params = springs()
+    config = with_symmetry(CONFIG, np.asarray(whole.edges))
+    assert config.symmetric
+    return find_hidden(model, params, visible(whole), max_hidden=1, config=config)
+
+
+def test_paths_of_hidden_bodies_are_those_of_the_simulator():
+    """Driven by the paths of visible ones, which nobody tells the law of."""
+    whole, model, params = springs()
+    modules = model.network.modules(params)
+    frames = host_states(whole, params.preprocessing.normalization).states[0]
+    edges = np.asarray(whole.edges)[0, -1, :VISIBLE]
+    guess = scenes.Guess(jnp.asarray(frames[-1:, 0]), jnp.asarray(edges[None]))
+
+    @jax.jit
+    def path(states, guess):
+        scene = scenes.build_scene(modules, Frames(states, None, None, None, None), 2)
+        return scenes.hidden_frames(modules, scene, guess, Domain())
+
+    expected = frames[-1:]
+    got = path(jnp.asarray(frames[:VISIBLE]), guess)
+    assert edges.any() and np.abs(expected - expected[:, :1]).max() > 0.3
+    np.testing.assert_allclose(got, expected, atol=2e-3)
+
+
+def test_hidden_bodies_are_found_where_they_act():
+    whole, _, params = springs()
+    result = found()
+    scale = np.asarray(params.preprocessing.normalization.scale)
+    labels = np.asarray(whole.edges)
+    acts = labels[:, :VISIBLE, VISIBLE].any(axis=1)
+    assert 0 < acts.sum() < len(acts)
+    np.testing.assert_array_equal(result.num_hidden, acts)
+    np.testing.assert_array_equal(result.is_known[:, 0], acts)
+    errors = (result.states[:, :, 0] - whole.states[:, :, VISIBLE]) / scale
+    assert np.square(errors[acts]).mean(axis=(1, 2)).max() < 3e-4
+    # Within their deviations, and these are not empty words.
+    sizes = result.deviations[:, :, 0][acts] / scale
+    assert np.all(np.abs(errors[acts]) < 6.0 * sizes + 5e-3) and sizes.max() < 0.1
+    np.testing.assert_array_equal(result.edges[acts], labels[acts])
+    sums = result.probabilities[acts].sum(axis=-1)
+    np.testing.assert_allclose(sums, 1.0 - np.eye(VISIBLE + 1)[None], atol=1e-5)
+
+
+def test_what_acts_on_nobody_is_not_known():
+    whole, *_ = springs()
+    result = found()
+    labels = np.asarray(whole.edges)
+    idle = ~labels[:, :VISIBLE, VISIBLE].any(axis=1)
+    assert np.isnan(result.states[idle]).all()
+    assert np.isinf(result.deviations[idle]).all()
+    assert (result.edges[idle, -1] == -1).all()
+    # The visible ones are still told apart.
+    among = slice(0, VISIBLE)
+    np.testing.assert_array_equal(
+        result.edges[idle][:, among, among], labels[idle][:, among, among]
+    )
+    assert "cannot be known" in result.sentence
+    assert result.sentence in repr(result)
+    assert result.summary()["num_hidden"] == result.num_hidden.tolist()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_law_turns_a_force_into_a_distance(sign):
+    whole, *_ = springs()
+    model, params = power_model(whole, (0.0, sign * 0.7), -2.0)
+    modules = model.network.modules(params)
+    distance, pulls = jax.jit(starts.law_tables)(modules)
+    np.testing.assert_array_equal(pulls[0], 0.0)
+    wanted = np.interp([0.07, 0.5, 3.0], distance, pulls[1])
+    got = jax.jit(starts.distance_of)(
+        distance, pulls[1], jnp.asarray(wanted, np.float32)
+    )
+    # Softened below a hundredth of the spread.
+    np.testing.assert_allclose(got, [0.07, 0.5, 3.0], rtol=2e-2)
+    slope = np.gradient(np.log(np.abs(pulls[1])), np.log(distance))
+    np.testing.assert_allclose(slope[100:], -2.0, atol=1e-2)
+
+
+def made_up_level(energies):
+    """Two fits of one system with two visible and two hidden bodies, a unit apart."""
+    frames = np.zeros((1, 2, 2, 3, 4), np.float32)
+    frames[0, :, 0], frames[0, :, 1] = 1.0, 5.0
+    frames[0, 1] = frames[0, 1, ::-1] + 1.0
+    edges = np.array([[[[0, 1, 0], [0, 0, 1]], [[0, 0, 1], [0, 1, 0]]]])
+    incoming = np.array([[[[1, 0, 1], [0, 1, 1]], [[0, 1, 1], [1, 0, 1]]]])
+    shares = np.eye(2, dtype=np.float32)[edges]
+    assessed = types.SimpleNamespace(
+        temperature=np.ones((1, 2)),
+        occam=np.zeros((1, 2)),
+        deviations=np.full((1, 2, 2, 3, 4), 0.01, np.float32),
+        probabilities=shares,
+        effects=np.array([[[0.2, 0.7], [0.7, 0.2]]]),
+    )
+    guess = scenes.Guess(np.zeros((1, 2, 2, 4)), incoming)
+    fits = search.Fit(guess, edges, np.array([energies], np.float32))
+    return search.Level(fits, frames, assessed)
+
+
+@pytest.mark.parametrize("gap", [0.0, 50.0])
+def test_fits_that_explain_as_much_widen_one_another(gap):
+    """Hidden bodies that other fits have in another order are told to be the same."""
+    combined = combining.combine(made_up_level([0.0, gap]), 2)
+    np.testing.assert_allclose(combined.effects, [[0.7, 0.2]])
+    np.testing.assert_array_equal(combined.frames[0, :, 0, 0], [5.0, 1.0])
+    # Half of the weight is a unit away, or none of it.
+    expected = np.sqrt(0.5 + 1e-4) if gap == 0.0 else 0.01
+    np.testing.assert_allclose(combined.deviations, expected, rtol=1e-4)
+    # Receivers 0 and 1, then the stronger hidden body and the weaker one.
+    expected = [[-1, 0, 0, 1], [0, -1, 1, 0], [0, 1, -1, 1], [1, 0, 1, -1]]
+    np.testing.assert_array_equal(combined.edges[0], expected)
+
+
+def test_what_cannot_be_answered_is_refused():
+    whole, model, params = springs()
+    some = visible(whole)
+
+    def refused(error, pattern, dataset=some, model=model, **options):
+        with pytest.raises(error, match=pattern):
+            find_hidden(model, params, dataset, **options)
+
+    refused(ValueError, "num_hidden: found 0, expected", num_hidden=0)
+    refused(ValueError, "num_hidden: found 'some'", num_hidden="some")
+    refused(ValueError, "max_hidden: found 9", max_hidden=9)
+    refused(ValueError, "path: found 'start', expected laws", model=small_model())
+    breaks = np.zeros((8, FRAMES), bool)
+    breaks[:, 7] = True
+    refused(DataError, "breaks: found", dataclasses.replace(some, breaks=breaks))
+    mask = np.ones((8, FRAMES, VISIBLE), bool)
+    mask[0, :5, 1] = False
+    refused(DataError, "come late", dataclasses.replace(some, frame_mask=mask))
+    refused(DataError, "system of 1 entities", visible(whole, 1))
+    many = np.repeat(whole.states, 4, axis=2)
+    many = many + np.linspace(0.0, 0.1, many.shape[2])[:, None]
+    many = dataclasses.replace(some, states=many.astype(np.float32), node_mask=None)
+    refused(DataError, "expected at most 4,096", many)
+    phases = data.simulate_kuramoto(0, 2, num_nodes=3, num_frames=6)
+    other, _ = power_phases(phases)
+    refused(ValueError, "places of hidden entities", phases, other)
+
+
+def power_phases(dataset):
+    """A model of oscillators, of which no places are known."""
+    _, layout = fit_preprocessing(dataset, compress=False)
+    config = ModuleConfig(path="interpolated", span=1)
+    network = RelationalNetwork(ModuleBank(config, layout), ProposalConfig("none"))
+    return RelationalModel(network), layout
