@@ -50,6 +50,7 @@ def from_state_dict(
     *,
     example: Example | None,
     flattened: Mapping[str, tuple[int, ...]] | None = None,
+    packed: Mapping[str, Sequence[str]] | None = None,
     convert: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     tolerance: float = 1e-4,
     **kwargs,
@@ -71,6 +72,9 @@ def from_state_dict(
       example: Inputs and output of the original. None trusts the layout.
       flattened: Path of a dense layer that reads flattened images -> `(C, *K)` of the
         image: its rows are reordered from channels first to channels last.
+      packed: Beginning of names in the state that hold several layers one after the
+        other, "attention.in_proj_" -> what to put in its place for each of the equal
+        parts, `["attention.query.", "attention.key.", "attention.value."]`.
       convert: Path of a leaf, "head/kernel" -> function of the PyTorch array, in place
         of the rules above.
       tolerance: Largest difference from the example's output, relative to the
@@ -90,6 +94,8 @@ def from_state_dict(
         for name, value in state.items()
         if name.rpartition(".")[2] not in _IGNORED
     }
+    for beginning, parts in (packed or {}).items():
+        _unpack(remaining, beginning, parts)
     taken: set[str] = set()
     paths, structure = jax.tree_util.tree_flatten_with_path(variables)
     leaves = []
@@ -111,6 +117,25 @@ def from_state_dict(
     if example is not None:
         _check(model, tree, example, tolerance, kwargs)
     return tree
+
+
+def _unpack(state: dict[str, Any], beginning: str, parts: Sequence[str]) -> None:
+    """Puts parts in the place of the arrays whose names begin so."""
+    names = [name for name in state if name.startswith(beginning)]
+    if not names:
+        raise ValueError(
+            f"packed: found no name that begins with {beginning}, expected one of "
+            f"{', '.join(sorted(state))}"
+        )
+    for name in names:
+        array = _numpy(state.pop(name))
+        if not array.ndim or len(array) % len(parts):
+            raise ValueError(
+                f"packed: found shape {array.shape} of {name}, expected rows of "
+                f"{len(parts)} equal parts"
+            )
+        for part, rows in zip(parts, np.split(array, len(parts)), strict=True):
+            state[part + name.removeprefix(beginning)] = rows
 
 
 def _source(path: str, names: Mapping[str, str], state: Mapping[str, Any]) -> str:
@@ -147,6 +172,8 @@ def _converted(path, source, array, leaf, flattened, convert) -> jax.Array:
         is_dense = array.ndim == 2 and len(leaf.shape) > 2
         if is_dense and array.size == math.prod(leaf.shape):
             array = array.reshape(leaf.shape)  # several axes of outputs, as heads
+    elif name == "bias" and array.size == math.prod(leaf.shape):
+        array = array.reshape(leaf.shape)
     if array.shape != tuple(leaf.shape):
         raise ValueError(
             f"{path}: found shape {array.shape} from {source}, expected "

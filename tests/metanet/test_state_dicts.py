@@ -192,3 +192,31 @@ def test_tensors_without_conversion_are_refused_by_name():
         metanet.UnsupportedLayerError, match="params/kernel: found type"
     ):
         metanet.parameter_graph(nn.Dense(2), state, np.ones((1, 2), np.float32))
+
+
+def test_packed_layers_are_taken_apart():
+    rng = np.random.default_rng(5)
+    state = draw(rng, qkv__weight=(12, 4), qkv__bias=(12,), out__weight=(4, 4))
+    state["out.bias"] = np.zeros(4, np.float32)
+    model = nn.MultiHeadDotProductAttention(2)
+    x = rng.normal(size=(2, 3, 4)).astype(np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    names = {name: name for name in ("query", "key", "value", "out")}
+    parts = ["query.", "key.", "value."]
+    found = from_state_dict(
+        model, shapes, state, names, example=None, packed={"qkv.": parts}
+    )["params"]
+    for index, name in enumerate(names):
+        rows = slice(4 * index, 4 * index + 4)
+        weight = state["qkv.weight"][rows] if index < 3 else state["out.weight"]
+        kernel = np.asarray(found[name]["kernel"]).reshape(4, 4)
+        np.testing.assert_array_equal(kernel, weight.T)
+        if index < 3:
+            bias = np.ravel(found[name]["bias"])
+            np.testing.assert_array_equal(bias, state["qkv.bias"][rows])
+    for packed, message in (
+        ({"in_proj_": parts}, "packed: found no name that begins with in_proj_"),
+        ({"qkv.": [*parts, "a.", "b."]}, r"packed: found shape \(12, 4\) of qkv"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_state_dict(model, shapes, state, names, example=None, packed=packed)
