@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from modmeta.metanet import UnsupportedLayerError, trace
+from modmeta.metanet import (
+    InvariantMetanet,
+    MetanetConfig,
+    UnsupportedLayerError,
+    to_graph,
+    trace,
+)
 from tests.metanet.soundness import largest_change, vary
 from tests.metanet.test_tracing import signature
 
@@ -43,6 +49,85 @@ class Nnx(nnx.Module):
     def __call__(self, x):
         x = nnx.relu(self.conv(x)).mean(axis=(1, 2))
         return self.last(jnp.tanh(self.hidden(x)))
+
+
+def haiku_network():
+    """The network in Haiku, and its parameters from those of Linen."""
+    hk = pytest.importorskip("haiku")
+
+    def run(x):
+        x = jax.nn.relu(hk.Conv2D(4, (3, 3), name="conv")(x)).mean(axis=(1, 2))
+        return hk.Linear(2, name="last")(jnp.tanh(hk.Linear(5, name="hidden")(x)))
+
+    def convert(params):
+        return {k: {"w": v["kernel"], "b": v["bias"]} for k, v in params.items()}
+
+    return hk.without_apply_rng(hk.transform(run)).apply, convert
+
+
+def equinox_network():
+    """The same in Equinox, which has outputs and channels first, and no batches."""
+    eqx = pytest.importorskip("equinox")
+
+    class Network(eqx.Module):
+        conv: eqx.nn.Conv2d
+        hidden: eqx.nn.Linear
+        last: eqx.nn.Linear
+
+        def __call__(self, x):
+            x = jax.nn.relu(self.conv(x)).mean(axis=(1, 2))
+            return self.last(jnp.tanh(self.hidden(x)))
+
+    def convert(params):
+        layers = (
+            eqx.nn.Conv2d(3, 4, 3, padding=1, key=jax.random.key(0)),
+            *(
+                eqx.nn.Linear(*sizes, key=jax.random.key(0))
+                for sizes in ((4, 5), (5, 2))
+            ),
+        )
+        found = []
+        for layer, name in zip(layers, ("conv", "hidden", "last"), strict=True):
+            kernel, bias = params[name]["kernel"], params[name]["bias"]
+            weight = jnp.moveaxis(kernel, (-1, -2), (0, 1))
+            values = weight, bias.reshape(layer.bias.shape)
+            layer = eqx.tree_at(lambda m: (m.weight, m.bias), layer, values)
+            found.append(layer)
+        return Network(*found)
+
+    def run(network, x):
+        return jax.vmap(network)(jnp.moveaxis(x, -1, 1))
+
+    return run, convert
+
+
+@pytest.mark.parametrize("make", [haiku_network, equinox_network])
+def test_other_frameworks_give_the_same_graph(make):
+    run, convert = make()
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    variables = vary(jax.eval_shape(Linen().init, jax.random.key(0), x))
+    params = convert(variables["params"])
+    np.testing.assert_allclose(
+        run(params, x), Linen().apply(variables, x), rtol=1e-5, atol=1e-5
+    )
+    expected, found = trace(Linen(), variables, x), trace(run, params, x)
+    assert signature(found, found.edge_values(params)) == signature(
+        expected, expected.edge_values(variables)
+    )
+    network = InvariantMetanet(MetanetConfig(width=4, num_blocks=1), 2)
+    graphs = [
+        to_graph(topology, np.asarray(topology.edge_values(tree)))
+        for topology, tree in ((expected, variables), (found, params))
+    ]
+    weights = jax.jit(network.init)(jax.random.key(1), graphs[0])
+    outputs = [jax.jit(network.apply)(weights, graph) for graph in graphs]
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_no_array_is_refused_with_a_way_out():
+    tree = {"kernel": np.ones((3, 2), np.float32), "activation": jnp.tanh}
+    with pytest.raises(UnsupportedLayerError, match="activation: found .* no array"):
+        trace(lambda tree, x: tree["activation"](x @ tree["kernel"]), tree, np.ones(3))
 
 
 def test_frameworks_give_one_graph():

@@ -100,11 +100,16 @@ def leaf_specs(
         if dtype is not None and not jax.dtypes.issubdtype(dtype, np.inexact):
             state.append(StateLeaf("/".join(names), position, leaf, False))
             continue
-        if str(dtype) not in LEAF_DTYPES:
-            found = type(leaf).__name__ if dtype is None else dtype
+        if dtype is None:
             raise ValueError(
-                f"{'/'.join(names)}: found type {found}, expected one of "
-                f"{', '.join(LEAF_DTYPES)}"
+                f"{'/'.join(names)}: found a {type(leaf).__name__}, which is no array, "
+                "expected arrays alone: settings and functions belong into the model, "
+                "for example by equinox.partition(module, equinox.is_array)"
+            )
+        if str(dtype) not in LEAF_DTYPES:
+            raise ValueError(
+                f"{'/'.join(names)}: found type {dtype}, expected one of "
+                f"{', '.join(LEAF_DTYPES)}; edges hold float32"
             )
         leaves.append(LeafSpec(names, tuple(leaf.shape), str(dtype), offset, position))
         offset += leaves[-1].size
