@@ -220,6 +220,12 @@ def test_what_cannot_be_answered_is_refused():
     refused(ValueError, "num_hidden: found 'some'", num_hidden="some")
     refused(ValueError, "max_hidden: found 9", max_hidden=9)
     refused(ValueError, "path: found 'start', expected laws", model=small_model())
+    spec = dataclasses.replace(whole.features, periodic=((0, -5.0, 10.0),))
+    layout = dataclasses.replace(model.bank.layout, spec=spec)
+    bank = dataclasses.replace(model.bank, layout=layout)
+    network = dataclasses.replace(model.network, bank=bank)
+    boxed = dataclasses.replace(model, network=network)
+    refused(ValueError, "found inputs .* and periodic", model=boxed)
     breaks = np.zeros((8, FRAMES), bool)
     breaks[:, 7] = True
     refused(DataError, "breaks: found", dataclasses.replace(some, breaks=breaks))
