@@ -16,6 +16,7 @@ EXPERIMENTS = (
     "relational_inference",
     "search_scaling",
     "situations",
+    "hidden",
     "real_data",
     "metanet_sine",
     "metanet_accuracy",

@@ -147,6 +147,13 @@ def _check_model(model: RelationalModel) -> None:
             "velocities, all of them and nothing else: places of hidden entities are "
             "read off forces"
         )
+    if spec.inputs or spec.periodic:
+        names = [spec.names[column] for column in spec.inputs]
+        raise ValueError(
+            f"features: found inputs {names} and periodic columns {spec.periodic}, "
+            "expected neither: nobody knows the inputs of a hidden entity, or which "
+            "of its images acts"
+        )
     if bank.config.num_node_modules > 1:
         raise ValueError(
             f"num_node_modules: found {bank.config.num_node_modules}, expected 1: "
