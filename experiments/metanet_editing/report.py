@@ -57,7 +57,16 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     """The tables that a run prints; the summary is fresh, or read back."""
     lines = []
     if "editors" in summary:
-        rows = [{"editor": "identity", "MSE": float(summary["identity_mse"])}]
+        whole = float(summary["identity_mse"])
+        tone = float(summary["tone_mse"])
+        rows: list[dict[str, Any]] = [
+            {"editor": "identity", "MSE": whole},
+            {
+                "editor": "slope and offset",
+                "MSE": tone,
+                "share of identity": f"{100 * tone / whole:.1f} %",
+            },
+        ]
         for name, found in summary["editors"].items():
             rows.append(
                 {

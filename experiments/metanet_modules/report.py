@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     """The tables that a run prints; the summary is fresh, or read back."""
 
     def percent(value: Any) -> str:
-        return f"{100 * float(value):.1f} %"
+        share = 100 * float(value)
+        return f"{share:.1f} %" if math.isfinite(share) else "law wrong"
 
     def errors(found: Mapping[str, Any]) -> str:
         return ", ".join(percent(found[level]) for level in ("0.5", "0.9"))
