@@ -58,14 +58,17 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     lines = []
     if "editors" in summary:
         whole = float(summary["identity_mse"])
-        tone = float(summary["tone_mse"])
         rows: list[dict[str, Any]] = [
-            {"editor": "identity", "MSE": whole},
             {
-                "editor": "slope and offset",
-                "MSE": tone,
-                "share of identity": f"{100 * tone / whole:.1f} %",
-            },
+                "editor": name,
+                "MSE": float(summary[key]),
+                "share of identity": f"{100 * float(summary[key]) / whole:.1f} %",
+            }
+            for name, key in (
+                ("identity", "identity_mse"),
+                ("slope and offset", "tone_mse"),
+                ("mean target", "mean_mse"),
+            )
         ]
         for name, found in summary["editors"].items():
             rows.append(

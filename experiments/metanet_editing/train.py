@@ -45,6 +45,7 @@ def edit_all(trainer: Trainer) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     found: dict[str, Any] = {
         "identity_mse": identity,
         "tone_mse": np.mean((np.polyval(tone, before) - truth) ** 2),
+        "mean_mse": np.mean((networks.targets[known].mean(axis=0) - truth) ** 2),
     }
     pictures = {"identity": before}
 

@@ -77,6 +77,8 @@ def test_files_and_summary(finished):
     slope = np.linalg.lstsq(design, found.targets[known].reshape(-1))[0]
     tone = np.mean((slope[0] * rendered + slope[1] - found.targets[rows]) ** 2)
     assert written["tone_mse"] == pytest.approx(tone, rel=1e-3)
+    mean = np.mean((found.targets[known].mean(axis=0) - found.targets[rows]) ** 2)
+    assert written["mean_mse"] == pytest.approx(mean, rel=1e-4)
     with np.load(workdir / "edited.npz") as file:
         np.testing.assert_array_equal(file["target"], found.targets[rows])
         error = np.mean((file["edited/pointwise_2"] - file["target"]) ** 2)
