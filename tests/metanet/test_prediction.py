@@ -60,7 +60,7 @@ PREDICTOR = prediction.GraphPredictor(InvariantMetanet(METANET, 1))
 
 
 def test_rows_are_read_as_their_graphs():
-    """Networks of one topology as rows, against the same as a padded batch of graphs."""
+    """Networks of one topology as rows, against a padded batch of graphs."""
     inputs = normal(1, 1)
     topology = trace(TwoMaps(), TwoMaps().init(jax.random.key(0), inputs), inputs)
     chosen = np.arange(5)
