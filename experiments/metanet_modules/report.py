@@ -13,7 +13,7 @@ from experiments import common
 from experiments.metanet_modules import figures
 from experiments.metanet_modules.law_zoo import LawNetworks
 from experiments.metanet_modules.scores import Readings
-from modmeta.runtime.checkpoint import save_artifact
+from modmeta.runtime.artifact import save_artifact
 from modmeta.runtime.files import atomic_write
 
 MODEL_KIND = "modmeta.metanet.learning.prediction"
