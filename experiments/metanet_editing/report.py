@@ -57,7 +57,19 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     """The tables that a run prints; the summary is fresh, or read back."""
     lines = []
     if "editors" in summary:
-        rows = [{"editor": "identity", "MSE": float(summary["identity_mse"])}]
+        whole = float(summary["identity_mse"])
+        rows: list[dict[str, Any]] = [
+            {
+                "editor": name,
+                "MSE": float(summary[key]),
+                "share of identity": f"{100 * float(summary[key]) / whole:.1f} %",
+            }
+            for name, key in (
+                ("identity", "identity_mse"),
+                ("slope and offset", "tone_mse"),
+                ("mean target", "mean_mse"),
+            )
+        ]
         for name, found in summary["editors"].items():
             rows.append(
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from experiments import common
 from experiments.metanet_modules import figures
 from experiments.metanet_modules.law_zoo import LawNetworks
 from experiments.metanet_modules.scores import Readings
-from modmeta.runtime.checkpoint import save_artifact
+from modmeta.runtime.artifact import save_artifact
 from modmeta.runtime.files import atomic_write
 
 MODEL_KIND = "modmeta.metanet.learning.prediction"
@@ -72,7 +73,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     """The tables that a run prints; the summary is fresh, or read back."""
 
     def percent(value: Any) -> str:
-        return f"{100 * float(value):.1f} %"
+        share = 100 * float(value)
+        return f"{share:.1f} %" if math.isfinite(share) else "law wrong"
 
     def errors(found: Mapping[str, Any]) -> str:
         return ", ".join(percent(found[level]) for level in ("0.5", "0.9"))

@@ -20,6 +20,8 @@ EXPERIMENTS = (
     "real_data",
     "metanet_sine",
     "metanet_accuracy",
+    "metanet_modules",
+    "metanet_editing",
 )
 OTHERS = ("experiments.metanet_accuracy.prepare_images",)
 ALWAYS = {"help"}

@@ -198,6 +198,8 @@ EXPERIMENTS = (
     "search_scaling",
     "metanet_sine",
     "metanet_accuracy",
+    "metanet_modules",
+    "metanet_editing",
 )
 
 
@@ -217,6 +219,8 @@ finally:
         "search_scaling": ["--workdir=x", "--config=no_such_preset"],
         "metanet_sine": ["--workdir=x", "--seed=-1"],
         "metanet_accuracy": [],
+        "metanet_modules": ["--workdir=x", "--num_train=0"],
+        "metanet_editing": ["--workdir=x", "--edit=blur"],
     }
     for flags in (["--help"], wrong[name]):
         started = time.perf_counter()

@@ -59,6 +59,27 @@ METANET = MetanetConfig(width=16, num_blocks=2, reverse_messages=True)
 PREDICTOR = prediction.GraphPredictor(InvariantMetanet(METANET, 1))
 
 
+def test_rows_are_read_as_their_graphs():
+    """Networks of one topology as rows, against a padded batch of graphs."""
+    inputs = normal(1, 1)
+    topology = trace(TwoMaps(), TwoMaps().init(jax.random.key(0), inputs), inputs)
+    chosen = np.arange(5)
+    graph = SOURCE.batch(chosen, SOURCE.budget(chosen[None]))
+    params = jax.jit(PREDICTOR.init)(jax.random.key(1), graph)
+    by_rows = prediction.TopologyPredictor(PREDICTOR.module, topology, True)
+    rows = WEIGHTS[:5].reshape(5, 8).astype(np.float32)
+    for bidirectional in (False, True):
+        predictor = dataclasses.replace(by_rows, bidirectional=bidirectional)
+        source = sources.GraphSource([topology], [rows], bidirectional=bidirectional)
+        graph = source.batch(chosen, source.budget(chosen[None]))
+        expected = jax.jit(PREDICTOR.apply)(params, graph)
+        found = jax.jit(predictor.apply)(params, rows)
+        assert found.shape == (5,)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="rows: found shape .5, 7., expected"):
+        by_rows.graph(rows[:, :7])
+
+
 def fit(predictor=PREDICTOR, targets=TARGETS, config=CONFIG, **options):
     return prediction.fit(
         predictor,

@@ -1,0 +1,116 @@
+"""The editing experiment: edits against SciPy, options, and one small run."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from experiments import common
+from experiments.metanet_editing import config as config_lib
+from experiments.metanet_editing import networks, train
+from modmeta.metanet.zoo import images
+
+CONFIG = common.override(
+    config_lib.smoke(config_lib.digits()),
+    {"editors": ("pointwise",), "readers": ("probing",), "num_heads": (2,)},
+)
+
+
+@pytest.fixture(scope="module")
+def image_file(tmp_path_factory):
+    """Forty images of 4x5 pixels in two classes."""
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    pixels = np.random.default_rng(0).uniform(0, 1, (40, 4, 5, 1)).astype(np.float32)
+    images.save_images(path, images.ImageSet(pixels, np.arange(40, dtype="i4") % 2))
+    return path
+
+
+def test_edits():
+    pictures = np.random.default_rng(0).uniform(0, 1, (3, 5, 6, 2))
+    found = networks.edited(pictures, "dilate")
+    for number in range(3):
+        for channel in range(2):
+            expected = scipy.ndimage.grey_dilation(
+                pictures[number, ..., channel],
+                size=(3, 3),
+                mode="constant",
+                cval=-np.inf,
+            )
+            np.testing.assert_array_equal(found[number, ..., channel], expected)
+    curve = networks.edited(np.linspace(0, 1, 11).reshape(1, 11, 1, 1), "contrast")
+    assert curve[0, [0, 5, 10], 0, 0].tolist() == pytest.approx([0, 0.5, 1])
+    assert (np.diff(curve[0, :, 0, 0]) > 0).all()
+    assert networks.edited(pictures, "none") is pictures
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, image_file):
+    config = common.override(CONFIG, {"images": str(image_file)})
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    return config, workdir, common.run(train.EXPERIMENT, config, workdir)
+
+
+def test_files_and_summary(finished):
+    config, workdir, summary = finished
+    assert {path.name for path in workdir.iterdir()} == {
+        "config.json",
+        "summary.json",
+        "edited.npz",
+        "edited.png",
+        "accuracy.png",
+        "models",
+        "zoo",
+    }
+    written = json.loads((workdir / "summary.json").read_text())
+    assert written == common.as_json(summary)
+    image_set = networks.read_images(config)
+    found = networks.read_networks(workdir / "zoo", config, image_set)
+    rows = found.splits["test"]
+    rendered = np.asarray(found.render(found.rows[rows]))
+    identity = np.mean((rendered - found.targets[rows]) ** 2)
+    assert written["identity_mse"] == pytest.approx(identity, rel=1e-4)
+    known = found.splits["train"]
+    design = np.asarray(found.render(found.rows[known])).reshape(-1, 1)
+    design = np.concatenate([design, np.ones_like(design)], axis=1)
+    slope = np.linalg.lstsq(design, found.targets[known].reshape(-1))[0]
+    tone = np.mean((slope[0] * rendered + slope[1] - found.targets[rows]) ** 2)
+    assert written["tone_mse"] == pytest.approx(tone, rel=1e-3)
+    mean = np.mean((found.targets[known].mean(axis=0) - found.targets[rows]) ** 2)
+    assert written["mean_mse"] == pytest.approx(mean, rel=1e-4)
+    with np.load(workdir / "edited.npz") as file:
+        np.testing.assert_array_equal(file["target"], found.targets[rows])
+        error = np.mean((file["edited/pointwise_2"] - file["target"]) ** 2)
+    scores = written["editors"]["pointwise_2"]
+    assert scores["mse"] == pytest.approx(error, rel=1e-4)
+    assert scores["share"] == pytest.approx(error / identity, rel=1e-4)
+    assert set(written["editors"]) == {"pointwise_2", "pointwise_2_of_12"}
+    assert set(written["readers"]["probing"]["accuracy"]) == {"12", "24"}
+    psnr = -10 * np.log10(found.fit_mse)
+    assert written["psnr_median"] == pytest.approx(np.median(psnr), rel=1e-4)
+    text = train.EXPERIMENT.format_summary(written)
+    for part in ("pointwise", "share of identity", "12 networks", "4 x 5 x 1"):
+        assert part in text
+
+
+def test_refusals(finished, tmp_path):
+    config, _, _ = finished
+    with pytest.raises(images.ImageError, match="found 40 for all, expected at least"):
+        common.run(
+            train.EXPERIMENT,
+            common.override(config, {"zoo.num_test": 9}),
+            tmp_path / "r",
+        )
+    assert not (tmp_path / "r").exists()
+    with pytest.raises(ValueError, match="data: found no file, expected images"):
+        common.configure(train.EXPERIMENT, "images")
+    for change, message in (
+        ({"edit": "blur"}, "edit: found 'blur'"),
+        ({"editors": ("mlp",)}, "editors: found"),
+        ({"editors": (), "readers": ()}, "editors: found none, and no readers"),
+        ({"num_heads": (0,)}, "num_heads: found"),
+        ({"counts": (24,)}, "counts: found .24,., expected numbers from 1 to 23"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(config, **change)
