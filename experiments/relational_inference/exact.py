@@ -105,12 +105,13 @@ def exact_predictions(
 
     Returns:
       `[tasks, num_steps, nodes, 4]` in raw units by substeps per frame; nothing for
-      data of which not everything that the law needs was observed without noise.
+      data of which not everything that the law needs was observed without noise, and
+      for those without a true graph.
     """
     is_body = config.system in ("springs", "charged")
     if config.file or config.observation_noise or not is_body or num_steps < 1:
         return {}
-    if observed.is_padded:
+    if observed.is_padded or observed.edges is None:
         return {}
     last = np.asarray(observed.states[:, -1], np.float64)
     labels = np.maximum(np.asarray(observed.edges), 0).astype(np.float64)

@@ -17,7 +17,13 @@ import numpy as np
 import pytest
 
 from experiments import common
-from experiments.relational_inference import changing, datasets, report, train
+from experiments.relational_inference import (
+    changing,
+    datasets,
+    exact,
+    report,
+    train,
+)
 from experiments.relational_inference import config as config_lib
 from modmeta.relational import data
 from modmeta.relational.data import DataError
@@ -384,6 +390,8 @@ def test_relations_that_change(users_file, tmp_path, monkeypatch):
         {"system": 0, "start": 9, "stop": 23},
         {"system": 1, "start": 0, "stop": 23},
     ]
+    # Without a true graph there is nothing exact to compare with.
+    assert exact.exact_predictions(config_lib.DataConfig(), given.observed, 3) == {}
     short = given._replace(test=given.test.frames(0, 12), num_observed=12)
     with pytest.raises(DataError, match="changing: found True with 12 frames"):
         changing.without_labels(config, short)
