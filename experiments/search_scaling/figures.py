@@ -64,7 +64,9 @@ def plot_curves(
                 )
             if not any(name == other for other, _ in found):
                 axes.text(
-                    *(0.5, 0.5, "too many\nstructures"),
+                    0.5,
+                    0.5,
+                    "too many\nstructures",
                     ha="center",
                     va="center",
                     fontsize=8,

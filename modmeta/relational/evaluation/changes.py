@@ -97,8 +97,14 @@ class ChangeModel:
                 batch, (self._frames, effects), structures
             )
             changes = _changes(
-                *(self._model, self._params, frames, graph, chosen, is_silent),
-                *(np.bool_(is_shifted), own),
+                self._model,
+                self._params,
+                frames,
+                graph,
+                chosen,
+                is_silent,
+                np.bool_(is_shifted),
+                own,
             )
             found.append(jax.device_get(changes))
 

@@ -64,8 +64,13 @@ def _predict(
         duration, inputs = step
         if model.bank.has_laws:
             following = Integrator(
-                *(modules, structure, *slots, num_substeps, domain),
-                *(begin.effects, inputs),
+                modules,
+                structure,
+                *slots,
+                num_substeps,
+                domain,
+                begin.effects,
+                inputs,
             ).advance(current, duration)
         else:
             following = modules.step(structure, current[:, None], *slots)[:, 0]

@@ -210,7 +210,11 @@ def _fit_receiver(
     goal = own.targets[0] - alone[:, :num_targets]
     precision = jnp.exp(-2.0 * log_scale) * weights[:, None]
     values, deviations, trust = least_squares(
-        *(columns, goal, precision / span, prior, len(edges)),
+        columns,
+        goal,
+        precision / span,
+        prior,
+        len(edges),
         freedom=modules.freedom,
     )
     left = (goal - jnp.einsum("d,dwy->wy", values, columns)) * jnp.sqrt(

@@ -271,7 +271,11 @@ def _search_batch(
 
         def one_chunk(receivers):
             problems = build_problems(
-                *(model, params, graph, inputs, followed),
+                model,
+                params,
+                graph,
+                inputs,
+                followed,
                 receivers=receivers,
                 changes=changes,
             )

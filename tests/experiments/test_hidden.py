@@ -1,0 +1,76 @@
+"""Scores of hidden bodies, against what can be counted by hand."""
+
+import numpy as np
+
+from experiments.hidden import compute, report
+from modmeta.relational import HiddenEntities, TrajectoryDataset
+from modmeta.relational.data import FeatureSpec
+
+BODIES = FeatureSpec(("x", "vx"), positions=(0,), velocities=(1,))
+
+
+def found_of(whole, num_hidden, states, hidden_edges):
+    """What was found: the visible part as it is, the hidden one as given."""
+    num_tasks, num_frames = whole.states.shape[:2]
+    most = states.shape[2]
+    edges = np.full((num_tasks, 2 + most, 2 + most), -1)
+    edges[:, :2, :2] = whole.edges[:, :2, :2]
+    edges[:, :2, 2:] = hidden_edges
+    return HiddenEntities(
+        num_hidden=np.array(num_hidden),
+        states=states,
+        deviations=np.zeros_like(states),
+        is_known=np.arange(most) < np.array(num_hidden)[:, None],
+        edges=edges,
+        probabilities=np.eye(2)[np.maximum(edges, 0)],
+        evidence=np.zeros((num_tasks, most + 1)),
+        misfit=np.ones(num_tasks),
+        effects=np.ones((num_tasks, most)),
+    )
+
+
+def test_bodies_are_compared_with_those_they_are_nearest_to():
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(2, 4, 4, 2)).astype(np.float32)
+    edges = np.zeros((2, 4, 4), int)
+    edges[:, np.arange(4), np.arange(4)] = -1
+    # In system 0, body 2 acts on both visible ones and body 3 on none; in system 1 both
+    # on one.
+    edges[0, :2, 2] = 1
+    edges[1, 0, 2] = edges[1, 1, 3] = 1
+    whole = TrajectoryDataset(
+        states=states,
+        features=BODIES,
+        frame_interval=1.0,
+        edges=edges,
+        num_relations=2,
+    )
+    # Found in the other order, one of them off by 0.2; in system 0 one alone.
+    hidden = states[:, :, [3, 2]].copy()
+    hidden[0, :, 0], hidden[0, :, 1] = states[0, :, 2], np.nan
+    hidden[1, :, 1, 0] += 0.2
+    outgoing = np.zeros((2, 2, 2), int)
+    outgoing[0, :, 0] = 1
+    outgoing[1] = edges[1, :2, [3, 2]].T
+    outgoing[1, 1, 1] = 1  # wrong
+    found = found_of(whole, [1, 2], hidden, outgoing)
+    rows = compute.score(
+        whole, 2, found, np.array([2.0, 1.0]), np.array([0, 1]), acting=(1,)
+    )
+
+    assert [row["num_found"] for row in rows] == [1, 2]
+    assert [row["num_acting"] for row in rows] == [1, 2]
+    assert [row["visible_edges"] for row in rows] == [1.0, 1.0]
+    first, lost = rows[0]["bodies"]
+    assert first == {"degree": 2, "error": 0.0, "is_known": True, "edges": 1.0}
+    assert lost == {"degree": 0, "error": None, "is_known": False, "edges": None}
+    off, exact = rows[1]["bodies"]
+    np.testing.assert_allclose(off["error"], 0.5 * (0.2 / 2.0) ** 2, rtol=1e-4)
+    assert (off["edges"], exact["edges"], exact["error"]) == (0.5, 1.0, 0.0)
+
+    entry = {"2": {"systems": rows, "seconds": 1.0}}
+    by_degree = {row["degree"]: row for row in report.by_degree(entry)}
+    assert {d: row["bodies"] for d, row in by_degree.items()} == {0: 1, 1: 2, 2: 1}
+    assert by_degree[0]["mean_error"] is None and by_degree[1]["edges"] == 0.75
+    (numbers,) = report.by_number(entry)
+    assert numbers["right_number"] == 1.0 and numbers["systems"] == 2
