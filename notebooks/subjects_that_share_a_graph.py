@@ -73,7 +73,7 @@ print(angles.shape)
 options = {}
 if IS_SHORT:
     options = {
-        "modules": ModuleConfig(edge_sizes=(8,), node_sizes=(8,)),
+        "modules": ModuleConfig(entities="alike", edge_sizes=(8,), node_sizes=(8,)),
         "bouncegrad": BounceGradConfig(num_steps=4, batch_size=8),
         "training": TrainingConfig(num_evaluations=1),
         "inference": InferenceConfig(num_steps=8, num_samples=8),

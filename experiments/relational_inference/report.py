@@ -142,7 +142,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     for count, errors in summary.get("mse_exact_law", {}).items():
         for step, error in errors.items():
             add(f"MSE at step {step}, exact law, {count} substeps", f"{error:.2e}")
-    nothing = without_effect(summary["verdict"]["effects"])
+    nothing = without_effect(summary["verdict"].get("effects", ()))
     for entry in summary.get("laws", []):
         title = f"law of relation {entry['relation']}"
         if entry["relation"] in nothing:

@@ -39,7 +39,7 @@ def has_prior(name):
 @functools.cache
 def checked(name):
     """The problem of `check_search` and all states and diagnostics of its chains."""
-    return testing.check_search(name, **OPTIONS[name])
+    return testing.checked_chains(name, **OPTIONS[name])
 
 
 def usual_chains(name):

@@ -9,7 +9,12 @@ Everything runs on a tiny problem whose energies are a table: what a search retu
 be looked up, and the energy itself counts how often it is asked.
 """
 
-from modmeta.search.testing.contract import Checked, check_search, parameter_names
+from modmeta.search.testing.contract import (
+    Checked,
+    check_search,
+    checked_chains,
+    parameter_names,
+)
 from modmeta.search.testing.problem import (
     NUM_CHAINS,
     TableProblem,
@@ -23,6 +28,7 @@ __all__ = [
     "TableProblem",
     "chain_key",
     "check_search",
+    "checked_chains",
     "parameter_names",
     "temperature",
 ]

@@ -43,7 +43,7 @@ def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(name for name in names if name != "self")
 
 
-def check_search(spec: registry.SearchSpec | str, **options: Any) -> Checked:
+def check_search(spec: registry.SearchSpec | str, **options: Any) -> None:
     """Checks that a search keeps the contract of all searches.
 
     Parameter names; shapes and dtypes that a step keeps; the same chain alone in one
@@ -57,12 +57,14 @@ def check_search(spec: registry.SearchSpec | str, **options: Any) -> Checked:
       spec: A `SearchSpec`, or the name of a registered one.
       **options: Arguments of its builder; moves are given where left out.
 
-    Returns:
-      The problem and the chains that kept it, for further tests.
-
     Raises:
       AssertionError: That says what was found and what was expected.
     """
+    checked_chains(spec, **options)
+
+
+def checked_chains(spec: registry.SearchSpec | str, **options: Any) -> Checked:
+    """Checks as `check_search`, and returns the chains that it did it on."""
     if isinstance(spec, str):
         spec = registry.spec_of(spec)
     if spec.needs_proposal and "propose" not in options:
