@@ -21,7 +21,11 @@ from modmeta.relational.evaluation.alternatives import (
     recommend,
 )
 from modmeta.relational.evaluation.effects import without_effect
-from modmeta.relational.evaluation.gains import is_certain, is_worthwhile
+from modmeta.relational.evaluation.gains import (
+    is_certain,
+    is_certain_by_share,
+    is_worthwhile,
+)
 from modmeta.relational.evaluation.held_out import Evidence, gather
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
@@ -142,8 +146,10 @@ def conclude(
     is_too_fast = other is not None and other.is_within_frame
     is_idle = is_any and is_worthless(evidence.alternatives)
     supported = bool(is_any and is_repeated and not is_too_fast and not is_idle)
+    is_unclear = not is_any and _is_better(evidence.found, evidence.none)
     sentence = _sentence(
         num_relations,
+        is_unclear and max(evidence.effects) >= _NOTICEABLE,
         evidence.effects,
         agreement if is_graph else None,
         unexplained,
@@ -192,7 +198,9 @@ def _is_better(error: np.ndarray, other: np.ndarray) -> bool:
     """Whether errors `[tasks]` are lower by enough, and surely."""
     if not is_worthwhile(error, other):
         return False
-    return len(error) < _MIN_SYSTEMS or is_certain(error, other)
+    if len(error) < _MIN_SYSTEMS:
+        return True
+    return is_certain(error, other) or is_certain_by_share(error, other)
 
 
 def _best_ignorant(evidence: Evidence) -> np.ndarray:
@@ -245,6 +253,7 @@ def _may_share_graph(edges: np.ndarray) -> bool:
 
 def _sentence(
     num_relations: int,
+    is_unclear: bool,
     effects: Sequence[float],
     agreement: float | None,
     unexplained: float,
@@ -254,6 +263,11 @@ def _sentence(
 ) -> str:
     if num_relations == 0 and other is not None:
         text = "This model finds nothing here that depends on other entities"
+    elif is_unclear:
+        text = (
+            "Entities act on each other here, but these data do not tell which pairs "
+            "differ: more systems would"
+        )
     elif num_relations == 0:
         text = "Nothing here depends on other entities, as far as these data tell"
     elif num_relations == 1:

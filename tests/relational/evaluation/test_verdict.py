@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from modmeta.relational.classical import METHODS
-from modmeta.relational.evaluation import verdict
+from modmeta.relational.evaluation import gains, verdict
 from modmeta.relational.evaluation.alternatives import Alternatives
 from modmeta.relational.evaluation.held_out import Evidence
 from modmeta.relational.inference.relations import Relations
@@ -103,6 +104,40 @@ def test_verdicts(found, count, supported, words):
     assert words in concluded.sentence, concluded.sentence
     best = min(error.sum() for error in [found.none, *found.single, found.shuffled])
     np.testing.assert_allclose(concluded.held_out_ratio, found.found.sum() / best)
+
+
+# Ten recordings of charges: few of them have most of the error, and where all pairs
+# have one relation, other pairs have it too.
+FOUND = np.array([100.0, 50.2, 552.9, 50.0, 50.1, 200.2, 159.6, 50.0, 208.2, 50.0])
+SHUFFLED = np.array(
+    [100.0, 1238.8, 569.9, 50.0, 128.4, 200.2, 1189.5, 50.0, 1097.9, 588.2]
+)
+
+
+def test_few_recordings_with_most_of_the_error_do_not_hide_the_graph():
+    assert not gains.is_certain(FOUND, SHUFFLED)
+    assert gains.is_certain_by_share(FOUND, SHUFFLED)
+    assert not gains.is_certain_by_share(SHUFFLED, FOUND)
+    assert not gains.is_certain_by_share(FOUND[:5], SHUFFLED[:5])  # three that differ
+
+
+@pytest.mark.parametrize("num_systems", [6, 12, 40])
+def test_shares_of_nothing_are_seldom_certain(num_systems):
+    """Errors of two graphs that are alike, with heavy tails: at most 2 % by Student."""
+    rng = np.random.default_rng(num_systems)
+    found, other = np.exp(rng.normal(size=(2, 2000, num_systems)) * 1.5)
+    alarms = sum(map(gains.is_certain_by_share, found, other))
+    chance = scipy.stats.t.sf(3.0, num_systems - 1)
+    # By chance more in one of ten thousand tests.
+    assert alarms <= scipy.stats.binom.isf(1e-4, 2000, chance)
+
+
+def test_what_acts_without_a_graph_that_is_told_is_said():
+    unclear = evidence(10.0, 10.0, 80.0, [70.0, 120.0], {(0, 1): 10.0, (1, 0): 10.0})
+    unclear = unclear._replace(single=np.stack([errors(80.0, 2), errors(120.0, 4)]))
+    found = verdict.conclude(unclear, None, relations())
+    assert found.num_relations == 0 and not found.supported
+    assert "do not tell which pairs differ" in found.sentence
 
 
 def test_restarts_that_disagree_take_the_support_away():
