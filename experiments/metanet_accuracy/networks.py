@@ -12,7 +12,7 @@ from experiments.metanet_accuracy.config import ExperimentConfig
 from modmeta.metanet import zoo
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.zoo import classifiers, families
-from modmeta.metanet.zoo.images import ImageSet, digits, load_images
+from modmeta.metanet.zoo.images import ImageSet
 
 SPLITS = ("train", "valid", "test")
 
@@ -33,16 +33,6 @@ class Networks(NamedTuple):
     accuracies: np.ndarray
     families: np.ndarray
     splits: dict[str, np.ndarray]
-
-
-def read_images(config: ExperimentConfig) -> ImageSet:
-    """The images of a configuration.
-
-    Raises:
-      ImageError: If the file is not what it should be.
-      ImportError: If the digits are wanted and scikit-learn is not installed.
-    """
-    return load_images(config.images) if config.images else digits()
 
 
 def read_networks(

@@ -9,10 +9,11 @@ import numpy as np
 import scipy.special
 
 from experiments import common
+from experiments.common.image_data import check_images, read_images
 from experiments.metanet_accuracy import report
 from experiments.metanet_accuracy.config import CONFIGS, ExperimentConfig, smoke
 from experiments.metanet_accuracy.contenders import Contender, make_contenders
-from experiments.metanet_accuracy.networks import Networks, read_images, read_networks
+from experiments.metanet_accuracy.networks import Networks, read_networks
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import prediction, scores
 from modmeta.metanet.zoo import classifiers
@@ -136,7 +137,7 @@ def compute(
       ZooError: If the zoo is damaged or of another configuration.
     """
     directory = Path(zoo_directory or run.workdir / "zoo")
-    image_set = read_images(config)
+    image_set = read_images(config.images)
     classifiers.split_of(config.zoo, image_set)
     if _is_taken(directory):
         zoo.read_spec(directory, classifiers.zoo_config(config.zoo, image_set))
@@ -187,11 +188,6 @@ def compute(
     return summary
 
 
-def _check_images(preset: str, config: ExperimentConfig) -> None:
-    if preset != "digits" and not config.images:
-        raise ValueError(f"data: found no file, expected images for --config={preset}")
-
-
 EXPERIMENT = common.Experiment(
     presets=CONFIGS,
     smoke=smoke,
@@ -199,6 +195,6 @@ EXPERIMENT = common.Experiment(
     format_summary=report.format_summary,
     files="Predictions, figures",
     shown=("loss", "valid_loss"),
-    check=_check_images,
+    check=check_images,
     refusals=(ImageError, zoo.ZooError),
 )

@@ -19,7 +19,7 @@ from modmeta.metanet.learning import contrastive
 from modmeta.metanet.parameter_graphs import tracing
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.zoo import image_fields
-from modmeta.metanet.zoo.images import ImageSet, digits, load_images
+from modmeta.metanet.zoo.images import ImageSet
 
 
 class FieldNetworks(NamedTuple):
@@ -55,16 +55,6 @@ class FieldNetworks(NamedTuple):
     def num_classes(self) -> int:
         """Classes of the images."""
         return int(self.labels.max()) + 1
-
-
-def read_images(config: ExperimentConfig) -> ImageSet:
-    """The images of a configuration.
-
-    Raises:
-      ImageError: If the file is not what it should be.
-      ImportError: If the digits are wanted and scikit-learn is not installed.
-    """
-    return load_images(config.images) if config.images else digits()
 
 
 def edited(images: np.ndarray, edit: str) -> np.ndarray:

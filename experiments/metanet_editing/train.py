@@ -10,9 +10,10 @@ import numpy as np
 import optax
 
 from experiments import common
+from experiments.common.image_data import check_images, read_images
 from experiments.metanet_editing import contenders, report
 from experiments.metanet_editing.config import CONFIGS, ExperimentConfig, smoke
-from experiments.metanet_editing.networks import read_images, read_networks
+from experiments.metanet_editing.networks import read_networks
 from experiments.metanet_editing.trainer import Stopped, Trainer
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import editing
@@ -134,7 +135,7 @@ def compute(
       ZooError: If the zoo is damaged or of another configuration.
     """
     directory = Path(zoo_directory or run.workdir / "zoo")
-    image_set = read_images(config)
+    image_set = read_images(config.images)
     image_fields.choose_images(config.zoo, image_set)
     if (directory / zoo.ZOO_FILE).exists():
         zoo.read_spec(directory, image_fields.zoo_config(config.zoo, image_set))
@@ -173,11 +174,6 @@ def compute(
     return summary
 
 
-def _check_images(preset: str, config: ExperimentConfig) -> None:
-    if preset != "digits" and not config.images:
-        raise ValueError(f"data: found no file, expected images for --config={preset}")
-
-
 EXPERIMENT = common.Experiment(
     presets=CONFIGS,
     smoke=smoke,
@@ -185,6 +181,6 @@ EXPERIMENT = common.Experiment(
     format_summary=report.format_summary,
     files="Edited images, figures",
     shown=("loss", "valid_loss"),
-    check=_check_images,
+    check=check_images,
     refusals=(ImageError, zoo.ZooError),
 )

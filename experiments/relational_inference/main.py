@@ -219,7 +219,11 @@ def _relations() -> tuple[int | None, bool | None]:
 def _check_file_flags() -> None:
     """Refuses what is said of a file where there is none."""
     holders = (
-        *(_COLUMNS, _FEATURES, _POSITIONS, _VELOCITIES, _INPUTS),
+        _COLUMNS,
+        _FEATURES,
+        _POSITIONS,
+        _VELOCITIES,
+        _INPUTS,
         _FRAME_INTERVAL,
     )
     for holder in holders:

@@ -15,6 +15,7 @@ import pytest
 import scipy.special
 
 from experiments import common
+from experiments.common import image_data
 from experiments.metanet_accuracy import config as config_lib
 from experiments.metanet_accuracy import contenders, networks, report, train
 from modmeta.metanet import zoo
@@ -206,7 +207,7 @@ def test_chosen_models_predict_what_was_scored(finished, found, config):
     """From the file of parameters alone; the metanetwork one network at a time."""
     workdir, summary = finished
     known = networks.read_networks(
-        workdir / "zoo", config, networks.read_images(config)
+        workdir / "zoo", config, image_data.read_images(config.images)
     )
     for name, contender in contenders.make_contenders(config, known).items():
         path = workdir / "models" / name / "model.npz"

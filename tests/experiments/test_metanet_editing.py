@@ -8,6 +8,7 @@ import pytest
 import scipy.ndimage
 
 from experiments import common
+from experiments.common import image_data
 from experiments.metanet_editing import config as config_lib
 from experiments.metanet_editing import networks, train
 from modmeta.metanet.zoo import images
@@ -65,7 +66,7 @@ def test_files_and_summary(finished):
     }
     written = json.loads((workdir / "summary.json").read_text())
     assert written == common.as_json(summary)
-    image_set = networks.read_images(config)
+    image_set = image_data.read_images(config.images)
     found = networks.read_networks(workdir / "zoo", config, image_set)
     rows = found.splits["test"]
     rendered = np.asarray(found.render(found.rows[rows]))

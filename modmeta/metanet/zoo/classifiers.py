@@ -222,12 +222,7 @@ def generate_classifier_zoo(
         indices = first + jnp.arange(group.num_networks)
         order = np.argsort(_drawn_steps(task.draw, rng_key, indices), kind="stable")
         trained = _train_networks(task, rng_key, indices[order[numbers - first]], data)
-        scores = {
-            **trained.scores,
-            "train_loss": trained.losses,
-            "num_steps": trained.num_steps,
-            "is_diverged": trained.is_diverged,
-        }
+        scores = {**trained.outcome, "train_loss": trained.losses}
         return storage.Chunk(flatten(trained.variables), trained.settings, scores)
 
     return storage.generate_zoo(

@@ -239,14 +239,9 @@ def generate_field_zoo(
             jnp.asarray(numbers),
             given={"pixels": pixels},
         )
-        scores = {
-            **trained.scores,
-            "num_steps": trained.num_steps,
-            "is_diverged": trained.is_diverged,
-        }
         labels = image_set.labels[chosen[numbers]]
         settings = {"image": chosen[numbers], "label": labels}
-        return storage.Chunk(flatten(trained.variables), settings, scores)
+        return storage.Chunk(flatten(trained.variables), settings, trained.outcome)
 
     return storage.generate_zoo(
         Path(directory),

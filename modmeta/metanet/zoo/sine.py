@@ -210,12 +210,9 @@ def generate_sine_zoo(
     def make_chunk(group: GroupSpec, numbers: np.ndarray) -> storage.Chunk:
         del group
         trained = train_networks(task, rng_key, jnp.asarray(numbers))
-        scores = {
-            **trained.scores,
-            "num_steps": trained.num_steps,
-            "is_diverged": trained.is_diverged,
-        }
-        return storage.Chunk(flatten(trained.variables), trained.settings, scores)
+        return storage.Chunk(
+            flatten(trained.variables), trained.settings, trained.outcome
+        )
 
     return storage.generate_zoo(
         Path(directory),

@@ -84,6 +84,15 @@ class TrainedNetworks(NamedTuple):
     num_steps: jax.Array
     is_diverged: jax.Array
 
+    @property
+    def outcome(self) -> dict[str, jax.Array]:
+        """Scores, steps taken and whether it diverged, as a zoo keeps them."""
+        return {
+            **self.scores,
+            "num_steps": self.num_steps,
+            "is_diverged": self.is_diverged,
+        }
+
 
 class _State(NamedTuple):
     """One network in training."""
