@@ -7,6 +7,8 @@
 | `workdirs.py` | whose a directory is, and the files that say so |
 | `stopping.py` | Ctrl-C as a request |
 | `tables.py` | plain text tables |
+| `image_data.py` | images that experiments read |
+| `zoos.py` | the zoo of networks that an experiment reads |
 
 Flags are in `experiments.launcher`, which imports none of this before it has to.
 """

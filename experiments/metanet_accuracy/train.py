@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import scipy.special
 
 from experiments import common
 from experiments.common.image_data import check_images, read_images
+from experiments.common.zoos import open_zoo
 from experiments.metanet_accuracy import report
 from experiments.metanet_accuracy.config import CONFIGS, ExperimentConfig, smoke
 from experiments.metanet_accuracy.contenders import Contender, make_contenders
@@ -111,13 +113,6 @@ def describe_zoo(networks: Networks) -> dict[str, Any]:
     }
 
 
-def _is_taken(directory: Path) -> bool:
-    """Whether a zoo or something else is there already."""
-    if not directory.is_dir():
-        return directory.exists()
-    return any(not entry.name.startswith(".") for entry in directory.iterdir())
-
-
 def compute(
     config: ExperimentConfig,
     run: common.Run,
@@ -136,20 +131,17 @@ def compute(
       ImageError: If the images are not what they should be.
       ZooError: If the zoo is damaged or of another configuration.
     """
-    directory = Path(zoo_directory or run.workdir / "zoo")
     image_set = read_images(config.images)
     classifiers.split_of(config.zoo, image_set)
-    if _is_taken(directory):
-        zoo.read_spec(directory, classifiers.zoo_config(config.zoo, image_set))
-    run.claim()
-    is_complete = classifiers.generate_classifier_zoo(
-        directory,
-        config.zoo,
-        image_set,
-        progress=run.progress,
-        should_stop=run.should_stop,
+    directory = open_zoo(
+        run,
+        zoo_directory,
+        classifiers.zoo_config(config.zoo, image_set),
+        functools.partial(
+            classifiers.generate_classifier_zoo, config=config.zoo, image_set=image_set
+        ),
     )
-    if not is_complete:
+    if directory is None:
         return None
     zoo_seconds = run.seconds
     networks = read_networks(directory, config, image_set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import optax
 
 from experiments import common
 from experiments.common.image_data import check_images, read_images
+from experiments.common.zoos import open_zoo
 from experiments.metanet_editing import contenders, report
 from experiments.metanet_editing.config import CONFIGS, ExperimentConfig, smoke
 from experiments.metanet_editing.networks import read_networks
@@ -134,20 +136,17 @@ def compute(
       ImageError: If the images are not what they should be.
       ZooError: If the zoo is damaged or of another configuration.
     """
-    directory = Path(zoo_directory or run.workdir / "zoo")
     image_set = read_images(config.images)
     image_fields.choose_images(config.zoo, image_set)
-    if (directory / zoo.ZOO_FILE).exists():
-        zoo.read_spec(directory, image_fields.zoo_config(config.zoo, image_set))
-    run.claim()
-    is_complete = image_fields.generate_field_zoo(
-        directory,
-        config.zoo,
-        image_set,
-        progress=run.progress,
-        should_stop=run.should_stop,
+    directory = open_zoo(
+        run,
+        zoo_directory,
+        image_fields.zoo_config(config.zoo, image_set),
+        functools.partial(
+            image_fields.generate_field_zoo, config=config.zoo, image_set=image_set
+        ),
     )
-    if not is_complete:
+    if directory is None:
         return None
     zoo_seconds = run.seconds
     networks = read_networks(directory, config, image_set)

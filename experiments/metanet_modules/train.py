@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 
 from experiments import common
+from experiments.common.zoos import open_zoo
 from experiments.metanet_modules import law_zoo, report, transfer
 from experiments.metanet_modules.config import CONFIGS, ExperimentConfig, smoke
 from experiments.metanet_modules.law_zoo import LawNetworks
@@ -113,14 +115,13 @@ def compute(
       ZooError: If the zoo is damaged or of another configuration.
     """
     modules = transfer.read_modules(models, config.zoo.shape)
-    directory = Path(zoo_directory or run.workdir / "zoo")
-    if (directory / zoo.ZOO_FILE).exists():
-        zoo.read_spec(directory, law_zoo.zoo_config(config.zoo))
-    run.claim()
-    is_complete = law_zoo.generate_law_zoo(
-        directory, config.zoo, progress=run.progress, should_stop=run.should_stop
+    directory = open_zoo(
+        run,
+        zoo_directory,
+        law_zoo.zoo_config(config.zoo),
+        functools.partial(law_zoo.generate_law_zoo, config=config.zoo),
     )
-    if not is_complete:
+    if directory is None:
         return None
     zoo_seconds = run.seconds
     networks = read_zoo(directory, config)

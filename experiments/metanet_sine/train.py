@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import common
+from experiments.common.zoos import open_zoo
 from experiments.metanet_sine import report
 from experiments.metanet_sine.config import CONFIGS, ExperimentConfig, smoke
 from experiments.metanet_sine.learner import Learner, LearnerState, epoch_batches
@@ -206,16 +208,15 @@ def compute(
     Raises:
       ZooError: If the zoo is damaged or of another configuration.
     """
-    directory = Path(zoo_directory or run.workdir / "zoo")
-    if (directory / zoo.ZOO_FILE).exists():
-        zoo.read_spec(directory, sine.zoo_config(config.zoo))
-    run.claim()
-    is_complete = sine.generate_sine_zoo(
-        directory, config.zoo, progress=run.progress, should_stop=run.should_stop
+    directory = open_zoo(
+        run,
+        zoo_directory,
+        sine.zoo_config(config.zoo),
+        functools.partial(sine.generate_sine_zoo, config=config.zoo),
     )
-    zoo_seconds = run.seconds
-    if not is_complete:
+    if directory is None:
         return None
+    zoo_seconds = run.seconds
     leaves, splits = load_splits(directory, config)
     learner = build_learner(config, leaves, splits["train"].rows)
     outcome = train(config, learner, splits, run)
