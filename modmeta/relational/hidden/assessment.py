@@ -11,11 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from modmeta.relational.data.domains import Domain
 from modmeta.relational.hidden import fitting
 from modmeta.relational.hidden.fitting import Fit
 from modmeta.relational.hidden.scenes import Scene
 from modmeta.relational.modules.bound_bank import BoundBank
-from modmeta.relational.modules.integration import Domain
 
 _TINY = 1e-12
 # Errors that all go one way know next to nothing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from modmeta.relational.modules.integration import Domain
+from modmeta.relational.data.domains import Domain
 from modmeta.runtime import option_types
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from modmeta.relational.data.domains import Domain
 from modmeta.relational.energies.cached import CachedEnergies, MessageCache
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.scenes import (
@@ -24,7 +25,6 @@ from modmeta.relational.hidden.scenes import (
     hidden_messages,
 )
 from modmeta.relational.modules.bound_bank import BoundBank
-from modmeta.relational.modules.integration import Domain
 
 # Spread of the prior of a hidden state, where what was seen lies within -1 and 1.
 PRIOR_SPREAD = 2.0

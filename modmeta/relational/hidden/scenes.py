@@ -18,12 +18,13 @@ import numpy as np
 
 from modmeta.graphs import supergraphs
 from modmeta.graphs.supergraphs import SuperGraph
+from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.frames import Frames
 from modmeta.relational.energies.cached import MessageCache, build_cache
 from modmeta.relational.modules import entities
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.entities import Effects
-from modmeta.relational.modules.integration import Domain, Integrator
+from modmeta.relational.modules.integration import Integrator
 from modmeta.relational.modules.motion import (
     Motion,
     Windows,

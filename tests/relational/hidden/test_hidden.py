@@ -12,6 +12,7 @@ import pytest
 from modmeta.graphs import supergraphs
 from modmeta.relational import data
 from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.frames import Frames
 from modmeta.relational.data.simulators.springs import SPRING_CONSTANT
 from modmeta.relational.hidden import combining, scenes, search, starts
@@ -20,7 +21,6 @@ from modmeta.relational.hidden.find import find_hidden, with_symmetry
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.config import ModuleConfig
-from modmeta.relational.modules.integration import Domain
 from modmeta.relational.modules.laws import units_of
 from modmeta.relational.modules.network import RelationalNetwork
 from modmeta.relational.modules.preprocessing import fit_preprocessing
