@@ -19,7 +19,11 @@ from experiments import common
 from experiments.relational_inference import changing, report, trained
 from experiments.relational_inference.config import CONFIGS, ExperimentConfig, smoke
 from experiments.relational_inference.datasets import Datasets, make_datasets
-from experiments.relational_inference.meta_test import edge_accuracies, meta_test
+from experiments.relational_inference.meta_test import (
+    MetaTest,
+    edge_accuracies,
+    meta_test,
+)
 from modmeta.relational import discovery
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.evaluation import scores, verdict
@@ -231,16 +235,7 @@ def compute(
             f"model: found none with {jax.process_count()} processes, expected a "
             "trained one: training runs on one device"
         )
-    loaded = None
-    if config.model:
-        model, params = trained.load(config.model)
-        loaded = dataclasses.replace(model, **config.search_options), params
-        datasets = make_datasets(config.data, config.seed, model)
-        trained.check(config.model, loaded[0], datasets.observed)
-    else:
-        datasets = make_datasets(config.data, config.seed)
-    if config.changing:
-        datasets = changing.without_labels(config, datasets)
+    datasets, loaded = _read(config)
     found = _trained(config, datasets, run, mesh, loaded)
     if found is None:
         return None
@@ -266,46 +261,25 @@ def compute(
     outcome = meta_test(config, datasets, model, params, warm, mesh, cold)
     if everything is None:
         everything = outcome.cold
-    others = [search(other, 4 + i) for i, other in enumerate(found.restarts)]
-    everything = discovery.average(everything, others)
-    judged = verdict.judge(
+    _, everything, judged = discovery.conclude(
         jax.random.fold_in(jax.random.key(config.seed), 3),
         model,
         params,
         exported,
-        everything,
+        [everything, *(search(p, 4 + i) for i, p in enumerate(found.restarts))],
         config.inference,
-        [other.edges for other in others],
+        parts,
     )
-    everything = verdict.settle(everything, judged)
-    if parts is not None:
-        judged = parts.add_to(judged)
-    # Of the edges that are written, as far as the verdict bears them out.
-    accuracies = edge_accuracies(everything, exported, model.num_relations)
-    if datasets.test_rows is not None:
-        scored = jax.tree.map(lambda leaf: leaf[datasets.test_rows], everything)
-        accuracies = edge_accuracies(scored, datasets.observed, model.num_relations)
-    elif config.data.shared_graph and datasets.everything is not None:
-        shared = accuracies
-        accuracies = edge_accuracies(
-            outcome.cold, datasets.observed, model.num_relations
-        )
-        if shared:
-            accuracies["edge_accuracy_shared_graph"] = shared["edge_accuracy"]
     summary = {
         **outcome.summary,
         **found.summary,
-        **accuracies,
+        **_accuracies(config, datasets, model, outcome, everything),
         "verdict": judged.to_dict(),
         "notes": [*exported.notes, *_notes(model, everything, exported)],
         "num_test": datasets.test.num_tasks,
         "test_systems_unseen": datasets.is_unseen,
-        "num_parameters": int(
-            sum(np.size(leaf) for leaf in jax.tree.leaves(params.modules))
-        ),
-        "num_proposal_parameters": int(
-            sum(np.size(leaf) for leaf in jax.tree.leaves(params.proposal))
-        ),
+        "num_parameters": _num_numbers(params.modules),
+        "num_proposal_parameters": _num_numbers(params.proposal),
     }
     if parts is not None:
         summary["stretches"] = changing.describe(parts, exported)
@@ -322,6 +296,51 @@ def compute(
             parts,
         )
     return summary
+
+
+def _read(
+    config: ExperimentConfig,
+) -> tuple[Datasets, tuple[RelationalModel, ModelParams] | None]:
+    """The data, and the model that was trained on others, if one is named."""
+    loaded = None
+    if config.model:
+        model, params = trained.load(config.model)
+        loaded = dataclasses.replace(model, **config.search_options), params
+        datasets = make_datasets(config.data, config.seed, model)
+        trained.check(config.model, loaded[0], datasets.observed)
+    else:
+        datasets = make_datasets(config.data, config.seed)
+    if config.changing:
+        datasets = changing.without_labels(config, datasets)
+    return datasets, loaded
+
+
+def _accuracies(
+    config: ExperimentConfig,
+    datasets: Datasets,
+    model: RelationalModel,
+    outcome: MetaTest,
+    settled: Relations,
+) -> dict[str, Any]:
+    """Accuracy of the edges that are written, as far as the verdict bears them out."""
+    if datasets.test_rows is not None:
+        scored = jax.tree.map(lambda leaf: leaf[datasets.test_rows], settled)
+        return edge_accuracies(scored, datasets.observed, model.num_relations)
+    if datasets.everything is None:
+        return edge_accuracies(settled, datasets.observed, model.num_relations)
+    accuracies = edge_accuracies(settled, datasets.everything, model.num_relations)
+    if not config.data.shared_graph:
+        return accuracies
+    shared = accuracies
+    accuracies = edge_accuracies(outcome.cold, datasets.observed, model.num_relations)
+    if shared:
+        accuracies["edge_accuracy_shared_graph"] = shared["edge_accuracy"]
+    return accuracies
+
+
+def _num_numbers(tree: Any) -> int:
+    """How many numbers a tree of arrays holds."""
+    return int(sum(np.size(leaf) for leaf in jax.tree.leaves(tree)))
 
 
 def _notes(

@@ -165,20 +165,11 @@ def discover(
         )
         for (_, key_infer), result in zip(keys, trained, strict=True)
     ]
-    chosen, others = found[best], [*found[:best], *found[best + 1 :]]
-    params, chosen = trained[best].params, average(chosen, others)
-    concluded = verdict.judge(
-        key_judge,
-        model,
-        params,
-        searched,
-        chosen,
-        options.inference,
-        [other.edges for other in others],
+    found = [found[best], *found[:best], *found[best + 1 :]]
+    params = trained[best].params
+    chosen, settled, concluded = conclude(
+        key_judge, model, params, searched, found, options.inference, parts
     )
-    settled = verdict.settle(chosen, concluded)
-    if parts is not None:
-        concluded = parts.add_to(concluded)
     return Discovery(model, params, chosen, settled, concluded, parts)
 
 
@@ -211,6 +202,46 @@ def name_relations(
     params = model.network.reorder(result.params, order)
     state = result.state._replace(followed=followed)
     return dataclasses.replace(result, params=params, state=state)
+
+
+def conclude(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    params: ModelParams,
+    searched: TrajectoryDataset,
+    found: list[Relations],
+    inference: InferenceConfig,
+    parts: Stretches | None = None,
+) -> tuple[Relations, Relations, Verdict]:
+    """Joins what several trainings found, and judges it.
+
+    Args:
+      rng_key: Random key.
+      model: The model.
+      params: Arrays of the training that counts.
+      searched: The data that were searched.
+      found: Relations by the training that counts, then by the others.
+      inference: Options of the search.
+      parts: What the tasks are, where relations may change in time; else None.
+
+    Returns:
+      The relations, the same as far as the verdict bears them out, and the verdict.
+    """
+    first, *others = found
+    joined = average(first, others)
+    concluded = verdict.judge(
+        rng_key,
+        model,
+        params,
+        searched,
+        joined,
+        inference,
+        [other.edges for other in others],
+    )
+    settled = verdict.settle(joined, concluded)
+    if parts is not None:
+        concluded = parts.add_to(concluded)
+    return joined, settled, concluded
 
 
 def average(found: Relations, others: list[Relations]) -> Relations:
