@@ -3,7 +3,7 @@
     python -m benchmarks.module_banks
 
 Edges whose modules are drawn at random, several frames each, as in a training step:
-- apply_chosen: the default, edges sorted into tiles of one module each,
+- sorted_tiles: the default, edges sorted into tiles of one module each,
 - stacked: all modules on all edges as one batched product, then a selection,
 - masked: the same on inputs that are zero where a module was not chosen,
 - ragged: edges sorted by module, `jax.lax.ragged_dot`,
@@ -12,6 +12,7 @@ Edges whose modules are drawn at random, several frames each, as in a training s
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,8 @@ _CALLS = 10
 def stacked(module, params, copies, inputs):
     """All modules on all edges."""
     outputs = networks.apply_bank(module, params, inputs)
-    is_chosen = jax.nn.one_hot(copies, outputs.shape[0], axis=0)
+    num_copies = jax.tree.leaves(params)[0].shape[0]
+    is_chosen = jax.nn.one_hot(copies, num_copies, axis=0)
     return jnp.einsum("ke,keth->eth", is_chosen, outputs)
 
 
@@ -72,7 +74,14 @@ def gathered(module, params, copies, inputs):
     )
 
 
-WAYS = (stacked, masked, ragged, gathered, networks.apply_chosen)
+def sorted_tiles(module, params, copies, inputs):
+    """Edges sorted by module, in tiles of one module each: the library's way."""
+    return networks.apply_chosen(
+        lambda p, x: module.apply({"params": p}, x), params, copies, inputs
+    )
+
+
+WAYS = (stacked, masked, ragged, gathered, sorted_tiles)
 
 
 def forward_calls(way: Callable, module, copies) -> Callable:
@@ -115,11 +124,11 @@ def measure(num_modules: int) -> list[dict]:
     shape = (_EDGES.value, _FRAMES.value, _NUM_INPUTS)
     inputs = jax.random.normal(jax.random.key(2), shape)
     expected = gathered(module, params, copies, inputs)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for way in WAYS:
         found = jax.jit(functools.partial(way, module))(params, copies, inputs)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-        row = {"modules": num_modules, "way": way.__name__}
+        row: dict[str, Any] = {"modules": num_modules, "way": way.__name__}
         for name, build in (("forward", forward_calls), ("gradient", gradient_calls)):
             seconds = timing.seconds_of(build(way, module, copies), params, inputs)
             row[f"{name}, ms"] = 1e3 * seconds / _CALLS

@@ -11,6 +11,7 @@ Last, for every form of messages, building the cache and the search by itself.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def main(argv: list[str]) -> None:
     keys = jax.random.split(jax.random.key(2), num_chains)
     in_system = num_systems * num_steps
     everywhere = in_system * num_nodes
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, seconds, num_proposals in (
         (
             "composed network at every proposal",
@@ -129,16 +130,17 @@ def main(argv: list[str]) -> None:
 
     rows.clear()
     config = BounceGradConfig(num_steps=100, batch_size=num_systems)
+    replace = dataclasses.replace
     for name, changed in (
-        ("whole step", {}),
-        ("one proposal instead of eight", {"search_steps": 1}),
-        ("one gradient frame instead of 16", {"gradient_frames": 1}),
+        ("whole step", config),
+        ("one proposal instead of eight", replace(config, search_steps=1)),
+        ("one gradient frame instead of 16", replace(config, gradient_frames=1)),
         (
             "all frames in search and gradient",
-            {"held_out": False, "gradient_frames": 0},
+            replace(config, held_out=False, gradient_frames=0),
         ),
     ):
-        algorithm = bouncegrad.bouncegrad(model, dataclasses.replace(config, **changed))
+        algorithm = bouncegrad.bouncegrad(model, changed)
         state = algorithm.init(
             jax.random.key(3), params, dataset.num_tasks, dataset.max_nodes
         )

@@ -71,7 +71,9 @@ class TaskSampler:
 
 
 def all_batches(
-    system_sizes: Sequence[int], batch_size: int, edges: EdgeLists = fully_connected
+    system_sizes: Sequence[int] | np.ndarray,
+    batch_size: int,
+    edges: EdgeLists = fully_connected,
 ) -> TaskBatch:
     """Batches that hold every task once, in order, stacked on a first axis.
 
