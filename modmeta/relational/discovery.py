@@ -98,7 +98,7 @@ def training_windows(
     if dataset.num_tasks >= _FEW_SYSTEMS:
         return dataset
     split = parts.split(dataset, choose_span(dataset))
-    dataset = dataset if split is None else split[0]
+    dataset = dataset if split is None else split.first
     if dataset.num_frames < 2 * _WINDOW:
         return dataset
     try:

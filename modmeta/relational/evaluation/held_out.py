@@ -50,7 +50,7 @@ class Evidence(NamedTuple):
       single: `[K, blocks]` under one relation everywhere.
       merged: By pairs of relations (a, b): every b replaced by a.
       total: Squares of the changes themselves.
-      effects: `[K]`, see `relation_effects`, in the frames before.
+      effects: `[K]`, see `relation_effects`.
       alternatives: Errors of linear regressions; None where nodes have no series.
       is_held_out: Whether there are such frames; where recordings are too short, all
         frames served to find the graph.
@@ -83,17 +83,18 @@ def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
     split = parts.split(some, 1)
     if split is None:
         return None
+    first, rest = split.first, split.rest
     column = some.features.recorded[0]
-    counted = [part.counted()[..., None] for part in split]
+    counted = [part.counted()[..., None] for part in (first, rest)]
     changes = [
         np.where(mask, np.diff(part.states[..., [column]], axis=1), 0.0)
-        for mask, part in zip(counted, split, strict=True)
+        for mask, part in zip(counted, (first, rest), strict=True)
     ]
     unit = np.sqrt(np.mean(np.square(changes[0][counted[0][..., 0]])))
-    first, rest = (
+    early, late = (
         np.swapaxes(change, 1, 2) / max(float(unit), 1e-30) for change in changes
     )
-    alternatives = compare(*split, (first, rest), rest, 1, _LARGEST_SQUARE)
+    alternatives = compare(first, rest, (early, late), late, 1, _LARGEST_SQUARE)
     return recommend(alternatives, has_graph=False)
 
 
@@ -150,28 +151,30 @@ def gather(
     some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
     span = model.bank.config.span
     split = parts.split(some, span)
-    first, rest = split or (some, some)
-    early = infer_dataset(rng_key, model, params, first, config)
+    early = infer_dataset(
+        rng_key, model, params, some if split is None else split.first, config
+    )
     edges, nodes = np.asarray(early.edges), np.asarray(early.node_modules)
-    before, after = (ChangeModel(model, params, part) for part in (first, rest))
-    granted = None if split is None else Granted(first, rest, span)
-    blocks = parts.blocks_of(rest, rest.num_frames - span)
-
-    def left(changes, edges, silent=None, is_shifted=False):
-        structures = TaskStructures(np.maximum(edges, 0), nodes)
-        found = changes(structures, silent, is_shifted=is_shifted)
-        return found.expected - found.observed
+    changes = ChangeModel(model, params, some)
+    granted = None if split is None else Granted(split, span)
+    counted = np.swapaxes(some.counted(span), 1, 2)
+    if split is not None:
+        _, counted = split.windows(span)
+    is_asked = counted.any(axis=1)
+    blocks = parts.blocks_of(some, is_asked)
 
     def by_block(errors):
-        return parts.sums(np.sum(_clipped(errors), axis=(1, 3)), blocks)
+        squares = np.sum(_clipped(errors * counted[..., None]), axis=(1, 3))
+        return parts.sums(squares, blocks, is_asked)
 
-    def error(edges, **options):
-        late = left(after, edges, **options)
-        plain = by_block(late)
-        if granted is None:
-            return plain
-        less = by_block(granted(left(before, edges, **options), late))
-        return min(plain, less, key=np.sum)
+    def error(edges, silent=None, is_shifted=False):
+        structures = TaskStructures(np.maximum(edges, 0), nodes)
+        found = changes(structures, silent, is_shifted=is_shifted)
+        left = np.asarray(found.expected - found.observed, np.float64)
+        plain = by_block(left)
+        return (
+            plain if granted is None else min(plain, by_block(granted(left)), key=sum)
+        )
 
     is_edge = edges >= 0
     everywhere = [np.where(is_edge, k, -1) for k in range(model.num_relations)]
@@ -181,14 +184,14 @@ def gather(
         # A network that never went without messages cannot say what is without them.
         none = min((error(e, is_shifted=True) for e in everywhere), key=np.sum)
     used = [k for k in range(model.num_relations) if (edges == k).any()]
-    observed = [changes(early.structures) for changes in (before, after)]
+    found = changes(early.structures)
     alternatives = None
-    if split is not None and is_series(first):
+    if split is not None and is_series(some):
         alternatives = compare(
-            first,
-            rest,
-            (observed[0].observed, observed[1].observed),
-            observed[1].expected - observed[1].observed,
+            split.first,
+            split.rest,
+            (split.of_first(found.observed), split.of_rest(found.observed)),
+            split.of_rest(found.expected - found.observed),
             span,
             _LARGEST_SQUARE,
         )
@@ -203,8 +206,8 @@ def gather(
             for b in used
             if a != b
         },
-        total=by_block(observed[1].observed),
-        effects=relation_effects(model, params, first, early.structures),
+        total=by_block(found.observed),
+        effects=relation_effects(model, params, some, early.structures),
         alternatives=alternatives,
         is_held_out=split is not None,
     )

@@ -19,6 +19,7 @@ from modmeta.relational.data.forms.inputs import names_columns, read_input
 from modmeta.relational.data.forms.labels import read_labels
 from modmeta.relational.data.gaps import read_entries
 from modmeta.relational.data.joining import pad_systems
+from modmeta.relational.data.resolution import check_resolution
 from modmeta.relational.data.validation import DataError, FeatureSpec
 
 
@@ -301,6 +302,7 @@ def dataset_of(
         angle_unit=given.angle_unit,
         lags=lags,
     )
+    check_resolution(dataset)
     return validate(dataset.with_notes(seen))
 
 
