@@ -128,7 +128,8 @@ def as_dataset(
       FileNotFoundError: If there is nothing at a path.
       DataError: If the trajectories are not what they should be.
       ImportError: If a package is missing that reads them.
-      ValueError: If a data set comes with labels or features besides.
+      ValueError: If a data set comes with labels or features besides, or an option is
+        of another type.
     """
     roles = {
         "positions": positions,
@@ -147,6 +148,8 @@ def as_dataset(
     }
     if isinstance(feature_names, str):
         feature_names = (feature_names,)
+    if feature_names is not None and not np.iterable(feature_names):
+        raise DataError(f"feature_names: found {feature_names!r}, expected names")
     reading = Reading(
         columns=columns,
         feature_names=feature_names,
