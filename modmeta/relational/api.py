@@ -220,9 +220,10 @@ def infer_relations(
         inference=inference,
         num_restarts=num_restarts,
     )
-    if isinstance(progress, str) and progress == "auto":
+    is_meter = progress is None or hasattr(progress, "update")
+    if progress == "auto":
         progress = shown_to_people()
-    elif progress is not None and not hasattr(progress, "update"):
+    elif isinstance(progress, str) or not is_meter:
         raise ValueError(
             f"progress: found {progress!r}, expected 'auto', None or a meter"
         )
