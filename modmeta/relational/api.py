@@ -36,6 +36,9 @@ from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
 from modmeta.runtime import option_types
 from modmeta.runtime.progress import ProgressMeter, shown_to_people
 
+# Keys of random numbers take seeds below this.
+_NUM_SEEDS = 2**32
+
 
 def infer_relations(
     trajectories: Any,
@@ -167,6 +170,23 @@ def infer_relations(
         times=times,
         breaks=breaks,
     )
+    given = {
+        "modules": (modules, ModuleConfig),
+        "proposal": (proposal, ProposalConfig),
+        "energy": (energy, EnergyConfig),
+        "moves": (moves, MoveConfig),
+        "candidates": (candidates, CandidateConfig),
+        "memory": (memory, MemoryConfig),
+        "bouncegrad": (bouncegrad, BounceGradConfig),
+        "training": (training, TrainingConfig),
+        "inference": (inference, InferenceConfig),
+    }
+    for name, (value, kind) in given.items():
+        option_types.check(name, value, kind | None)
+    shared_graph = option_types.check("shared_graph", shared_graph, bool)
+    changing = option_types.check("changing", changing, bool)
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise ValueError(f"mesh: found {mesh!r}, expected a mesh of devices or None")
     # Before anything is trained: systems that share a graph may turn out not to.
     searched = concatenate_tasks(dataset) if shared_graph else dataset
     is_auto = num_relations == "auto"
@@ -175,6 +195,8 @@ def infer_relations(
             f"num_relations: found {num_relations!r}, expected a number or 'auto'"
         )
     seed = option_types.check("seed", seed, int)
+    if not 0 <= seed < _NUM_SEEDS:
+        raise ValueError(f"seed: found {seed}, expected 0 to {_NUM_SEEDS - 1}")
     num_restarts = option_types.check("num_restarts", num_restarts, int)
     if num_restarts < 1:
         raise ValueError(f"num_restarts: found {num_restarts}, expected at least 1")
@@ -198,12 +220,13 @@ def infer_relations(
         inference=inference,
         num_restarts=num_restarts,
     )
-    if isinstance(progress, str):
-        if progress != "auto":
-            raise ValueError(
-                f"progress: found {progress!r}, expected 'auto', None or a meter"
-            )
+    is_meter = progress is None or hasattr(progress, "update")
+    if progress == "auto":
         progress = shown_to_people()
+    elif isinstance(progress, str) or not is_meter:
+        raise ValueError(
+            f"progress: found {progress!r}, expected 'auto', None or a meter"
+        )
     arguments = {
         "seed": seed,
         "changing": changing,

@@ -11,8 +11,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.data.noise import choose_span
 from modmeta.relational.data.segments import cut
-from modmeta.relational.evaluation import held_out, matching, stretches, verdict
+from modmeta.relational.evaluation import (
+    held_out,
+    matching,
+    parts,
+    stretches,
+    verdict,
+)
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
@@ -82,11 +89,17 @@ def training_windows(
 ) -> TrajectoryDataset:
     """What training sees: windows of long recordings where there are few systems.
 
-    Where relations may change, windows that are mostly free of changes.
+    Of few systems, modules learn what happened by chance, so that the frames that a
+    verdict asks about are left out. Where relations may change, windows that are mostly
+    free of changes.
     """
     if changing:
         return cut(dataset, stretches.window_length(dataset.num_frames))[0]
-    if dataset.num_tasks >= _FEW_SYSTEMS or dataset.num_frames < 2 * _WINDOW:
+    if dataset.num_tasks >= _FEW_SYSTEMS:
+        return dataset
+    split = parts.split(dataset, choose_span(dataset))
+    dataset = dataset if split is None else split.first
+    if dataset.num_frames < 2 * _WINDOW:
         return dataset
     try:
         windows, _ = cut(dataset, _WINDOW)
@@ -147,13 +160,13 @@ def discover(
         trained.append(name_relations(model, result, valid_set))
     best = min(range(len(trained)), key=lambda index: trained[index].state.best.score)
     key_judge = jax.random.fold_in(jax.random.key(seed), options.num_restarts)
-    parts = None
+    changes = None
     if changing:
         key_judge, key_parts = jax.random.split(key_judge)
-        parts = stretches.find_stretches(
+        changes = stretches.find_stretches(
             key_parts, model, trained[best].params, searched, options.inference
         )
-        searched = parts.of(searched)
+        searched = changes.of(searched)
     found = [
         infer_dataset(
             key_infer,
@@ -168,9 +181,9 @@ def discover(
     found = [found[best], *found[:best], *found[best + 1 :]]
     params = trained[best].params
     chosen, settled, concluded = conclude(
-        key_judge, model, params, searched, found, options.inference, parts
+        key_judge, model, params, searched, found, options.inference, changes
     )
-    return Discovery(model, params, chosen, settled, concluded, parts)
+    return Discovery(model, params, chosen, settled, concluded, changes)
 
 
 def name_relations(
@@ -211,7 +224,7 @@ def conclude(
     searched: TrajectoryDataset,
     found: list[Relations],
     inference: InferenceConfig,
-    parts: Stretches | None = None,
+    changes: Stretches | None = None,
 ) -> tuple[Relations, Relations, Verdict]:
     """Joins what several trainings found, and judges it.
 
@@ -222,7 +235,7 @@ def conclude(
       searched: The data that were searched.
       found: Relations by the training that counts, then by the others.
       inference: Options of the search.
-      parts: What the tasks are, where relations may change in time; else None.
+      changes: What the tasks are, where relations may change in time; else None.
 
     Returns:
       The relations, the same as far as the verdict bears them out, and the verdict.
@@ -239,8 +252,8 @@ def conclude(
         [other.edges for other in others],
     )
     settled = verdict.settle(joined, concluded)
-    if parts is not None:
-        concluded = parts.add_to(concluded)
+    if changes is not None:
+        concluded = changes.add_to(concluded)
     return joined, settled, concluded
 
 

@@ -292,6 +292,11 @@ def test_bad_input_is_refused_before_anything_is_compiled(
         infer_relations(array, **{"num_relations": 2, **options})
 
 
+def test_one_entity_has_no_relations():
+    with pytest.raises(DataError, match="found 1 entities .* expected at least 2"):
+        infer_relations(random_walks()[:, :, :1], 2, lags=1)
+
+
 @pytest.mark.parametrize("num_tasks, num_valid", [(15, 0), (16, 8), (200, 20)])
 def test_split_for_validation(num_tasks, num_valid):
     dataset = as_dataset(random_walks(num_tasks), lags=1)

@@ -17,6 +17,7 @@ from modmeta.relational.data.domains import wrapped_back
 from modmeta.relational.data.gaps import nearest_observed, segment_bounds
 from modmeta.relational.data.lags import choose_lags, with_lags
 from modmeta.relational.data.validation import ROLES, DataError, FeatureSpec
+from modmeta.runtime import option_types
 
 PERIODS = {"degrees": 360.0, "radians": 2.0 * np.pi}
 # A column is taken for an angle if it jumps by more than the first share of a period,
@@ -45,9 +46,11 @@ def prepare(
 
     Raises:
       DataError: If an angle has another role, or its unit cannot be told.
+      ValueError: If an option is of another type.
     """
+    lags = option_types.check("lags", lags, int)
     dataset = with_angles(dataset, angles, angle_unit)
-    if derive_velocities:
+    if option_types.check("derive_velocities", derive_velocities, bool):
         dataset = with_velocities(dataset)
     return with_lags(dataset, lags or choose_lags(dataset))
 

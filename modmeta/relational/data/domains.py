@@ -75,8 +75,9 @@ def in_box(dataset: TrajectoryDataset, domain: Domain | None) -> TrajectoryDatas
 
     Raises:
       DataError: If there are no positions, or not as many as axes of the box.
-      ValueError: If the domain has walls, which predictions take, not data.
+      ValueError: If it is no domain, or has walls, which predictions take, not data.
     """
+    option_types.check("domain", domain, Domain | None)
     if domain is None or domain.kind == "open":
         return dataset
     if domain.kind != "periodic":

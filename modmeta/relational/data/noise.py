@@ -27,6 +27,7 @@ _SHARE = 0.15
 _SPANS = (1, 2, 3, 4, 6, 8, 12, 16, 20)
 # Windows may cover this share of a recording: more would leave too few.
 _LONGEST = 0.4
+_TINY = np.finfo(np.float64).tiny
 
 
 def noise_levels(dataset: TrajectoryDataset) -> np.ndarray:
@@ -50,10 +51,10 @@ def noise_levels(dataset: TrajectoryDataset) -> np.ndarray:
         values = np.abs(found[counted])
         if not values.size:
             continue
-        limit = _OUTLIER * max(float(np.median(values)), 1e-30)
+        limit = _OUTLIER * max(float(np.median(values)), _TINY)
         found = np.clip(found, -limit, limit)
         squares = float(np.sum(found[:, 1:] ** 2 + found[:, :-1] ** 2)) / 2.0
-        correlation = float(np.sum(found[:, 1:] * found[:, :-1])) / max(squares, 1e-30)
+        correlation = float(np.sum(found[:, 1:] * found[:, :-1])) / max(squares, _TINY)
         spread = float(np.std(states[..., column]))
         level = np.sqrt(np.sum(found**2) / counted.sum() / _VARIANCE)
         if correlation < _CORRELATION + _NEAR and level > _ROUNDING * spread:
@@ -95,8 +96,8 @@ def _variance(changes: np.ndarray, counted: np.ndarray) -> float:
     values = np.abs(changes[counted])
     if not values.size:
         return 1.0
-    limit = _OUTLIER * max(float(np.median(values)), 1e-30)
-    return max(float(np.mean(np.minimum(values, limit) ** 2)), 1e-30)
+    limit = _OUTLIER * max(float(np.median(values)), _TINY)
+    return max(float(np.mean(np.minimum(values, limit) ** 2)), _TINY)
 
 
 def _change_variance(dataset: TrajectoryDataset, column: int, span: int) -> float:

@@ -11,6 +11,10 @@ import numpy as np
 from modmeta.relational.data import validation
 from modmeta.relational.data.dataset import TrajectoryDataset
 
+# Axes of coordinates share their limits unless that would make these so many times as
+# wide.
+_FAR_APART = 2.0
+
 
 class Normalization(NamedTuple):
     """An affine map per feature column: normalised = (state - offset) / scale.
@@ -67,7 +71,8 @@ def fit_normalization(dataset: TrajectoryDataset) -> Normalization:
     """Finds the map that takes training data to [-1, 1].
 
     All position columns share one minimum and maximum (over both axes, all nodes,
-    all frames), all velocity columns share another pair, sines and cosines stay as
+    all frames), all velocity columns share another pair (a length alone, where axes are
+    further apart than they are long), sines and cosines stay as
     they are, and every other column has its own; positions in a periodic box count as
     if they filled it. Padded nodes and what was not observed
     are left out. What has one value everywhere becomes zero, in its own unit. This is
@@ -95,8 +100,13 @@ def fit_normalization(dataset: TrajectoryDataset) -> Normalization:
     for group in (dataset.features.positions, dataset.features.velocities):
         if group:
             columns = list(group)
-            low[columns] = low[columns].min()
-            high[columns] = high[columns].max()
+            extent = (high - low)[columns].max()
+            if high[columns].max() - low[columns].min() <= _FAR_APART * extent:
+                low[columns] = low[columns].min()
+                high[columns] = high[columns].max()
+            else:
+                middle = (high + low)[columns] / 2
+                low[columns], high[columns] = middle - extent / 2, middle + extent / 2
     circle = [*dataset.features.sines, *dataset.features.cosines]
     low[circle], high[circle] = -1.0, 1.0
     for column, source in dataset.features.lagged:

@@ -15,10 +15,8 @@ import numpy as np
 from modmeta.relational.classical import is_series, linear
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation.gains import is_certain, is_worthwhile
+from modmeta.relational.evaluation.parts import MIN_BLOCKS
 
-# Blocks of recordings that a standard error takes: fewer recordings are cut, as that of
-# three is too uncertain.
-_MIN_BLOCKS = 6
 # Frames that regressions need at least, and rows of their matrices at most.
 _MIN_FRAMES, _MAX_INPUTS = 12, 400
 
@@ -89,7 +87,7 @@ def compare(
             return None
         left = residuals[task, :size, :, 0].T[late.is_counted]
         rows.append((early, late, left))
-    num_blocks = max(1, -(-_MIN_BLOCKS // len(rows)))
+    num_blocks = max(1, -(-MIN_BLOCKS // len(rows)))
     found = [_errors(*row, num_blocks, largest_square) for row in rows]
     return Alternatives(
         *(np.concatenate(errors) for errors in zip(*found, strict=True))
@@ -204,7 +202,7 @@ def _blocks(recording: np.ndarray, num_blocks: int) -> np.ndarray:
     numbers = np.unique(recording, return_inverse=True)[1]
     if numbers[-1] + 1 >= num_blocks:
         return numbers
-    count = min(_MIN_BLOCKS, len(recording))
+    count = min(MIN_BLOCKS, len(recording))
     return np.arange(len(recording)) * count // len(recording)
 
 
@@ -215,4 +213,4 @@ def _is_better(error: np.ndarray, other: np.ndarray) -> bool:
 
 def _is_surely_better(error: np.ndarray, other: np.ndarray) -> bool:
     """Whether errors `[blocks]` are lower, however little, beyond doubt."""
-    return len(error) >= _MIN_BLOCKS and is_certain(error, other)
+    return len(error) >= MIN_BLOCKS and is_certain(error, other)

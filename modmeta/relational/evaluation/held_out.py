@@ -11,24 +11,24 @@ import jax
 import numpy as np
 
 from modmeta.relational.classical import is_series
-from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
 from modmeta.relational.data.validation import pair_mask
+from modmeta.relational.evaluation import parts
 from modmeta.relational.evaluation.alternatives import (
     Alternatives,
     Recommendation,
     compare,
     recommend,
 )
-from modmeta.relational.evaluation.changes import ChangeModel, Changes
+from modmeta.relational.evaluation.changes import ChangeModel
+from modmeta.relational.evaluation.granted import Granted
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
 
-# Share of the frames that the graph is found in, to be judged on the rest.
-_FIRST_PART = 0.75
 # Systems that are judged: more would cost time and tell no more.
 _MAX_SYSTEMS = 100
 # Squared changes count up to this, in units of the typical change: close encounters
@@ -37,18 +37,23 @@ _LARGEST_SQUARE = 25.0
 
 
 class Evidence(NamedTuple):
-    """Squared errors of every system on held-out frames, `[tasks]`.
+    """Squared errors on held-out frames by blocks, `[blocks]`, see `parts.blocks_of`.
+
+    What an entity does alone and what all do together is taken from them where that is
+    less, see `granted.Granted`.
 
     Attributes:
       found: Under the graph found.
       shuffled: Under its relations on other pairs of the same system.
       none: Without any edge; where messages are no terms of a sum, under the best
         relation everywhere, of senders as they were half a recording away.
-      single: `[K, tasks]` under one relation everywhere.
+      single: `[K, blocks]` under one relation everywhere.
       merged: By pairs of relations (a, b): every b replaced by a.
       total: Squares of the changes themselves.
-      effects: `[K]`, see `relation_effects`, in the frames before.
+      effects: `[K]`, see `relation_effects`.
       alternatives: Errors of linear regressions; None where nodes have no series.
+      is_held_out: Whether there are such frames; where recordings are too short, all
+        frames served to find the graph.
     """
 
     found: np.ndarray
@@ -59,6 +64,7 @@ class Evidence(NamedTuple):
     total: np.ndarray
     effects: tuple[float, ...]
     alternatives: Alternatives | None = None
+    is_held_out: bool = True
 
 
 def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
@@ -74,18 +80,21 @@ def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
     some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
     if not is_series(some):
         return None
-    parts = _parts(some, 1)
+    split = parts.split(some, 1)
+    if split is None:
+        return None
+    first, rest = split.first, split.rest
     column = some.features.recorded[0]
-    counted = [part.counted()[..., None] for part in parts]
+    counted = [part.counted()[..., None] for part in (first, rest)]
     changes = [
         np.where(mask, np.diff(part.states[..., [column]], axis=1), 0.0)
-        for mask, part in zip(counted, parts, strict=True)
+        for mask, part in zip(counted, (first, rest), strict=True)
     ]
     unit = np.sqrt(np.mean(np.square(changes[0][counted[0][..., 0]])))
-    first, rest = (
+    early, late = (
         np.swapaxes(change, 1, 2) / max(float(unit), 1e-30) for change in changes
     )
-    alternatives = compare(*parts, (first, rest), rest, 1, _LARGEST_SQUARE)
+    alternatives = compare(first, rest, (early, late), late, 1, _LARGEST_SQUARE)
     return recommend(alternatives, has_graph=False)
 
 
@@ -140,34 +149,32 @@ def gather(
       config: How relations are searched.
     """
     some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
-    first, rest = _parts(some, model.bank.config.span)
-    early = infer_dataset(rng_key, model, params, first, config)
-    edges = np.asarray(early.edges)
-    nodes = np.asarray(early.node_modules)
-    changes = ChangeModel(model, params, rest)
+    span = model.bank.config.span
+    split = parts.split(some, span)
+    early = infer_dataset(
+        rng_key, model, params, some if split is None else split.first, config
+    )
+    edges, nodes = np.asarray(early.edges), np.asarray(early.node_modules)
+    changes = ChangeModel(model, params, some)
+    granted = None if split is None else Granted(split, span)
+    counted = np.swapaxes(some.counted(span), 1, 2)
+    if split is not None:
+        _, counted = split.windows(span)
+    is_asked = counted.any(axis=1)
+    blocks = parts.blocks_of(some, is_asked)
 
-    def under(edges, silent=None, is_shifted=False):
+    def by_block(errors):
+        squares = np.sum(_clipped(errors * counted[..., None]), axis=(1, 3))
+        return parts.sums(squares, blocks, is_asked)
+
+    def error(edges, silent=None, is_shifted=False):
         structures = TaskStructures(np.maximum(edges, 0), nodes)
-        return changes(structures, silent, is_shifted=is_shifted)
-
-    def error_of(found: Changes):
-        return np.sum(_clipped(found.expected - found.observed), axis=(1, 2, 3))
-
-    def alternatives(found: Changes):
-        if not is_series(first) or first is rest:
-            return None
-        before = ChangeModel(model, params, first)(early.structures)
-        return compare(
-            first,
-            rest,
-            (before.observed, found.observed),
-            found.expected - found.observed,
-            model.bank.config.span,
-            _LARGEST_SQUARE,
+        found = changes(structures, silent, is_shifted=is_shifted)
+        left = np.asarray(found.expected - found.observed, np.float64)
+        plain = by_block(left)
+        return (
+            plain if granted is None else min(plain, by_block(granted(left)), key=sum)
         )
-
-    def error(edges, **options):
-        return error_of(under(edges, **options))
 
     is_edge = edges >= 0
     everywhere = [np.where(is_edge, k, -1) for k in range(model.num_relations)]
@@ -177,9 +184,19 @@ def gather(
         # A network that never went without messages cannot say what is without them.
         none = min((error(e, is_shifted=True) for e in everywhere), key=np.sum)
     used = [k for k in range(model.num_relations) if (edges == k).any()]
-    found = under(edges)
+    found = changes(early.structures)
+    alternatives = None
+    if split is not None and is_series(some):
+        alternatives = compare(
+            split.first,
+            split.rest,
+            (split.of_first(found.observed), split.of_rest(found.observed)),
+            split.of_rest(found.expected - found.observed),
+            span,
+            _LARGEST_SQUARE,
+        )
     return Evidence(
-        found=error_of(found),
+        found=error(edges),
         shuffled=error(_shuffled(edges)),
         none=none,
         single=np.stack([error(structure) for structure in everywhere]),
@@ -189,26 +206,11 @@ def gather(
             for b in used
             if a != b
         },
-        total=np.sum(_clipped(found.observed), axis=(1, 2, 3)),
-        effects=relation_effects(model, params, first, early.structures),
-        alternatives=alternatives(found),
+        total=by_block(found.observed),
+        effects=relation_effects(model, params, some, early.structures),
+        alternatives=alternatives,
+        is_held_out=split is not None,
     )
-
-
-def _parts(
-    dataset: TrajectoryDataset, span: int
-) -> tuple[TrajectoryDataset, TrajectoryDataset]:
-    """Frames that a graph is found in, and those that it is asked about.
-
-    Both need windows of every node; where frames are too few, all serve for both.
-    """
-    cut = round(_FIRST_PART * dataset.num_frames)
-    if min(cut, dataset.num_frames - cut) < span + 3:
-        return dataset, dataset
-    try:
-        return dataset.frames(0, cut), dataset.frames(cut, dataset.num_frames)
-    except DataError:  # a node that comes late, or leaves early
-        return dataset, dataset
 
 
 def _clipped(changes: np.ndarray) -> np.ndarray:

@@ -39,8 +39,8 @@ _SURE = 0.9
 # Systems whose graphs agree on so many more pairs than chance, of those that chance
 # leaves, may be recordings of one.
 _SHARED = 0.5
-# Of fewer systems there is no standard error.
-_MIN_SYSTEMS = 3
+# Of fewer blocks there is no standard error.
+_MIN_BLOCKS = 3
 # Restarts that agree on fewer pairs than this have not found the graph.
 _AGREEMENT = 0.9
 
@@ -49,9 +49,11 @@ class Verdict(NamedTuple):
     """What the data say about the graph that was found.
 
     Attributes:
-      supported: Whether relations are needed to explain frames that were held out, and
-        a model that hears the frames before is the right one for them; of series, also
-        whether they explain surely more than the own past of every node.
+      supported: Whether relations are needed to explain frames that were held out,
+        beside what entities do alone and what all of a system do together; whether a
+        model that hears the frames before is the right one for them; of series, also
+        whether they explain surely more than the own past of every node. False where
+        recordings are too short to hold frames out.
       num_relations: Relations that the data tell apart, "no relation" among them where
         some pairs have none; 1 if one holds everywhere, 0 if nothing depends on other
         entities.
@@ -145,7 +147,8 @@ def conclude(
     other = recommend(evidence.alternatives)
     is_too_fast = other is not None and other.is_within_frame
     is_idle = is_any and is_worthless(evidence.alternatives)
-    supported = bool(is_any and is_repeated and not is_too_fast and not is_idle)
+    is_sound = evidence.is_held_out and not is_too_fast and not is_idle
+    supported = bool(is_any and is_repeated and is_sound)
     is_unclear = not is_any and _is_better(evidence.found, evidence.none)
     sentence = _sentence(
         num_relations,
@@ -155,6 +158,7 @@ def conclude(
         unexplained,
         found,
         is_idle,
+        evidence.is_held_out,
         other,
     )
     return Verdict(
@@ -195,16 +199,14 @@ def settle(found: Relations, verdict: Verdict) -> Relations:
 
 
 def _is_better(error: np.ndarray, other: np.ndarray) -> bool:
-    """Whether errors `[tasks]` are lower by enough, and surely."""
-    if not is_worthwhile(error, other):
+    """Whether errors `[blocks]` are lower by enough, and surely."""
+    if len(error) < _MIN_BLOCKS or not is_worthwhile(error, other):
         return False
-    if len(error) < _MIN_SYSTEMS:
-        return True
     return is_certain(error, other) or is_certain_by_share(error, other)
 
 
 def _best_ignorant(evidence: Evidence) -> np.ndarray:
-    """Errors `[tasks]` of the best graph that knows nothing."""
+    """Errors `[blocks]` of the best graph that knows nothing."""
     return min([evidence.none, *evidence.single, evidence.shuffled], key=np.sum)
 
 
@@ -259,6 +261,7 @@ def _sentence(
     unexplained: float,
     found: Relations,
     is_idle: bool,
+    is_held_out: bool,
     other: Recommendation | None,
 ) -> str:
     if num_relations == 0 and other is not None:
@@ -297,6 +300,11 @@ def _sentence(
         text += (
             "; but the own past of every entity alone explains held-out frames as "
             "well: do not rely on this graph"
+        )
+    if num_relations and not is_held_out:
+        text += (
+            "; but recordings are too short to keep frames back, so this is what the "
+            "graph explains of frames that it was found in: do not rely on it"
         )
     if other is not None:
         text += f"; but {other.sentence}"

@@ -21,6 +21,9 @@ from modmeta.relational.data.normalization import (
     normalize,
 )
 
+# The unit of distances is the spread of all positions, unless that is so many times the
+# spread within systems.
+_FAR_APART = 2.0
 BASELINES = ("auto", "constant_velocity", "static")
 
 
@@ -201,6 +204,14 @@ def fit_preprocessing(
         ]
         return float(np.sqrt(np.mean(np.square(sizes))))
 
+    def spread_of_positions() -> float:
+        """As far as bodies are apart, wherever their systems are or move to."""
+        everywhere = deviation(spec.positions)
+        within = spread_within(dataset) / normalization.scale[list(spec.positions[:1])]
+        if not within.size or not within[0] > 0.0:
+            return everywhere
+        return min(everywhere, _FAR_APART * float(within[0]))
+
     constants = Preprocessing(
         normalization=Normalization(
             np.asarray(normalization.offset, np.float32),
@@ -210,10 +221,25 @@ def fit_preprocessing(
         step_offset=shift.astype(np.float32),
         target_scale=unit.astype(np.float32),
         target_limit=limit.astype(np.float32),
-        position_scale=np.float32(spread_in_box() or deviation(spec.positions)),
+        position_scale=np.float32(spread_in_box() or spread_of_positions()),
         velocity_scale=np.float32(deviation(spec.velocities)),
     )
     return constants, layout
+
+
+def spread_within(dataset: TrajectoryDataset) -> float:
+    """Root mean square distance of positions along an axis from their system's centre.
+
+    In raw units, over observed frames; 0 without positions.
+    """
+    positions = dataset.states[..., list(dataset.features.positions)]
+    seen = dataset.is_observed[..., None]
+    count = np.maximum(seen.sum(axis=2, keepdims=True), 1)
+    positions = np.where(seen, positions.astype(np.float64), 0.0)
+    away = positions - positions.sum(axis=2, keepdims=True) / count
+    if not away.size or not seen.any():
+        return 0.0
+    return float(np.sqrt(np.mean(np.square(away[np.broadcast_to(seen, away.shape)]))))
 
 
 def _aligned(vector: jax.Array, values: jax.Array) -> jax.Array:

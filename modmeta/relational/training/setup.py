@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from modmeta.graphs import supergraphs
-from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.neighbors import CandidateConfig
 from modmeta.relational.data.noise import choose_span
 from modmeta.relational.energies.config import EnergyConfig
@@ -59,8 +59,14 @@ def build_model(
       The model and its arrays.
 
     Raises:
-      DataError: If such a model cannot read the training systems.
+      DataError: If such a model cannot read the training systems, or these have one
+        entity each.
     """
+    if not train_set.num_tasks or train_set.num_nodes.max() < 2:
+        raise DataError(
+            f"states: found {train_set.max_nodes} entities in the largest system (axis "
+            "2), expected at least 2: relations are between entities"
+        )
     modules = modules or ModuleConfig()
     resolved = resolve(modules, train_set.features)
     if resolved.path != "start" and not modules.span:

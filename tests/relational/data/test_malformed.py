@@ -261,7 +261,36 @@ OPTIONS = {
     "relations, text": ({"num_relations": "two"}, "num_relations: found 'two'"),
     "relations, fraction": ({"num_relations": 2.5}, "num_relations: found 2.5"),
     "restarts": ({"num_restarts": 0}, "num_restarts: found 0"),
+    "seed, negative": ({"seed": -1}, "seed: found -1, expected 0 to"),
+    "seed, huge": ({"seed": 2**40}, "seed: found 1099511627776, expected 0 to"),
     "progress": ({"progress": "bar"}, "progress: found 'bar'"),
+    "progress, number": ({"progress": 5}, "progress: found 5, expected 'auto'"),
+    "mesh": ({"mesh": 2}, "mesh: found 2, expected a mesh"),
+    "changing, text": ({"changing": "no"}, "changing: found 'no', expected True or F"),
+    "shared graph, number": ({"shared_graph": 1}, "shared_graph: found 1, expected Tr"),
+    "velocities, text": ({"derive_velocities": "no"}, "derive_velocities: found 'no'"),
+    "lags, fraction": ({"lags": 1.5}, "lags: found 1.5, expected a whole number"),
+    "domain, text": ({"domain": "periodic"}, "domain: found 'periodic', expected Dom"),
+    "names, number": ({"feature_names": 5}, "feature_names: found 5, expected names"),
+    "interval, list": ({"frame_interval": [0.1]}, r"frame_interval: found \[0.1\]"),
+    "interval, truth": ({"frame_interval": True}, "frame_interval: found True"),
+    **{
+        f"{name}, dictionary": (
+            {name: {"num_steps": 2}},
+            f"{name}: found .*, expected [A-Za-z]*Config or None",
+        )
+        for name in (
+            "modules",
+            "proposal",
+            "energy",
+            "moves",
+            "candidates",
+            "memory",
+            "bouncegrad",
+            "training",
+            "inference",
+        )
+    },
     "shared graph": (
         {"shared_graph": True, "labels": LABELS},
         "edges: found label .* as in task 0: tasks share one graph",

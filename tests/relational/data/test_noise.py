@@ -62,6 +62,18 @@ def test_spans_grow_with_the_noise_until_changes_stand_out():
         assert 2.0 * noise**2 < 0.3 * variance
 
 
+@pytest.mark.parametrize("length, time", [(1e-18, 1.0), (1e-10, 1e10), (1e15, 1e-15)])
+def test_units_do_not_matter(length, time):
+    plain = circles(0.05, 0.03)
+    units = np.array([length, length, length / time, length / time])
+    scaled = dataclasses.replace(
+        plain, states=plain.states * units, frame_interval=INTERVAL * time
+    )
+    assert choose_span(scaled) == choose_span(plain) > 1
+    levels = noise_levels(scaled) / units
+    np.testing.assert_allclose(levels, noise_levels(plain), rtol=1e-3)
+
+
 def test_derived_velocities_have_the_noise_of_positions():
     clean = circles(0.05, 0.02)
     derived = as_dataset(

@@ -175,6 +175,7 @@ def test_held_out_frames_of_a_model_are_compared(monkeypatch):
     monkeypatch.setattr(held_out, "infer_dataset", lambda *_: found)
     evidence = held_out.gather(None, model, params, dataset, InferenceConfig())
     others = evidence.alternatives
-    np.testing.assert_allclose(others.found.sum(), evidence.found.sum(), rtol=1e-5)
+    # Modules at random leave to nodes what these do alone.
+    assert evidence.found.sum() < others.found.sum()
     np.testing.assert_allclose(others.total.sum(), evidence.total.sum(), rtol=1e-5)
     assert others.past.sum() < others.own.sum() < others.total.sum()

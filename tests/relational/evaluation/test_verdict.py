@@ -193,6 +193,24 @@ def test_a_classical_method_that_explains_more_is_recommended():
     assert sentence.startswith("This model finds nothing here")
 
 
+def test_frames_that_were_not_held_out_support_nothing():
+    concluded = verdict.conclude(TWO._replace(is_held_out=False), None, relations())
+    assert concluded.num_relations == 2 and not concluded.supported
+    assert "too short to keep frames back" in concluded.sentence
+
+
+def test_two_blocks_are_no_evidence():
+    """However good: of two numbers there is no standard error worth the name."""
+    two = TWO._replace(
+        **{
+            name: getattr(TWO, name)[..., :2]
+            for name in ("found", "shuffled", "none", "single", "total")
+        },
+        merged={pair: error[:2] for pair, error in TWO.merged.items()},
+    )
+    assert not verdict.conclude(two, None, relations()).supported
+
+
 def test_settling_keeps_what_is_supported():
     found = relations()
     concluded = verdict.conclude(TWO, None, found)

@@ -164,6 +164,42 @@ def test_fitted_constants_by_hand():
     np.testing.assert_allclose(constants.velocity_scale, np.std(velocities), rtol=1e-4)
 
 
+def unit_of_distances(data):
+    """In raw units: what distances between bodies are divided by."""
+    constants, _ = preprocessing.fit_preprocessing(data)
+    scale = np.asarray(constants.normalization.scale)[list(data.features.positions)]
+    np.testing.assert_allclose(scale, scale[0])
+    return float(constants.position_scale * scale[0])
+
+
+def test_distances_are_told_wherever_systems_are():
+    """Sites, axes far apart and a common drift leave the unit of distances."""
+    spec = FeatureSpec(("x", "y", "vx", "vy"), (0, 1), (2, 3))
+    bodies = np.random.default_rng(0).normal(size=(6, 8, 5, 4))
+
+    def unit(shift):
+        states = np.concatenate([bodies[..., :2] + shift, bodies[..., 2:]], axis=-1)
+        return unit_of_distances(
+            TrajectoryDataset(states=states, features=spec, frame_interval=INTERVAL)
+        )
+
+    near = unit(0.0)
+    np.testing.assert_allclose(near, bodies[:, :-1, :, :2].std(), rtol=1e-4)
+    sites = 1e3 * np.random.default_rng(1).normal(size=(6, 1, 1, 2))
+    drift = 1e2 * np.arange(8)[:, None, None] * np.array([1.0, -2.0])
+    for shift in (np.array([0.0, 1e3]), sites, drift):
+        assert near / 2 < unit(shift) < 2 * near
+    # Axes that are far apart are as well normalised as near ones.
+    far = np.concatenate(
+        [bodies[..., :2] + np.array([0.0, 1e3]), bodies[..., 2:]], axis=-1
+    )
+    data = TrajectoryDataset(states=far, features=spec, frame_interval=INTERVAL)
+    constants, _ = preprocessing.fit_preprocessing(data)
+    positions = np.asarray(normalize(constants.normalization, data.states))[..., :2]
+    assert np.abs(positions).max() <= 1.0 + 1e-4
+    assert (np.ptp(positions, axis=(0, 1, 2)) > 1.0).all()
+
+
 def test_rarely_moving_feature_gets_a_positive_scale():
     data = dataset(NO_ROLES)
     states = data.states.copy()

@@ -19,6 +19,7 @@ from modmeta.relational.data.forms.inputs import names_columns, read_input
 from modmeta.relational.data.forms.labels import read_labels
 from modmeta.relational.data.gaps import read_entries
 from modmeta.relational.data.joining import pad_systems
+from modmeta.relational.data.resolution import check_resolution
 from modmeta.relational.data.validation import DataError, FeatureSpec
 
 
@@ -127,7 +128,8 @@ def as_dataset(
       FileNotFoundError: If there is nothing at a path.
       DataError: If the trajectories are not what they should be.
       ImportError: If a package is missing that reads them.
-      ValueError: If a data set comes with labels or features besides.
+      ValueError: If a data set comes with labels or features besides, or an option is
+        of another type.
     """
     roles = {
         "positions": positions,
@@ -146,6 +148,8 @@ def as_dataset(
     }
     if isinstance(feature_names, str):
         feature_names = (feature_names,)
+    if feature_names is not None and not np.iterable(feature_names):
+        raise DataError(f"feature_names: found {feature_names!r}, expected names")
     reading = Reading(
         columns=columns,
         feature_names=feature_names,
@@ -301,6 +305,7 @@ def dataset_of(
         angle_unit=given.angle_unit,
         lags=lags,
     )
+    check_resolution(dataset)
     return validate(dataset.with_notes(seen))
 
 
