@@ -18,6 +18,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from modmeta import linear_algebra
+
 # Of a variance; that of the prior is about 1. What is left below it after conditioning
 # is rounding, and must not be divided by.
 _MIN_VARIANCE = 1e-12
@@ -119,10 +121,9 @@ def posterior(model: LinearModel) -> Posterior:
     _, num_slots, num_modules = model.design.shape
     columns, target = _free_columns(model)
     columns = columns.reshape(len(target), -1)
-    # Of the normal equations the condition number would be the square.
-    basis, triangle = jnp.linalg.qr(columns)
-    solution = jax.scipy.linalg.solve_triangular(triangle, target @ basis)
-    root = jax.scipy.linalg.solve_triangular(triangle, jnp.eye(len(triangle)))
+    solution, root = linear_algebra.solve_and_invert(
+        *linear_algebra.triangular_system(columns, target)
+    )
     root = root.reshape(num_slots, num_modules - 1, -1)
     # The weight of the first module is one minus the sum of the others.
     root = jnp.concatenate([-jnp.sum(root, axis=1, keepdims=True), root], axis=1)
@@ -159,8 +160,8 @@ def decode(
     design, offset = _free_columns(model)
     order = _decision_order(rng_key, design, order_noise)[::-1]
     columns = design[:, order].reshape(len(offset), -1)
-    basis, triangle = jnp.linalg.qr(columns)
-    target = (offset @ basis).reshape(num_slots, num_free)
+    triangle, target = linear_algebra.triangular_system(columns, offset)
+    target = target.reshape(num_slots, num_free)
     triangle = triangle.reshape(num_slots, num_free, num_slots, num_free)
     steps = jnp.pad(jnp.moveaxis(triangle, 2, 0), ((0, 0),) * 3 + ((1, 0),))
     is_allowed = model.slot_mask[order][:, None] | (jnp.arange(num_modules) == 0)[None]

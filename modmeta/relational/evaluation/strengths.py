@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta import linear_algebra
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.frames import Frames
@@ -264,12 +265,17 @@ def least_squares(
         size = jnp.where(size > 0.0, size, 1.0)
         goals = jnp.concatenate([goal.reshape(-1) * root[:, 0], jnp.zeros(count)])
         # By orthogonal rows, as messages of two senders may be nearly the same.
-        turn, triangle = jnp.linalg.qr(rows / size[None])
+        triangle, wanted = linear_algebra.triangular_system(rows / size[None], goals)
         triangle = jnp.concatenate([triangle, _RIDGE * jnp.eye(count)])
-        wanted = jnp.concatenate([turn.T @ goals, jnp.zeros(count)])
-        inverse = jnp.linalg.inv(jnp.linalg.qr(triangle, mode="r"))
+        wanted = jnp.concatenate([wanted, jnp.zeros(count)])
+        values = _active_set(triangle, wanted, is_bounded)
+        # Factorised after the others, see `linear_algebra`.
+        triangle = jnp.where(jnp.all(jnp.isfinite(values)), triangle, jnp.nan)
+        _, inverse = linear_algebra.solve_and_invert(
+            *linear_algebra.triangular_system(triangle, wanted)
+        )
         deviations = jnp.sqrt(jnp.sum(jnp.square(inverse), axis=1)) / size
-        return _active_set(triangle, wanted, is_bounded) / size, deviations
+        return values / size, deviations
 
     trust = jnp.ones_like(goal)
     if freedom is None:
@@ -299,8 +305,10 @@ def _active_set(rows: jax.Array, wanted: jax.Array, is_bounded: jax.Array) -> ja
         values, is_free = carry
         # Columns that are held at 0 have rows of their own that say so.
         held = jnp.diag(jnp.where(is_free, 0.0, 1.0))
-        turn, triangle = jnp.linalg.qr(jnp.concatenate([rows * is_free[None], held]))
-        right = turn[: len(wanted)].T @ wanted
+        triangle, right = linear_algebra.triangular_system(
+            jnp.concatenate([rows * is_free[None], held]),
+            jnp.concatenate([wanted, jnp.zeros(count)]),
+        )
         solved = jax.scipy.linalg.solve_triangular(triangle, right)
         solved = jnp.where(is_free, solved, 0.0)
         is_below = is_free & is_bounded & (solved < 0.0)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from modmeta import linear_algebra
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.hidden import fitting
 from modmeta.relational.hidden.fitting import Fit
@@ -76,8 +77,7 @@ def assess(
     point = fitting.evaluate(modules, scene, start, fit, domain)
     temperature = temperature_of(point.residuals, modules.bank.config.span)
     precision = jnp.tile(fitting.prior_precision(modules, size), num_hidden)
-    _, volume = jnp.linalg.slogdet(point.curvature)
-    covariance = jnp.linalg.inv(point.curvature)
+    volume, covariance = linear_algebra.log_volume_and_inverse(point.curvature)
     slopes = point.frame_slopes
     variance = jnp.einsum("htfp,pq,htfq->htf", slopes, covariance, slopes)
     messages = point.cache.messages[:, -num_hidden:]

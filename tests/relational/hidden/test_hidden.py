@@ -27,6 +27,7 @@ from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.tasks.states import host_states
 from tests.fixtures import small_model
+from tests.linear_algebra_order import chain
 
 VISIBLE, FRAMES = 3, 20
 # Added to a logarithm so that a rectifier lets it pass, and taken off again.
@@ -137,6 +138,23 @@ def test_hidden_bodies_are_found_where_they_act():
     sums = result.probabilities[acts].sum(axis=-1)
     expected = np.broadcast_to(1.0 - np.eye(VISIBLE + 1), sums.shape)
     np.testing.assert_allclose(sums, expected, atol=1e-5)
+
+
+def test_factorisations_wait_for_each_other():
+    """Else a search for hidden bodies may stand still, see `linear_algebra`."""
+    whole, model, params = springs()
+    modules = model.network.modules(params)
+    states = host_states(whole, params.preprocessing.normalization).states
+    frames = Frames(states[:1, :VISIBLE], None, None, None, None)
+
+    def found(frames):
+        systems = search.scenes_of(modules, frames, 2)
+        nobody = search.without_hidden(modules, systems)
+        known = search.distinct(nobody, CONFIG.num_kept)
+        config = dataclasses.replace(CONFIG, symmetric=True, num_substeps=2)
+        return search.next_level(modules, systems, known, config)
+
+    assert len(chain(found, frames)) >= 3
 
 
 def test_what_acts_on_nobody_is_not_known():
