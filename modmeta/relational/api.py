@@ -36,9 +36,6 @@ from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
 from modmeta.runtime import option_types
 from modmeta.runtime.progress import ProgressMeter, shown_to_people
 
-# Keys of random numbers take seeds below this.
-_NUM_SEEDS = 2**32
-
 
 def infer_relations(
     trajectories: Any,
@@ -194,9 +191,7 @@ def infer_relations(
         raise ValueError(
             f"num_relations: found {num_relations!r}, expected a number or 'auto'"
         )
-    seed = option_types.check("seed", seed, int)
-    if not 0 <= seed < _NUM_SEEDS:
-        raise ValueError(f"seed: found {seed}, expected 0 to {_NUM_SEEDS - 1}")
+    seed = option_types.check_seed(seed)
     num_restarts = option_types.check("num_restarts", num_restarts, int)
     if num_restarts < 1:
         raise ValueError(f"num_restarts: found {num_restarts}, expected at least 1")

@@ -92,6 +92,8 @@ def judge(
     found: Relations,
     config: InferenceConfig,
     restarts: Sequence[np.ndarray] = (),
+    *,
+    is_new: bool = False,
 ) -> Verdict:
     """Judges the graph of a data set.
 
@@ -103,6 +105,7 @@ def judge(
       found: Their relations.
       config: The search that found them.
       restarts: Edges `[tasks, nodes, nodes]` that other runs found.
+      is_new: Whether the model was trained on other systems than these.
     """
     evidence = gather(rng_key, model, params, dataset, config)
     agreement = None
@@ -110,7 +113,7 @@ def judge(
         agreement = float(
             np.mean([_agreement(found.edges, other) for other in restarts])
         )
-    return conclude(evidence, agreement, found)
+    return conclude(evidence, agreement, found, is_new=is_new)
 
 
 def count_relations(
@@ -136,6 +139,8 @@ def conclude(
     evidence: Evidence,
     agreement: float | None,
     found: Relations,
+    *,
+    is_new: bool = False,
 ) -> Verdict:
     """The verdict that follows from evidence and the agreement of restarts."""
     ignorant = _best_ignorant(evidence).sum()
@@ -159,6 +164,7 @@ def conclude(
         found,
         is_idle,
         evidence.is_held_out,
+        is_new,
         other,
     )
     return Verdict(
@@ -262,6 +268,7 @@ def _sentence(
     found: Relations,
     is_idle: bool,
     is_held_out: bool,
+    is_new: bool,
     other: Recommendation | None,
 ) -> str:
     if num_relations == 0 and other is not None:
@@ -270,6 +277,11 @@ def _sentence(
         text = (
             "Entities act on each other here, but these data do not tell which pairs "
             "differ: more systems would"
+        )
+    elif num_relations == 0 and is_new:
+        text = (
+            "The relations that this model was trained on are not found here: systems "
+            "of another kind need a training of their own"
         )
     elif num_relations == 0:
         text = "Nothing here depends on other entities, as far as these data tell"

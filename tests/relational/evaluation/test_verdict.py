@@ -193,6 +193,12 @@ def test_a_classical_method_that_explains_more_is_recommended():
     assert sentence.startswith("This model finds nothing here")
 
 
+def test_a_model_of_other_systems_says_less():
+    """It knows its own relations alone: others may well be there."""
+    sentence = verdict.conclude(NOTHING, None, relations(), is_new=True).sentence
+    assert "trained on are not found here" in sentence and "Nothing" not in sentence
+
+
 def test_frames_that_were_not_held_out_support_nothing():
     concluded = verdict.conclude(TWO._replace(is_held_out=False), None, relations())
     assert concluded.num_relations == 2 and not concluded.supported
