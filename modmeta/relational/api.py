@@ -51,7 +51,7 @@ def infer_relations(
     angles: Sequence[int | str] | None = None,
     inputs: Sequence[int | str] | None = None,
     angle_unit: str | None = None,
-    derive_velocities: bool = True,
+    derive_velocities: bool | str = True,
     lags: int = 0,
     domain: Domain | None = None,
     frame_interval: float | None = None,
@@ -104,7 +104,8 @@ def infer_relations(
         stimulus or a wind: what acts on an entity alone hears them. Predictions take
         them, see `RelationalInference.predict`.
       angle_unit: "radians" or "degrees"; None tells it from the values.
-      derive_velocities: Whether positions without velocities get them.
+      derive_velocities: Whether positions get velocities where these go on from frame
+        to frame; "always" for everywhere.
       lags: Frames that a change of features without roles may depend on; 0 for as many
         as the data bear out.
       domain: The box that positions wrap in, `Domain("periodic", lower, upper)`, where

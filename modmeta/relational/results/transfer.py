@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset, hints
-from modmeta.relational.data.derived import PERIODS
+from modmeta.relational.data.derived import ALWAYS, PERIODS
 from modmeta.relational.data.domains import domain_of
 from modmeta.relational.data.forms.arrays import Reading, read_dataset
 from modmeta.relational.data.forms.inputs import names_columns
@@ -60,13 +60,14 @@ def read_like(
         period = features.wrapped[0][2]
         unit = next(u for u, p in PERIODS.items() if abs(p - period) < 1e-6)
         reading = reading._replace(angle_unit=unit)
+    has_derived = bool({*features.velocities} & {*features.derived})
     return read_dataset(
         trajectories,
         reading._replace(
             default_names=names,
             default_roles=_recorded_roles(features),
             default_interval=frame_interval,
-            derive_velocities=bool({*features.velocities} & {*features.derived}),
+            derive_velocities=ALWAYS if has_derived else False,
             lags=_num_lags(features),
         ),
     )
