@@ -34,6 +34,8 @@ from modmeta.relational.modules.network import ModelParams
 
 # Relations must change this share of all changes (root mean squares).
 _NOTICEABLE = 0.03
+# Share of the changes that is worth a word if it stays unexplained.
+_UNEXPLAINED = 0.1
 # A pair is sure above this probability.
 _SURE = 0.9
 # Systems whose graphs agree on so many more pairs than chance, of those that chance
@@ -222,7 +224,11 @@ def _count(evidence: Evidence) -> int:
         return 0
     if not _is_better(evidence.found, _best_ignorant(evidence)):
         single = min(evidence.single, key=np.sum)
-        return int(_is_better(single, evidence.none))
+        # Where the graph tells pairs apart and errs by it, or much stays unexplained,
+        # pairs are not said to be alike: something else may hide how they differ.
+        is_alike = single.sum() <= _UNEXPLAINED * evidence.total.sum()
+        is_alike = is_alike and not is_worthwhile(single, evidence.found)
+        return int(is_alike and _is_better(single, evidence.none))
     distinct: list[int] = []
     for relation in sorted({a for pair in evidence.merged for a in pair}):
         is_new = all(
@@ -276,7 +282,7 @@ def _sentence(
     elif is_unclear:
         text = (
             "Entities act on each other here, but these data do not tell which pairs "
-            "differ: more systems would"
+            "differ, if any do: more systems might"
         )
     elif num_relations == 0 and is_new:
         text = (
@@ -306,7 +312,7 @@ def _sentence(
             "; all systems may be recordings of one graph: shared_graph=True searches "
             "them as one"
         )
-    if num_relations and unexplained > 0.1:
+    if num_relations and unexplained > _UNEXPLAINED:
         text += f"; {unexplained:.0%} of the changes stay unexplained"
     if is_idle:
         text += (
