@@ -94,10 +94,10 @@ def has_inertia(dataset: TrajectoryDataset) -> bool:
     if longest < _LEAST_SPAN:  # noise may hide how motion goes on
         return True
     spans = range(1, longest + 1)
-    return max(_persistence(dataset, span) for span in spans) > _PERSISTENCE
+    return max(persistence(dataset, span) for span in spans) > _PERSISTENCE
 
 
-def _persistence(dataset: TrajectoryDataset, span: int) -> float:
+def persistence(dataset: TrajectoryDataset, span: int) -> float:
     """Correlation of displacements over so many frames with those just before."""
     positions = dataset.states[..., list(dataset.features.positions)]
     steps = positions[:, span:].astype(np.float64) - positions[:, :-span]
