@@ -36,9 +36,6 @@ from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
 from modmeta.runtime import option_types
 from modmeta.runtime.progress import ProgressMeter, shown_to_people
 
-# Keys of random numbers take seeds below this.
-_NUM_SEEDS = 2**32
-
 
 def infer_relations(
     trajectories: Any,
@@ -54,7 +51,7 @@ def infer_relations(
     angles: Sequence[int | str] | None = None,
     inputs: Sequence[int | str] | None = None,
     angle_unit: str | None = None,
-    derive_velocities: bool = True,
+    derive_velocities: bool | str = True,
     lags: int = 0,
     domain: Domain | None = None,
     frame_interval: float | None = None,
@@ -107,7 +104,8 @@ def infer_relations(
         stimulus or a wind: what acts on an entity alone hears them. Predictions take
         them, see `RelationalInference.predict`.
       angle_unit: "radians" or "degrees"; None tells it from the values.
-      derive_velocities: Whether positions without velocities get them.
+      derive_velocities: Whether positions get velocities where these go on from frame
+        to frame; "always" for everywhere.
       lags: Frames that a change of features without roles may depend on; 0 for as many
         as the data bear out.
       domain: The box that positions wrap in, `Domain("periodic", lower, upper)`, where
@@ -194,9 +192,7 @@ def infer_relations(
         raise ValueError(
             f"num_relations: found {num_relations!r}, expected a number or 'auto'"
         )
-    seed = option_types.check("seed", seed, int)
-    if not 0 <= seed < _NUM_SEEDS:
-        raise ValueError(f"seed: found {seed}, expected 0 to {_NUM_SEEDS - 1}")
+    seed = option_types.check_seed(seed)
     num_restarts = option_types.check("num_restarts", num_restarts, int)
     if num_restarts < 1:
         raise ValueError(f"num_restarts: found {num_restarts}, expected at least 1")

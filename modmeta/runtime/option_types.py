@@ -20,6 +20,10 @@ _NAMES = {
 }
 
 
+# Keys of random numbers would take others modulo this.
+_NUM_SEEDS = 2**32
+
+
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
@@ -60,6 +64,18 @@ def check(name: str, value: Any, kind: Any) -> Any:
     if not is_fit:
         raise ValueError(f"{name}: found {value!r}, expected {_description(kind)}")
     return settled
+
+
+def check_seed(seed: Any) -> int:
+    """A seed that keys of random numbers take as it is.
+
+    Raises:
+      ValueError: If it is no whole number from 0 on, or too large.
+    """
+    seed = check("seed", seed, int)
+    if not 0 <= seed < _NUM_SEEDS:
+        raise ValueError(f"seed: found {seed}, expected 0 to {_NUM_SEEDS - 1}")
+    return seed
 
 
 def _settled(value: Any, kind: Any) -> tuple[bool, Any]:

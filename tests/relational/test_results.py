@@ -371,6 +371,38 @@ def test_new_data_that_the_model_cannot_read(read_only, change, message):
         read_only.infer(change(states))
 
 
+def test_options_of_another_type_are_named(known):
+    for call, message in (
+        (lambda: known.predict(2.5), "num_steps: found 2.5, expected a whole number"),
+        (
+            lambda: known.predict(2, num_substeps=-1),
+            "found 2 and -1, expected at least",
+        ),
+        (
+            lambda: known.predict(2, domain="box"),
+            "domain: found 'box', expected Domain",
+        ),
+        (lambda: known.infer(None, seed=-1), "seed: found -1, expected 0 to"),
+        (lambda: known.infer(None, shared_graph="no"), "shared_graph: found 'no'"),
+        (lambda: known.infer(None, inference=5), "inference: found 5, expected Inf"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_new_data_in_other_units_get_a_note(known):
+    """Also where systems are elsewhere: what counts is how far bodies are apart."""
+    new = data.simulate_springs(7, 3, num_nodes=5, num_frames=12)
+    constants = known.params.preprocessing
+    assert not transfer.other_sizes(new, constants)
+    elsewhere = dataclasses.replace(new, states=new.states + [1e3, -1e3, 0.0, 0.0])
+    assert not transfer.other_sizes(elsewhere, constants)
+    millimetres = dataclasses.replace(new, states=1e3 * new.states)
+    (note,) = transfer.other_sizes(millimetres, constants)
+    assert note.startswith("Features 'x', 'y', 'vx', 'vy' spread over")
+    assert "in the units of the training data" in note
+
+
 def test_angles_and_lags_of_new_data(tmp_path):
     """What was derived from recorded columns is derived again."""
     rng = np.random.default_rng(0)

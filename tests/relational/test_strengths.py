@@ -125,7 +125,7 @@ def by_hand(model, params):
     return params._replace(modules=modules, preprocessing=constants)
 
 
-def test_strengths_of_springs(tmp_path):
+def test_strengths_of_springs(tmp_path, monkeypatch):
     """Of any strength, in a file that another program reads."""
     rng = np.random.default_rng(0)
     upper = np.triu(rng.uniform(0.0, 1.0, (6, 3, 3)), 1)
@@ -148,6 +148,11 @@ def test_strengths_of_springs(tmp_path):
         np.testing.assert_allclose(written, frame[name], rtol=1e-6)
     result.to_csv(tmp_path / "edges.csv")
     assert "strength" not in (tmp_path / "edges.csv").read_text()
+    # A law that is shown twice as strong, as entities' factors have it, is taken half.
+    monkeypatch.setattr(strengths, "median_factor", lambda *_: 2.0)
+    half = result.strengths()
+    np.testing.assert_allclose(2.0 * half.values, found.values)
+    np.testing.assert_allclose(2.0 * half.errors, found.errors)
 
 
 def test_strengths_without_sums_are_refused():

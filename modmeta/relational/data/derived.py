@@ -19,6 +19,14 @@ from modmeta.relational.data.lags import choose_lags, with_lags
 from modmeta.relational.data.validation import ROLES, DataError, FeatureSpec
 from modmeta.runtime import option_types
 
+# Of bodies without inertia, displacements are correlated by less than this over any
+# span up to this at least, of which a recording holds so many.
+_PERSISTENCE, _LEAST_SPAN, _LEAST_WINDOWS = 0.25, 4, 5
+ALWAYS = "always"
+_NO_INERTIA = (
+    "No velocities were derived from positions: where a body went does not tell where "
+    'it goes, as of beads in a fluid; derive_velocities="always" derives them.'
+)
 PERIODS = {"degrees": 360.0, "radians": 2.0 * np.pi}
 # A column is taken for an angle if it jumps by more than the first share of a period,
 # turns else by less than the second between frames, all but some, and is met in most
@@ -29,7 +37,7 @@ _JUMP, _TURN, _SOME, _SECTORS, _MET = 0.75, 0.25, 0.05, 12, 10
 def prepare(
     dataset: TrajectoryDataset,
     *,
-    derive_velocities: bool = True,
+    derive_velocities: bool | str = True,
     angles: Sequence[int] = (),
     angle_unit: str | None = None,
     lags: int = 0,
@@ -38,7 +46,8 @@ def prepare(
 
     Args:
       dataset: Recorded columns.
-      derive_velocities: Whether positions without velocities get them.
+      derive_velocities: Whether positions without velocities get them, where bodies
+        have inertia, see `has_inertia`; "always" for everywhere.
       angles: Columns that are angles; those that wrap are found without being named.
       angle_unit: "radians" or "degrees"; None tells it from the values.
       lags: Frames that a change may depend on; 0 for as many as the data bear out, see
@@ -50,8 +59,12 @@ def prepare(
     """
     lags = option_types.check("lags", lags, int)
     dataset = with_angles(dataset, angles, angle_unit)
-    if option_types.check("derive_velocities", derive_velocities, bool):
+    if derive_velocities != ALWAYS:
+        option_types.check("derive_velocities", derive_velocities, bool)
+    if derive_velocities == ALWAYS or (derive_velocities and has_inertia(dataset)):
         dataset = with_velocities(dataset)
+    elif derive_velocities:
+        dataset = dataset.with_notes([_NO_INERTIA])
     return with_lags(dataset, lags or choose_lags(dataset))
 
 
@@ -65,6 +78,34 @@ def recorded(features: FeatureSpec, states: Any) -> np.ndarray:
         angle = angle * (period / (2.0 * np.pi))
         found[..., column] = low + np.mod(angle - low, period)
     return found
+
+
+def has_inertia(dataset: TrajectoryDataset) -> bool:
+    """Whether positions without velocities go on as they went, over some time.
+
+    What was observed of bodies with inertia does, over times in which they move by more
+    than noise; what diffuses, as beads in a fluid, does not over any. True where frames
+    are too few or not regular.
+    """
+    features = dataset.features
+    if not features.positions or features.velocities or not dataset.is_regular:
+        return True
+    longest = dataset.num_frames // _LEAST_WINDOWS
+    if longest < _LEAST_SPAN:  # noise may hide how motion goes on
+        return True
+    spans = range(1, longest + 1)
+    return max(persistence(dataset, span) for span in spans) > _PERSISTENCE
+
+
+def persistence(dataset: TrajectoryDataset, span: int) -> float:
+    """Correlation of displacements over so many frames with those just before."""
+    positions = dataset.states[..., list(dataset.features.positions)]
+    steps = positions[:, span:].astype(np.float64) - positions[:, :-span]
+    counted = dataset.counted(span)
+    counted = counted[:, span:] & counted[:, :-span] & dataset.counted(2 * span)
+    later, earlier = steps[:, span:][counted], steps[:, :-span][counted]
+    sizes = np.sqrt(np.sum(np.square(later)) * np.sum(np.square(earlier)))
+    return float(np.sum(later * earlier) / sizes) if sizes > 0.0 else 1.0
 
 
 def with_velocities(dataset: TrajectoryDataset) -> TrajectoryDataset:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from modmeta.relational.data.dataset import TrajectoryDataset
+from modmeta.relational.data.derived import persistence
 from modmeta.relational.data.domains import apparent_box
 
 # Tasks and frames that are looked at.
@@ -16,10 +17,12 @@ _MAX_TASKS, _MAX_FRAMES = 50, 1000
 _EVEN, _UNEVEN, _MIN_NODES = 0.2, 0.6, 8
 # Velocities explain positions to this share, and intervals agree to this factor.
 _EXPLAINED, _SAME_INTERVAL = 0.9, 1.25
+# Below this share they contradict positions whose steps go on as they went.
+_CONTRADICTED, _SMOOTH = 0.5, 0.9
 
 
 def suspicions(dataset: TrajectoryDataset) -> list[str]:
-    """Hints on axes that may be swapped, positions that wrap, and the interval."""
+    """Hints on axes, entities, positions, velocities and the interval."""
     found = []
     along_time = along_nodes = np.nan
     if dataset.max_nodes >= _MIN_NODES:
@@ -31,6 +34,7 @@ def suspicions(dataset: TrajectoryDataset) -> list[str]:
             "2, states.swapaxes(1, 2) is what is expected, [tasks, time, nodes, "
             "features]."
         )
+    found += twins(dataset)
     box = apparent_box(dataset)
     if box is not None:
         lower, upper = ([float(f"{c:.4g}") for c in s] for s in (box.lower, box.upper))
@@ -39,6 +43,17 @@ def suspicions(dataset: TrajectoryDataset) -> list[str]:
             f'do, give the box, as domain=Domain("periodic", {lower}, {upper}).'
         )
         return found
+    interval, explained = _motion_by_velocities(dataset)
+    if explained > _EXPLAINED and interval < 0.0:
+        found.append(
+            "Positions move against their velocities, as if time ran backwards: "
+            "reverse the frames, or the signs of the velocities."
+        )
+    elif explained < _CONTRADICTED and persistence(dataset, 1) > _SMOOTH:
+        found.append(
+            f"Velocities explain {explained:.0%} of how positions move from frame to "
+            "frame, though these move evenly: look at the order of both."
+        )
     interval = apparent_interval(dataset)
     if interval is not None:
         ratio = interval / dataset.frame_interval
@@ -76,16 +91,46 @@ def roughness(dataset: TrajectoryDataset) -> tuple[float, float]:
     return found[0], found[1]
 
 
+def twins(dataset: TrajectoryDataset) -> list[str]:
+    """A note on entities that are the same all the time, if there are any."""
+    pairs: dict[tuple[int, int], int] = {}
+    some = dataset.take(slice(0, _MAX_TASKS))
+    for states, size in zip(some.states, some.num_nodes, strict=True):
+        first: dict[bytes, int] = {}
+        for node in range(size):
+            values = np.ascontiguousarray(states[:, node])
+            same = first.setdefault(values.tobytes(), node)
+            if same != node and np.ptp(values, axis=0).any():
+                pairs[same, node] = pairs.get((same, node), 0) + 1
+    if not pairs:
+        return []
+    (one, other), count = max(pairs.items(), key=lambda item: item[1])
+    return [
+        f"Entities {one} and {other} are the same in {count} of {some.num_tasks} "
+        "systems, all the time: nothing tells which of them acts on others."
+    ]
+
+
 def apparent_interval(dataset: TrajectoryDataset) -> float | None:
     """Time between frames at which velocities explain how positions move.
 
     None without recorded velocities, at irregular times, or where they do not.
     """
+    interval, explained = _motion_by_velocities(dataset)
+    return interval if explained > _EXPLAINED and interval > 0.0 else None
+
+
+def _motion_by_velocities(dataset: TrajectoryDataset) -> tuple[float, float]:
+    """The interval that fits best, and the share of motion that velocities explain.
+
+    NaN where there is nothing to compare.
+    """
     spec = dataset.features
+    nothing = (np.nan, np.nan)
     if not spec.has_motion or set(spec.velocities) & set(spec.derived):
-        return None
+        return nothing
     if not dataset.is_regular:
-        return None
+        return nothing
     some = dataset.take(slice(0, _MAX_TASKS))
     counted = some.counted()
     positions = some.states[..., list(spec.positions)].astype(np.float64)
@@ -94,7 +139,7 @@ def apparent_interval(dataset: TrajectoryDataset) -> float | None:
     mean = 0.5 * (velocities[:, 1:] + velocities[:, :-1])[counted]
     squares, total = np.sum(mean**2), np.sum(moved**2)
     if not squares > 0.0 or not total > 0.0:
-        return None
+        return nothing
     interval = np.sum(moved * mean) / squares
     explained = 1.0 - np.sum((moved - interval * mean) ** 2) / total
-    return float(interval) if explained > _EXPLAINED and interval > 0.0 else None
+    return float(interval), float(explained)

@@ -118,6 +118,23 @@ class ChangeModel:
         return jax.tree.map(by_task, *found)
 
 
+def median_factor(
+    model: RelationalModel,
+    params: ModelParams,
+    dataset: TrajectoryDataset,
+    structures: TaskStructures,
+) -> float:
+    """Factor by which messages move the median entity; 1 where all are alike.
+
+    Factors and laws are known up to one common scale: a law is shown as that of such an
+    entity.
+    """
+    if not model.bank.has_effects:
+        return 1.0
+    effects = ChangeModel(model, params, dataset)(structures).effects
+    return float(np.median(effects.factor[dataset.node_mask]))
+
+
 @functools.partial(jax.jit, static_argnames="model")
 def _changes(
     model: RelationalModel,

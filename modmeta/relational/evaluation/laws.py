@@ -21,7 +21,7 @@ from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.domains import minimum_image
 from modmeta.relational.data.normalization import normalize
 from modmeta.relational.data.validation import pair_mask
-from modmeta.relational.evaluation.changes import ChangeModel
+from modmeta.relational.evaluation.changes import median_factor
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.laws import RelativeState, units_of
@@ -182,7 +182,7 @@ def law_curves(
     some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
     few = jax.tree.map(lambda leaf: np.asarray(leaf)[:_MAX_SYSTEMS], structures)
     covariance = _covariances(model, params, some, few)
-    factor = _median_factor(model, params, some, few)
+    factor = median_factor(model, params, some, few)
     first = int(model.bank.config.null_relation)
     relations = np.asarray(structures.edge_modules)[pair_mask(dataset.node_mask)]
     curves = []
@@ -223,14 +223,6 @@ def law_curves(
             )
         )
     return curves
-
-
-def _median_factor(model, params, dataset, structures) -> float:
-    """Median factor by which messages move an entity; 1 where all are alike."""
-    if not model.bank.has_effects:
-        return 1.0
-    effects = ChangeModel(model, params, dataset)(structures).effects
-    return float(np.median(effects.factor[dataset.node_mask]))
 
 
 def _occurring(model, dataset, structures) -> list[np.ndarray]:

@@ -95,7 +95,8 @@ def split(dataset: TrajectoryDataset, span: int) -> Split | None:
 def blocks_of(dataset: TrajectoryDataset, counted: np.ndarray) -> np.ndarray:
     """Number of the block of every window, `[tasks, W]`, from 0.
 
-    A block is a system; where these are few, a recording of it, or a part of its time.
+    A block is a system; where these are few, a recording of it, or a part of its time:
+    of few systems, only some may have the relation that is asked about.
 
     Args:
       dataset: All frames.
@@ -104,7 +105,7 @@ def blocks_of(dataset: TrajectoryDataset, counted: np.ndarray) -> np.ndarray:
     num_tasks, num_windows = counted.shape
     rank = np.cumsum(counted, axis=1) - 1
     blocks = np.zeros((num_tasks, num_windows), int)
-    wanted = -(-MIN_BLOCKS // max(num_tasks, 1))
+    wanted = MIN_BLOCKS if num_tasks < MIN_BLOCKS else 1
     if wanted > 1:
         size = np.maximum(counted.sum(axis=1, keepdims=True), 1)
         blocks = np.maximum(rank, 0) * np.minimum(wanted, size) // size

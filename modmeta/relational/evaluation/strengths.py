@@ -20,6 +20,7 @@ from modmeta import linear_algebra
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.frames import Frames
+from modmeta.relational.evaluation.changes import median_factor
 from modmeta.relational.inference.chains import excess_temperature
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
@@ -54,8 +55,8 @@ class Strengths(NamedTuple):
     """Strengths of all edges.
 
     Attributes:
-      values: `[tasks, nodes, nodes]`, at least 0; 1 is the law as it was learned. NaN
-        where there is no edge.
+      values: `[tasks, nodes, nodes]`, at least 0; 1 is the law as `law_curves` shows
+        it, that of an entity of median factor. NaN where there is no edge.
       errors: `[tasks, nodes, nodes]` their standard errors, as if there was no bound
         at 0.
       relations: `[tasks, nodes, nodes]` the relation whose law is multiplied; -1 where
@@ -125,7 +126,9 @@ def find_strengths(
             graph.slot_entities[at],
         )
         values[place], errors[place] = part.values[at], part.errors[at]
-    return Strengths(values, errors, relations)
+    # In units of the laws as they are shown.
+    factor = median_factor(model, params, dataset, found.structures)
+    return Strengths(values / factor, errors / factor, relations)
 
 
 def laws_of(

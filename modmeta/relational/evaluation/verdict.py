@@ -34,6 +34,8 @@ from modmeta.relational.modules.network import ModelParams
 
 # Relations must change this share of all changes (root mean squares).
 _NOTICEABLE = 0.03
+# Share of the changes that is worth a word if it stays unexplained.
+_UNEXPLAINED = 0.1
 # A pair is sure above this probability.
 _SURE = 0.9
 # Systems whose graphs agree on so many more pairs than chance, of those that chance
@@ -92,6 +94,8 @@ def judge(
     found: Relations,
     config: InferenceConfig,
     restarts: Sequence[np.ndarray] = (),
+    *,
+    is_new: bool = False,
 ) -> Verdict:
     """Judges the graph of a data set.
 
@@ -103,6 +107,7 @@ def judge(
       found: Their relations.
       config: The search that found them.
       restarts: Edges `[tasks, nodes, nodes]` that other runs found.
+      is_new: Whether the model was trained on other systems than these.
     """
     evidence = gather(rng_key, model, params, dataset, config)
     agreement = None
@@ -110,7 +115,7 @@ def judge(
         agreement = float(
             np.mean([_agreement(found.edges, other) for other in restarts])
         )
-    return conclude(evidence, agreement, found)
+    return conclude(evidence, agreement, found, is_new=is_new)
 
 
 def count_relations(
@@ -136,6 +141,8 @@ def conclude(
     evidence: Evidence,
     agreement: float | None,
     found: Relations,
+    *,
+    is_new: bool = False,
 ) -> Verdict:
     """The verdict that follows from evidence and the agreement of restarts."""
     ignorant = _best_ignorant(evidence).sum()
@@ -159,6 +166,7 @@ def conclude(
         found,
         is_idle,
         evidence.is_held_out,
+        is_new,
         other,
     )
     return Verdict(
@@ -216,7 +224,11 @@ def _count(evidence: Evidence) -> int:
         return 0
     if not _is_better(evidence.found, _best_ignorant(evidence)):
         single = min(evidence.single, key=np.sum)
-        return int(_is_better(single, evidence.none))
+        # Where the graph tells pairs apart and errs by it, or much stays unexplained,
+        # pairs are not said to be alike: something else may hide how they differ.
+        is_alike = single.sum() <= _UNEXPLAINED * evidence.total.sum()
+        is_alike = is_alike and not is_worthwhile(single, evidence.found)
+        return int(is_alike and _is_better(single, evidence.none))
     distinct: list[int] = []
     for relation in sorted({a for pair in evidence.merged for a in pair}):
         is_new = all(
@@ -262,6 +274,7 @@ def _sentence(
     found: Relations,
     is_idle: bool,
     is_held_out: bool,
+    is_new: bool,
     other: Recommendation | None,
 ) -> str:
     if num_relations == 0 and other is not None:
@@ -269,7 +282,12 @@ def _sentence(
     elif is_unclear:
         text = (
             "Entities act on each other here, but these data do not tell which pairs "
-            "differ: more systems would"
+            "differ, if any do: more systems might"
+        )
+    elif num_relations == 0 and is_new:
+        text = (
+            "The relations that this model was trained on are not found here: systems "
+            "of another kind need a training of their own"
         )
     elif num_relations == 0:
         text = "Nothing here depends on other entities, as far as these data tell"
@@ -294,7 +312,7 @@ def _sentence(
             "; all systems may be recordings of one graph: shared_graph=True searches "
             "them as one"
         )
-    if num_relations and unexplained > 0.1:
+    if num_relations and unexplained > _UNEXPLAINED:
         text += f"; {unexplained:.0%} of the changes stay unexplained"
     if is_idle:
         text += (

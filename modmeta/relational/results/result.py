@@ -26,6 +26,7 @@ from modmeta.relational.results import (
     transfer,
 )
 from modmeta.relational.results.contents import Contents
+from modmeta.runtime import option_types
 
 if TYPE_CHECKING:
     import pandas
@@ -66,9 +67,20 @@ class RelationalInference(Contents):
             each.
           inputs: Values of the input columns at the predicted frames, that broadcast to
             `[tasks, num_steps, nodes, columns]`; needed where there are such columns.
+
+        Raises:
+          ValueError: If a number of steps is none or out of range, or the domain or
+            times do not fit the model.
+          DataError: If times or inputs are not what they should be.
         """
-        if num_steps < 1:
-            raise ValueError(f"num_steps: found {num_steps}, expected at least 1")
+        num_steps = option_types.check("num_steps", num_steps, int)
+        num_substeps = option_types.check("num_substeps", num_substeps, int)
+        option_types.check("domain", domain, Domain | None)
+        if num_steps < 1 or num_substeps < 0:
+            raise ValueError(
+                f"num_steps and num_substeps: found {num_steps} and {num_substeps}, "
+                "expected at least 1 and 0"
+            )
         return forecast.predict(
             self,
             num_steps,
@@ -120,6 +132,7 @@ class RelationalInference(Contents):
 
         Raises:
           DataError: If the model cannot read the data; the message says why.
+          ValueError: If an option is of another type.
         """
         arrays = {
             "labels": labels,
@@ -128,6 +141,9 @@ class RelationalInference(Contents):
             "times": times,
             "breaks": breaks,
         }
+        seed = option_types.check_seed(seed)
+        shared_graph = option_types.check("shared_graph", shared_graph, bool)
+        option_types.check("inference", inference, InferenceConfig | None)
         dataset = transfer.read_more(
             trajectories, self.dataset, columns, frame_interval, arrays
         )

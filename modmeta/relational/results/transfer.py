@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset, hints
-from modmeta.relational.data.derived import PERIODS
+from modmeta.relational.data.derived import ALWAYS, PERIODS
 from modmeta.relational.data.domains import domain_of
 from modmeta.relational.data.forms.arrays import Reading, read_dataset
 from modmeta.relational.data.forms.inputs import names_columns
@@ -20,9 +21,12 @@ from modmeta.relational.evaluation import verdict
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.features import renamed
 from modmeta.relational.inference.infer import infer_dataset
+from modmeta.relational.modules.preprocessing import Preprocessing, spread_within
 
 # Intervals that frames show and intervals that are said may differ by this factor.
 _SAME_INTERVAL = 1.25
+# Data that spread so many times more or less are hardly of one kind and unit.
+_OTHER_SIZE = 10.0
 _SINE = "sine of "
 _NOTHING = Reading()
 
@@ -56,13 +60,14 @@ def read_like(
         period = features.wrapped[0][2]
         unit = next(u for u, p in PERIODS.items() if abs(p - period) < 1e-6)
         reading = reading._replace(angle_unit=unit)
+    has_derived = bool({*features.velocities} & {*features.derived})
     return read_dataset(
         trajectories,
         reading._replace(
             default_names=names,
             default_roles=_recorded_roles(features),
             default_interval=frame_interval,
-            derive_velocities=bool({*features.velocities} & {*features.derived}),
+            derive_velocities=ALWAYS if has_derived else False,
             lags=_num_lags(features),
         ),
     )
@@ -154,15 +159,42 @@ def discover_again(
         dataset = concatenate_tasks(dataset)
     model.read(dataset)
     dataset = dataset.with_notes(renamed(model.bank.layout.spec, dataset.features))
+    dataset = dataset.with_notes(other_sizes(dataset, params.preprocessing))
     key_infer, key_judge = jax.random.split(jax.random.key(seed))
     found = infer_dataset(
         key_infer, model, params, dataset.without_labels(), inference, mesh=mesh
     )
-    concluded = verdict.judge(key_judge, model, params, dataset, found, inference)
+    concluded = verdict.judge(
+        key_judge, model, params, dataset, found, inference, is_new=True
+    )
     settled = verdict.settle(found, concluded)
     return dataset, dataclasses.replace(
         discovery, found=found, settled=settled, verdict=concluded, stretches=None
     )
+
+
+def other_sizes(dataset: TrajectoryDataset, preprocessing: Preprocessing) -> list[str]:
+    """A note on columns that spread much more, or less, than in the training data."""
+    features, seen = dataset.features, dataset.is_observed
+    scale = np.asarray(preprocessing.normalization.scale, np.float64)
+    found = {}
+    for column in features.recorded:
+        values = dataset.states[..., column].astype(np.float64)[seen]
+        if column not in features.positions and values.size and np.ptp(values):
+            found[column] = 0.5 * np.ptp(values) / scale[column]
+    for column in features.positions:
+        trained = float(preprocessing.position_scale) * scale[column]
+        found[column] = spread_within(dataset) / trained
+    low, high = 1.0 / _OTHER_SIZE, _OTHER_SIZE
+    unlike = [c for c, ratio in found.items() if ratio and not low < ratio < high]
+    if not unlike:
+        return []
+    names = ", ".join(repr(features.names[column]) for column in sorted(unlike))
+    ratios = " and ".join(f"{found[column]:.2g}" for column in sorted(unlike))
+    return [
+        f"Features {names} spread over {ratios} times as much as in the training data: "
+        "laws hold where they were learned, and in the units of the training data."
+    ]
 
 
 def _recorded_names(features: FeatureSpec) -> tuple[str, ...] | None:

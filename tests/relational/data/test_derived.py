@@ -63,6 +63,39 @@ def test_velocities_are_derived_once_and_only_if_wanted(tmp_path):
     assert fixed.features.velocities == ()
 
 
+def beads(num_frames=60, noise=0.0):
+    """Positions of beads in traps in a fluid: no inertia, kicks from all sides."""
+    rng = np.random.default_rng(0)
+    kicks = rng.normal(size=(6, num_frames, 3, 2))
+    states = np.zeros_like(kicks)
+    for frame in range(1, num_frames):
+        states[:, frame] = 0.9 * states[:, frame - 1] + kicks[:, frame]
+    return states + noise * rng.normal(size=states.shape)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_what_has_no_inertia_gets_no_velocities(noise):
+    states = beads(noise=noise)
+    dataset = as_dataset(states, positions=(0, 1))
+    assert dataset.features.velocities == ()
+    assert "where a body went does not tell where it goes" in dataset.notes[0]
+    forced = as_dataset(states, positions=(0, 1), derive_velocities="always")
+    assert forced.features.velocities == (2, 3) and len(forced.notes) == 1
+
+
+def test_noisy_bodies_have_inertia_all_the_same():
+    """Oscillations under noise of a fifth of their size: single steps say nothing."""
+    rng = np.random.default_rng(0)
+    phase = rng.uniform(0, 6, (6, 1, 3, 2)) + 0.15 * np.arange(60)[:, None, None]
+    states = np.sin(phase) + 0.2 * rng.normal(size=phase.shape)
+    steps = np.diff(states, axis=1)
+    assert np.sum(steps[:, 1:] * steps[:, :-1]) < 0.0
+    states[2, 10:14, 1] = np.nan
+    assert as_dataset(states, positions=(0, 1)).features.velocities == (2, 3)
+    # Few frames, or irregular ones, do not tell.
+    assert as_dataset(beads(19), positions=(0, 1)).features.velocities == (2, 3)
+
+
 def turning(seed=0, tasks=4, frames=60):
     """Angles in radians that turn on and on, `[tasks, frames, 3]`."""
     rng = np.random.default_rng(seed)

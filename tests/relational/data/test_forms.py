@@ -4,6 +4,7 @@ The truth is the documented array. Nothing is trained or compiled.
 """
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
@@ -488,6 +489,30 @@ def test_swapped_axes_get_a_hint():
     assert not as_dataset(noise, lags=1).notes
     together = noise[:, :, :1] + 0.1 * noise
     assert not as_dataset(together, lags=1).notes
+
+
+def test_entities_that_are_the_same_get_a_hint():
+    states = data.simulate_springs(0, 3, num_nodes=3, num_frames=12).states
+    twins = np.concatenate([states, states[:, :, 1:2]], axis=2)
+    twins[0, 5, 3] += 1e-3
+    (note,) = as_dataset(twins, lags=1).notes
+    assert note.startswith("Entities 1 and 3 are the same in 2 of 3 systems")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s[:, ::-1], "as if time ran backwards"),
+        (lambda s: s[..., [0, 1, 3, 2]], "Velocities explain .* look at the order"),
+        (lambda s: s[..., [2, 3, 0, 1]], "Velocities explain .* look at the order"),
+    ],
+)
+def test_velocities_that_contradict_positions_get_a_hint(change, message):
+    dataset = data.simulate_springs(0, 3, num_nodes=4, num_frames=30)
+    roles = {"positions": (0, 1), "velocities": (2, 3), "frame_interval": 0.1}
+    assert not as_dataset(dataset.states, **roles).notes
+    (note,) = as_dataset(change(dataset.states), **roles).notes
+    assert re.search(message, note), note
 
 
 def test_an_interval_in_another_unit_gets_a_hint():

@@ -77,11 +77,11 @@ def test_few_systems_make_blocks_of_time():
     few, counted = as_dataset(numbered(2, 20), lags=1), np.zeros((2, 19), bool)
     counted[:, 7:] = True
     blocks = parts.blocks_of(few, counted)
-    expected = np.repeat(np.arange(6), 4).reshape(2, 12)
+    expected = np.repeat(np.arange(12), 2).reshape(2, 12)
     np.testing.assert_array_equal(blocks[:, 7:], expected)
     values = np.random.default_rng(0).random((2, 19))
     found = parts.sums(values, blocks, counted)
-    np.testing.assert_allclose(found, values[:, 7:].reshape(6, 4).sum(axis=1))
+    np.testing.assert_allclose(found, values[:, 7:].reshape(12, 2).sum(axis=1))
 
 
 def test_many_systems_are_blocks_and_so_are_recordings_of_one():

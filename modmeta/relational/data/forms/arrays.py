@@ -33,7 +33,7 @@ class Reading(NamedTuple):
       default_names: Names of features, and
       default_roles: their roles, for inputs that say nothing of either.
       angle_unit: Unit of angles.
-      derive_velocities: Whether positions without velocities get them.
+      derive_velocities: Whether positions get velocities.
       lags: Frames that a change may depend on.
       domain: Box that positions wrap in.
       frame_interval: Time between frames.
@@ -47,7 +47,7 @@ class Reading(NamedTuple):
     default_names: Sequence[str] | None = None
     default_roles: dict[str, Any] = {}
     angle_unit: str | None = None
-    derive_velocities: bool = True
+    derive_velocities: bool | str = True
     lags: int = 0
     domain: Domain | None = None
     frame_interval: float | None = None
@@ -68,7 +68,7 @@ def as_dataset(
     angles: Sequence[int | str] | None = None,
     inputs: Sequence[int | str] | None = None,
     angle_unit: str | None = None,
-    derive_velocities: bool = True,
+    derive_velocities: bool | str = True,
     lags: int = 0,
     domain: Domain | None = None,
     frame_interval: float | None = None,
@@ -111,7 +111,8 @@ def as_dataset(
       angles: Feature columns that are angles; columns that wrap are found without.
       inputs: Feature columns that are given and not predicted, such as a stimulus.
       angle_unit: "radians" or "degrees"; None tells it from the values.
-      derive_velocities: Whether positions without velocities get them.
+      derive_velocities: Whether positions get velocities where these go on from frame
+        to frame; "always" for everywhere.
       lags: Frames that a change of features without roles may depend on; 0 for as many
         as the data bear out.
       domain: The box that positions wrap in, `Domain("periodic", lower, upper)`; None
@@ -128,8 +129,7 @@ def as_dataset(
       FileNotFoundError: If there is nothing at a path.
       DataError: If the trajectories are not what they should be.
       ImportError: If a package is missing that reads them.
-      ValueError: If a data set comes with labels or features besides, or an option is
-        of another type.
+      ValueError: If data sets come with labels or features, or an option is none.
     """
     roles = {
         "positions": positions,
@@ -148,7 +148,7 @@ def as_dataset(
     }
     if isinstance(feature_names, str):
         feature_names = (feature_names,)
-    if feature_names is not None and not np.iterable(feature_names):
+    elif feature_names is not None and not np.iterable(feature_names):
         raise DataError(f"feature_names: found {feature_names!r}, expected names")
     reading = Reading(
         columns=columns,
@@ -229,7 +229,7 @@ def _with_said(trajectories: Any, given: Given, reading: Reading) -> Given:
 def dataset_of(
     given: Given,
     *,
-    derive_velocities: bool = True,
+    derive_velocities: bool | str = True,
     lags: int = 0,
     domain: Domain | None = None,
 ) -> TrajectoryDataset:

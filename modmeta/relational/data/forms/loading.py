@@ -27,13 +27,13 @@ def load(path: str | os.PathLike[str], **options: Any) -> TrajectoryDataset:
 
 
 def load_npz(
-    path: str | os.PathLike[str], *, derive_velocities: bool = True
+    path: str | os.PathLike[str], *, derive_velocities: bool | str = True
 ) -> TrajectoryDataset:
     """Reads a data set from a `.npz`, see `data.files`.
 
     Args:
       path: The file, from `save_npz` or made by hand with `np.savez`.
-      derive_velocities: Whether positions without velocities get them.
+      derive_velocities: See `as_dataset`.
 
     Returns:
       A validated data set.
