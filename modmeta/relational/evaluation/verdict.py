@@ -156,7 +156,9 @@ def conclude(
     is_idle = is_any and is_worthless(evidence.alternatives)
     is_sound = evidence.is_held_out and not is_too_fast and not is_idle
     supported = bool(is_any and is_repeated and is_sound)
-    is_unclear = not is_any and _is_better(evidence.found, evidence.none)
+    is_unclear = not is_any and any(
+        _is_better(error, evidence.none) for error in (evidence.found, *evidence.single)
+    )
     sentence = _sentence(
         num_relations,
         is_unclear and max(evidence.effects) >= _NOTICEABLE,

@@ -140,12 +140,12 @@ def test_what_acts_without_a_graph_that_is_told_is_said():
     assert "do not tell which pairs differ" in found.sentence
 
 
-@pytest.mark.parametrize("found, single", [(5.3, 5.0), (50.0, 50.0)])
+@pytest.mark.parametrize("found, single", [(5.3, 5.0), (50.0, 50.0), (79.0, 50.0)])
 def test_pairs_are_not_said_to_be_alike_where_something_may_hide_the_graph(
     found, single
 ):
     """One relation is better than the graph, or leaves half of the changes."""
-    hidden = evidence(found, 60.0, 80.0, [single, 99.0], {(0, 1): single, (1, 0): 99.0})
+    hidden = evidence(found, 79.0, 80.0, [single, 99.0], {(0, 1): single, (1, 0): 99.0})
     graph = relations()
     concluded = verdict.conclude(hidden, None, graph)
     assert concluded.num_relations == 0 and not concluded.supported
