@@ -56,6 +56,7 @@ class Evidence(NamedTuple):
       alternatives: Errors of linear regressions; None where nodes have no series.
       is_held_out: Whether there are such frames; where recordings are too short, all
         frames served to find the graph.
+      is_granted: Whether what entities do alone and together is taken from errors.
     """
 
     found: np.ndarray
@@ -67,6 +68,7 @@ class Evidence(NamedTuple):
     effects: tuple[float, ...]
     alternatives: Alternatives | None = None
     is_held_out: bool = True
+    is_granted: bool = False
 
 
 def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
@@ -227,6 +229,7 @@ def gather(
         effects=relation_effects(model, params, some, early.structures),
         alternatives=alternatives,
         is_held_out=split is not None,
+        is_granted=bool(chosen),
     )
 
 

@@ -168,6 +168,7 @@ def conclude(
         found,
         is_idle,
         evidence.is_held_out,
+        evidence.is_granted,
         is_new,
         other,
     )
@@ -276,6 +277,7 @@ def _sentence(
     found: Relations,
     is_idle: bool,
     is_held_out: bool,
+    is_granted: bool,
     is_new: bool,
     other: Recommendation | None,
 ) -> str:
@@ -290,6 +292,11 @@ def _sentence(
         text = (
             "The relations that this model was trained on are not found here: systems "
             "of another kind need a training of their own"
+        )
+    elif num_relations == 0 and is_granted:
+        text = (
+            "Nothing here speaks for relations: what every entity does alone and what "
+            "all do alike explain as much, unless all follow one of them"
         )
     elif num_relations == 0:
         text = "Nothing here depends on other entities, as far as these data tell"

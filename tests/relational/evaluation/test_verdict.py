@@ -212,6 +212,13 @@ def test_a_model_of_other_systems_says_less():
     assert "trained on are not found here" in sentence and "Nothing" not in sentence
 
 
+def test_what_grants_explain_is_not_said_to_be_nothing():
+    """A leader whom all follow would look the same."""
+    alone = verdict.conclude(NOTHING._replace(is_granted=True), None, relations())
+    assert alone.num_relations == 0 and not alone.supported
+    assert "what all do alike explain as much" in alone.sentence
+
+
 def test_frames_that_were_not_held_out_support_nothing():
     concluded = verdict.conclude(TWO._replace(is_held_out=False), None, relations())
     assert concluded.num_relations == 2 and not concluded.supported
