@@ -376,7 +376,7 @@ def test_options_of_another_type_are_named(known):
         (lambda: known.predict(2.5), "num_steps: found 2.5, expected a whole number"),
         (
             lambda: known.predict(2, num_substeps=-1),
-            "found 2 and -1, expected at least",
+            "num_substeps: found -1, expected at le",
         ),
         (
             lambda: known.predict(2, domain="box"),

@@ -22,6 +22,7 @@ from modmeta.relational.evaluation.alternatives import (
     recommend,
 )
 from modmeta.relational.evaluation.changes import ChangeModel
+from modmeta.relational.evaluation.gains import is_worthwhile
 from modmeta.relational.evaluation.granted import Granted
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
@@ -39,8 +40,9 @@ _LARGEST_SQUARE = 25.0
 class Evidence(NamedTuple):
     """Squared errors on held-out frames by blocks, `[blocks]`, see `parts.blocks_of`.
 
-    What an entity does alone and what all do together is taken from them where that is
-    less, see `granted.Granted`.
+    What an entity does alone and what all do together is taken from all of them, see
+    `granted.Granted`, if that lets some graph that knows nothing explain more than the
+    graph found explains without.
 
     Attributes:
       found: Under the graph found.
@@ -54,6 +56,7 @@ class Evidence(NamedTuple):
       alternatives: Errors of linear regressions; None where nodes have no series.
       is_held_out: Whether there are such frames; where recordings are too short, all
         frames served to find the graph.
+      is_granted: Whether what entities do alone and together is taken from errors.
     """
 
     found: np.ndarray
@@ -65,6 +68,7 @@ class Evidence(NamedTuple):
     effects: tuple[float, ...]
     alternatives: Alternatives | None = None
     is_held_out: bool = True
+    is_granted: bool = False
 
 
 def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
@@ -168,12 +172,12 @@ def gather(
         return parts.sums(squares, blocks, is_asked)
 
     def error(edges, silent=None, is_shifted=False):
+        """As it is, and with what every graph is granted, `[2, blocks]`."""
         structures = TaskStructures(np.maximum(edges, 0), nodes)
         found = changes(structures, silent, is_shifted=is_shifted)
         left = np.asarray(found.expected - found.observed, np.float64)
-        plain = by_block(left)
-        return (
-            plain if granted is None else min(plain, by_block(granted(left)), key=sum)
+        return np.stack(
+            [by_block(left), by_block(left if granted is None else granted(left))]
         )
 
     is_edge = edges >= 0
@@ -182,7 +186,14 @@ def gather(
         none = error(edges, silent=is_edge)
     else:
         # A network that never went without messages cannot say what is without them.
-        none = min((error(e, is_shifted=True) for e in everywhere), key=np.sum)
+        none = np.stack(
+            [
+                min(errors, key=np.sum)
+                for errors in zip(
+                    *(error(e, is_shifted=True) for e in everywhere), strict=True
+                )
+            ]
+        )
     used = [k for k in range(model.num_relations) if (edges == k).any()]
     found = changes(early.structures)
     alternatives = None
@@ -195,21 +206,30 @@ def gather(
             span,
             _LARGEST_SQUARE,
         )
+    errors = {
+        "found": error(edges),
+        "shuffled": error(_shuffled(edges)),
+        "none": none,
+        "single": np.stack([error(structure) for structure in everywhere], axis=1),
+    }
+    merged = {
+        (a, b): error(np.where(edges == b, a, edges))
+        for a in used
+        for b in used
+        if a != b
+    }
+    ignorant = [errors["shuffled"], none, *np.swapaxes(errors["single"], 0, 1)]
+    # A graph whose laws are right needs no grants. Where one that knows nothing gains
+    # more by them, graphs are compared with them.
+    chosen = int(any(is_worthwhile(e[1], errors["found"][0]) for e in ignorant))
     return Evidence(
-        found=error(edges),
-        shuffled=error(_shuffled(edges)),
-        none=none,
-        single=np.stack([error(structure) for structure in everywhere]),
-        merged={
-            (a, b): error(np.where(edges == b, a, edges))
-            for a in used
-            for b in used
-            if a != b
-        },
+        **{name: values[chosen] for name, values in errors.items()},
+        merged={pair: values[chosen] for pair, values in merged.items()},
         total=by_block(found.observed),
         effects=relation_effects(model, params, some, early.structures),
         alternatives=alternatives,
         is_held_out=split is not None,
+        is_granted=bool(chosen),
     )
 
 

@@ -156,7 +156,9 @@ def conclude(
     is_idle = is_any and is_worthless(evidence.alternatives)
     is_sound = evidence.is_held_out and not is_too_fast and not is_idle
     supported = bool(is_any and is_repeated and is_sound)
-    is_unclear = not is_any and _is_better(evidence.found, evidence.none)
+    is_unclear = not is_any and any(
+        _is_better(error, evidence.none) for error in (evidence.found, *evidence.single)
+    )
     sentence = _sentence(
         num_relations,
         is_unclear and max(evidence.effects) >= _NOTICEABLE,
@@ -166,6 +168,7 @@ def conclude(
         found,
         is_idle,
         evidence.is_held_out,
+        evidence.is_granted,
         is_new,
         other,
     )
@@ -274,6 +277,7 @@ def _sentence(
     found: Relations,
     is_idle: bool,
     is_held_out: bool,
+    is_granted: bool,
     is_new: bool,
     other: Recommendation | None,
 ) -> str:
@@ -288,6 +292,11 @@ def _sentence(
         text = (
             "The relations that this model was trained on are not found here: systems "
             "of another kind need a training of their own"
+        )
+    elif num_relations == 0 and is_granted:
+        text = (
+            "Nothing here speaks for relations: what every entity does alone and what "
+            "all do alike explain as much, unless all follow one of them"
         )
     elif num_relations == 0:
         text = "Nothing here depends on other entities, as far as these data tell"

@@ -76,11 +76,12 @@ class RelationalInference(Contents):
         num_steps = option_types.check("num_steps", num_steps, int)
         num_substeps = option_types.check("num_substeps", num_substeps, int)
         option_types.check("domain", domain, Domain | None)
-        if num_steps < 1 or num_substeps < 0:
-            raise ValueError(
-                f"num_steps and num_substeps: found {num_steps} and {num_substeps}, "
-                "expected at least 1 and 0"
-            )
+        for name, number, least in (
+            ("num_steps", num_steps, 1),
+            ("num_substeps", num_substeps, 0),
+        ):
+            if number < least:
+                raise ValueError(f"{name}: found {number}, expected at least {least}")
         return forecast.predict(
             self,
             num_steps,

@@ -140,12 +140,12 @@ def test_what_acts_without_a_graph_that_is_told_is_said():
     assert "do not tell which pairs differ" in found.sentence
 
 
-@pytest.mark.parametrize("found, single", [(5.3, 5.0), (50.0, 50.0)])
+@pytest.mark.parametrize("found, single", [(5.3, 5.0), (50.0, 50.0), (79.0, 50.0)])
 def test_pairs_are_not_said_to_be_alike_where_something_may_hide_the_graph(
     found, single
 ):
     """One relation is better than the graph, or leaves half of the changes."""
-    hidden = evidence(found, 60.0, 80.0, [single, 99.0], {(0, 1): single, (1, 0): 99.0})
+    hidden = evidence(found, 79.0, 80.0, [single, 99.0], {(0, 1): single, (1, 0): 99.0})
     graph = relations()
     concluded = verdict.conclude(hidden, None, graph)
     assert concluded.num_relations == 0 and not concluded.supported
@@ -210,6 +210,13 @@ def test_a_model_of_other_systems_says_less():
     """It knows its own relations alone: others may well be there."""
     sentence = verdict.conclude(NOTHING, None, relations(), is_new=True).sentence
     assert "trained on are not found here" in sentence and "Nothing" not in sentence
+
+
+def test_what_grants_explain_is_not_said_to_be_nothing():
+    """A leader whom all follow would look the same."""
+    alone = verdict.conclude(NOTHING._replace(is_granted=True), None, relations())
+    assert alone.num_relations == 0 and not alone.supported
+    assert "what all do alike explain as much" in alone.sentence
 
 
 def test_frames_that_were_not_held_out_support_nothing():
