@@ -147,13 +147,14 @@ def planted(seed):
 
 
 def test_a_wide_beam_finds_what_rounding_does_not():
-    num_found = {1: 0, 256: 0}
-    for seed, beam_size in itertools.product(range(10), num_found):
+    num_found = {"default": 0, "rounding": 0}
+    options = {"default": {}, "rounding": {"beam_size": 1}}
+    for seed, name in itertools.product(range(10), num_found):
         problem = planted(seed)
-        found = problem.one_step(beam_size=beam_size, num_candidates=1)
-        num_found[beam_size] += np.array_equal(found, problem.planted)
-    assert num_found[256] >= 8
-    assert num_found[1] <= 2
+        found = problem.one_step(num_candidates=1, **options[name])
+        num_found[name] += np.array_equal(found, problem.planted)
+    assert num_found["default"] >= 8
+    assert num_found["rounding"] <= 2
 
 
 def test_learned_probabilities_are_worth_a_wider_beam():
