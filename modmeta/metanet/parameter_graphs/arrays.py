@@ -18,6 +18,7 @@ from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Atom,
     Axis,
+    is_listed,
     is_own,
     layout_code,
     regroup_atoms,
@@ -53,9 +54,10 @@ def reshape(builder: Builder, signal: Signal, new_shape: Sequence[int]) -> Signa
     groups = split_axes(signal.shape, new_shape)
     mixed = [
         axis
-        for olds, _ in groups
+        for olds, news in groups
         for axis in olds
         if any(signal.units.shape[old] > 1 for old in olds)
+        or (is_listed(signal.axes[axis]) and not _is_kept(signal, olds, new_shape, news))
     ]
     signal = builder.expand(signal, mixed)
     units_shape, axes = [], []
@@ -84,6 +86,14 @@ def reshape(builder: Builder, signal: Signal, new_shape: Sequence[int]) -> Signa
         axes=tuple(axes),
         positions=positions,
     )
+
+
+def _is_kept(
+    signal: Signal, olds: list[int], new_shape: tuple[int, ...], news: list[int]
+) -> bool:
+    """True if one axis stays as it is, next to axes of one element."""
+    sizes = [signal.shape[axis] for axis in olds if signal.shape[axis] > 1]
+    return sizes == [new_shape[axis] for axis in news if new_shape[axis] > 1]
 
 
 def broadcast(signal: Signal, shape: Sequence[int], dimensions: Sequence[int]):
