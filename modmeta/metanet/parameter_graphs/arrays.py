@@ -57,7 +57,7 @@ def reshape(builder: Builder, signal: Signal, new_shape: Sequence[int]) -> Signa
         for olds, news in groups
         for axis in olds
         if any(signal.units.shape[old] > 1 for old in olds)
-        or (is_listed(signal.axes[axis]) and not _is_kept(signal, olds, new_shape, news))
+        or _cuts_places(signal, olds, [new_shape[new] for new in news])
     ]
     signal = builder.expand(signal, mixed)
     units_shape, axes = [], []
@@ -88,12 +88,12 @@ def reshape(builder: Builder, signal: Signal, new_shape: Sequence[int]) -> Signa
     )
 
 
-def _is_kept(
-    signal: Signal, olds: list[int], new_shape: tuple[int, ...], news: list[int]
-) -> bool:
-    """True if one axis stays as it is, next to axes of one element."""
-    sizes = [signal.shape[axis] for axis in olds if signal.shape[axis] > 1]
-    return sizes == [new_shape[axis] for axis in news if new_shape[axis] > 1]
+def _cuts_places(signal: Signal, olds: list[int], sizes: list[int]) -> bool:
+    """True if a listed axis is not kept as it is, next to axes of one element."""
+    if not any(is_listed(signal.axes[axis]) for axis in olds):
+        return False
+    before = [signal.shape[axis] for axis in olds if signal.shape[axis] > 1]
+    return before != [size for size in sizes if size > 1]
 
 
 def broadcast(signal: Signal, shape: Sequence[int], dimensions: Sequence[int]):
