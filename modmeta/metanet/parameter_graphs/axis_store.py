@@ -76,9 +76,7 @@ class AxisStore(SignalStore):
         """Edges from the node of a listed axis to units that are made along it."""
         layer = int(self.node_array("layers")[units].max(initial=0))
         node = self.listed(axis).node
-        self.add_edges(
-            node.reshape((1,) * units.ndim), units, "axis", layer=layer
-        )
+        self.add_edges(node.reshape((1,) * units.ndim), units, "axis", layer=layer)
 
     def can_mix(self, signal: Signal, axis: int) -> bool:
         """True if a dense layer along an axis need not tell units apart.

@@ -157,7 +157,9 @@ class GraphStore(Ties):
         """
         rank = max(ends.ndim, positions.ndim - 1)
         ends = ends.reshape((1,) * (rank - ends.ndim) + ends.shape)
-        positions = positions.reshape((1,) * (rank + 1 - positions.ndim) + positions.shape)
+        positions = positions.reshape(
+            (1,) * (rank + 1 - positions.ndim) + positions.shape
+        )
         # Along other axes, every node meets the same positions.
         for axis in range(rank):
             if ends.shape[axis] == 1:
