@@ -123,6 +123,8 @@ def slice_axis(
     count = -(-(limit - start) // stride)
     if count == size:
         return signal
+    if is_listed(signal.axes[axis]):
+        signal = builder.expand(signal, [axis])
     shape = (*signal.shape[:axis], count, *signal.shape[axis + 1 :])
     index = (slice(None),) * axis + (slice(start, limit, stride),)
     if not signal.is_shared[axis]:
@@ -161,7 +163,7 @@ def concatenate(builder: Builder, parts: Sequence[Signal | Table], axis: int) ->
     first = next(part for part in parts if isinstance(part, Signal))
     parts = [_full(part, first, axis) for part in parts]
     signals = [part for part in parts if isinstance(part, Signal)]
-    if any(signal.units.shape[axis] > 1 for signal in signals):
+    if any(s.units.shape[axis] > 1 or is_listed(s.axes[axis]) for s in signals):
         parts = [
             builder.expand(part, [axis]) if isinstance(part, Signal) else part
             for part in parts

@@ -202,7 +202,7 @@ def _product(
     return arrays.reshape(builder, result, shape[: len(shape) - num_contracted])
 
 
-@rule("conv_general_dilated")
+@rule("conv_general_dilated", passes_axes=True)
 def _convolution(builder, params, operands, shapes):
     signal, kernel = operands
     if params["batch_group_count"] != 1:
@@ -232,6 +232,7 @@ def _convolution(builder, params, operands, shapes):
         [shapes[0][axis] for axis in out],
     )
     if isinstance(kernel, Signal):
+        signal, kernel = map(builder.expand_listed, (signal, kernel))
         kernel = arrays.transpose(kernel, kernel_order)
         result = convolve_computed(builder, signal, kernel, window, tuple(out_shape))
         return [arrays.transpose(result, np.argsort(out))]

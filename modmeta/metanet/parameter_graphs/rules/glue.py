@@ -70,7 +70,7 @@ def _broadcast_in_dim(builder, params, operands, shapes):
     return [value.map(lambda array: np.broadcast_to(array.reshape(placed), shapes[0]))]
 
 
-@rule("slice")
+@rule("slice", passes_axes=True)
 def _slice(builder, params, operands, shapes):
     (value,) = operands
     starts, limits = params["start_indices"], params["limit_indices"]
@@ -83,7 +83,7 @@ def _slice(builder, params, operands, shapes):
     return [value]
 
 
-@rule("split")
+@rule("split", passes_axes=True)
 def _split(builder, params, operands, shapes):
     (value,), axis = operands, params["axis"]
     parts, start = [], 0
@@ -99,7 +99,7 @@ def _split(builder, params, operands, shapes):
     return parts
 
 
-@rule("concatenate")
+@rule("concatenate", passes_axes=True)
 def _concatenate(builder, params, operands, shapes):
     axis = params["dimension"]
     operands = [operand for operand in operands if operand.shape[axis]]

@@ -12,6 +12,7 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Atom,
+    is_listed,
     is_own,
     repeated,
     replace_axis,
@@ -41,6 +42,8 @@ def along_axis(
       size: Length of the axis in the result.
       is_symmetric: True if the order of elements on the axis does not matter.
     """
+    if is_listed(signal.axes[axis]):
+        signal = builder.expand(signal, [axis])
     layer = builder.layer(signal)
     attributes: dict[str, Any] = {"operation": code}
     shape = (*signal.shape[:axis], size, *signal.shape[axis + 1 :])
@@ -90,7 +93,7 @@ def as_signal(builder: Builder, value: Signal | Table) -> Signal:
     return builder.table_signal(value) if isinstance(value, Table) else value
 
 
-@rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+@rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", passes_axes=True)
 def _cumulate(builder, params, operands, shapes):
     axis = params["axis"]
     signal = as_signal(builder, operands[0])
@@ -101,7 +104,7 @@ def _cumulate(builder, params, operands, shapes):
     return [along_axis(builder, signal, axis, code, shapes[0][axis])]
 
 
-@rule("sort")
+@rule("sort", passes_axes=True)
 def _sort(builder, params, operands, shapes):
     axis = params["dimension"]
     signal = as_signal(builder, operands[0])
@@ -120,7 +123,7 @@ def _sort(builder, params, operands, shapes):
     return [result, order]
 
 
-@rule("top_k")
+@rule("top_k", passes_axes=True)
 def _top_k(builder, params, operands, shapes):
     signal = as_signal(builder, operands[0])
     axis = params.get("axis", signal.ndim - 1) % signal.ndim
@@ -134,7 +137,7 @@ def _top_k(builder, params, operands, shapes):
     return [values, places]
 
 
-@rule("argmax", "argmin")
+@rule("argmax", "argmin", passes_axes=True)
 def _extreme(builder, params, operands, shapes):
     (axis,) = params["axes"]
     signal = as_signal(builder, operands[0])
@@ -143,7 +146,7 @@ def _extreme(builder, params, operands, shapes):
     return [arrays.reshape(builder, result, shapes[0])]
 
 
-@rule("rev")
+@rule("rev", passes_axes=True)
 def _reverse(builder, params, operands, shapes):
     (value,), axes = operands, params["dimensions"]
     if isinstance(value, Table):
@@ -200,6 +203,8 @@ def _unstack(builder, params, operands, shapes):
 
 def take(builder: Builder, signal: Signal, axis: int, indices: np.ndarray) -> Signal:
     """The elements at constant indices `[n]` of one axis."""
+    if is_listed(signal.axes[axis]):
+        signal = builder.expand(signal, [axis])
     shape = (*signal.shape[:axis], len(indices), *signal.shape[axis + 1 :])
     if signal.units.shape[axis] > 1:
         positions = signal.positions
