@@ -16,8 +16,8 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Atom,
-    is_own,
     is_listed,
+    is_own,
     replace_axis,
     window_slots,
 )
