@@ -84,6 +84,13 @@ def meeting(m, x):
     return D(2)((nn.relu(pairs) + turn(pairs) ** 2).sum(1)) + D(2)(turn(h * k).sum(1))
 
 
+def attended(m, x):
+    """Queries and keys of the same hidden tokens: an axis that is there twice."""
+    h = turn(D(3)(turn(D(4)(x))))
+    logits = jnp.einsum("bqc,bkc->bqk", D(3)(h), D(3)(h))
+    return D(2)((nn.softmax(logits + turn(logits)) @ D(4)(h)).max(1))
+
+
 def cut(m, x):
     """Places that are cut, turned round, joined, and read one by one."""
     h = turn(jnp.tanh(D(5)(turn(D(4)(x)))))
@@ -107,6 +114,7 @@ SOUND = {
     "two axes": (two_axes, fac(4, 5, 2)),
     "operations on places": (on_places, fac(4, 5, 3)),
     "places that meet": (meeting, None),
+    "attention of places": (attended, fac(4, 3, 3, 4)),
     "places cut and joined": (cut, None),
     "constants": (with_constants, None),
 }

@@ -42,10 +42,12 @@ class ListedAxis(NamedTuple):
     Attributes:
       places: `[n]` one node per place.
       node: `[1]` the node that all of them send to.
+      origin: The axis that its places repeat, or ().
     """
 
     places: np.ndarray
     node: np.ndarray
+    origin: Axis = ()
 
 
 class AxisStore(SignalStore):
@@ -125,17 +127,29 @@ class AxisStore(SignalStore):
         )
         if bias is not None:
             self.add_unit_node(places, bias, layer=layer)
-        axis = self._listed_axis(places, layer)
+        axis = self._add_listed(places, layer)
         units = self.add_nodes("mixed", signal.units.shape, layer=layer)
         self.link(signal, units)
         self.add_places(units, axis)
         axes = (*signal.axes[:-1], axis if count > 1 else ())
         return Signal(units, (*signal.shape[:-1], count), axes)
 
-    def _listed_axis(self, places: np.ndarray, layer: int) -> Axis:
+    def _add_listed(self, places: np.ndarray, layer: int, origin: Axis = ()) -> Axis:
         node = self._axis_node(places, layer=layer)
-        self._listed.append(ListedAxis(places, node))
+        self._listed.append(ListedAxis(places, node, origin))
         return (Atom(LISTED + 1 - len(self._listed), 1, len(places)),)
+
+    def copy_axis(self, axis: Axis) -> Axis:
+        """A listed axis whose places are those of another one once more.
+
+        Queries and keys of the same places, for example, are two axes of their logits.
+        """
+        own = self.listed(axis)
+        layer = int(self.node_array("layers")[own.places].max())
+        places = self.add_nodes("place", own.places.shape, layer=layer)
+        self.add_edges(own.places, places, "identity", layer=layer)
+        self.tie(places, own.places)
+        return self._add_listed(places, layer, axis)
 
     def along(self, signal: Signal, axis: int, target: Axis) -> Signal:
         """A signal whose listed axis runs along another one of its length.
@@ -147,7 +161,9 @@ class AxisStore(SignalStore):
         layer = max(
             self.layer(signal), int(self.node_array("layers")[own.places].max())
         )
-        if is_listed(target):
+        if is_listed(target) and self.listed(target).origin == signal.axes[axis]:
+            node = self.listed(target).node
+        elif is_listed(target):
             pairs = self.add_nodes("place", own.places.shape, layer=layer)
             both = self.listed(target).places, own.places
             for places, kind in zip(both, ("first", "second"), strict=True):

@@ -85,11 +85,15 @@ class Builder(AxisStore):
                 found = sorted(filter(is_own, found), key=is_listed)
                 size = max(signal.shape[axis] for signal in signals)
                 axes[axis] = found[0] if found else repeated(size)
+        for axis, own in enumerate(axes):
+            if is_listed(own) and own in axes[:axis]:
+                axes[axis] = self.copy_axis(own)
         result = independent(axes)
-        twice = _met_twice(signals, result)
-        if twice:
+        if any(_crosses(signal, result) for signal in signals):
+            listed = [axis for axis, own in enumerate(result) if is_listed(own)]
             signals = [
-                self.expand(s, [a for a in twice if is_own(s.axes[a])]) for s in signals
+                self.expand(s, [a for a in listed if is_own(s.axes[a])])
+                for s in signals
             ]
             return self.align(signals, skipped=skipped)
         return [self._moved(signal, result, others) for signal in signals], result
@@ -251,18 +255,15 @@ class Builder(AxisStore):
         return Signal(units, size, found, function=table.function)
 
 
-def _met_twice(signals: Sequence[Signal], axes: Sequence[Axis]) -> list[int]:
-    """Listed axes of a result that would occur twice in it, or on the way to it."""
-    for found in (axes, *(signal.axes for signal in signals)):
-        for axis, own in enumerate(axes):
-            if any(
-                is_listed(own) and own[0].coordinate == atom.coordinate
-                for other, others in enumerate(found)
-                for atom in others
-                if other != axis
-            ):
-                return [a for a, target in enumerate(axes) if is_listed(target)]
-    return []
+def _crosses(signal: Signal, axes: Sequence[Axis]) -> bool:
+    """True if listed axes of a signal cannot be moved to others one after the other."""
+    present = list(signal.axes)
+    for axis, target in enumerate(axes):
+        if is_listed(present[axis]) and present[axis] != target:
+            if is_listed(target) and target in present:
+                return True
+            present[axis] = target
+    return False
 
 
 def _meets(first: Signal, second: Signal) -> bool:

@@ -34,6 +34,7 @@ from modmeta.metanet.parameter_graphs.signals import Signal, Table
     "copy",
     "copy_p",
     "stop_gradient",
+    "device_put",
     "optimization_barrier",
     "name",
     "sharding_constraint",
