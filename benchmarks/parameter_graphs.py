@@ -3,9 +3,9 @@
     python -m benchmarks.parameter_graphs
 
 A perceptron, a small MLP-Mixer, a Mixer-S/16 and a ResNet-50 are traced from shapes
-alone; the graph of their topology is made with random values, with and without reversed edges, parameters
-are permuted, and a graph metanetwork reads the edges window by window. Memory is that
-of the arrays, and the largest that the process had so far.
+alone; the graph of their topology is made with random values, with and without reversed
+edges, parameters are permuted, and a graph metanetwork reads the edges window by
+window. Memory is that of the arrays, and the largest that the process had so far.
 """
 
 import functools
