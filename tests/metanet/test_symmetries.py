@@ -21,6 +21,7 @@ from modmeta.metanet.parameter_graphs.symmetries import (
     sample_symmetry,
 )
 from tests.metanet.network_cases import CASES, Case, Network, make, mlp
+from tests.metanet.soundness import largest_change
 from tests.metanet.sweep import examine
 
 
@@ -261,3 +262,23 @@ def test_units_that_are_read_in_part(name):
     finding = examine(Network(body), (x,), num_symmetries=4)
     assert finding.change < 1e-5
     assert np.exp(finding.found) == pytest.approx(order)
+
+
+def patches_as_channels(module, x):
+    """A window over patches whose places became channels: two positions that add up."""
+    x = nn.Conv(3, (2, 2))(x).reshape(2, 2, 2, 2, 2, 3).transpose(0, 1, 3, 2, 4, 5)
+    return nn.Conv(2, (2, 2))(nn.relu(x).reshape(2, 2, 2, 12))
+
+
+def backwards(module, x):
+    x = nn.Dense(3)(x).reshape(2, -1)[:, ::-1]
+    return nn.Dense(2)(jnp.cumsum(x, 1))
+
+
+@pytest.mark.parametrize(
+    ("body", "shape"), [(patches_as_channels, (2, 4, 4, 2)), (backwards, (2, 3, 2))]
+)
+def test_edges_of_two_positions_are_told_apart(body, shape):
+    model, variables, x = make(Case(body, shape))
+    change, _, _ = largest_change(model, variables, x, num_symmetries=4)
+    assert change < 1e-5

@@ -103,6 +103,7 @@ def convolve(
     *sizes, group_inputs, num_outputs = kernel.shape
     num_taps = int(np.prod(sizes))
     outputs, taps, slots = _window_units(builder, signal, window, kernel.shape, layer)
+    signal = builder.distinct_at(signal, taps.reshape(-1, NUM_COORDINATES))
     senders = signal.units.ravel()
     inputs = _group_inputs(window.groups, group_inputs, num_outputs)
     own = signal.all_positions().reshape(-1, NUM_COORDINATES)[inputs]

@@ -59,13 +59,15 @@ def along_axis(
         return Signal(units, shape, replace_axis(signal.axes, axis, own))
     signal = builder.distinct(signal)
     count = signal.units.shape[axis]
-    moved = np.moveaxis(signal.units, axis, 0)
-    if not is_symmetric or moved[0].size > 1:
-        builder.tie_rows(moved.reshape(count, -1))
     places = np.zeros((count, *[1] * (signal.ndim - 1), NUM_COORDINATES), np.float32)
     if not is_symmetric:
         places[..., 0] = np.arange(count).reshape(-1, *[1] * (signal.ndim - 1))
-    positions = signal.all_positions() + np.moveaxis(places, 0, axis)
+    places = np.moveaxis(places, 0, axis)
+    signal = builder.distinct_at(signal, places)
+    moved = np.moveaxis(signal.units, axis, 0)
+    if not is_symmetric or moved[0].size > 1:
+        builder.tie_rows(moved.reshape(count, -1))
+    positions = signal.all_positions() + places
     parts = []
     for index in range(size):
         units = builder.add_nodes(
