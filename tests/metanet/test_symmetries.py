@@ -246,7 +246,14 @@ def joined(module, x):
     return nn.Dense(2)(jnp.concatenate(parts, -1))
 
 
+def cut_sum(module, x):
+    """Units that stand for one unit each, at two positions, of which one is cut off."""
+    x = nn.Dense(2)(x[:, :2]).reshape(2, -1)
+    return nn.Dense(2)((x + nn.Dense(4)(nn.tanh(nn.Dense(3)(x))))[:, 1:])
+
+
 PARTS = {
+    "cut off a sum": (cut_sum, 6),
     "the first four": (flattened(range(4)), 2),
     "one of each": (flattened([0, 4, 8]), 1),
     "two of each, two alike": (flattened([1, 2, 4, 5, 6]), 2),

@@ -118,7 +118,7 @@ class PermutationClasses:
         entry.present = roots, slots
         return entry.present
 
-    def _follow(
+    def follow(
         self, classes: np.ndarray, slots: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Current classes and slots of members, and the ways that led there.
@@ -173,9 +173,9 @@ class PermutationClasses:
         origins = np.stack(
             [
                 first[0],
-                self._follow(*first)[2],
+                self.follow(*first)[2],
                 second[0],
-                self._follow(*second)[2],
+                self.follow(*second)[2],
             ],
             axis=1,
         )
@@ -352,7 +352,7 @@ class PermutationClasses:
             is_free = entry.factors and not entry.is_fixed and entry.targets is None
             if is_free and not self._is_injective(index):
                 self.fix(index)
-        roots, slots, ways = self._follow(classes, slots)
+        roots, slots, ways = self.follow(classes, slots)
         order: list[int] = []
 
         def add(root: int) -> None:

@@ -153,7 +153,8 @@ class GraphStore(Ties):
     def _separate(self, ends: np.ndarray, positions: np.ndarray) -> None:
         """A part of a class with edges of its own, by position, stays among itself.
 
-        Blocks of nodes may share a class, so each is looked at alone.
+        Blocks of nodes may share a class, and parts of a block a slot, so each is looked
+        at alone.
         """
         rank = max(ends.ndim, positions.ndim - 1)
         ends = ends.reshape((1,) * (rank - ends.ndim) + ends.shape)
@@ -166,11 +167,11 @@ class GraphStore(Ties):
                 positions = positions.take([0], axis)
         shape = np.broadcast_shapes(ends.shape, positions.shape[:-1])
         rows = np.broadcast_to(positions, (*shape, NUM_COORDINATES))
-        keys = [self.node_array("blocks")[ends]]
-        keys += [np.ascontiguousarray(rows[..., c]) for c in range(NUM_COORDINATES)]
-        keys = [np.broadcast_to(key, shape).ravel() for key in keys]
-        keys = [key for key in keys if np.any(key != key[:1])]
         members = self._members(np.broadcast_to(ends, shape))
+        columns = [np.ascontiguousarray(rows[..., c]) for c in range(NUM_COORDINATES)]
+        keys = [self.node_array("blocks")[np.broadcast_to(ends, shape)], *columns]
+        keys = [*map(np.ravel, keys), self.classes.follow(*members)[2]]
+        keys = [key for key in keys if np.any(key != key[:1])]
         if not keys:
             self.classes.separate(*members)
             return
