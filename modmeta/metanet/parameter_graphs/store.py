@@ -153,8 +153,8 @@ class GraphStore(Ties):
     def _separate(self, ends: np.ndarray, positions: np.ndarray) -> None:
         """A part of a class with edges of its own, by position, stays among itself.
 
-        Blocks of nodes may share a class, and parts of a block a slot, so each is looked
-        at alone.
+        Blocks of nodes may share a class, and parts of a block its slots, so each is
+        looked at alone.
         """
         rank = max(ends.ndim, positions.ndim - 1)
         ends = ends.reshape((1,) * (rank - ends.ndim) + ends.shape)
