@@ -252,7 +252,14 @@ def cut_sum(module, x):
     return nn.Dense(2)((x + nn.Dense(4)(nn.tanh(nn.Dense(3)(x))))[:, 1:])
 
 
+def one_by_one(module, x):
+    """Every unit is refined by a network of its own value."""
+    x = nn.Dense(3)(x[:, 0])[..., None]
+    return nn.Dense(2)((x + nn.Dense(1)(nn.tanh(nn.Dense(2)(x))))[..., 0])
+
+
 PARTS = {
+    "units refined one by one": (one_by_one, 12),
     "cut off a sum": (cut_sum, 6),
     "the first four": (flattened(range(4)), 2),
     "one of each": (flattened([0, 4, 8]), 1),

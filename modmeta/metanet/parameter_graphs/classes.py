@@ -277,11 +277,19 @@ class PermutationClasses:
             there = self.factors(np.full(first.size, right), slots)
             if not here or not np.array_equal(np.stack(here), np.stack(there)):
                 return False
-        elif self._is_structured(left):
+        elif self._is_structured(left) or self._depends(right, left):
             return False
         first.targets = np.full(first.size, right, np.int64)
         first.target_slots = slots.astype(np.int64)
         return True
+
+    def _depends(self, index: int, other: int) -> bool:
+        """True if a class moves with another one, directly or not."""
+        entry = self._classes[index]
+        roots = [self._root(entry.parent)] if entry.parent >= 0 else []
+        for factor in entry.factors:
+            roots += np.unique(self.resolve(*factor)[0]).tolist()
+        return other in roots or any(self._depends(root, other) for root in roots)
 
     def _is_structured(self, index: int) -> bool:
         entry = self._classes[index]
