@@ -2,10 +2,10 @@
 
     python -m benchmarks.parameter_graphs
 
-A perceptron, a ResNet-50 and an MLP-Mixer are traced from shapes alone; the graph of
-their topology is made with random values, with and without reversed edges, parameters
-are permuted, and a graph metanetwork reads the edges window by window. Memory is that
-of the arrays, and the largest that the process had so far.
+A perceptron, a small MLP-Mixer, a Mixer-S/16 and a ResNet-50 are traced from shapes
+alone; the graph of their topology is made with random values, with and without reversed
+edges, parameters are permuted, and a graph metanetwork reads the edges window by
+window. Memory is that of the arrays, and the largest that the process had so far.
 """
 
 import functools
@@ -21,7 +21,7 @@ from modmeta import metanet
 from modmeta.metanet.parameter_graphs.topology import Topology
 
 _NETWORKS = flags.DEFINE_list(
-    "networks", ["perceptron", "mixer", "resnet50"], "Of these."
+    "networks", ["perceptron", "mixer", "mixer_s16", "resnet50"], "Of these."
 )
 _WIDTH = flags.DEFINE_integer("width", 512, "Of the perceptron.", lower_bound=1)
 _METANET = flags.DEFINE_integer(
@@ -73,17 +73,27 @@ class _ResNet50(nn.Module):
 
 
 class _Mixer(nn.Module):
+    """An MLP-Mixer, small unless said otherwise."""
+
+    patch: int = 4
+    width: int = 64
+    depth: int = 4
+    hidden_tokens: int = 32
+    hidden_channels: int = 256
+    num_classes: int = 10
+
     @nn.compact
     def __call__(self, x):
-        x = nn.Conv(64, (4, 4), (4, 4))(x)
+        size = (self.patch, self.patch)
+        x = nn.Conv(self.width, size, size)(x)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
-        for _ in range(4):
+        for _ in range(self.depth):
             y = nn.LayerNorm()(x).swapaxes(1, 2)
-            y = nn.Dense(64)(nn.gelu(nn.Dense(32)(y)))
+            y = nn.Dense(x.shape[1])(nn.gelu(nn.Dense(self.hidden_tokens)(y)))
             x = x + y.swapaxes(1, 2)
-            y = nn.Dense(256)(nn.LayerNorm()(x))
-            x = x + nn.Dense(64)(nn.gelu(y))
-        return nn.Dense(10)(nn.LayerNorm()(x).mean(axis=1))
+            y = nn.Dense(self.hidden_channels)(nn.LayerNorm()(x))
+            x = x + nn.Dense(self.width)(nn.gelu(y))
+        return nn.Dense(self.num_classes)(nn.LayerNorm()(x).mean(axis=1))
 
 
 def _bytes(tree) -> int:
@@ -130,6 +140,7 @@ def main(argv: list[str]) -> None:
     networks = {
         "perceptron": (_Perceptron(_WIDTH.value), (2, 784)),
         "mixer": (_Mixer(), (2, 32, 32, 3)),
+        "mixer_s16": (_Mixer(16, 512, 8, 256, 2048, 1000), (2, 224, 224, 3)),
         "resnet50": (_ResNet50(), (2, 224, 224, 3)),
     }
     for name in _NETWORKS.value:

@@ -177,7 +177,7 @@ CASES = {
     "constant_table": Case(constant_table, (2, 3), 1),
     "general": Case(general, (2, 3), 720),
     "transposed_convolution": Case(transposed_convolution, IMAGE, 6),
-    "mixer": Case(mixer, (2, 4, 3)),
+    "mixer": Case(mixer, (2, 4, 3), 6),
     "maxout": Case(maxout, (2, 3), 6 * 2**3),
 }
 

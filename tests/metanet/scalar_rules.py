@@ -50,7 +50,8 @@ def rule(*names):
 
 
 @rule(
-    "copy", "copy_p", "stop_gradient", "reduce_precision", "optimization_barrier"
+    "copy", "copy_p", "stop_gradient", "reduce_precision", "optimization_barrier",
+    "device_put",
 )  # fmt: skip
 def _same(operands, params, shapes):
     return [operands.ids(i) for i in range(len(operands))]

@@ -3,7 +3,9 @@
 import itertools
 import math
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import pytest
@@ -18,7 +20,9 @@ from modmeta.metanet.parameter_graphs.symmetries import (
     permute_parameters,
     sample_symmetry,
 )
-from tests.metanet.network_cases import CASES, Case, make, mlp
+from tests.metanet.network_cases import CASES, Case, Network, make, mlp
+from tests.metanet.soundness import largest_change
+from tests.metanet.sweep import examine
 
 
 def node_colors(topology):
@@ -223,3 +227,72 @@ def test_edges_of_a_shared_parameter_stay_together():
     permutation[[first, second]] = second, first
     with pytest.raises(ValueError, match="stay together|automorphism"):
         parameter_permutation(topology, permutation)
+
+
+def flattened(places):
+    """Some of the units of a flattened array: not all are read at every position."""
+
+    def body(module, x):
+        return nn.Dense(2)(nn.tanh(nn.Dense(3)(x)).reshape(2, -1)[:, np.array(places)])
+
+    return body
+
+
+def joined(module, x):
+    """Two units at one position, all three at another."""
+    x = nn.Dense(3)(x)
+    first = x[:, 0]
+    parts = [first[:, :1], first[:, 2:], nn.tanh(x[:, 1])]
+    return nn.Dense(2)(jnp.concatenate(parts, -1))
+
+
+def cut_sum(module, x):
+    """Units that stand for one unit each, at two positions, of which one is cut off."""
+    x = nn.Dense(2)(x[:, :2]).reshape(2, -1)
+    return nn.Dense(2)((x + nn.Dense(4)(nn.tanh(nn.Dense(3)(x))))[:, 1:])
+
+
+def one_by_one(module, x):
+    """Every unit is refined by a network of its own value."""
+    x = nn.Dense(3)(x[:, 0])[..., None]
+    return nn.Dense(2)((x + nn.Dense(1)(nn.tanh(nn.Dense(2)(x))))[..., 0])
+
+
+PARTS = {
+    "units refined one by one": (one_by_one, 12),
+    "cut off a sum": (cut_sum, 6),
+    "the first four": (flattened(range(4)), 2),
+    "one of each": (flattened([0, 4, 8]), 1),
+    "two of each, two alike": (flattened([1, 2, 4, 5, 6]), 2),
+    "joined": (joined, 2),
+    "a diagonal": (lambda m, x: nn.Dense(2)(nn.Dense(3)(x)[:, [0, 1], [2, 0]]), 1),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_units_that_are_read_in_part(name):
+    body, order = PARTS[name]
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    finding = examine(Network(body), (x,), num_symmetries=4)
+    assert finding.change < 1e-5
+    assert np.exp(finding.found) == pytest.approx(order)
+
+
+def patches_as_channels(module, x):
+    """A window over patches whose places became channels: two positions that add up."""
+    x = nn.Conv(3, (2, 2))(x).reshape(2, 2, 2, 2, 2, 3).transpose(0, 1, 3, 2, 4, 5)
+    return nn.Conv(2, (2, 2))(nn.relu(x).reshape(2, 2, 2, 12))
+
+
+def backwards(module, x):
+    x = nn.Dense(3)(x).reshape(2, -1)[:, ::-1]
+    return nn.Dense(2)(jnp.cumsum(x, 1))
+
+
+@pytest.mark.parametrize(
+    ("body", "shape"), [(patches_as_channels, (2, 4, 4, 2)), (backwards, (2, 3, 2))]
+)
+def test_edges_of_two_positions_are_told_apart(body, shape):
+    model, variables, x = make(Case(body, shape))
+    change, _, _ = largest_change(model, variables, x, num_symmetries=4)
+    assert change < 1e-5

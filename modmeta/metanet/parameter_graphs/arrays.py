@@ -18,6 +18,7 @@ from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Atom,
     Axis,
+    is_listed,
     is_own,
     layout_code,
     regroup_atoms,
@@ -53,9 +54,10 @@ def reshape(builder: Builder, signal: Signal, new_shape: Sequence[int]) -> Signa
     groups = split_axes(signal.shape, new_shape)
     mixed = [
         axis
-        for olds, _ in groups
+        for olds, news in groups
         for axis in olds
         if any(signal.units.shape[old] > 1 for old in olds)
+        or _cuts_places(signal, olds, [new_shape[new] for new in news])
     ]
     signal = builder.expand(signal, mixed)
     units_shape, axes = [], []
@@ -86,6 +88,14 @@ def reshape(builder: Builder, signal: Signal, new_shape: Sequence[int]) -> Signa
     )
 
 
+def _cuts_places(signal: Signal, olds: list[int], sizes: list[int]) -> bool:
+    """True if a listed axis is not kept as it is, next to axes of one element."""
+    if not any(is_listed(signal.axes[axis]) for axis in olds):
+        return False
+    before = [signal.shape[axis] for axis in olds if signal.shape[axis] > 1]
+    return before != [size for size in sizes if size > 1]
+
+
 def broadcast(signal: Signal, shape: Sequence[int], dimensions: Sequence[int]):
     """Places axis i at `dimensions[i]` of a new shape and repeats it on the others."""
     units_shape = [1] * len(shape)
@@ -113,6 +123,8 @@ def slice_axis(
     count = -(-(limit - start) // stride)
     if count == size:
         return signal
+    if is_listed(signal.axes[axis]):
+        signal = builder.expand(signal, [axis])
     shape = (*signal.shape[:axis], count, *signal.shape[axis + 1 :])
     index = (slice(None),) * axis + (slice(start, limit, stride),)
     if not signal.is_shared[axis]:
@@ -151,7 +163,7 @@ def concatenate(builder: Builder, parts: Sequence[Signal | Table], axis: int) ->
     first = next(part for part in parts if isinstance(part, Signal))
     parts = [_full(part, first, axis) for part in parts]
     signals = [part for part in parts if isinstance(part, Signal)]
-    if any(signal.units.shape[axis] > 1 for signal in signals):
+    if any(s.units.shape[axis] > 1 or is_listed(s.axes[axis]) for s in signals):
         parts = [
             builder.expand(part, [axis]) if isinstance(part, Signal) else part
             for part in parts

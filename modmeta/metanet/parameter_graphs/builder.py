@@ -19,27 +19,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modmeta.metanet.parameter_graphs.axis_store import AxisStore
 from modmeta.metanet.parameter_graphs.functions import IDENTITY
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Axis,
     axis_positions,
     independent,
+    is_listed,
     is_own,
     layout_code,
     repeated,
 )
-from modmeta.metanet.parameter_graphs.signal_store import SignalStore
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 from modmeta.metanet.parameter_graphs.store import MINUS_ONE as MINUS_ONE
 from modmeta.metanet.parameter_graphs.store import ONE as ONE
 
 
-class Builder(SignalStore):
+class Builder(AxisStore):
     """A parameter graph under construction, in terms of signals and tables.
 
-    Nodes, edges and ties are methods of `GraphStore`; those of `SignalStore` are in
-    terms of one array of the network, those below in terms of several, or of tables.
+    Nodes, edges and ties are methods of `GraphStore`; those of `SignalStore` and
+    `AxisStore` are in terms of one array of the network, those below in terms of
+    several, or of tables.
     Attributes are those of `GraphStore`.
     """
 
@@ -78,22 +80,46 @@ class Builder(SignalStore):
         axes: list[Axis] = [()] * rank
         for axis in others:
             if axis not in explicit:
+                # Positions before places, which can be put in their order.
                 found = [signal.axes[axis] for signal in signals]
+                found = sorted(filter(is_own, found), key=is_listed)
                 size = max(signal.shape[axis] for signal in signals)
-                axes[axis] = next(filter(is_own, found), repeated(size))
+                axes[axis] = found[0] if found else repeated(size)
+        for axis, own in enumerate(axes):
+            if is_listed(own) and own in axes[:axis]:
+                axes[axis] = self.copy_axis(own)
         result = independent(axes)
+        if any(_crosses(signal, result) for signal in signals):
+            listed = [axis for axis, own in enumerate(result) if is_listed(own)]
+            signals = [
+                self.expand(s, [a for a in listed if is_own(s.axes[a])])
+                for s in signals
+            ]
+            return self.align(signals, skipped=skipped)
         return [self._moved(signal, result, others) for signal in signals], result
 
     def _moved(
         self, signal: Signal, axes: tuple[Axis, ...], considered: Sequence[int]
     ) -> Signal:
-        changed = [
-            axis
-            for axis in considered
-            if is_own(signal.axes[axis]) and signal.axes[axis] != axes[axis]
-        ]
-        if not changed:
-            return signal
+        changed, listed = (
+            [
+                axis
+                for axis in considered
+                if is_own(signal.axes[axis])
+                and signal.axes[axis] != axes[axis]
+                and is_listed(signal.axes[axis]) == kind
+            ]
+            for kind in (False, True)
+        )
+        if changed:
+            signal = self._turned(signal, axes, changed)
+        for axis in listed:
+            signal = self.along(signal, axis, axes[axis])
+        return signal
+
+    def _turned(
+        self, signal: Signal, axes: tuple[Axis, ...], changed: Sequence[int]
+    ) -> Signal:
         own = [signal.axes[axis] for axis in changed]
         code = layout_code(*own, *(axes[axis] for axis in changed), is_usual=False)
         copy = self.copy(signal, node_type="moved", attributes={"layout": code})
@@ -148,7 +174,8 @@ class Builder(SignalStore):
           table: Of the rank of the receivers; broadcastable to the array.
           receivers: Node ids; an axis of length 1 where units are shared.
           axes: Coordinates of shared axes; a table that varies on them gets one
-            node with an order id per position.
+            node with an order id per position. One that varies on a listed axis, and
+            on no other shared axis, has edges from its places.
           layer: Layer of the nodes and edges.
         """
         table = table.collapse(
@@ -161,13 +188,18 @@ class Builder(SignalStore):
         )
         positions = np.zeros((*(1,) * table.ndim, NUM_COORDINATES), np.float32)
         for axis, row in enumerate(is_row):
-            if row:
+            if row and not is_listed(axes[axis]):
                 others = [1] * table.ndim
                 others[axis] = table.shape[axis]
                 offsets = axis_positions(axes[axis])
                 positions = positions + offsets.reshape(*others, NUM_COORDINATES)
         num_rows = math.prod(row_shape)
         row_axes = [axes[axis] for axis, row in enumerate(is_row) if row]
+        if any(map(is_listed, row_axes)):
+            (axis,) = row_axes
+            places = self.listed(axis).places.reshape(row_shape)
+            self.add_edges(places, receivers, "table", layer=layer, values=table)
+            return
         rows = self.add_nodes(
             "position",
             row_shape,
@@ -205,6 +237,8 @@ class Builder(SignalStore):
         axes = [axis if is_own(axis) else () for axis in axes or [()] * table.ndim]
         size, full = table.shape, table.collapse(range(table.ndim))
         axes = [axis if full.shape[i] > 1 else () for i, axis in enumerate(axes)]
+        if sum(map(is_own, axes)) > 1:
+            axes = [() if is_listed(axis) else axis for axis in axes]
         shape = tuple(
             1 if axis else count for axis, count in zip(axes, full.shape, strict=True)
         )
@@ -219,6 +253,17 @@ class Builder(SignalStore):
             for axis, length, count in zip(axes, size, full.shape, strict=True)
         )
         return Signal(units, size, found, function=table.function)
+
+
+def _crosses(signal: Signal, axes: Sequence[Axis]) -> bool:
+    """True if listed axes of a signal cannot be moved to others one after the other."""
+    present = list(signal.axes)
+    for axis, target in enumerate(axes):
+        if is_listed(present[axis]) and present[axis] != target:
+            if is_listed(target) and target in present:
+                return True
+            present[axis] = target
+    return False
 
 
 def _meets(first: Signal, second: Signal) -> bool:

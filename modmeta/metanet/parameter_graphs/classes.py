@@ -118,7 +118,7 @@ class PermutationClasses:
         entry.present = roots, slots
         return entry.present
 
-    def _follow(
+    def follow(
         self, classes: np.ndarray, slots: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Current classes and slots of members, and the ways that led there.
@@ -173,9 +173,9 @@ class PermutationClasses:
         origins = np.stack(
             [
                 first[0],
-                self._follow(*first)[2],
+                self.follow(*first)[2],
                 second[0],
-                self._follow(*second)[2],
+                self.follow(*second)[2],
             ],
             axis=1,
         )
@@ -277,11 +277,19 @@ class PermutationClasses:
             there = self.factors(np.full(first.size, right), slots)
             if not here or not np.array_equal(np.stack(here), np.stack(there)):
                 return False
-        elif self._is_structured(left):
+        elif self._is_structured(left) or self._depends(right, left):
             return False
         first.targets = np.full(first.size, right, np.int64)
         first.target_slots = slots.astype(np.int64)
         return True
+
+    def _depends(self, index: int, other: int) -> bool:
+        """True if a class moves with another one, directly or not."""
+        entry = self._classes[index]
+        roots = [self._root(entry.parent)] if entry.parent >= 0 else []
+        for factor in entry.factors:
+            roots += np.unique(self.resolve(*factor)[0]).tolist()
+        return other in roots or any(self._depends(root, other) for root in roots)
 
     def _is_structured(self, index: int) -> bool:
         entry = self._classes[index]
@@ -352,7 +360,7 @@ class PermutationClasses:
             is_free = entry.factors and not entry.is_fixed and entry.targets is None
             if is_free and not self._is_injective(index):
                 self.fix(index)
-        roots, slots, ways = self._follow(classes, slots)
+        roots, slots, ways = self.follow(classes, slots)
         order: list[int] = []
 
         def add(root: int) -> None:

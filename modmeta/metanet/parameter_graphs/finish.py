@@ -93,7 +93,7 @@ def finish(
 def _separate_outputs(builder: Builder, outputs: Sequence[Signal]) -> list[Signal]:
     """Gives every output element a unit of its own that has no other order id."""
     separate, taken = [], np.zeros(0, np.int32)
-    for signal in outputs:
+    for signal in map(builder.in_order, outputs):
         layout = layout_code(*signal.axes)
         units = signal.units.ravel()
         is_own = (

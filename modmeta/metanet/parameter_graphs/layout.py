@@ -20,6 +20,8 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 NUM_COORDINATES = 3
 BATCH = -1
 REPEAT = -2
+LISTED = -3
+"""Coordinates from here downwards are axes whose places are nodes, see `axis_store`."""
 
 
 class Atom(NamedTuple):
@@ -27,7 +29,8 @@ class Atom(NamedTuple):
 
     Attributes:
       coordinate: 0, 1, 2, ... for the axes between the first and the last of an
-        input, `BATCH` for the first, `REPEAT` for an axis on which values repeat.
+        input, `BATCH` for the first, `REPEAT` for an axis on which values repeat,
+        `LISTED` and below for axes whose places are nodes.
       stride: Distance of neighbours, in pixels of the array.
       size: Number of elements.
       copy: Tells apart independent ranges of one coordinate in one array, such as
@@ -53,6 +56,11 @@ def repeated(size: int) -> Axis:
 def is_own(axis: Axis) -> bool:
     """True for shared axes on which values differ, other than mere repetitions."""
     return any(atom.coordinate != REPEAT for atom in axis)
+
+
+def is_listed(axis: Axis) -> bool:
+    """True for an axis whose places are nodes."""
+    return any(atom.coordinate <= LISTED for atom in axis)
 
 
 def _overlaps(first: Atom, second: Atom) -> bool:
@@ -114,6 +122,8 @@ def check_coordinate(atom: Atom) -> None:
         raise UnsupportedLayerError(
             "operation mixes the examples of a batch (the first axis of an input)"
         )
+    if atom.coordinate <= LISTED:
+        raise UnsupportedLayerError("positions of an axis whose places are nodes")
     if atom.coordinate >= NUM_COORDINATES:
         raise UnsupportedLayerError(
             f"operation on coordinate {atom.coordinate}: at most {NUM_COORDINATES} "

@@ -64,11 +64,13 @@ class Registration(NamedTuple):
       rule: The rule.
       layer: The class that it was registered for.
       defaults: Names of fields that the rule takes to have their default.
+      passes_axes: Whether the rule passes listed axes on.
     """
 
     rule: Rule
     layer: type[nn.Module]
     defaults: tuple[str, ...] = ()
+    passes_axes: bool = False
 
     def plain(self, module: nn.Module) -> nn.Module:
         """A module of the class itself, outside of any model, with given fields."""
@@ -90,7 +92,9 @@ _RULES: dict[type[nn.Module], Registration] = {}
 
 
 def register_rule(
-    *layers: type[nn.Module], defaults: Sequence[str] = ()
+    *layers: type[nn.Module],
+    defaults: Sequence[str] = (),
+    passes_axes: bool = False,
 ) -> Callable[[Rule], Rule]:
     """Registers the rule of one or more layers; the last registration counts.
 
@@ -106,11 +110,13 @@ def register_rule(
       *layers: Module classes. A subclass that keeps `__call__` has the same rule.
       defaults: Names of fields that the rule takes to have their default, such as a
         function that replaces a product.
+      passes_axes: Whether the rule takes signals with listed axes
+        (`Builder.listed`); others get a unit per place instead.
     """
 
     def register(rule: Rule) -> Rule:
         for layer in layers:
-            _RULES[layer] = Registration(rule, layer, tuple(defaults))
+            _RULES[layer] = Registration(rule, layer, tuple(defaults), passes_axes)
         return rule
 
     return register

@@ -206,3 +206,23 @@ class SignalStore(GraphStore):
         if len(np.unique(elements, axis=0)) == len(elements):
             return signal
         return self.copy(signal)
+
+    def distinct_at(self, signal: Signal, offsets: np.ndarray) -> Signal:
+        """The signal, or a copy if offsets of edges would hide where elements are.
+
+        Args:
+          signal: Units with positions.
+          offsets: Added to its positions, `[n, 3]` for n edges of every element, or
+            one for each, `units.shape + (3,)`.
+        """
+        if signal.positions is None or not np.any(signal.positions):
+            return signal
+        if offsets.ndim == 2:
+            offsets = offsets.reshape(-1, *(1,) * signal.ndim, NUM_COORDINATES)
+        positions = signal.positions + offsets
+        units = np.broadcast_to(signal.units, positions.shape[:-1])
+        rows = [units.reshape(-1, 1), positions.reshape(-1, NUM_COORDINATES)]
+        rows = np.concatenate(rows, axis=1)
+        return (
+            signal if len(np.unique(rows, axis=0)) == len(rows) else self.copy(signal)
+        )

@@ -132,11 +132,10 @@ class GraphStore(Ties):
             # Constants stay where they are, so the units at their ends must too.
             self.fix(senders)
             self.fix(receivers)
-        # A part of a class that has edges of its own stays among itself.
-        for ends in (senders, receivers):
-            self.classes.separate(*self._members(ends))
         if positions is None:
             positions = np.zeros(NUM_COORDINATES, np.float32)
+        for ends in (senders, receivers):
+            self._separate(ends, positions)
         self.edges.append(
             edge_block(
                 senders,
@@ -150,6 +149,37 @@ class GraphStore(Ties):
                 in_step=in_step,
             )
         )
+
+    def _separate(self, ends: np.ndarray, positions: np.ndarray) -> None:
+        """A part of a class with edges of its own, by position, stays among itself.
+
+        Blocks of nodes may share a class, and parts of a block its slots, so each is
+        looked at alone.
+        """
+        rank = max(ends.ndim, positions.ndim - 1)
+        ends = ends.reshape((1,) * (rank - ends.ndim) + ends.shape)
+        positions = positions.reshape(
+            (1,) * (rank + 1 - positions.ndim) + positions.shape
+        )
+        # Along other axes, every node meets the same positions.
+        for axis in range(rank):
+            if ends.shape[axis] == 1:
+                positions = positions.take([0], axis)
+        shape = np.broadcast_shapes(ends.shape, positions.shape[:-1])
+        rows = np.broadcast_to(positions, (*shape, NUM_COORDINATES))
+        members = self._members(np.broadcast_to(ends, shape))
+        columns = [np.ascontiguousarray(rows[..., c]) for c in range(NUM_COORDINATES)]
+        keys = [self.node_array("blocks")[np.broadcast_to(ends, shape)], *columns]
+        keys = [*map(np.ravel, keys), self.classes.follow(*members)[2]]
+        keys = [key for key in keys if np.any(key != key[:1])]
+        if not keys:
+            self.classes.separate(*members)
+            return
+        order = np.lexsort(keys)
+        changes = [key[order][1:] != key[order][:-1] for key in keys]
+        ends_of_groups = np.nonzero(np.any(changes, axis=0))[0] + 1
+        for group in np.split(order, ends_of_groups):
+            self.classes.separate(members[0][group], members[1][group])
 
     def add_unit_node(
         self,

@@ -318,6 +318,9 @@ class Ties:
     def derive_copies(self, heads: Members, copies: np.ndarray) -> None:
         """Makes units `[R, O]` move as heads `[R]` along rows, freely along columns."""
         count, width = copies.shape
+        if width == 1:
+            self.classes.tie(self._members(copies), heads)
+            return
         columns = np.full(width, self.classes.add(width)), np.arange(width)
         members = [
             tuple(np.repeat(part, width) for part in heads),

@@ -10,6 +10,7 @@ output depends on are dropped.
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -307,6 +308,8 @@ class _Reading:
             outputs=record.outputs,
         )
         rule = record.registration.rule
+        if not record.registration.passes_axes:
+            call = _without_listed_axes(builder, call)
         try:
             if any(isinstance(variable, Signal) for variable in variables):
                 raise UnsupportedLayerError("variables that are computed")
@@ -327,6 +330,16 @@ class _Reading:
                 f"{[value.shape for value in found]}, expected {expected}"
             )
         return found
+
+
+def _without_listed_axes(builder: Builder, call: LayerCall) -> LayerCall:
+    def expanded(value):
+        return builder.expand_listed(value) if isinstance(value, Signal) else value
+
+    args, kwargs = jax.tree.map(
+        expanded, (call.args, call.kwargs), is_leaf=lambda v: isinstance(v, Signal)
+    )
+    return dataclasses.replace(call, args=args, kwargs=kwargs)
 
 
 def parameter_graph(

@@ -97,6 +97,10 @@ NODE_TYPES = Vocabulary(
         "operation",  # any other operation, see the attribute of this name
         "moved",  # a unit along other axes than its own
         "unused",  # holds parameters that no output depends on
+        # Axes whose places are nodes.
+        "axis",
+        "place",
+        "mixed",  # a unit along a new axis, whose places are sums over those before
     ),
 )
 
@@ -127,6 +131,7 @@ EDGE_TYPES = Vocabulary(
         "third",
         "fourth",
         "unused",
+        "axis",  # from an axis to a unit along it, or from a place to a unit there
     ),
 )
 

@@ -16,7 +16,7 @@ import numpy as np
 from modmeta.metanet.parameter_graphs import arrays
 from modmeta.metanet.parameter_graphs.builder import ONE, Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
-from modmeta.metanet.parameter_graphs.layout import is_own
+from modmeta.metanet.parameter_graphs.layout import is_listed, is_own
 from modmeta.metanet.parameter_graphs.rules.convolution import (
     Window,
     convolve,
@@ -59,7 +59,7 @@ def _is_zero(value: Value) -> bool:
     return is_constant and not np.any(value.constants)
 
 
-@rule("dot_general")
+@rule("dot_general", passes_axes=True)
 def _dot_general(builder, params, operands, shapes):
     left, right = operands
     (left_axes, right_axes), (left_batch, right_batch) = params["dimension_numbers"]
@@ -88,6 +88,10 @@ def _dot_general(builder, params, operands, shapes):
             )
         ]
     if left_batch:
+        left, right = (
+            builder.expand_listed(value) if isinstance(value, Signal) else value
+            for value in (left, right)
+        )
         return [
             _batched(
                 builder, left, right, left_axes, right_axes, left_batch, right_batch
@@ -117,6 +121,7 @@ def _with_kernel(
         and len(axes) == 1
         and signal.is_shared[axes[0]]
         and is_own(signal.axes[axes[0]])
+        and not is_listed(signal.axes[axes[0]])
     )
     if not is_resampling:
         free = [axis for axis in range(kernel.ndim) if axis not in kernel_axes]
@@ -197,7 +202,7 @@ def _product(
     return arrays.reshape(builder, result, shape[: len(shape) - num_contracted])
 
 
-@rule("conv_general_dilated")
+@rule("conv_general_dilated", passes_axes=True)
 def _convolution(builder, params, operands, shapes):
     signal, kernel = operands
     if params["batch_group_count"] != 1:
@@ -227,6 +232,7 @@ def _convolution(builder, params, operands, shapes):
         [shapes[0][axis] for axis in out],
     )
     if isinstance(kernel, Signal):
+        signal, kernel = map(builder.expand_listed, (signal, kernel))
         kernel = arrays.transpose(kernel, kernel_order)
         result = convolve_computed(builder, signal, kernel, window, tuple(out_shape))
         return [arrays.transpose(result, np.argsort(out))]

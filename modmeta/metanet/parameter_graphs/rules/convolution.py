@@ -16,6 +16,7 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Atom,
+    is_listed,
     is_own,
     replace_axis,
     window_slots,
@@ -89,7 +90,12 @@ def convolve(
       place where the window begins, `index * dilation - padding_low`, in pixels.
     """
     num_spatial = kernel.ndim - 2
-    signal = builder.expand(signal, [signal.ndim - 1])
+    if _mixes(builder, signal, kernel, window):
+        kernel = kernel.map(lambda a: a.reshape(a.shape[-2:]))
+        return builder.mix(signal, kernel, bias and bias.map(np.ravel))
+    slid = range(signal.ndim - 1 - num_spatial, signal.ndim - 1)
+    listed = [axis for axis in slid if is_listed(signal.axes[axis])]
+    signal = builder.expand(signal, [*listed, signal.ndim - 1])
     if signal.units.size != signal.units.shape[-1]:
         return _convolve_units(builder, signal, kernel, bias, window, out_shape)
     signal = builder.distinct(signal)
@@ -97,6 +103,7 @@ def convolve(
     *sizes, group_inputs, num_outputs = kernel.shape
     num_taps = int(np.prod(sizes))
     outputs, taps, slots = _window_units(builder, signal, window, kernel.shape, layer)
+    signal = builder.distinct_at(signal, taps.reshape(-1, NUM_COORDINATES))
     senders = signal.units.ravel()
     inputs = _group_inputs(window.groups, group_inputs, num_outputs)
     own = signal.all_positions().reshape(-1, NUM_COORDINATES)[inputs]
@@ -114,6 +121,15 @@ def convolve(
     if bias is not None:
         builder.add_unit_node(outputs, bias.map(np.ravel), layer=layer)
     return _slid(builder, signal, outputs, num_spatial, slots, out_shape)
+
+
+def _mixes(builder: Builder, signal: Signal, kernel: Table, window: Window) -> bool:
+    """True for a dense layer along positions, written as a window of one element."""
+    num_spatial = kernel.ndim - 2
+    usual = Window(*((one,) * num_spatial for one in (1, (0, 0), 1, 1)))
+    is_pointwise = kernel.shape[:-2] == (1,) * num_spatial
+    is_pointwise = is_pointwise and window._replace(mode=0) == usual
+    return is_pointwise and builder.can_mix(signal, signal.ndim - 1)
 
 
 def _group_inputs(num_groups: int, num_inputs: int, num_outputs: int) -> np.ndarray:
@@ -345,6 +361,7 @@ def _window(module: nn.Conv, shape: tuple[int, ...], num_spatial: int) -> Window
     nn.Conv,
     PatchConv,
     defaults=("conv_general_dilated", "conv_general_dilated_cls", "promote_dtype"),
+    passes_axes=True,
 )
 def conv(builder: Builder, call: LayerCall) -> Signal:
     """`nn.Conv` in one, two or three dimensions."""
@@ -355,9 +372,9 @@ def conv(builder: Builder, call: LayerCall) -> Signal:
     num_spatial = kernel.ndim - 2
     if num_spatial == 0:
         raise UnsupportedLayerError("Conv with an empty kernel_size")
-    if signal.is_shared[-1]:
-        signal = reshape(builder, builder.expand(signal, [-1]), signal.shape)
     window = _window(module, signal.shape, num_spatial)
+    if signal.is_shared[-1] and not _mixes(builder, signal, kernel, window):
+        signal = reshape(builder, builder.expand(signal, [-1]), signal.shape)
     return convolve(
         builder,
         signal,

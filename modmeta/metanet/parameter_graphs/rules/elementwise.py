@@ -20,7 +20,7 @@ from modmeta.metanet.parameter_graphs import arrays
 from modmeta.metanet.parameter_graphs.builder import MINUS_ONE, ONE, Builder
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import compose, constant_function
-from modmeta.metanet.parameter_graphs.layout import is_own
+from modmeta.metanet.parameter_graphs.layout import is_listed, is_own
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 
 NAMES = frozenset(
@@ -238,12 +238,19 @@ def _reciprocal(operand: Signal | Table) -> Signal | Table:
 
 
 def _takes_bias(signal: Signal, table: Table) -> bool:
-    """True if a table adds one parameter to every unit of a weighted sum."""
+    """True if a table adds one parameter to every unit of a weighted sum.
+
+    Or to every place of a listed axis.
+    """
+    if not (signal.is_open and signal.function.is_identity) or np.any(
+        table.parameters < 0
+    ):
+        return False
+    varying = [axis for axis, size in enumerate(table.shape) if size > 1]
+    if len(varying) == 1 and is_listed(signal.axes[varying[0]]):
+        return True
     return (
-        signal.is_open
-        and signal.function.is_identity
-        and bool(np.all(table.parameters >= 0))
-        and table.shape == signal.units.shape
+        table.shape == signal.units.shape
         and len(np.unique(signal.units)) == signal.units.size
     )
 
@@ -264,12 +271,19 @@ def _with_table(
         for axis in range(signal.ndim)
     )
     is_shared = np.any((sizes == 1) & (places > 1)) and np.any(sizes > 1)
-    if is_repeated or is_shared:
+    rows = [a for a in range(signal.ndim) if sizes[a] > 1 and places[a] == 1]
+    listed = [a for a in rows if is_listed(signal.axes[a])]
+    layer = builder.layer(signal)
+    is_bias = name == "add" and _takes_bias(signal, varying)
+    if is_bias and listed:
+        places = builder.listed(signal.axes[listed[0]]).places
+        builder.add_unit_node(places, varying.map(np.ravel), layer=layer)
+        return signal.replace(is_open=False)
+    if is_repeated or is_shared or (listed and len(rows) > 1):
         # The table has elements where the signal repeats itself, or the reverse.
         other = builder.table_signal(table, signal.axes)
         return builder.combine(_COMBINED[name], [signal, other], [sign, ONE])
-    layer = builder.layer(signal)
-    if name == "add" and _takes_bias(signal, varying):
+    if is_bias:
         values = varying.map(lambda a: np.broadcast_to(a, signal.units.shape))
         builder.add_unit_node(signal.units, values, layer=layer)
         return signal.replace(is_open=False)

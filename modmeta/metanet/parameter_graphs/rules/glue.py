@@ -17,6 +17,7 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import compose
 from modmeta.metanet.parameter_graphs.layout import (
     Atom,
+    is_listed,
     is_own,
     replace_axis,
     window_slots,
@@ -33,15 +34,17 @@ from modmeta.metanet.parameter_graphs.signals import Signal, Table
     "copy",
     "copy_p",
     "stop_gradient",
+    "device_put",
     "optimization_barrier",
     "name",
     "sharding_constraint",
+    passes_axes=True,
 )
 def _pass_on(builder, params, operands, shapes):
     return list(operands)
 
 
-@rule("transpose")
+@rule("transpose", passes_axes=True)
 def _transpose(builder, params, operands, shapes):
     (value,), permutation = operands, params["permutation"]
     if isinstance(value, Table):
@@ -49,7 +52,7 @@ def _transpose(builder, params, operands, shapes):
     return [arrays.transpose(value, permutation)]
 
 
-@rule("reshape", "squeeze", "expand_dims")
+@rule("reshape", "squeeze", "expand_dims", passes_axes=True)
 def _reshape(builder, params, operands, shapes):
     value = operands[0]
     if isinstance(value, Table):
@@ -57,7 +60,7 @@ def _reshape(builder, params, operands, shapes):
     return [arrays.reshape(builder, value, shapes[0])]
 
 
-@rule("broadcast_in_dim")
+@rule("broadcast_in_dim", passes_axes=True)
 def _broadcast_in_dim(builder, params, operands, shapes):
     (value, *_), dimensions = operands, params["broadcast_dimensions"]
     if isinstance(value, Signal):
@@ -68,7 +71,7 @@ def _broadcast_in_dim(builder, params, operands, shapes):
     return [value.map(lambda array: np.broadcast_to(array.reshape(placed), shapes[0]))]
 
 
-@rule("slice")
+@rule("slice", passes_axes=True)
 def _slice(builder, params, operands, shapes):
     (value,) = operands
     starts, limits = params["start_indices"], params["limit_indices"]
@@ -81,7 +84,7 @@ def _slice(builder, params, operands, shapes):
     return [value]
 
 
-@rule("split")
+@rule("split", passes_axes=True)
 def _split(builder, params, operands, shapes):
     (value,), axis = operands, params["axis"]
     parts, start = [], 0
@@ -97,7 +100,7 @@ def _split(builder, params, operands, shapes):
     return parts
 
 
-@rule("concatenate")
+@rule("concatenate", passes_axes=True)
 def _concatenate(builder, params, operands, shapes):
     axis = params["dimension"]
     operands = [operand for operand in operands if operand.shape[axis]]
@@ -227,17 +230,24 @@ def _reduction(node_type: str, repetition: Callable | None = None) -> Rule:
     return apply
 
 
-RULES["reduce_sum"] = _reduction("reduce_sum", lambda values, count: values * count)
-RULES["reduce_prod"] = _reduction("reduce_product", lambda values, count: values**count)
-for _name, _kind in (("max", "max"), ("min", "min"), ("or", "max"), ("and", "min")):
-    RULES[f"reduce_{_name}"] = _reduction(f"reduce_{_kind}")
+_KINDS: dict[str, tuple[str, Callable | None]] = {
+    "sum": ("reduce_sum", lambda values, count: values * count),
+    "prod": ("reduce_product", lambda values, count: values**count),
+    "max": ("reduce_max", None),
+    "min": ("reduce_min", None),
+    "or": ("reduce_max", None),
+    "and": ("reduce_min", None),
+}
+for _name, _kind in _KINDS.items():
+    rule(f"reduce_{_name}", passes_axes=True)(_reduction(*_kind))
 
 
 def reduce_axes(
     builder: Builder, signal: Signal, axes: list[int], node_type: str
 ) -> Signal:
     """One unit per group of units that differ along the axes; axes keep length 1."""
-    shared = [axis for axis in axes if signal.is_shared[axis]]
+    listed = [axis for axis in axes if is_listed(signal.axes[axis])]
+    shared = [a for a in axes if signal.is_shared[a] and a not in listed]
     explicit = [axis for axis in axes if signal.units.shape[axis] > 1]
     slots, layout = window_slots([signal.axes[axis] for axis in shared])
     attributes = {"layout": layout}
@@ -252,6 +262,8 @@ def reduce_axes(
     )
     targets = np.broadcast_to(units, signal.units.shape)
     builder.link(signal, targets, tie=False)
+    for axis in listed:
+        builder.add_places(units, signal.axes[axis])
     _tie_reduced(builder, signal.units, units, explicit)
     new_shape = tuple(1 if axis in axes else n for axis, n in enumerate(signal.shape))
     new_axes = tuple(

@@ -29,8 +29,10 @@ def linear(
     Args:
       builder: The graph.
       signal: `[..., K]`. Positions that were merged into the last axis become
-        positions of the edges. If units differ along other axes too, every one of
-        them gets its own outputs, and weights have several edges.
+        positions of the edges. Where the last axis is one of positions that several
+        units share, the outputs are places of a listed axis. If units differ along
+        other axes too, every one of them gets its own outputs, and weights have
+        several edges.
       kernel: `[K, O]`.
       bias: `[O]` or None.
       node_type: Type of the outputs.
@@ -39,6 +41,8 @@ def linear(
     Returns:
       `[..., O]`.
     """
+    if node_type == "linear" and builder.can_mix(signal, signal.ndim - 1):
+        return builder.mix(signal, kernel, bias)
     signal = builder.distinct(builder.expand(signal, [signal.ndim - 1]))
     layer = builder.layer(signal) + 1
     lead = signal.units.shape[:-1]
@@ -117,7 +121,9 @@ def contract(
     free_shape = tuple(signal.shape[axis] for axis in free)
     out_shape = tuple(kernel.shape[axis] for axis in kernel_free)
     num_inputs = math.prod(signal.shape[axis] for axis in axes)
-    signal = transpose(builder.expand(signal, axes), [*free, *axes])
+    if len(axes) > 1 or not builder.can_mix(signal, axes[0]):
+        signal = builder.expand(signal, axes)
+    signal = transpose(signal, [*free, *axes])
     signal = reshape(builder, signal, (*free_shape, num_inputs))
     order = (*kernel_axes, *kernel_free)
     kernel = kernel.map(lambda array: array.transpose(order).reshape(num_inputs, -1))
@@ -130,7 +136,7 @@ def contract(
 _DEFAULTS = ("dot_general", "dot_general_cls", "promote_dtype")
 
 
-@register_rule(nn.Dense, defaults=_DEFAULTS)
+@register_rule(nn.Dense, defaults=_DEFAULTS, passes_axes=True)
 def dense(builder: Builder, call: LayerCall) -> Signal:
     """`nn.Dense`."""
     return linear(
@@ -138,7 +144,7 @@ def dense(builder: Builder, call: LayerCall) -> Signal:
     )
 
 
-@register_rule(nn.DenseGeneral, defaults=_DEFAULTS)
+@register_rule(nn.DenseGeneral, defaults=_DEFAULTS, passes_axes=True)
 def dense_general(builder: Builder, call: LayerCall) -> Signal:
     """`nn.DenseGeneral` without batch axes."""
     if call.module.batch_dims:

@@ -88,7 +88,7 @@ def _check_axes(call: LayerCall, ndim: int, *names: str) -> None:
             )
 
 
-@register_rule(nn.BatchNorm)
+@register_rule(nn.BatchNorm, passes_axes=True)
 def batch_norm(builder: Builder, call: LayerCall) -> Signal:
     """`nn.BatchNorm` with its running averages."""
     _check_mask(call)
@@ -105,7 +105,7 @@ def batch_norm(builder: Builder, call: LayerCall) -> Signal:
     return normalize(builder, call, signal, "batch_norm", {})
 
 
-@register_rule(nn.LayerNorm)
+@register_rule(nn.LayerNorm, passes_axes=True)
 def layer_norm(builder: Builder, call: LayerCall) -> Signal:
     """`nn.LayerNorm` over the last axis."""
     _check_mask(call)
@@ -113,7 +113,7 @@ def layer_norm(builder: Builder, call: LayerCall) -> Signal:
     return normalize(builder, call, call.signal, "layer_norm", {}, 1)
 
 
-@register_rule(nn.RMSNorm)
+@register_rule(nn.RMSNorm, passes_axes=True)
 def rms_norm(builder: Builder, call: LayerCall) -> Signal:
     """`nn.RMSNorm` over the last axis."""
     _check_mask(call)

@@ -194,7 +194,7 @@ def _take_all(builder: Builder, signal: Signal, places: np.ndarray) -> Signal:
     Axes that are taken whole stay; the others are merged, and elements of them taken.
 
     Raises:
-      UnsupportedLayerError: If what is taken of an axis differs along another one.
+      UnsupportedLayerError: If places are beyond the end, or differ between examples.
     """
     if np.any(places < 0):
         raise UnsupportedLayerError("gather at places beyond the end")
@@ -208,11 +208,12 @@ def _take_all(builder: Builder, signal: Signal, places: np.ndarray) -> Signal:
             )
             if np.array_equal(line[:, 0], np.arange(signal.shape[axis])):
                 kept[axis] = varying[0]
-    moved = [axis for axis in range(signal.ndim) if axis not in kept]
-    if any(set(_varying_axes(coordinates[axis])) & {*kept.values()} for axis in moved):
-        raise UnsupportedLayerError(
-            "gather at places that differ along an axis that is kept"
-        )
+    # Places that differ along a kept axis, such as those of a diagonal, take it along.
+    moved: list[int] = []
+    for _ in range(signal.ndim):
+        moved = [axis for axis in range(signal.ndim) if axis not in kept]
+        varying = {a for axis in moved for a in _varying_axes(coordinates[axis])}
+        kept = {axis: own for axis, own in kept.items() if own not in varying}
     extents = [signal.shape[axis] for axis in moved]
     sizes = [signal.shape[axis] for axis in kept]
     signal = arrays.transpose(signal, [*moved, *kept])

@@ -15,18 +15,21 @@ from modmeta.metanet.parameter_graphs.signals import Signal, Table
 Value = Signal | Table
 Rule = Callable[[Builder, dict[str, Any], list[Any], list[tuple[int, ...]]], list[Any]]
 RULES: dict[str, Rule] = {}
+# Primitives whose rules take signals with listed axes; others get a unit per place.
+_PASSES_AXES: set[str] = set()
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str, passes_axes: bool = False) -> Callable[[Rule], Rule]:
     """Registers the rule of primitives.
 
     A rule gets the builder, the parameters of the primitive (and "__name__" and
     "__used__", which of its results are), its operands and the shapes of its results,
-    and returns the results.
+    and returns the results. Without `passes_axes`, signals have no listed axes.
     """
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
+        _PASSES_AXES.update(names if passes_axes else ())
         return function
 
     return register
@@ -67,6 +70,10 @@ def apply_primitive(
         return [apply_elementwise(builder, primitive, params, operands)]
     if name not in RULES:
         raise UnsupportedLayerError(f"no rule for the primitive {name}")
+    if name not in _PASSES_AXES:
+        operands = [
+            builder.expand_listed(o) if isinstance(o, Signal) else o for o in operands
+        ]
     return RULES[name](
         builder, params | {"__name__": name, "__used__": used}, operands, shapes
     )

@@ -12,6 +12,7 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.layout import (
     NUM_COORDINATES,
     Atom,
+    is_listed,
     is_own,
     repeated,
     replace_axis,
@@ -41,6 +42,8 @@ def along_axis(
       size: Length of the axis in the result.
       is_symmetric: True if the order of elements on the axis does not matter.
     """
+    if is_listed(signal.axes[axis]):
+        signal = builder.expand(signal, [axis])
     layer = builder.layer(signal)
     attributes: dict[str, Any] = {"operation": code}
     shape = (*signal.shape[:axis], size, *signal.shape[axis + 1 :])
@@ -56,13 +59,15 @@ def along_axis(
         return Signal(units, shape, replace_axis(signal.axes, axis, own))
     signal = builder.distinct(signal)
     count = signal.units.shape[axis]
-    moved = np.moveaxis(signal.units, axis, 0)
-    if not is_symmetric or moved[0].size > 1:
-        builder.tie_rows(moved.reshape(count, -1))
     places = np.zeros((count, *[1] * (signal.ndim - 1), NUM_COORDINATES), np.float32)
     if not is_symmetric:
         places[..., 0] = np.arange(count).reshape(-1, *[1] * (signal.ndim - 1))
-    positions = signal.all_positions() + np.moveaxis(places, 0, axis)
+    places = np.moveaxis(places, 0, axis)
+    signal = builder.distinct_at(signal, places)
+    moved = np.moveaxis(signal.units, axis, 0)
+    if not is_symmetric or moved[0].size > 1:
+        builder.tie_rows(moved.reshape(count, -1))
+    positions = signal.all_positions() + places
     parts = []
     for index in range(size):
         units = builder.add_nodes(
@@ -90,7 +95,7 @@ def as_signal(builder: Builder, value: Signal | Table) -> Signal:
     return builder.table_signal(value) if isinstance(value, Table) else value
 
 
-@rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+@rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", passes_axes=True)
 def _cumulate(builder, params, operands, shapes):
     axis = params["axis"]
     signal = as_signal(builder, operands[0])
@@ -101,7 +106,7 @@ def _cumulate(builder, params, operands, shapes):
     return [along_axis(builder, signal, axis, code, shapes[0][axis])]
 
 
-@rule("sort")
+@rule("sort", passes_axes=True)
 def _sort(builder, params, operands, shapes):
     axis = params["dimension"]
     signal = as_signal(builder, operands[0])
@@ -120,7 +125,7 @@ def _sort(builder, params, operands, shapes):
     return [result, order]
 
 
-@rule("top_k")
+@rule("top_k", passes_axes=True)
 def _top_k(builder, params, operands, shapes):
     signal = as_signal(builder, operands[0])
     axis = params.get("axis", signal.ndim - 1) % signal.ndim
@@ -134,7 +139,7 @@ def _top_k(builder, params, operands, shapes):
     return [values, places]
 
 
-@rule("argmax", "argmin")
+@rule("argmax", "argmin", passes_axes=True)
 def _extreme(builder, params, operands, shapes):
     (axis,) = params["axes"]
     signal = as_signal(builder, operands[0])
@@ -143,7 +148,7 @@ def _extreme(builder, params, operands, shapes):
     return [arrays.reshape(builder, result, shapes[0])]
 
 
-@rule("rev")
+@rule("rev", passes_axes=True)
 def _reverse(builder, params, operands, shapes):
     (value,), axes = operands, params["dimensions"]
     if isinstance(value, Table):
@@ -200,6 +205,8 @@ def _unstack(builder, params, operands, shapes):
 
 def take(builder: Builder, signal: Signal, axis: int, indices: np.ndarray) -> Signal:
     """The elements at constant indices `[n]` of one axis."""
+    if is_listed(signal.axes[axis]):
+        signal = builder.expand(signal, [axis])
     shape = (*signal.shape[:axis], len(indices), *signal.shape[axis + 1 :])
     if signal.units.shape[axis] > 1:
         positions = signal.positions
