@@ -168,14 +168,6 @@ def test_frozen_variables_stay_frozen():
     np.testing.assert_array_equal(bare.senders, topology.senders)
 
 
-def test_parameters_that_single_precision_does_not_hold_are_refused_by_name():
-    model, x = nn.Dense(2), np.ones((2, 3), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    double = jax.tree.map(lambda leaf: np.zeros(leaf.shape), variables)
-    with pytest.raises(UnsupportedLayerError, match="params/bias: found type float64"):
-        trace(model, double, x)
-
-
 class Coder(nn.Module):
     def setup(self):
         self.encoder, self.decoder = nn.Dense(3), nn.Dense(4)

@@ -145,10 +145,11 @@ def permute_parameters(
       ValueError: As `parameter_permutation`, or if the variables do not fit.
     """
     permutation = parameter_permutation(topology, node_permutation)
-    vector = topology.flatten(variables)
+    vector = topology.exact_vector(variables)
     if isinstance(vector, jax.core.Tracer):
         moved = jnp.zeros_like(vector).at[permutation].set(vector)
     else:  # nothing to compile
-        moved = np.empty(len(permutation), np.float32)
+        moved = np.empty_like(vector)
         moved[permutation] = vector
+    # Where float64 is not traced, every bit moves along.
     return topology.unflatten(moved, variables)

@@ -24,18 +24,13 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.finish import finish
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, identity_of
 from modmeta.metanet.parameter_graphs.layer_checks import LayerChecks
+from modmeta.metanet.parameter_graphs.leaves import LeafSpec, StateLeaf, leaf_specs
 from modmeta.metanet.parameter_graphs.markers import LAYER, marked_layers
 from modmeta.metanet.parameter_graphs.program import Name, Program, Step
 from modmeta.metanet.parameter_graphs.registry import LayerCall
 from modmeta.metanet.parameter_graphs.rules.primitives import apply_primitive
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
-from modmeta.metanet.parameter_graphs.topology import (
-    LeafSpec,
-    ParameterGraph,
-    StateLeaf,
-    Topology,
-    leaf_specs,
-)
+from modmeta.metanet.parameter_graphs.topology import ParameterGraph, Topology
 
 
 def _is_bare(variables: Any) -> bool:
@@ -60,7 +55,9 @@ def _is_input(name: str, value: Any) -> bool:
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        return leaf
+        is_number = not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype) if is_number else leaf.dtype
+        return jax.ShapeDtypeStruct(leaf.shape, dtype)
     return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf))
 
 
@@ -92,7 +89,7 @@ def trace(
     Raises:
       UnsupportedLayerError: If the model does not run, a layer or an operation has no
         rule, a parameter does not take part in the output, or a leaf of the variables
-        is not an array or has a type that float32 does not hold.
+        is not an array or holds complex numbers.
     """
     try:
         leaves, state, structure = leaf_specs(variables)
