@@ -17,7 +17,7 @@ import numpy as np
 from modmeta.metanet.zoo.specification import ZooError
 from modmeta.runtime.optional import import_optional
 
-WEIGHT_SUFFIXES = (".safetensors", ".msgpack", ".npz", ".npy", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".msgpack", ".npz", ".pt", ".pth")
 
 # Types of safetensors that NumPy and JAX have.
 _DTYPES = {
@@ -111,7 +111,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
+    # NumPy leaves a damaged file open.
+    with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
