@@ -50,7 +50,15 @@ def sample_symmetry(rng: np.random.Generator, topology: Topology) -> np.ndarray:
     Returns:
       `[N]`: node i takes the place of node `permutation[i]`. An automorphism of the
       topology.
+
+    Raises:
+      TypeError: If the source is no generator of NumPy.
     """
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"rng: found {type(rng).__name__}, expected a generator, such as "
+            "numpy.random.default_rng(0)"
+        )
     permutation = class_symmetry(rng, topology)
     more = more_symmetries(topology)
     # A number of factors of its own: swaps alone would give even permutations only.
