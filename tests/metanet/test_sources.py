@@ -125,6 +125,15 @@ def test_groups_that_do_not_fit():
             sources.GraphSource(topologies, parameters)
 
 
+def test_rows_that_only_standardise_are_no_networks():
+    features = np.random.default_rng(0).normal(size=(5, 2))
+    whole = sources.VectorSource(features, np.arange(3, 5))
+    source = sources.VectorSource(features, np.arange(3, 5), num_networks=3)
+    assert len(source.sizes) == 3
+    rows = np.arange(3)
+    np.testing.assert_array_equal(source.batch(rows, None), whole.batch(rows, None))
+
+
 def test_vectors_are_standardised_by_the_chosen_networks():
     features = np.random.default_rng(0).normal(2.0, 3.0, size=(20, 4, 2))
     features[:, 2] = 1e4 / 3

@@ -151,9 +151,17 @@ class VectorSource:
       features: `[n, ...]`.
       standardize_by: Networks whose mean and deviation standardise every feature, or
         None to leave features as they are. Features that do not vary become zero.
+      num_networks: How many of the rows, from the first on, are networks of the source;
+        the others only standardise.
     """
 
-    def __init__(self, features: np.ndarray, standardize_by: np.ndarray | None = None):
+    def __init__(
+        self,
+        features: np.ndarray,
+        standardize_by: np.ndarray | None = None,
+        *,
+        num_networks: int | None = None,
+    ):
         features = np.asarray(features, np.float64)
         if standardize_by is not None:
             chosen = features[standardize_by]
@@ -162,8 +170,8 @@ class VectorSource:
             varies = deviation > 1e-6 * (1.0 + np.abs(chosen).max(axis=0))
             features = features - chosen.mean(axis=0)
             features = np.where(varies, features / np.where(varies, deviation, 1), 0)
-        self._features = features.astype(np.float32)
-        self.sizes = np.ones(len(features), np.int64)
+        self._features = features[:num_networks].astype(np.float32)
+        self.sizes = np.ones(len(self._features), np.int64)
 
     def budget(self, batches: np.ndarray) -> None:
         """Rows need no padding."""
