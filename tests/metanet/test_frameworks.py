@@ -154,6 +154,13 @@ def test_frameworks_give_one_graph():
     change, found, moved = largest_change(run, state, x)
     assert change < 1e-5 and moved
     assert signature(found, found.edge_values(state)) == signature(expected, values)
+    # Its module and its state, or their pure dict, do as well.
+    for tree in (state, nnx.State(jax.tree.map(nnx.Param, state))):
+        found = trace(Nnx(nnx.Rngs(1)), tree, x)
+        assert [leaf.name for leaf in found.leaves][:2] == ["conv/bias", "conv/kernel"]
+        assert signature(found, found.edge_values(tree)) == signature(expected, values)
+        returned = found.to_parameters(found.edge_values(tree))
+        assert jax.tree.all(jax.tree.map(np.array_equal, returned, tree))
 
 
 def test_frozen_variables_stay_frozen():

@@ -42,6 +42,14 @@ class LeafSpec(NamedTuple):
         return math.prod(self.shape)
 
 
+def path_names(path: Any) -> tuple[str, ...]:
+    """The keys of a path of JAX as texts; a variable of NNX is its value."""
+    keys = tuple(path)
+    if len(keys) > 1 and getattr(keys[-1], "name", None) == "value":
+        keys = keys[:-1]
+    return tuple(map(_key_name, keys))
+
+
 def _key_name(key: Any) -> str:
     for field in ("key", "name", "idx"):
         if hasattr(key, field):
@@ -84,7 +92,7 @@ def leaf_specs(
     paths, structure = jax.tree_util.tree_flatten_with_path(variables)
     leaves, state, offset = [], [], 0
     for position, (path, leaf) in enumerate(paths):
-        names = tuple(_key_name(key) for key in path)
+        names = path_names(path)
         kinds = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
         dtype = leaf.dtype if isinstance(leaf, kinds) else None
         if dtype is not None and not jax.dtypes.issubdtype(dtype, np.inexact):

@@ -20,6 +20,7 @@ import numpy as np
 
 from modmeta.metanet.parameter_graphs import rules  # noqa: F401, registers the rules
 from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.calls import run
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.finish import finish
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, identity_of
@@ -31,13 +32,6 @@ from modmeta.metanet.parameter_graphs.registry import LayerCall
 from modmeta.metanet.parameter_graphs.rules.primitives import apply_primitive
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 from modmeta.metanet.parameter_graphs.topology import ParameterGraph, Topology
-
-
-def _is_bare(variables: Any) -> bool:
-    """True if variables came as parameters alone, without collections."""
-    if isinstance(variables, dict) or hasattr(variables, "keys"):
-        return bool(variables) and not {"params", "batch_stats"} & set(variables)
-    return True
 
 
 def _leaf_table(leaf: LeafSpec) -> Table:
@@ -73,9 +67,9 @@ def trace(
     Args:
       model: A Flax module, or any function `model(variables, *example_inputs)`.
       variables: `{"params": ...}`, with "batch_stats" where the model has them, or the
-        parameters alone: arrays or `jax.ShapeDtypeStruct`. Integers are no parameters:
-        they are carried along, and constants where the output depends on them. A
-        function takes any tree.
+        parameters alone: arrays or `jax.ShapeDtypeStruct`. Of a module of NNX, its
+        state, `nnx.state(model)`. Integers are no parameters: they are carried along,
+        and constants where the output depends on them. A function takes any tree.
       *example_inputs: Inputs of the model: arrays or `jax.ShapeDtypeStruct`. The last
         axis holds features, the first one examples (if there are two or more); integers
         are indices; a vector as long as the axis of examples has a number for each.
@@ -95,17 +89,13 @@ def trace(
         leaves, state, structure = leaf_specs(variables)
     except ValueError as error:
         raise UnsupportedLayerError(str(error)) from error
-    is_module = isinstance(model, nn.Module)
-    is_bare = is_module and _is_bare(variables)
     arrays = {name: value for name, value in kwargs.items() if _is_input(name, value)}
     settings = {name: value for name, value in kwargs.items() if name not in arrays}
 
     def apply(tree, inputs):
-        run = model.apply if is_module else model
         args, named = inputs
         with marked_layers():
-            tree = {"params": tree} if is_bare else tree
-            return run(tree, *args, **named, **settings)
+            return run(model, tree, *args, **named, **settings)
 
     inputs = jax.tree.map(_abstract, (example_inputs, arrays))
     abstract = jax.tree.map(_abstract, variables)
