@@ -154,6 +154,8 @@ def test_frameworks_give_one_graph():
     change, found, moved = largest_change(run, state, x)
     assert change < 1e-5 and moved
     assert signature(found, found.edge_values(state)) == signature(expected, values)
+    with pytest.raises(UnsupportedLayerError, match="found Nnx, expected the state"):
+        trace(Nnx(nnx.Rngs(0)), Nnx(nnx.Rngs(0)), x)
     # Its module and its state, or their pure dict, do as well.
     for tree in (state, nnx.State(jax.tree.map(nnx.Param, state))):
         found = trace(Nnx(nnx.Rngs(1)), tree, x)

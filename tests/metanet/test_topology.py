@@ -176,6 +176,12 @@ def test_variables_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             topology.edge_values(changed(change))
+    with pytest.raises(UnsupportedLayerError, match="kernel: found int32 among the pa"):
+        trace(model, changed(lambda d: d | {"kernel": kernel.astype(int)}), x)
+    with pytest.raises(UnsupportedLayerError, match="model: found the class Dense"):
+        trace(nn.Dense, variables, x)
+    with pytest.raises(ValueError, match="not expected \\['kernel'\\]"):
+        topology.unflatten(topology.flatten(variables), {"kernel": kernel})
     with pytest.raises(UnsupportedLayerError, match="found type complex64"):
         trace(model, jax.tree.map(lambda a: a.astype(complex), variables), x)
     with pytest.raises(ValueError, match=r"edge_values: found shape \(3,\)"):

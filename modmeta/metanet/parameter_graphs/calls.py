@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,18 +21,23 @@ def run(model: Any, variables: Any, *inputs: Any, **options: Any) -> Any:
       **options: Keyword arguments of the model.
     """
     if isinstance(model, nn.Module):
-        tree = {"params": variables} if _is_bare(variables) else variables
+        tree = {"params": variables} if is_bare(variables) else variables
         return model.apply(tree, *inputs, **options)
     # Nobody has such a module without the import, which takes a while.
     nnx = sys.modules.get("flax.nnx")
     if nnx is not None and isinstance(model, nnx.Module):
-        is_state = isinstance(variables, nnx.State)
-        state = variables if is_state else nnx.State(variables)
-        return nnx.merge(nnx.graphdef(model), state)(*inputs, **options)
+        if isinstance(variables, Mapping) and not isinstance(variables, nnx.State):
+            variables = nnx.State(dict(variables))
+        if not isinstance(variables, nnx.State):
+            raise TypeError(
+                f"variables: found {type(variables).__name__}, expected the state of a "
+                "module of NNX, nnx.state(model), or its pure dict"
+            )
+        return nnx.merge(nnx.graphdef(model), variables)(*inputs, **options)
     return model(variables, *inputs, **options)
 
 
-def _is_bare(variables: Any) -> bool:
+def is_bare(variables: Any) -> bool:
     """True if variables came as parameters alone, without collections."""
     if isinstance(variables, dict) or hasattr(variables, "keys"):
         return bool(variables) and not {"params", "batch_stats"} & set(variables)

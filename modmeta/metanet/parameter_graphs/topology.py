@@ -140,6 +140,22 @@ class Topology:
             integers that the output depends on are not those of the traced network;
             the message names the path.
         """
+        self._check_form(variables)
+        arrays = jax.tree.leaves(variables)
+        for leaf in self.leaves:
+            array = arrays[leaf.position]
+            if isinstance(array, jax.core.Tracer | jax.ShapeDtypeStruct):
+                continue
+            with np.errstate(over="ignore"):
+                values = np.asarray(array, np.float32)
+            if not np.all(np.isfinite(values)):
+                raise ValueError(
+                    f"{leaf.name}: found NaN or infinite values, or values beyond "
+                    f"{np.finfo(np.float32).max:.1e}, expected finite float32"
+                )
+
+    def _check_form(self, variables: Any) -> None:
+        """As `check_variables`, without looking at the numbers."""
         leaves, state, structure = leaf_specs(variables)
         if structure != self.structure:
             expected = {leaf.name for leaf in self.leaves}
@@ -181,17 +197,6 @@ class Topology:
                     f"{expected.name}: found other integers than those of the traced "
                     "network, expected equal ones, as the output depends on them"
                 )
-        for leaf in self.leaves:
-            array = arrays[leaf.position]
-            if isinstance(array, jax.core.Tracer | jax.ShapeDtypeStruct):
-                continue
-            with np.errstate(over="ignore"):
-                values = np.asarray(array, np.float32)
-            if not np.all(np.isfinite(values)):
-                raise ValueError(
-                    f"{leaf.name}: found NaN or infinite values, or values beyond "
-                    f"{np.finfo(np.float32).max:.1e}, expected finite float32"
-                )
 
     def flatten(self, variables: Any) -> jax.Array:
         """The vector `[M]` of all parameters, float32. Jittable, vmappable.
@@ -232,15 +237,16 @@ class Topology:
             was not changed.
 
         Raises:
-          ValueError: If the vector has another shape.
+          ValueError: If the vector has another shape, or the variables do not fit.
         """
-        if jnp.shape(vector) != (self.num_parameters,):
+        if np.shape(vector) != (self.num_parameters,):
             raise ValueError(
-                f"vector: found shape {jnp.shape(vector)}, "
+                f"vector: found shape {np.shape(vector)}, "
                 f"expected ({self.num_parameters},)"
             )
         arrays: list[Any] = [None] * (len(self.leaves) + len(self.state))
         if variables is not None:
+            self._check_form(variables)
             arrays = jax.tree.leaves(variables)
         else:
             for leaf in self.state:
@@ -288,11 +294,11 @@ class Topology:
           variables: As for `unflatten`.
 
         Raises:
-          ValueError: If the values have another shape.
+          ValueError: If the values have another shape, or the variables do not fit.
         """
-        if jnp.shape(edge_values) != (self.num_edges,):
+        if np.shape(edge_values) != (self.num_edges,):
             raise ValueError(
-                f"edge_values: found shape {jnp.shape(edge_values)}, "
+                f"edge_values: found shape {np.shape(edge_values)}, "
                 f"expected ({self.num_edges},)"
             )
         if not isinstance(edge_values, jax.core.Tracer):

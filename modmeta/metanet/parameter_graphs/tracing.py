@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +20,7 @@ import numpy as np
 
 from modmeta.metanet.parameter_graphs import rules  # noqa: F401, registers the rules
 from modmeta.metanet.parameter_graphs.builder import Builder
-from modmeta.metanet.parameter_graphs.calls import run
+from modmeta.metanet.parameter_graphs.calls import is_bare, run
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.finish import finish
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, identity_of
@@ -85,6 +85,11 @@ def trace(
         rule, a parameter does not take part in the output, or a leaf of the variables
         is not an array or holds complex numbers.
     """
+    if isinstance(model, type):
+        raise UnsupportedLayerError(
+            f"model: found the class {model.__name__}, expected an instance of it or a "
+            "function"
+        )
     try:
         leaves, state, structure = leaf_specs(variables)
     except ValueError as error:
@@ -112,9 +117,22 @@ def trace(
     with jax.ensure_compile_time_eval():
         builder, outputs, used = reading.build()
         state = tuple(leaf._replace(is_used=leaf.name in used) for leaf in state)
+        _check_parameters(model, variables, state)
         return finish(
             builder, outputs, leaves, state, structure, allow_unused=allow_unused
         )
+
+
+def _check_parameters(model: Any, variables: Any, state: Sequence[StateLeaf]) -> None:
+    """Refuses integers in the place of parameters of Linen: no edge would hold them."""
+    is_linen = isinstance(model, nn.Module)
+    beginning = "" if is_linen and is_bare(variables) else "params/"
+    for leaf in state:
+        if is_linen and leaf.is_used and leaf.name.startswith(beginning):
+            raise UnsupportedLayerError(
+                f"{leaf.name}: found {leaf.value.dtype} among the parameters, expected "
+                "floating-point numbers; integers belong into another collection"
+            )
 
 
 class _Refused(Exception):
