@@ -1,5 +1,6 @@
 """Weights to edge values and back: exact, under jit and vmap, with clear refusals."""
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -180,6 +181,8 @@ def test_variables_that_do_not_fit_are_refused():
         trace(model, changed(lambda d: d | {"kernel": kernel.astype(int)}), x)
     with pytest.raises(UnsupportedLayerError, match="model: found the class Dense"):
         trace(nn.Dense, variables, x)
+    with pytest.raises(ValueError, match="these names in .*FrozenDict.* trace with a"):
+        topology.flatten(flax.core.freeze(variables))
     with pytest.raises(ValueError, match="not expected \\['kernel'\\]"):
         topology.unflatten(topology.flatten(variables), {"kernel": kernel})
     with pytest.raises(UnsupportedLayerError, match="found type complex64"):

@@ -160,6 +160,12 @@ class Topology:
         if structure != self.structure:
             expected = {leaf.name for leaf in self.leaves}
             found = {leaf.name for leaf in leaves}
+            if found == expected:
+                raise ValueError(
+                    f"variables: found these names in {structure}, expected them in "
+                    f"{self.structure} as in the traced network; trace with a tree of "
+                    "this form"
+                )
             raise ValueError(
                 "variables: found a tree of another structure; "
                 f"missing {sorted(expected - found)}, "
