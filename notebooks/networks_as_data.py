@@ -39,6 +39,7 @@ import optax
 from flax import serialization
 
 from modmeta import metanet
+from modmeta.runtime.artifact import load_artifact, save_artifact
 
 IS_SHORT = bool(os.environ.get("MODMETA_NOTEBOOK_SHORT"))  # Runs in seconds, to test.
 folder = Path(tempfile.mkdtemp())
@@ -110,6 +111,18 @@ axes.axline((0, 0), slope=1, color="grey", linewidth=1)
 axes.set_xlabel("variation of the output (log)")
 axes.set_ylabel("predicted from the weights")
 figure.tight_layout()
+
+# %% [markdown]
+# ## To be used again
+#
+# The parameters go into a file. With them, the same predictor says more of other
+# networks, or learns on from where it is (`metanet.fit(..., params=params)`).
+
+# %%
+save_artifact(folder / "predictor.npz", found.params, kind="variation")
+params, _ = load_artifact(folder / "predictor.npz", kind="variation")
+again = metanet.predict(predictor, params, source, rows)
+print(f"largest change of a prediction: {np.abs(again - predicted).max():.1e}")
 
 # %% [markdown]
 # ## Why the order of units does not matter

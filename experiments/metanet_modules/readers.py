@@ -128,7 +128,8 @@ class Contender(NamedTuple):
         """
         features = self.features(np.concatenate([rows, known]))
         members = np.arange(len(rows), len(features))
-        return VectorSource(features, members if self.is_standardized else None)
+        chosen = members if self.is_standardized else None
+        return VectorSource(features, chosen, num_networks=len(rows))
 
 
 def make_contenders(

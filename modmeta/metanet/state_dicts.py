@@ -17,6 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta.metanet.parameter_graphs.calls import run
+from modmeta.metanet.parameter_graphs.leaves import path_names, typed
+
 # What PyTorch calls the leaves of Flax.
 _NAMES = {
     "kernel": "weight",
@@ -62,7 +65,7 @@ def from_state_dict(
     stay as they are.
 
     Args:
-      model: The Flax model.
+      model: The Flax model, of Linen or NNX.
       variables: Its variables, arrays or `jax.ShapeDtypeStruct`, for example of
         `jax.eval_shape(model.init, key, inputs)`.
       state: Name -> array, as `state_dict()` gives it: tensors of PyTorch on any
@@ -89,6 +92,11 @@ def from_state_dict(
         left over, or the output differs from that of the example. Then the message
         names a kernel whose transpose would give it, if there is one.
     """
+    if not isinstance(state, Mapping):
+        raise ValueError(
+            f"state: found {type(state).__name__}, expected arrays by name, as "
+            "state_dict() gives them"
+        )
     remaining = {
         name: value
         for name, value in state.items()
@@ -97,16 +105,23 @@ def from_state_dict(
     for beginning, parts in (packed or {}).items():
         _unpack(remaining, beginning, parts)
     taken: set[str] = set()
+    modules: set[str] = set()
     paths, structure = jax.tree_util.tree_flatten_with_path(variables)
     leaves = []
     for path, leaf in paths:
-        keys = [str(getattr(key, "key", key)) for key in path]
+        keys = path_names(path)
         keys = keys[1:] if keys[0] in ("params", "batch_stats") else keys
+        modules.add("/".join(keys[:-1]))
         source = _source("/".join(keys), names, remaining)
         taken.add(source)
         array = _numpy(remaining[source])
         leaves.append(
             _converted("/".join(keys), source, array, leaf, flattened or {}, convert)
+        )
+    if unknown := sorted(set(names) - modules):
+        raise ValueError(
+            f"names: found {', '.join(unknown)}, expected modules of the model with "
+            f"parameters, {', '.join(sorted(modules))}"
         )
     if left := sorted(set(remaining) - taken):
         raise ValueError(
@@ -179,7 +194,20 @@ def _converted(path, source, array, leaf, flattened, convert) -> jax.Array:
             f"{path}: found shape {array.shape} from {source}, expected "
             f"{tuple(leaf.shape)}"
         )
-    return jnp.asarray(array, leaf.dtype)
+    is_floating = jax.dtypes.issubdtype(leaf.dtype, np.floating)
+    if is_floating and not jax.dtypes.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"{path}: found type {array.dtype} from {source}, expected floating-point "
+            "numbers, or convert="
+        )
+    with np.errstate(over="ignore"):
+        found = typed(array, str(leaf.dtype), None)
+    if is_floating and not np.all(np.isfinite(np.asarray(found, np.float64))):
+        raise ValueError(
+            f"{path}: found NaN, infinite values or values beyond {leaf.dtype} from "
+            f"{source}, expected finite ones"
+        )
+    return found
 
 
 def _channels_last(
@@ -196,7 +224,7 @@ def _channels_last(
 
 
 def _difference(model, tree, example, kwargs) -> float:
-    found = model.apply(tree, *map(jnp.asarray, example.inputs), **kwargs)
+    found = run(model, tree, *map(jnp.asarray, example.inputs), **kwargs)
     expected = np.asarray(_numpy(example.output), np.float64)
     if found.shape != expected.shape:
         raise ValueError(
@@ -208,6 +236,13 @@ def _difference(model, tree, example, kwargs) -> float:
 
 
 def _check(model, tree, example, tolerance: float, kwargs) -> None:
+    if not isinstance(example, Example) or not isinstance(example.inputs, list | tuple):
+        inner = isinstance(example, Example)
+        found = type(example.inputs if inner else example).__name__
+        raise ValueError(
+            f"example{'.inputs' * inner}: found {found}, expected "
+            "Example([inputs], output)"
+        )
     difference = _difference(model, tree, example, kwargs)
     if difference <= tolerance:
         return
@@ -221,7 +256,7 @@ def _check(model, tree, example, tolerance: float, kwargs) -> None:
         leaves[index] = jnp.swapaxes(leaf, -1, -2)
         turned = jax.tree.unflatten(structure, leaves)
         if _difference(model, turned, example, kwargs) <= tolerance:
-            name = "/".join(str(getattr(key, "key", key)) for key in path)
+            name = "/".join(path_names(path))
             hint = f"; with {name} transposed it would be equal"
     raise ValueError(
         f"example: found an output that differs by {difference:.1e} of the largest, "

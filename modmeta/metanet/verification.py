@@ -24,6 +24,7 @@ from modmeta.metanet.models.features import to_graph
 from modmeta.metanet.models.gmn import GraphMetanet, MetanetConfig
 from modmeta.metanet.models.readouts import GraphReadout
 from modmeta.metanet.parameter_graphs import symmetries
+from modmeta.metanet.parameter_graphs.calls import run
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.parameter_graphs.tracing import trace
 
@@ -147,8 +148,7 @@ def _run(model, topology, vectors, inputs, options) -> tuple[np.ndarray, ...]:
 
     def one(vector):
         variables = topology.unflatten(vector)
-        run = model.apply if isinstance(model, nn.Module) else model
-        outputs = jax.tree.leaves(run(variables, *inputs, **options))
+        outputs = jax.tree.leaves(run(model, variables, *inputs, **options))
         values = topology.edge_values(variables)
         returned = topology.flatten(topology.to_parameters(values))
         return jnp.concatenate([leaf.ravel() for leaf in outputs]), values, returned

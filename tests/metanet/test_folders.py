@@ -172,6 +172,18 @@ def test_a_table_becomes_a_zoo(tmp_path):
         with pytest.raises(ZooError, match=message):
             import_table(*files, tmp_path / "other", SHAPES, ["test_accuracy"],
                          **options | changes)  # fmt: skip
+    with pytest.raises(ZooError, match="no.csv: found no table"):
+        import_table(files[0], tmp_path / "no.csv", tmp_path / "other", SHAPES, [])
+    for content, message in (
+        (np.ones((10, 9), int), "weights.npy: found int64, expected .npy of floating"),
+        (np.full((10, 9), 1e300), "line 2: found inf in params/Dense_0/bias"),
+    ):
+        np.save(files[0], content)
+        with pytest.raises(ZooError, match=message):
+            import_table(*files, tmp_path / "other", SHAPES, ["test_accuracy"])
+    files[0].unlink()
+    with pytest.raises(ZooError, match="weights.npy: found no array"):
+        import_table(*files, tmp_path / "other", SHAPES, ["test_accuracy"])
     np.save(tmp_path / "weights.npy", np.array(rows)[1:])
     with pytest.raises(ZooError, match="expected 10 networks"):
         import_table(*files, tmp_path / "other", SHAPES, ["test_accuracy"])
@@ -205,6 +217,18 @@ def _not_finite(place):
     write_npz(place / "weights.npz", tree)
 
 
+def _beyond_single(place):
+    tree = network(1)
+    tree["params"]["Dense_0"]["bias"] = np.array([1.0, 2.0, 1e300])
+    write_npz(place / "weights.npz", tree)
+
+
+def _integers(place):
+    tree = network(1)
+    tree["params"]["Dense_0"]["bias"] = np.array([1, 2, 3])
+    write_npz(place / "weights.npz", tree)
+
+
 def _no_result(place):
     (place / "results.json").write_text("{}")
 
@@ -221,7 +245,9 @@ def _damaged_result(place):
         (_damaged, "network_1.*damaged file"),
         (_other_shape, r"network_1.*kernel: found shape \(3, 2\), expected \(2, 3\)"),
         (_other_names, "network_1.*left over"),
-        (_not_finite, "Dense_0/bias of network 1"),
+        (_not_finite, "network_1: found nan in params/Dense_0/bias"),
+        (_beyond_single, "network_1: found inf in params/Dense_0/bias"),
+        (_integers, "network_1: .*Dense_0/bias: found type int64"),
         (_no_result, "network_1: found no test.accuracy"),
         (_damaged_result, "damaged JSON"),
     ],
@@ -231,6 +257,81 @@ def test_what_does_not_fit_is_refused_by_name(change, message, tmp_path):
     change(source / "network_1")
     with pytest.raises(ZooError, match=message):
         import_folders(source, tmp_path / "zoo", SHAPES, ["test.accuracy"])
+    # Nothing is left that would be in the way once it is mended.
+    assert not list((tmp_path / "zoo").glob("*.json"))
+
+
+def test_another_source_is_not_taken_for_the_one_imported_before(tmp_path):
+    source = write_folders(tmp_path / "networks")
+    arguments = (tmp_path / "zoo", SHAPES, ["test.accuracy"])
+    (source / ".cache").mkdir()  # no network
+    assert import_folders(source, *arguments) == COUNT
+    assert import_folders(source, *arguments) == COUNT
+    with pytest.raises(ZooError, match="files: found 10, in state"):
+        import_folders(write_folders(tmp_path / "others"), *arguments)
+    write_npz(source / "network_1" / "weights.npz", network(7))
+    with pytest.raises(ZooError, match="files: found 10, in state"):
+        import_folders(source, *arguments)
+    with pytest.raises(ZooError, match="scores: found the text 'loss', expected"):
+        import_folders(source, tmp_path / "new", SHAPES, "loss")
+
+
+def write_files(source):
+    source.mkdir()
+    for number in range(COUNT):
+        write_npz(source / f"{number}.npz", network(number))
+    return source
+
+
+def test_files_with_one_table_of_results(tmp_path):
+    source = write_files(tmp_path / "networks")
+    lines = [f"runs/{number}.npz,{number / 10},0" for number in (3, 1, 4, 0, 2)]
+    head, table = "model,accuracy,rate", tmp_path / "results.csv"
+    options = dict(results=table, settings=["rate"], chunk_size=2)
+
+    def imported(name, lines):
+        table.write_text("\n".join([head, *lines]))
+        import_folders(source, tmp_path / name, SHAPES, ["accuracy"], **options)
+
+    imported("zoo", lines)
+    group = assert_is_zoo(tmp_path / "zoo", np.arange(COUNT))
+    np.testing.assert_allclose(group.scores["accuracy"], np.arange(COUNT) / 10)
+    for wrong, message in (
+        (lines[1:], r"3.npz: found no result in .*results.csv"),
+        ([*lines, "9.npz,0.1,0"], "line 7: found a result of '9.npz', expected"),
+        ([*lines, lines[0]], "line 7: found 3.npz again after .*line 2"),
+        ([*lines[:4], "2.npz,0,9,0"], "line 6: found more values than the 3 names"),
+        (["a,0.1,5"], "no column with names such as 0.npz"),
+        ([f"{n},{n},0" for n in range(COUNT)], "several columns with names such as"),
+    ):
+        with pytest.raises(ZooError, match=message):
+            imported("other", wrong)
+
+
+def test_files_with_results_in_json(tmp_path):
+    source = write_files(tmp_path / "networks")
+    results = {str(n): {"test": {"accuracy": n / 10}} for n in range(COUNT)}
+    table = tmp_path / "results.json"
+    table.write_text(json.dumps(results))
+    scores = ["test.accuracy"]
+    import_folders(source, tmp_path / "zoo", SHAPES, scores, results=table)
+    for name, content in results.items():
+        (source / f"{name}.json").write_text(json.dumps(content))
+    import_folders(source, tmp_path / "beside", SHAPES, scores)
+    for name in ("zoo", "beside"):
+        group = assert_is_zoo(tmp_path / name, np.arange(COUNT))
+        np.testing.assert_allclose(group.scores["test.accuracy"], np.arange(COUNT) / 10)
+    table.write_text("[1]")
+    with pytest.raises(ZooError, match="expected results by name of network"):
+        import_folders(source, tmp_path / "other", SHAPES, scores, results=table)
+    (source / "0.json").unlink()
+    with pytest.raises(ZooError, match="0.npz: found no test.accuracy, expected resul"):
+        import_folders(source, tmp_path / "other", SHAPES, scores)
+    (source / "folder").mkdir()
+    with pytest.raises(ZooError, match="found 1 folders and 5 files of weights"):
+        import_folders(source, tmp_path / "other", SHAPES, scores)
+    with pytest.raises(ZooError, match="found no folder, expected one with networks"):
+        import_folders(table, tmp_path / "other", SHAPES, scores)
 
 
 def test_weights_are_read_to_the_bit(tmp_path):

@@ -337,4 +337,57 @@ def test_wrong_options(changes, message):
 def test_loss_that_is_not_finite_ends_the_training():
     source, targets = vectors()
     with pytest.raises(FloatingPointError, match="training loss: found nan"):
-        fit(linear_predictor(), np.full_like(targets, np.nan), SHORT, source=source)
+        prediction.fit(
+            linear_predictor(), lambda a, b: a - b + jnp.nan, source, targets, SPLITS,
+            SHORT, seed=0,
+        )  # fmt: skip
+
+
+def test_a_loss_that_validation_networks_never_have_is_no_result():
+    source, targets = vectors()
+
+    is_valid = np.isin(np.arange(240), SPLITS["valid"])
+
+    def objective(outputs, targets):
+        return jnp.where(targets["is_valid"], jnp.nan, (outputs - targets["one"]) ** 2)
+
+    with pytest.raises(FloatingPointError, match="validation loss: found none that is"):
+        prediction.fit(
+            linear_predictor(), objective, source,
+            {"one": targets, "is_valid": is_valid}, SPLITS, SHORT, seed=0,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"splits": {"train": [0]}}, "splits: found train, expected train and valid"),
+        ({"splits": {"train": [0], "valid": [240]}}, "found network 240, expected 0 t"),
+        ({"splits": {"train": [-1], "valid": [0]}}, "found network -1, expected 0 to"),
+        ({"splits": {"train": np.arange(240) < 9, "valid": [9]}}, "found bool of shap"),
+        ({"targets": np.ones(239)}, r"targets: found \(239,\), expected .* 240 netw"),
+        ({"targets": [1.0] * 240}, r"targets\[0\]: found float, expected an array"),
+        ({"targets": {"a": np.full(240, np.nan)}}, r"\['a'\]: found NaN .* 199 mo"),
+        ({"predictor": nn.Dense(1)}, r"found a module, Dense, expected .*GraphPredi"),
+        ({"params": prediction.FitResult(0, 0, 0, True)}, "found FitResult, expected"),
+    ],
+)
+def test_what_is_no_training_is_refused_before_it(changes, message):
+    source, targets = vectors()
+    given = {"predictor": linear_predictor(), "targets": targets} | changes
+    with pytest.raises(ValueError, match=message):
+        fit(config=SHORT, source=source, **given)
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([], "rows: found no networks"),
+        ([240], "rows: found network 240, expected 0 to 239"),
+        (3, r"rows: found int64 of shape \(\), expected numbers of networks"),
+        (np.arange(240) < 3, r"rows: found bool of shape \(240,\)"),
+    ],
+)
+def test_rows_that_are_none_are_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        prediction.predict(linear_predictor(), {}, vectors()[0], rows)

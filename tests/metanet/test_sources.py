@@ -104,6 +104,7 @@ def test_budget_is_the_smallest_that_holds_every_batch():
     "spoil, message",
     [
         (lambda rows: rows[:, :-1], r"parameters\[1\]: found shape \(2, 57\), expect"),
+        (lambda rows: rows * np.array([[1], [np.nan]]), r"\[1\]: .* in network 1"),
         (lambda rows: rows[0], r"parameters\[1\]: found shape \(58,\), expected \(net"),
     ],
 )
@@ -111,6 +112,26 @@ def test_parameters_that_do_not_fit(spoil, message):
     parameters = [PARAMETERS[0], spoil(PARAMETERS[1]), PARAMETERS[2]]
     with pytest.raises(ValueError, match=message):
         sources.GraphSource(TOPOLOGIES, parameters)
+
+
+def test_groups_that_do_not_fit():
+    for topologies, parameters, message in (
+        (TOPOLOGIES, PARAMETERS[:2], "parameters: found 2 groups .* expected 3"),
+        (TOPOLOGIES[0], PARAMETERS[0], "topologies: found no list"),
+        ([], [], "topologies: found none"),
+        (TOPOLOGIES[:1], [{"kernel": PARAMETERS[0]}], r"\[0\]: found shape \(\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sources.GraphSource(topologies, parameters)
+
+
+def test_rows_that_only_standardise_are_no_networks():
+    features = np.random.default_rng(0).normal(size=(5, 2))
+    whole = sources.VectorSource(features, np.arange(3, 5))
+    source = sources.VectorSource(features, np.arange(3, 5), num_networks=3)
+    assert len(source.sizes) == 3
+    rows = np.arange(3)
+    np.testing.assert_array_equal(source.batch(rows, None), whole.batch(rows, None))
 
 
 def test_vectors_are_standardised_by_the_chosen_networks():

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from modmeta import metanet
 from modmeta.metanet import Example, from_state_dict
@@ -135,7 +136,14 @@ def test_wrong_orders_are_refused(classifier):
         ({"flattened": {"hidden": (3, 4, 4)}}, "flattened: found .* product of 36"),
         ({"names": {**NAMES, "last": "fc3"}}, "state: found no fc3.bias"),
         ({"names": {"conv": "features.0"}}, "names: found no name for"),
+        ({"names": {**NAMES, "more": "fc3"}}, "names: found more, expected modules"),
         ({"state": {**state, "fc3.bias": logits}}, "found fc3.bias left over"),
+        ({"state": list(state)}, "state: found list, expected arrays by name"),
+        ({"state": {**state, "fc2.bias": np.full(2, np.nan)}}, "last/bias: found NaN"),
+        ({"state": {**state, "fc2.bias": np.full(2, 1e300)}}, "values beyond float32"),
+        ({"state": {**state, "fc2.bias": np.ones(2, int)}}, "bias: found type int64"),
+        ({"example": Example(images, logits)}, "example.inputs: found ndarray"),
+        ({"example": ([images], logits)}, "example: found tuple, expected Example"),
         (
             {"state": {**state, "fc2.weight": state["fc2.weight"].T}},
             "last/kernel: found shape",
@@ -143,6 +151,26 @@ def test_wrong_orders_are_refused(classifier):
     ):
         with pytest.raises(ValueError, match=message):
             load(**settings)
+
+
+def test_modules_of_nnx_and_double_precision():
+    rng = np.random.default_rng(3)
+    state = draw(rng, net__weight=(2, 4), net__bias=(2,))
+    state = {name: value.astype(np.float64) for name, value in state.items()}
+    x = rng.normal(size=(3, 4)).astype(np.float32)
+    example = Example([x], linear(state, "net", x))
+    model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+    found = from_state_dict(
+        model, nnx.state(model), state, {"": "net"}, example=example
+    )
+    nnx.update(model, found)
+    np.testing.assert_allclose(model(x), example.output, rtol=1e-5, atol=1e-5)
+    double = {"kernel": np.zeros((4, 2)), "bias": np.zeros(2)}
+    for tree in (double, {"params": double}):  # parameters alone, and as a collection
+        found = from_state_dict(nn.Dense(2), tree, state, {"": "net"}, example=example)
+        leaves = found.get("params", found)
+        np.testing.assert_array_equal(leaves["kernel"], state["net.weight"].T)
+        assert leaves["kernel"].dtype == np.float64
 
 
 def test_a_square_kernel_that_was_transposed_before_is_found():

@@ -1,12 +1,19 @@
 """Weights to edge values and back: exact, under jit and vmap, with clear refusals."""
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.metanet import UnsupportedLayerError, parameter_graph, trace
+from modmeta.metanet import (
+    UnsupportedLayerError,
+    parameter_graph,
+    permute_parameters,
+    sample_symmetry,
+    trace,
+)
 from tests.metanet.network_cases import CASES, Case, make
 
 
@@ -102,6 +109,46 @@ def test_half_precision_keeps_its_type_and_bits():
         assert_same_bits(topology.to_parameters(values), half)
 
 
+def test_double_precision_comes_back_to_the_bit_where_nothing_was_changed():
+    model, single, x = make("mlp")
+    rng = np.random.default_rng(0)
+    double = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), single)
+    topology, values = parameter_graph(model, double, x)
+    np.testing.assert_array_equal(topology.senders, trace(model, single, x).senders)
+    assert values.dtype == jnp.float32
+    assert_same_bits(topology.to_parameters(values, double), double)
+    rounded = jax.tree.map(lambda leaf: leaf.astype("f4").astype("f8"), double)
+    assert_same_bits(topology.to_parameters(values), rounded)
+
+    edge = topology.parameter_edges[0]
+    found = topology.to_parameters(values.at[edge].add(1), double)
+    first, expected = (np.array(jax.tree.leaves(tree)[0]) for tree in (found, double))
+    assert first.flat[0] == np.float64(values[edge] + 1)
+    first.flat[0] = expected.flat[0]
+    np.testing.assert_array_equal(first, expected)
+    assert_same_bits(jax.tree.leaves(found)[1:], jax.tree.leaves(double)[1:])
+
+    moved = permute_parameters(topology, double, sample_symmetry(rng, topology))
+    numbers = [
+        np.sort(np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]))
+        for tree in (moved, double)
+    ]
+    np.testing.assert_array_equal(*numbers)
+    np.testing.assert_allclose(model.apply(moved, x), model.apply(double, x), rtol=1e-5)
+
+    jax.tree.leaves(double)[0].flat[0] = 1e300  # beyond single precision
+    with pytest.raises(ValueError, match=r"values beyond 3\.4e\+38"):
+        topology.edge_values(double)
+
+
+def test_a_topology_prints_its_sizes():
+    topology = trace(*make("mlp"))
+    assert repr(topology) == (
+        f"Topology({topology.num_nodes} nodes, {topology.num_edges} edges, "
+        f"{topology.num_parameters} parameters in {len(topology.leaves)} arrays)"
+    )
+
+
 def test_bare_parameters_come_back_bare():
     model, variables, x = make("mlp")
     topology, values = parameter_graph(model, variables["params"], x)
@@ -130,6 +177,14 @@ def test_variables_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             topology.edge_values(changed(change))
+    with pytest.raises(UnsupportedLayerError, match="kernel: found int32 among the pa"):
+        trace(model, changed(lambda d: d | {"kernel": kernel.astype(int)}), x)
+    with pytest.raises(UnsupportedLayerError, match="model: found the class Dense"):
+        trace(nn.Dense, variables, x)
+    with pytest.raises(ValueError, match="these names in .*FrozenDict.* trace with a"):
+        topology.flatten(flax.core.freeze(variables))
+    with pytest.raises(ValueError, match="not expected \\['kernel'\\]"):
+        topology.unflatten(topology.flatten(variables), {"kernel": kernel})
     with pytest.raises(UnsupportedLayerError, match="found type complex64"):
         trace(model, jax.tree.map(lambda a: a.astype(complex), variables), x)
     with pytest.raises(ValueError, match=r"edge_values: found shape \(3,\)"):

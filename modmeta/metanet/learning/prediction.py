@@ -33,6 +33,7 @@ import numpy as np
 import optax
 
 from modmeta import graphs
+from modmeta.metanet.learning import checks
 from modmeta.metanet.learning.sources import Source, evaluation_plan, training_plan
 from modmeta.metanet.models.features import rows_to_graph
 from modmeta.runtime import option_types, training_loop
@@ -270,8 +271,14 @@ def predict(
 
     Returns:
       Outputs with NumPy leaves `[k, ...]`, in the order of `rows`.
+
+    Raises:
+      ValueError: If the predictor, its parameters or the rows are something else.
     """
-    rows = np.asarray(rows)
+    checks.check_predictor(predictor, params)
+    rows = checks.checked_rows("rows", rows, len(source.sizes))
+    if not len(rows):
+        raise ValueError("rows: found no networks, expected some")
     plan, is_first = evaluation_plan(source.sizes[rows], min(batch_size, len(rows)))
     budget = source.budget(rows[plan])
     parts = [
@@ -326,16 +333,14 @@ def fit(
       The result.
 
     Raises:
-      ValueError: If a split is empty, or a network is in both.
+      ValueError: If the predictor is none; if a split is missing or empty, or a network
+        is in both; if targets are not of these networks, or not finite.
       FloatingPointError: If a loss is not finite.
     """
-    train_rows, valid_rows = (np.asarray(splits[name]) for name in ("train", "valid"))
-    shared = np.intersect1d(train_rows, valid_rows)
-    if not len(train_rows) or not len(valid_rows) or len(shared):
-        raise ValueError(
-            f"splits: found {len(train_rows)} networks to train, {len(valid_rows)} to "
-            f"choose and {len(shared)} for both, expected some, some and none"
-        )
+    count = len(source.sizes)
+    checks.check_predictor(predictor, params)
+    train_rows, valid_rows = checks.checked_splits(splits, count)
+    checks.check_targets(targets, np.concatenate([train_rows, valid_rows]), count)
     batch_size = min(config.batch_size, len(train_rows))
     plan = train_rows[
         training_plan(source.sizes[train_rows], batch_size, config.num_steps, seed)
@@ -383,6 +388,10 @@ def fit(
         description=description,
     )
     best = outcome.state.run.best
+    if outcome.is_finished and not np.isfinite(best.score):
+        raise FloatingPointError(
+            "validation loss: found none that is finite, expected one to choose by"
+        )
     return FitResult(
         best.params, float(best.score), outcome.state.seconds, outcome.is_finished
     )

@@ -57,7 +57,8 @@ class GraphSource:
       bidirectional: See `modmeta.metanet.models.features.to_graph`.
 
     Raises:
-      ValueError: If parameters do not fit their topology.
+      ValueError: If there is no topology, or parameters do not fit theirs or are not
+        finite.
     """
 
     def __init__(
@@ -68,12 +69,20 @@ class GraphSource:
         bidirectional: bool = False,
     ):
         self._templates, self._parameters = [], []
+        if not isinstance(topologies, list | tuple) or not topologies:
+            found = "none" if isinstance(topologies, list | tuple) else "no list"
+            raise ValueError(f"topologies: found {found}, expected a list of some")
+        if len(parameters) != len(topologies):
+            raise ValueError(
+                f"parameters: found {len(parameters)} groups of networks, expected "
+                f"{len(topologies)}, one per topology"
+            )
         for index, (topology, rows) in enumerate(
             zip(topologies, parameters, strict=True)
         ):
-            if rows.ndim != 2 or rows.shape[1] != topology.num_parameters:
+            if np.shape(rows)[1:] != (topology.num_parameters,):
                 raise ValueError(
-                    f"parameters[{index}]: found shape {rows.shape}, expected "
+                    f"parameters[{index}]: found shape {np.shape(rows)}, expected "
                     f"(networks, {topology.num_parameters})"
                 )
             edges = edge_order(topology, bidirectional=bidirectional)
@@ -86,7 +95,14 @@ class GraphSource:
                     np.asarray(topology.edge_constants, np.float32)[edges],
                 )
             )
-            self._parameters.append(np.asarray(rows, np.float32))
+            with np.errstate(over="ignore"):
+                self._parameters.append(np.asarray(rows, np.float32))
+            is_finite = np.isfinite(self._parameters[-1]).all(axis=1)
+            if not is_finite.all():
+                raise ValueError(
+                    f"parameters[{index}]: found NaN or infinite numbers in network "
+                    f"{np.argmin(is_finite)}, expected finite float32"
+                )
         # Batches of any of them have arrays of one type.
         narrowest = np.result_type(*(t.graph.edges.kinds for t in self._templates))
         for index, item in enumerate(self._templates):
@@ -135,9 +151,17 @@ class VectorSource:
       features: `[n, ...]`.
       standardize_by: Networks whose mean and deviation standardise every feature, or
         None to leave features as they are. Features that do not vary become zero.
+      num_networks: How many of the rows, from the first on, are networks of the source;
+        the others only standardise.
     """
 
-    def __init__(self, features: np.ndarray, standardize_by: np.ndarray | None = None):
+    def __init__(
+        self,
+        features: np.ndarray,
+        standardize_by: np.ndarray | None = None,
+        *,
+        num_networks: int | None = None,
+    ):
         features = np.asarray(features, np.float64)
         if standardize_by is not None:
             chosen = features[standardize_by]
@@ -146,8 +170,8 @@ class VectorSource:
             varies = deviation > 1e-6 * (1.0 + np.abs(chosen).max(axis=0))
             features = features - chosen.mean(axis=0)
             features = np.where(varies, features / np.where(varies, deviation, 1), 0)
-        self._features = features.astype(np.float32)
-        self.sizes = np.ones(len(features), np.int64)
+        self._features = features[:num_networks].astype(np.float32)
+        self.sizes = np.ones(len(self._features), np.int64)
 
     def budget(self, batches: np.ndarray) -> None:
         """Rows need no padding."""

@@ -170,10 +170,11 @@ def to_graph(
       ValueError: If the values do not fit the topology or a type has no embedding.
     """
     num_edges = len(topology.senders)
-    if edge_values.ndim not in (1, 2) or edge_values.shape[0] != num_edges:
+    shape = np.shape(edge_values)
+    if len(shape) not in (1, 2) or shape[0] != num_edges:
         raise ValueError(
-            f"edge_values: found shape {edge_values.shape}, expected ({num_edges},) or "
-            f"({num_edges}, networks)"
+            f"edge_values: found shape {shape}, expected ({num_edges},) or "
+            f"({num_edges}, networks), as topology.edge_values(variables) gives them"
         )
     for name, types in (
         ("node_types", np.asarray(topology.node_types)),

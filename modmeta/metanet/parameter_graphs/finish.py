@@ -12,8 +12,9 @@ from modmeta.metanet.parameter_graphs.edges import edge_arrays
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
 from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES, layout_code
+from modmeta.metanet.parameter_graphs.leaves import LeafSpec, StateLeaf
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
-from modmeta.metanet.parameter_graphs.topology import LeafSpec, StateLeaf, Topology
+from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.parameter_graphs.vocabulary import ATTRIBUTES
 
 

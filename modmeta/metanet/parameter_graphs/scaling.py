@@ -188,7 +188,7 @@ def apply_scaling(topology: Topology, variables: Any, factors: jax.Array) -> Any
         )
     edges = topology.parameter_edges
     ratios = factors[topology.receivers[edges]] / factors[topology.senders[edges]]
-    return topology.unflatten(topology.flatten(variables) * ratios)
+    return topology.unflatten(topology.flatten(variables) * ratios, variables)
 
 
 def canonicalize_scaling(topology: Topology, variables: Any) -> Any:

@@ -50,7 +50,15 @@ def sample_symmetry(rng: np.random.Generator, topology: Topology) -> np.ndarray:
     Returns:
       `[N]`: node i takes the place of node `permutation[i]`. An automorphism of the
       topology.
+
+    Raises:
+      TypeError: If the source is no generator of NumPy.
     """
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"rng: found {type(rng).__name__}, expected a generator, such as "
+            "numpy.random.default_rng(0)"
+        )
     permutation = class_symmetry(rng, topology)
     more = more_symmetries(topology)
     # A number of factors of its own: swaps alone would give even permutations only.
@@ -145,10 +153,11 @@ def permute_parameters(
       ValueError: As `parameter_permutation`, or if the variables do not fit.
     """
     permutation = parameter_permutation(topology, node_permutation)
-    vector = topology.flatten(variables)
+    vector = topology.exact_vector(variables)
     if isinstance(vector, jax.core.Tracer):
         moved = jnp.zeros_like(vector).at[permutation].set(vector)
     else:  # nothing to compile
-        moved = np.empty(len(permutation), np.float32)
+        moved = np.empty_like(vector)
         moved[permutation] = vector
+    # Where float64 is not traced, every bit moves along.
     return topology.unflatten(moved, variables)

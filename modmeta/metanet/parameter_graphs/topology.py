@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -18,102 +17,13 @@ import numpy as np
 
 from modmeta.metanet.parameter_graphs.classes import PermutationClass
 from modmeta.metanet.parameter_graphs.edges import EdgeKinds
-
-# Types that float32 holds exactly.
-LEAF_DTYPES = ("float32", "bfloat16", "float16")
-
-
-class LeafSpec(NamedTuple):
-    """One array of the variables of a network.
-
-    Attributes:
-      path: Keys from the root of the tree to the array.
-      shape: Its shape.
-      dtype: Name of its type.
-      offset: Index of its first entry in the vector of all parameters.
-      position: Index among the leaves of the tree.
-    """
-
-    path: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    offset: int
-    position: int
-
-    @property
-    def name(self) -> str:
-        """The path as text, "params/Dense_0/kernel"."""
-        return "/".join(self.path)
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return math.prod(self.shape)
-
-
-def _key_name(key: Any) -> str:
-    for field in ("key", "name", "idx"):
-        if hasattr(key, field):
-            return str(getattr(key, field))
-    return str(key)
-
-
-class StateLeaf(NamedTuple):
-    """An array among the variables that is no parameter: integers, booleans, keys.
-
-    Attributes:
-      name: Path, as text.
-      position: Index among the leaves of the tree.
-      value: The array of the traced network, or its `jax.ShapeDtypeStruct`, which
-        stands for zeros.
-      is_used: True if the output depends on it.
-    """
-
-    name: str
-    position: int
-    value: Any
-    is_used: bool
-
-
-def leaf_specs(
-    variables: Any,
-) -> tuple[tuple[LeafSpec, ...], tuple[StateLeaf, ...], Any]:
-    """Describes the arrays of a variables tree.
-
-    Args:
-      variables: Tree of arrays or `jax.ShapeDtypeStruct`.
-
-    Returns:
-      One `LeafSpec` per array of floating-point numbers, one `StateLeaf` per other
-      array, not used, and the tree structure.
-
-    Raises:
-      ValueError: If a leaf is not an array, or of floating-point numbers that float32
-        does not hold exactly.
-    """
-    paths, structure = jax.tree_util.tree_flatten_with_path(variables)
-    leaves, state, offset = [], [], 0
-    for position, (path, leaf) in enumerate(paths):
-        names = tuple(_key_name(key) for key in path)
-        kinds = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
-        dtype = leaf.dtype if isinstance(leaf, kinds) else None
-        if dtype is not None and not jax.dtypes.issubdtype(dtype, np.inexact):
-            state.append(StateLeaf("/".join(names), position, leaf, False))
-            continue
-        if dtype is None:
-            raise ValueError(
-                f"{'/'.join(names)}: found a {type(leaf).__name__}, which is no array, "
-                "expected arrays alone: settings and functions belong into the model, "
-                "for example by equinox.partition(module, equinox.is_array)"
-            )
-        if str(dtype) not in LEAF_DTYPES:
-            raise ValueError(
-                f"{'/'.join(names)}: found type {dtype}, expected one of "
-                f"{', '.join(LEAF_DTYPES)}; edges hold float32"
-            )
-        leaves.append(LeafSpec(names, tuple(leaf.shape), str(dtype), offset, position))
-        offset += leaves[-1].size
-    return tuple(leaves), tuple(state), structure
+from modmeta.metanet.parameter_graphs.leaves import (
+    EXACT_DTYPES,
+    LeafSpec,
+    StateLeaf,
+    leaf_specs,
+    typed,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,6 +82,13 @@ class Topology:
     classes: tuple[PermutationClass, ...]
     parameter_edges: np.ndarray
 
+    def __repr__(self) -> str:
+        """Sizes: arrays would fill pages."""
+        return (
+            f"Topology({self.num_nodes} nodes, {self.num_edges} edges, "
+            f"{self.num_parameters} parameters in {len(self.leaves)} arrays)"
+        )
+
     @property
     def num_nodes(self) -> int:
         """N."""
@@ -223,10 +140,32 @@ class Topology:
             integers that the output depends on are not those of the traced network;
             the message names the path.
         """
+        self._check_form(variables)
+        arrays = jax.tree.leaves(variables)
+        for leaf in self.leaves:
+            array = arrays[leaf.position]
+            if isinstance(array, jax.core.Tracer | jax.ShapeDtypeStruct):
+                continue
+            with np.errstate(over="ignore"):
+                values = np.asarray(array, np.float32)
+            if not np.all(np.isfinite(values)):
+                raise ValueError(
+                    f"{leaf.name}: found NaN or infinite values, or values beyond "
+                    f"{np.finfo(np.float32).max:.1e}, expected finite float32"
+                )
+
+    def _check_form(self, variables: Any) -> None:
+        """As `check_variables`, without looking at the numbers."""
         leaves, state, structure = leaf_specs(variables)
         if structure != self.structure:
             expected = {leaf.name for leaf in self.leaves}
             found = {leaf.name for leaf in leaves}
+            if found == expected:
+                raise ValueError(
+                    f"variables: found these names in {structure}, expected them in "
+                    f"{self.structure} as in the traced network; trace with a tree of "
+                    "this form"
+                )
             raise ValueError(
                 "variables: found a tree of another structure; "
                 f"missing {sorted(expected - found)}, "
@@ -241,14 +180,21 @@ class Topology:
                 "floating-point numbers or the reverse, expected the types of the "
                 "traced network"
             )
+        arrays = jax.tree.leaves(variables)
         for expected, found in zip(self.leaves, leaves, strict=True):
-            for field in ("shape", "dtype"):
-                values = getattr(found, field), getattr(expected, field)
-                if values[0] != values[1]:
-                    raise ValueError(
-                        f"{expected.name}: found {field} {values[0]}, "
-                        f"expected {values[1]}"
-                    )
+            if found.shape != expected.shape:
+                raise ValueError(
+                    f"{expected.name}: found shape {found.shape}, "
+                    f"expected {expected.shape}"
+                )
+            wanted = expected.dtype
+            if isinstance(arrays[expected.position], jax.core.Tracer):
+                wanted = str(jax.dtypes.canonicalize_dtype(wanted))
+            if found.dtype != wanted:
+                raise ValueError(
+                    f"{expected.name}: found dtype {found.dtype}, expected {wanted} as "
+                    "in the traced network; trace with variables of this type"
+                )
         for expected, found in zip(self.state, state, strict=True):
             abstract = jax.core.Tracer | jax.ShapeDtypeStruct
             is_known = expected.is_used and not isinstance(found.value, abstract)
@@ -257,15 +203,6 @@ class Topology:
                     f"{expected.name}: found other integers than those of the traced "
                     "network, expected equal ones, as the output depends on them"
                 )
-        arrays = jax.tree.leaves(variables)
-        for leaf in self.leaves:
-            array = arrays[leaf.position]
-            if isinstance(array, jax.core.Tracer | jax.ShapeDtypeStruct):
-                continue
-            if not np.all(np.isfinite(np.asarray(array, np.float32))):
-                raise ValueError(
-                    f"{leaf.name}: found NaN or infinite values, expected finite ones"
-                )
 
     def flatten(self, variables: Any) -> jax.Array:
         """The vector `[M]` of all parameters, float32. Jittable, vmappable.
@@ -273,35 +210,50 @@ class Topology:
         Raises:
           ValueError: As `check_variables`.
         """
+        vector = self._vector(variables, np.dtype(np.float32))
+        # `jnp.asarray` compiles a program for every new shape.
+        return vector if isinstance(vector, jax.core.Tracer) else jax.device_put(vector)
+
+    def exact_vector(self, variables: Any) -> np.ndarray | jax.Array:
+        """As `flatten`, in float64 where a parameter is, and as NumPy unless traced."""
+        is_exact = all(leaf.dtype in EXACT_DTYPES for leaf in self.leaves)
+        return self._vector(variables, np.dtype(np.float32 if is_exact else np.float64))
+
+    def _vector(self, variables: Any, dtype: np.dtype) -> np.ndarray | jax.Array:
         self.check_variables(variables)
         arrays = jax.tree.leaves(variables)
         chosen = [arrays[leaf.position] for leaf in self.leaves]
         if not any(isinstance(array, jax.core.Tracer) for array in chosen):
-            rows = [np.asarray(array, np.float32).ravel() for array in chosen]
-            # `jnp.asarray` compiles a program for every new shape.
-            return jax.device_put(np.concatenate([np.zeros(0, np.float32), *rows]))
-        parts = [jnp.ravel(jnp.asarray(a)).astype(jnp.float32) for a in chosen]
-        return jnp.concatenate([jnp.zeros(0, jnp.float32), *parts])
+            rows = [np.asarray(array, dtype).ravel() for array in chosen]
+            return np.concatenate([np.zeros(0, dtype), *rows])
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+        parts = [jnp.ravel(jnp.asarray(array)).astype(dtype) for array in chosen]
+        return jnp.concatenate([jnp.zeros(0, dtype), *parts])
 
-    def unflatten(self, vector: jax.Array, state: Any = None) -> Any:
+    def unflatten(self, vector: jax.Array, variables: Any = None) -> Any:
         """The variables of a vector `[M]`: the inverse of `flatten`.
+
+        Every parameter has its type. Those of float64 are NumPy arrays unless traced.
 
         Args:
           vector: The parameters.
-          state: Variables to take the arrays from that are no parameters; those of
-            the traced network unless given.
+          variables: The variables that the vector is from. Arrays that are no
+            parameters are taken from them (those of the traced network unless given),
+            and so are values of float64, which a vector of float32 rounds, where it
+            was not changed.
 
         Raises:
-          ValueError: If the vector has another shape.
+          ValueError: If the vector has another shape, or the variables do not fit.
         """
-        if jnp.shape(vector) != (self.num_parameters,):
+        if np.shape(vector) != (self.num_parameters,):
             raise ValueError(
-                f"vector: found shape {jnp.shape(vector)}, "
+                f"vector: found shape {np.shape(vector)}, "
                 f"expected ({self.num_parameters},)"
             )
         arrays: list[Any] = [None] * (len(self.leaves) + len(self.state))
-        if state is not None:
-            arrays = jax.tree.leaves(state)
+        if variables is not None:
+            self._check_form(variables)
+            arrays = jax.tree.leaves(variables)
         else:
             for leaf in self.state:
                 is_abstract = isinstance(leaf.value, jax.ShapeDtypeStruct)
@@ -311,7 +263,7 @@ class Topology:
         vector = vector if is_traced else np.asarray(vector)
         for leaf in self.leaves:
             values = vector[leaf.offset : leaf.offset + leaf.size].reshape(leaf.shape)
-            arrays[leaf.position] = jnp.asarray(values, leaf.dtype)
+            arrays[leaf.position] = typed(values, leaf.dtype, arrays[leaf.position])
         return jax.tree.unflatten(self.structure, arrays)
 
     def edge_values(self, variables: Any) -> jax.Array:
@@ -335,27 +287,29 @@ class Topology:
         values = vector[np.maximum(self.edge_parameters, 0)]
         return jnp.where(self.edge_parameters >= 0, values, self.edge_constants)
 
-    def to_parameters(self, edge_values: jax.Array, state: Any = None) -> Any:
+    def to_parameters(self, edge_values: jax.Array, variables: Any = None) -> Any:
         """The variables that edges `[E]` hold: the exact inverse of `edge_values`.
+
+        Float64 comes back exactly with the variables it is from, else as float32.
 
         A parameter with several edges takes the value of the first one; values of
         constant edges are ignored.
 
         Args:
           edge_values: `[E]`.
-          state: As for `unflatten`.
+          variables: As for `unflatten`.
 
         Raises:
-          ValueError: If the values have another shape.
+          ValueError: If the values have another shape, or the variables do not fit.
         """
-        if jnp.shape(edge_values) != (self.num_edges,):
+        if np.shape(edge_values) != (self.num_edges,):
             raise ValueError(
-                f"edge_values: found shape {jnp.shape(edge_values)}, "
+                f"edge_values: found shape {np.shape(edge_values)}, "
                 f"expected ({self.num_edges},)"
             )
         if not isinstance(edge_values, jax.core.Tracer):
             edge_values = np.asarray(edge_values)
-        return self.unflatten(edge_values[self.parameter_edges], state)
+        return self.unflatten(edge_values[self.parameter_edges], variables)
 
 
 class ParameterGraph(NamedTuple):

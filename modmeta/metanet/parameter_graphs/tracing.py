@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,29 +20,18 @@ import numpy as np
 
 from modmeta.metanet.parameter_graphs import rules  # noqa: F401, registers the rules
 from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.calls import is_bare, run
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.finish import finish
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, identity_of
 from modmeta.metanet.parameter_graphs.layer_checks import LayerChecks
+from modmeta.metanet.parameter_graphs.leaves import LeafSpec, StateLeaf, leaf_specs
 from modmeta.metanet.parameter_graphs.markers import LAYER, marked_layers
 from modmeta.metanet.parameter_graphs.program import Name, Program, Step
 from modmeta.metanet.parameter_graphs.registry import LayerCall
 from modmeta.metanet.parameter_graphs.rules.primitives import apply_primitive
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
-from modmeta.metanet.parameter_graphs.topology import (
-    LeafSpec,
-    ParameterGraph,
-    StateLeaf,
-    Topology,
-    leaf_specs,
-)
-
-
-def _is_bare(variables: Any) -> bool:
-    """True if variables came as parameters alone, without collections."""
-    if isinstance(variables, dict) or hasattr(variables, "keys"):
-        return bool(variables) and not {"params", "batch_stats"} & set(variables)
-    return True
+from modmeta.metanet.parameter_graphs.topology import ParameterGraph, Topology
 
 
 def _leaf_table(leaf: LeafSpec) -> Table:
@@ -60,7 +49,9 @@ def _is_input(name: str, value: Any) -> bool:
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        return leaf
+        is_number = not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype) if is_number else leaf.dtype
+        return jax.ShapeDtypeStruct(leaf.shape, dtype)
     return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf))
 
 
@@ -76,9 +67,9 @@ def trace(
     Args:
       model: A Flax module, or any function `model(variables, *example_inputs)`.
       variables: `{"params": ...}`, with "batch_stats" where the model has them, or the
-        parameters alone: arrays or `jax.ShapeDtypeStruct`. Integers are no parameters:
-        they are carried along, and constants where the output depends on them. A
-        function takes any tree.
+        parameters alone: arrays or `jax.ShapeDtypeStruct`. Of a module of NNX, its
+        state, `nnx.state(model)`. Integers are no parameters: they are carried along,
+        and constants where the output depends on them. A function takes any tree.
       *example_inputs: Inputs of the model: arrays or `jax.ShapeDtypeStruct`. The last
         axis holds features, the first one examples (if there are two or more); integers
         are indices; a vector as long as the axis of examples has a number for each.
@@ -92,23 +83,24 @@ def trace(
     Raises:
       UnsupportedLayerError: If the model does not run, a layer or an operation has no
         rule, a parameter does not take part in the output, or a leaf of the variables
-        is not an array or has a type that float32 does not hold.
+        is not an array or holds complex numbers.
     """
+    if isinstance(model, type):
+        raise UnsupportedLayerError(
+            f"model: found the class {model.__name__}, expected an instance of it or a "
+            "function"
+        )
     try:
         leaves, state, structure = leaf_specs(variables)
     except ValueError as error:
         raise UnsupportedLayerError(str(error)) from error
-    is_module = isinstance(model, nn.Module)
-    is_bare = is_module and _is_bare(variables)
     arrays = {name: value for name, value in kwargs.items() if _is_input(name, value)}
     settings = {name: value for name, value in kwargs.items() if name not in arrays}
 
     def apply(tree, inputs):
-        run = model.apply if is_module else model
         args, named = inputs
         with marked_layers():
-            tree = {"params": tree} if is_bare else tree
-            return run(tree, *args, **named, **settings)
+            return run(model, tree, *args, **named, **settings)
 
     inputs = jax.tree.map(_abstract, (example_inputs, arrays))
     abstract = jax.tree.map(_abstract, variables)
@@ -125,9 +117,22 @@ def trace(
     with jax.ensure_compile_time_eval():
         builder, outputs, used = reading.build()
         state = tuple(leaf._replace(is_used=leaf.name in used) for leaf in state)
+        _check_parameters(model, variables, state)
         return finish(
             builder, outputs, leaves, state, structure, allow_unused=allow_unused
         )
+
+
+def _check_parameters(model: Any, variables: Any, state: Sequence[StateLeaf]) -> None:
+    """Refuses integers in the place of parameters of Linen: no edge would hold them."""
+    is_linen = isinstance(model, nn.Module)
+    beginning = "" if is_linen and is_bare(variables) else "params/"
+    for leaf in state:
+        if is_linen and leaf.is_used and leaf.name.startswith(beginning):
+            raise UnsupportedLayerError(
+                f"{leaf.name}: found {leaf.value.dtype} among the parameters, expected "
+                "floating-point numbers; integers belong into another collection"
+            )
 
 
 class _Refused(Exception):

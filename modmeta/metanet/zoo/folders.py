@@ -6,8 +6,7 @@ like those that are trained here.
 
 from __future__ import annotations
 
-import csv
-import json
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from modmeta.metanet.zoo.results import Row, column, read_lines, results_by_network
 from modmeta.metanet.zoo.specification import (
     GroupSpec,
     ZooError,
@@ -24,12 +24,10 @@ from modmeta.metanet.zoo.specification import (
     leaves_of,
     split_networks,
 )
-from modmeta.metanet.zoo.storage import Chunk, generate_zoo
+from modmeta.metanet.zoo.storage import ZOO_FILE, Chunk, generate_zoo
 from modmeta.metanet.zoo.weights import WEIGHT_SUFFIXES, fill, read_weights
 from modmeta.runtime.progress import ProgressMeter
 
-# Where a network comes from, for messages, and its results by name.
-_Row = tuple[Any, Mapping[str, Any]]
 SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}
 
 
@@ -39,6 +37,7 @@ def import_folders(
     variables: Any,
     scores: Sequence[str],
     *,
+    results: str | os.PathLike[str] | None = None,
     settings: Sequence[str] = (),
     convert: Callable[[dict[str, Any]], Any] | None = None,
     shares: Mapping[str, float] = SHARES,
@@ -46,17 +45,23 @@ def import_folders(
     chunk_size: int = 64,
     progress: ProgressMeter | None = None,
 ) -> int:
-    """Makes a zoo of a folder with a folder per network.
+    """Makes a zoo of a folder with a folder or a file of weights per network.
 
     A network's folder has its weights, in it or in the last of its checkpoints
     (`checkpoint_000010/`), and its results in files of JSON; of a file with a result
-    per line, as Ray Tune writes it, the last line counts.
+    per line, as Ray Tune writes it, the last line counts. A network that is a file,
+    `first.npz`, has its results in `first.json` beside it. Names that begin with a dot
+    are passed over.
 
     Args:
-      source: The folder of folders. Networks are numbered by name.
-      directory: Where the zoo shall be; an import that was cut short goes on.
+      source: The folder of folders or files. Networks are numbered by name.
+      directory: Where the zoo shall be; an import that was cut short goes on, unless a
+        file has changed since.
       variables: Variables of one network, arrays or shapes.
       scores: Names of results to predict; "test.accuracy" is inside "test".
+      results: One table for all in place of files of JSON: a CSV with a column of the
+        names of networks, or JSON with results by name. A file goes by its name with
+        or without suffix.
       settings: Names of results that networks were trained with.
       convert: From what a file of weights holds to variables, for example with
         `metanet.from_state_dict`. Names must be the paths of variables otherwise.
@@ -70,34 +75,33 @@ def import_folders(
 
     Raises:
       ZooError: If there are no networks, or one has no weights, no result, or weights
-        that do not fit. The message names its folder.
+        that do not fit or are not finite; if a result has no network. The message names
+        the folder, the file or the line.
     """
-    folders = sorted(path for path in Path(source).glob("*/") if path.is_dir())
-    if not folders:
-        raise ZooError(f"{source}: found no folders, expected one per network")
+    places = _networks_of(Path(source))
+    weights = [_weights_of(place) if place.is_dir() else place for place in places]
+    found, files = results_by_network(places, results)
     convert = convert or (lambda weights: fill(variables, weights))
 
-    def read_one(number: int) -> tuple[Any, Mapping[str, Any]]:
-        folder = folders[number]
+    def read_one(number: int) -> Any:
+        arrays = read_weights(weights[number])
         try:
-            tree = convert(read_weights(_weights_of(folder)))
-            found, wanted = leaves_of(tree), leaves_of(variables)
-            if found != wanted:
-                raise ZooError(f"found weights {found}, expected {wanted}")
+            tree = convert(arrays)
+            _check_fit(tree, variables)
         except (ValueError, KeyError) as error:
-            raise ZooError(f"{folder}: {error}") from error
-        return tree, _results_of(folder)
+            raise ZooError(f"{places[number]}: {error}") from error
+        return tree
 
-    def read(numbers: np.ndarray) -> tuple[np.ndarray, list[_Row]]:
-        trees, results = zip(*map(read_one, numbers), strict=True)
+    def read(numbers: np.ndarray) -> tuple[np.ndarray, list[Row]]:
+        trees = map(read_one, numbers)
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-        rows = list(zip([folders[n] for n in numbers], results, strict=True))
-        return flatten(stacked), rows
+        with np.errstate(over="ignore"):
+            return flatten(stacked), [found[number] for number in numbers]
 
-    config = {"source": "folders", "scores": list(scores), "settings": list(settings)}
-    spec = _spec(config, variables, len(folders), shares, seed, chunk_size)
+    config = _config("folders", scores, settings, [*weights, *files])
+    spec = _spec(config, variables, len(places), shares, seed, chunk_size)
     _write_zoo(directory, spec, read, scores, settings, progress)
-    return len(folders)
+    return len(places)
 
 
 def import_table(
@@ -136,15 +140,15 @@ def import_table(
       The number of networks.
 
     Raises:
-      ZooError: If sizes do not fit, or a column is missing or holds no number.
+      ZooError: If a file is missing, sizes do not fit, weights are not finite, or a
+        column is missing or holds no number.
     """
-    array = np.load(weights, mmap_mode="r", allow_pickle=False)
+    array = _rows_of_weights(Path(weights))
     leaves = {leaf.path: leaf for leaf in leaves_of(variables)}
     order = list(leaves) if order is None else list(order)
     if sorted(order) != sorted(leaves):
         raise ZooError(f"order: found {order}, expected the paths {list(leaves)}")
-    with open(table, newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = read_lines(Path(table))
     num_parameters = sum(int(np.prod(leaf.shape)) for leaf in leaves.values())
     if array.shape != (len(lines), num_parameters):
         raise ZooError(
@@ -159,11 +163,12 @@ def import_table(
     places = dict(zip(order, parts, strict=True))
     columns = np.concatenate([places[path] for path in leaves])
 
-    def read(numbers: np.ndarray) -> tuple[np.ndarray, list[_Row]]:
+    def read(numbers: np.ndarray) -> tuple[np.ndarray, list[Row]]:
         found = [(f"{table} line {n + 2}", lines[n]) for n in rows[numbers]]
-        return np.asarray(array[rows[numbers]], np.float32)[:, columns], found
+        with np.errstate(over="ignore"):
+            return np.asarray(array[rows[numbers]], np.float32)[:, columns], found
 
-    config = {"source": "table", "scores": list(scores), "settings": list(settings)}
+    config = _config("table", scores, settings, [Path(weights), Path(table)])
     spec = _spec(config, variables, len(rows), shares, seed, chunk_size)
     _write_zoo(directory, spec, read, scores, settings, progress)
     return len(rows)
@@ -172,7 +177,7 @@ def import_table(
 def _write_zoo(
     directory: str | os.PathLike[str],
     spec: ZooSpec,
-    read: Callable[[np.ndarray], tuple[np.ndarray, list[_Row]]],
+    read: Callable[[np.ndarray], tuple[np.ndarray, list[Row]]],
     scores: Sequence[str],
     settings: Sequence[str],
     progress: ProgressMeter | None,
@@ -182,15 +187,89 @@ def _write_zoo(
     def make_chunk(group: GroupSpec | None, numbers: np.ndarray) -> Chunk:
         del group
         weights, rows = read(numbers)
+        _check_finite(weights, rows, spec)
         return Chunk(
             weights,
-            {name: _column(rows, name) for name in settings},
-            {name: _column(rows, name) for name in scores},
+            {name: column(rows, name) for name in settings},
+            {name: column(rows, name) for name in scores},
         )
 
     # Options that do not fit leave nothing behind.
     make_chunk(None, np.zeros(1, np.int64))
-    generate_zoo(directory, spec, make_chunk, progress=progress)
+    is_new = not (Path(directory) / ZOO_FILE).exists()
+    try:
+        generate_zoo(directory, spec, make_chunk, progress=progress)
+    except ZooError:
+        # Nor does a network, before the first chunk: mended, it is another file.
+        if is_new and not any(Path(directory).glob("*.npz")):
+            (Path(directory) / ZOO_FILE).unlink(missing_ok=True)
+        raise
+
+
+def _check_finite(weights: np.ndarray, rows: Sequence[Row], spec: ZooSpec) -> None:
+    bad = ~np.isfinite(weights)
+    if bad.any():
+        network, place = np.unravel_index(np.argmax(bad), bad.shape)
+        leaves = spec.groups[0].leaves
+        ends = np.cumsum([int(np.prod(leaf.shape)) for leaf in leaves])
+        path = leaves[int(np.searchsorted(ends, place, side="right"))].path
+        raise ZooError(
+            f"{rows[network][0]}: found {weights[network, place]} in {path}, expected "
+            "finite float32"
+        )
+
+
+def _config(
+    kind: str, scores: Sequence[str], settings: Sequence[str], files: Sequence[Path]
+) -> dict[str, Any]:
+    """What makes an import the same: another source is not gone on from."""
+    for field, names in (("scores", scores), ("settings", settings)):
+        if isinstance(names, str):
+            raise ZooError(f"{field}: found the text {names!r}, expected [{names!r}]")
+    digest = hashlib.sha256()
+    for path in files:
+        state = path.stat()
+        line = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}\n"
+        digest.update(line.encode())
+    described = f"{len(files)}, in state {digest.hexdigest()[:16]}"
+    return {
+        "source": kind,
+        "scores": list(scores),
+        "settings": list(settings),
+        "files": described,
+    }
+
+
+def _is_floating(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, np.floating)
+
+
+def _check_fit(tree: Any, variables: Any) -> None:
+    """Raises ZooError unless paths, shapes and kinds of numbers are the same."""
+    found, wanted = leaves_of(tree), leaves_of(variables)
+    if found != wanted:
+        raise ZooError(f"found weights {found}, expected {wanted}")
+    arrays = jax.tree.leaves(tree), jax.tree.leaves(variables)
+    for leaf, array, expected in zip(wanted, *arrays, strict=True):
+        if _is_floating(expected) and not _is_floating(array):
+            raise ZooError(
+                f"{leaf.path}: found type {array.dtype}, expected floating-point "
+                "numbers, or a function that converts them"
+            )
+
+
+def _rows_of_weights(path: Path) -> np.ndarray:
+    """The array of a file, not read as a whole."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ZooError(f"{path}: found no array ({error}), expected .npy") from error
+    if not isinstance(array, np.ndarray) or not _is_floating(array):
+        found = array.dtype if isinstance(array, np.ndarray) else "several arrays"
+        raise ZooError(
+            f"{path}: found {found}, expected .npy of floating-point numbers"
+        )
+    return array
 
 
 def _spec(config, variables, count, shares, seed, chunk_size) -> ZooSpec:
@@ -200,6 +279,21 @@ def _spec(config, variables, count, shares, seed, chunk_size) -> ZooSpec:
     group = GroupSpec("networks", {}, count, leaves_of(variables))
     splits = split_networks(seed, count, sizes)
     return ZooSpec(config | {"seed": seed}, (group,), splits, chunk_size)
+
+
+def _networks_of(source: Path) -> list[Path]:
+    """Folders, or files of weights, a network each."""
+    if not source.is_dir():
+        raise ZooError(f"{source}: found no folder, expected one with networks")
+    entries = sorted(p for p in source.iterdir() if not p.name.startswith("."))
+    folders = [path for path in entries if path.is_dir()]
+    files = [path for path in entries if path.suffix in WEIGHT_SUFFIXES]
+    if bool(folders) == bool(files):
+        raise ZooError(
+            f"{source}: found {len(folders)} folders and {len(files)} files of "
+            "weights, expected either, one per network"
+        )
+    return folders or files
 
 
 def _weights_of(folder: Path) -> Path:
@@ -217,57 +311,7 @@ def _weights_of(folder: Path) -> Path:
     inner = [p for p in folder.iterdir() if (p / "_METADATA").exists()]
     if not inner:
         raise ZooError(
-            f"{folder}: found no weights, expected a file of {WEIGHT_SUFFIXES} or a "
-            "folder of orbax"
+            f"{folder}: found no weights, expected a file of "
+            f"{', '.join(WEIGHT_SUFFIXES)} or a folder of orbax"
         )
     return sorted(inner)[-1]
-
-
-def _results_of(folder: Path) -> dict[str, Any]:
-    """All that the files of JSON say, results inside of results by "outer.inner"."""
-    found: dict[str, Any] = {}
-    # Parameters first: results of the same name count.
-    for path in sorted(
-        folder.glob("*.json"), key=lambda p: (p.stem == "result", p.name)
-    ):
-        text = path.read_text()
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError:
-            try:
-                content = json.loads(text.strip().rpartition("\n")[2])
-            except json.JSONDecodeError as error:
-                raise ZooError(f"{path}: found damaged JSON ({error})") from error
-        if isinstance(content, list) and content:
-            content = content[-1]
-        if not isinstance(content, dict):
-            raise ZooError(f"{path}: found {type(content).__name__}, expected names")
-        _add_results(found, content, "")
-    return found
-
-
-def _add_results(
-    found: dict[str, Any], content: Mapping[str, Any], prefix: str
-) -> None:
-    for name, value in content.items():
-        if isinstance(value, dict):
-            _add_results(found, value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-
-
-def _column(rows: Sequence[_Row], name: str) -> np.ndarray:
-    """The numbers `[n]` of one name."""
-    values = []
-    for where, row in rows:
-        if name not in row:
-            raise ZooError(
-                f"{where}: found no {name}, expected one of {', '.join(sorted(row))}"
-            )
-        try:
-            values.append(float(row[name]))
-        except (TypeError, ValueError):
-            raise ZooError(
-                f"{where}: found {name} {row[name]!r}, expected a number"
-            ) from None
-    return np.array(values, np.float32)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from modmeta.metanet.parameter_graphs.leaves import path_names
+
 ZOO_FORMAT = "modmeta.zoo"
 ZOO_VERSION = 1
 
@@ -161,7 +163,7 @@ class ZooSpec:
 def leaves_of(variables: Any) -> tuple[Leaf, ...]:
     """Describes variables, nested dicts of arrays or of their shapes."""
     return tuple(
-        Leaf(jax.tree_util.keystr(path, simple=True, separator="/"), tuple(leaf.shape))
+        Leaf("/".join(path_names(path)), tuple(leaf.shape))
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
     )
 

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta.metanet.parameter_graphs.leaves import path_names
 from modmeta.metanet.zoo.specification import ZooError
 from modmeta.runtime.optional import import_optional
 
-WEIGHT_SUFFIXES = (".safetensors", ".msgpack", ".npz", ".npy", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".msgpack", ".npz", ".pt", ".pth")
 
 # Types of safetensors that NumPy and JAX have.
 _DTYPES = {
@@ -111,7 +112,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
+    # NumPy leaves a damaged file open.
+    with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -157,13 +159,11 @@ def fill(variables: Any, weights: Mapping[str, Any]) -> Any:
       ZooError: If names are missing or left over, or a shape differs.
     """
     given = {
-        jax.tree_util.keystr(path, simple=True, separator="/").replace(".", "/"): leaf
+        "/".join(path_names(path)).replace(".", "/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(dict(weights))
     }
     paths, structure = jax.tree_util.tree_flatten_with_path(variables)
-    names = [
-        jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths
-    ]
+    names = ["/".join(path_names(path)) for path, _ in paths]
     heads = {name.partition("/")[0] for name in names}
     if len(heads) == 1 and not any(name in given for name in names):
         (head,) = heads

@@ -1,0 +1,112 @@
+"""Checks of what a training is given, before anything is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+
+def check_predictor(predictor: Any, params: Any) -> None:
+    """Raises ValueError for a module without its predictor, a result without `.params`.
+
+    Args:
+      predictor: What shall be a predictor.
+      params: Its parameters, None if there are none yet.
+    """
+    if isinstance(predictor, nn.Module):
+        raise ValueError(
+            f"predictor: found a module, {type(predictor).__name__}, expected a "
+            "predictor of it, such as GraphPredictor(module)"
+        )
+    if hasattr(params, "params"):
+        raise ValueError(
+            f"params: found {type(params).__name__}, expected its field params"
+        )
+
+
+def checked_rows(field: str, rows: Any, count: int) -> np.ndarray:
+    """Numbers `[k]` of networks as an array.
+
+    Args:
+      field: Name for messages.
+      rows: The numbers.
+      count: How many networks there are.
+
+    Raises:
+      ValueError: If they are no integers in one axis, or not from 0 to `count - 1`.
+    """
+    array = np.asarray(rows)
+    if array.size == 0 and array.ndim == 1:
+        return array.astype(np.int64)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"{field}: found {array.dtype} of shape {array.shape}, expected numbers of "
+            "networks (k,), integers"
+        )
+    if array.min() < 0 or array.max() >= count:
+        raise ValueError(
+            f"{field}: found network {array.max() if array.min() >= 0 else array.min()}"
+            f", expected 0 to {count - 1}"
+        )
+    return array
+
+
+def checked_splits(
+    splits: Mapping[str, Any], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Networks to train on and to choose by.
+
+    Raises:
+      ValueError: If a split is missing or empty, or a network is in both.
+    """
+    missing = [name for name in ("train", "valid") if name not in splits]
+    if missing:
+        raise ValueError(
+            f"splits: found {', '.join(splits) or 'none'}, expected train and valid"
+        )
+    train, valid = (
+        checked_rows(f"splits[{name!r}]", splits[name], count)
+        for name in ("train", "valid")
+    )
+    shared = np.intersect1d(train, valid)
+    if not len(train) or not len(valid) or len(shared):
+        raise ValueError(
+            f"splits: found {len(train)} networks to train, {len(valid)} to "
+            f"choose and {len(shared)} for both, expected some, some and none"
+        )
+    return train, valid
+
+
+def check_targets(targets: Any, rows: np.ndarray, count: int) -> None:
+    """Checks that every network has targets, and those of some networks are finite.
+
+    Args:
+      targets: Pytree with leaves `[n, ...]`.
+      rows: Networks whose targets are needed.
+      count: n.
+
+    Raises:
+      ValueError: If a leaf is no array with a row per network, or a number is NaN or
+        infinite; the message names the network.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(targets):
+        name = "targets" + jax.tree_util.keystr(path)
+        if not hasattr(leaf, "shape") or leaf.shape[:1] != (count,):
+            found = getattr(leaf, "shape", type(leaf).__name__)
+            raise ValueError(
+                f"{name}: found {found}, expected an array with a row for each of "
+                f"{count} networks"
+            )
+        values = np.asarray(leaf)[rows]
+        if jax.dtypes.issubdtype(values.dtype, np.inexact):
+            is_finite = np.isfinite(values).reshape(len(rows), -1).all(axis=1)
+            if not is_finite.all():
+                raise ValueError(
+                    f"{name}: found NaN or infinite numbers for network "
+                    f"{rows[np.argmin(is_finite)]} and {np.sum(~is_finite) - 1} more, "
+                    "expected finite ones; leave such networks out of the splits"
+                )
