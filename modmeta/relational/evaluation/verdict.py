@@ -32,7 +32,8 @@ from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
 
-# Relations must change this share of all changes (root mean squares).
+# Relations, and differences between them, must change this share of all changes (root
+# mean squares).
 _NOTICEABLE = 0.03
 # Share of the changes that is worth a word if it stays unexplained.
 _UNEXPLAINED = 0.1
@@ -216,6 +217,17 @@ def _is_better(error: np.ndarray, other: np.ndarray) -> bool:
     return is_certain(error, other) or is_certain_by_share(error, other)
 
 
+def _tells_apart(evidence: Evidence, other: np.ndarray) -> bool:
+    """Whether the graph found is better than another by what is worth a relation.
+
+    Where nothing disturbs, two laws that are nearly the same are told apart by
+    millionths of the changes.
+    """
+    gain = float((other - evidence.found).sum())
+    is_noticeable = gain >= _NOTICEABLE**2 * float(evidence.total.sum())
+    return is_noticeable and _is_better(evidence.found, other)
+
+
 def _best_ignorant(evidence: Evidence) -> np.ndarray:
     """Errors `[blocks]` of the best graph that knows nothing."""
     return min([evidence.none, *evidence.single, evidence.shuffled], key=np.sum)
@@ -225,7 +237,7 @@ def _count(evidence: Evidence) -> int:
     """Relations that cannot stand for one another on held-out frames, see `Verdict`."""
     if max(evidence.effects) < _NOTICEABLE:
         return 0
-    if not _is_better(evidence.found, _best_ignorant(evidence)):
+    if not _tells_apart(evidence, _best_ignorant(evidence)):
         single = min(evidence.single, key=np.sum)
         # Where the graph tells pairs apart and errs by it, or much stays unexplained,
         # pairs are not said to be alike: something else may hide how they differ.
@@ -235,8 +247,8 @@ def _count(evidence: Evidence) -> int:
     distinct: list[int] = []
     for relation in sorted({a for pair in evidence.merged for a in pair}):
         is_new = all(
-            _is_better(evidence.found, evidence.merged[a, relation])
-            and _is_better(evidence.found, evidence.merged[relation, a])
+            _tells_apart(evidence, evidence.merged[a, relation])
+            and _tells_apart(evidence, evidence.merged[relation, a])
             for a in distinct
         )
         if is_new:

@@ -74,6 +74,10 @@ TWO_OF_THREE = THREE._replace(
 )
 NOTHING = evidence(99.0, 99.5, 99.0, [99.2, 99.1], {(0, 1): 99.0, (1, 0): 99.0})
 EVERYWHERE = evidence(1.0, 1.0, 80.0, [1.0, 1.0], {(0, 1): 1.0, (1, 0): 1.0})
+# Two laws that differ by next to nothing, where nothing disturbs.
+NEARLY_ALIKE = evidence(
+    1e-6, 1.2e-6, 80.0, [4e-6, 1.2e-6], {(0, 1): 4e-6, (1, 0): 1.2e-6}
+)
 # Better than ignorance in sum, by one system alone.
 CHANCE = TWO._replace(
     found=np.array([1.0] * 11 + [30.0]),
@@ -93,6 +97,7 @@ NEGLIGIBLE = TWO._replace(effects=(0.001, 0.002))
         (TWO_OF_THREE, 2, True, "support 2 relations"),
         (NOTHING, 0, False, "Nothing here depends on other entities"),
         (EVERYWHERE, 1, True, "One relation holds between all"),
+        (NEARLY_ALIKE, 1, True, "One relation holds between all"),
         (CHANCE, 0, False, "Nothing here depends"),
         (NEGLIGIBLE, 0, False, "Nothing here depends"),
     ],
