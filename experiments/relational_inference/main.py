@@ -188,6 +188,10 @@ def main(argv: list[str]) -> None:
         "frame_interval": _FRAME_INTERVAL.value,
     }
     if _DATA.value:
+        for name in ("positions", "velocities", "inputs"):
+            # Notes speak of positions=(), which is a word to a shell.
+            if said[name] in ([], ["()"]):
+                said[name] = ["none"]
         values |= values_of_file(_DATA.value, _NUM_TRAIN.value)
         values |= {f"data.{name}": value for name, value in said.items()}
     config = launcher.configure(EXPERIMENT, _FLAGS, values)
@@ -232,6 +236,10 @@ def _check_file_flags() -> None:
                 f"{holder.name}: found {holder.value} without --data, expected a file "
                 "that it speaks of"
             )
+    if _FRAME_INTERVAL.present and not _FRAME_INTERVAL.value > 0.0:
+        raise ValueError(
+            f"frame_interval: found {_FRAME_INTERVAL.value}, expected a positive number"
+        )
 
 
 def _check_processes() -> None:
