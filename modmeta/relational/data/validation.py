@@ -334,9 +334,7 @@ def read_interval(interval: Any) -> float:
         raise DataError(f"frame_interval: found {interval!r}, expected a number")
     interval = float(interval)
     if not (np.isfinite(interval) and interval > 0.0):
-        raise DataError(
-            f"frame_interval: found {interval}, expected a positive number"
-        )
+        raise DataError(f"frame_interval: found {interval}, expected a positive number")
     return interval
 
 

@@ -204,8 +204,7 @@ def _refuse_repeated(
     advice = ""
     if "system" not in keys:
         advice = (
-            "; if there are several systems, name their column with "
-            f"{saying('system')}"
+            f"; if there are several systems, name their column with {saying('system')}"
         )
     raise DataError(
         f"rows: found rows {first} and {second} both of entity "
