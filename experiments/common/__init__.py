@@ -30,5 +30,6 @@ from experiments.common.workdirs import as_json as as_json
 from experiments.common.workdirs import claim_workdir as claim_workdir
 from experiments.common.workdirs import discard_claim as discard_claim
 from experiments.common.workdirs import inspect_workdir as inspect_workdir
+from experiments.common.workdirs import is_finished as is_finished
 from experiments.common.workdirs import read_summary as read_summary
 from experiments.common.workdirs import write_summary as write_summary

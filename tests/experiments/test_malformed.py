@@ -157,6 +157,7 @@ GOOD, CSV = "--data={folder}/good.npz", "--data={folder}/good.csv"
 FLAGS = {
     "no config": (["--config=sprigs"], "config.*sprigs"),
     "no flag": (["--dat=a.npz"], "Unknown command line flag 'dat'"),
+    "no data": (["--config=general"], "data: found none with --config=general"),
     "a word": (["springs"], "arguments: found springs"),
     "seed": (["--seed=-1"], "seed"),
     "seed, text": (["--seed=one"], "seed"),
