@@ -199,9 +199,11 @@ def test_systems_and_nodes_go_by_their_names():
     edges, labels, _ = edge_arrays(2)
     names = [[f"{letter}{node}" for node in range(5)] for letter in "abcdef"]
     systems = [f"dish {letter}" for letter in "abcdef"]
+    names[0][0] = "a very long name of a node"
     figure = figures.plot_adjacency(
         edges, labels, num_systems=2, system_names=systems, node_names=names
     )
+    names[0][0] = "a very lo…"
     for place, axes in enumerate(figure.axes[:4]):
         assert [t.get_text() for t in axes.get_xticklabels()] == names[place % 2]
         assert [t.get_text() for t in axes.get_yticklabels()] == names[place % 2]

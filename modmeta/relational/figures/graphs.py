@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MAXIMUM_LABELLED_NODES = 10
 _POINTS_PER_INCH = 72
+_LONGEST_NAME = 10
 
 
 def plot_adjacency(
@@ -135,9 +136,10 @@ def plot_adjacency(
         grid[0, system].set_title(title)
         grid[-1, system].set_xlabel("sender (column)")
         if node_names is not None and size <= _MAXIMUM_LABELLED_NODES:
+            names = [_shortened(name) for name in node_names[system][:size]]
             for axes in grid[:, system]:
-                axes.set_xticks(range(size), node_names[system][:size], rotation=90)
-                axes.set_yticks(range(size), node_names[system][:size])
+                axes.set_xticks(range(size), names, rotation=90)
+                axes.set_yticks(range(size), names)
     for axes, name in zip(grid[:, 0], ("inferred", "true"), strict=False):
         axes.set_ylabel(f"{name}\nreceiver (row)")
     bar = figure.colorbar(image, ax=grid, shrink=0.9 if num_rows == 1 else 0.6)
@@ -212,6 +214,11 @@ def plot_edge_probability_calibration(
         axes.grid(**figure_style.GRID)
     figure.align_ylabels()
     return figure
+
+
+def _shortened(name: str) -> str:
+    """A name beside a row, which must not be longer than the matrix is wide."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _draw_matrix(
