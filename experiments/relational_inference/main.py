@@ -189,8 +189,7 @@ def main(argv: list[str]) -> None:
     }
     if _DATA.value:
         for name in ("positions", "velocities", "inputs"):
-            # Notes speak of positions=(), which is a word to a shell.
-            if said[name] in ([], ["()"]):
+            if said[name] == []:
                 said[name] = ["none"]
         values |= values_of_file(_DATA.value, _NUM_TRAIN.value)
         values |= {f"data.{name}": value for name, value in said.items()}

@@ -119,8 +119,10 @@ def test_columns_by_number_and_none(tmp_path):
     columns = 'data.columns=("system=run","entity=fish")'
     found = datasets.read_file(configure(tmp_path / "named.csv", columns).data)
     assert found.features.positions == (0, 1)
-    config = configure(tmp_path / "named.csv", columns, 'data.positions=("none",)')
-    assert datasets.read_file(config.data).features.positions == ()
+    for none in ("none", "()"):
+        said = f'data.positions=("{none}",)'
+        config = configure(tmp_path / "named.csv", columns, said)
+        assert datasets.read_file(config.data).features.positions == ()
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
