@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -322,20 +321,6 @@ def read_frame_mask(
     if missing is not None:
         is_observed = is_observed & ~missing
     return None if np.array_equal(is_observed, is_real) else is_observed
-
-
-def read_interval(interval: Any) -> float:
-    """Time between frames as a positive number.
-
-    Raises:
-      DataError: If it is none.
-    """
-    if np.ndim(interval) or np.asarray(interval).dtype.kind not in "iuf":
-        raise DataError(f"frame_interval: found {interval!r}, expected a number")
-    interval = float(interval)
-    if not (np.isfinite(interval) and interval > 0.0):
-        raise DataError(f"frame_interval: found {interval}, expected a positive number")
-    return interval
 
 
 def read_times(times: object, shape: tuple[int, ...]) -> np.ndarray | None:

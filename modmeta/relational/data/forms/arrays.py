@@ -20,7 +20,7 @@ from modmeta.relational.data.forms.labels import read_labels
 from modmeta.relational.data.gaps import read_entries
 from modmeta.relational.data.joining import pad_systems
 from modmeta.relational.data.resolution import check_resolution
-from modmeta.relational.data.validation import DataError, FeatureSpec, read_interval
+from modmeta.relational.data.validation import DataError, FeatureSpec
 
 
 class Reading(NamedTuple):
@@ -166,9 +166,6 @@ def as_dataset(
 
 def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
     """Makes a data set of trajectories and what is said besides; see `as_dataset`."""
-    if reading.frame_interval is not None:
-        # Tables compare it with their times, which takes a number.
-        read_interval(reading.frame_interval)
     if isinstance(trajectories, TrajectoryDataset):
         said = (*reading.arrays, *filter(np.size, reading.roles.values()))
         others = (reading.columns, reading.feature_names, reading.frame_interval)
