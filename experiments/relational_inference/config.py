@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import pathlib
 from typing import Any
 
 from experiments import common
@@ -41,7 +39,7 @@ class DataConfig:
     Attributes:
       system: Simulator, one of `SYSTEMS`; with `file`, the preset in use.
       file: User's trajectories, of any form that `as_dataset` reads; empty to simulate.
-      file_digest: Of what `file` held: a run does not go on with other data.
+      file_digest: Of what `file` held: a run does not go on with others.
       columns: Which columns of a table are which, as "entity=fish"; the others are
         found by their usual names.
       features: Columns of a table that are features; none for all with numbers.
@@ -369,23 +367,9 @@ def values_of_file(path: str, num_train: int | None = None) -> dict[str, Any]:
     """
     return {
         "data.file": path,
-        "data.file_digest": _digest(path),
+        "data.file_digest": common.digest_of(path),
         "data.num_train": num_train or 0,
         "data.num_observed": 0,
         # The walls of the simulators are not those of other data.
         "prediction.domain.kind": "open",
     }
-
-
-def _digest(path: str) -> str:
-    """Of a file, or of the arrays in a folder; nothing where there is nothing."""
-    place = pathlib.Path(path)
-    files = sorted(place.glob("*.npy")) if place.is_dir() else [place]
-    digest = hashlib.sha256()
-    for file in files:
-        if not file.is_file():
-            return ""
-        with open(file, "rb") as content:
-            one = hashlib.file_digest(content, "sha256")
-        digest.update(f"{file.name} {one.hexdigest()}".encode())
-    return digest.hexdigest()[:16]

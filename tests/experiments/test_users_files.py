@@ -104,7 +104,10 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, write):
     (workdir / "work").touch()
     with pytest.raises(FileExistsError, match="data.file_digest: .* there, .* now"):
         common.inspect_workdir(workdir, configure(path))
-    assert configure(tmp_path / "absent.csv").data.file_digest == ""
+    absent = str(tmp_path / "absent.csv")
+    assert common.digest_of(absent) == common.digest_of(str(path), absent) == ""
+    assert common.digest_of(str(path), None) == common.digest_of(str(path)) != ""
+    assert common.digest_of(None, "") == ""
 
 
 def test_columns_by_number_and_none(tmp_path):
