@@ -198,6 +198,7 @@ def run(
     from modmeta.runtime.progress import TqdmProgress
 
     workdir = common_flags.workdir.value
+    is_finished = common.is_finished(workdir)
     try:
         summary = common.run(
             experiment,
@@ -223,3 +224,8 @@ def run(
         return
     print(experiment.format_summary(summary))
     print(f"\n{experiment.files} and summary.json are in {workdir}.")
+    if is_finished:
+        print(
+            "That run had finished before: nothing was read or computed again. Another "
+            "--workdir, or this one removed, makes a new run."
+        )

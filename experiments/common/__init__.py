@@ -5,6 +5,7 @@
 | `runs.py` | an experiment, a run of it, and how a run goes from new to finished |
 | `options.py` | fields of configurations by their paths |
 | `workdirs.py` | whose a directory is, and the files that say so |
+| `digests.py` | what a user's files held |
 | `stopping.py` | Ctrl-C as a request |
 | `tables.py` | plain text tables |
 | `image_data.py` | images that experiments read |
@@ -13,6 +14,7 @@
 Flags are in `experiments.launcher`, which imports none of this before it has to.
 """
 
+from experiments.common.digests import digest_of as digest_of
 from experiments.common.options import apply_assignments as apply_assignments
 from experiments.common.options import override as override
 from experiments.common.options import parse_assignments as parse_assignments
@@ -30,5 +32,6 @@ from experiments.common.workdirs import as_json as as_json
 from experiments.common.workdirs import claim_workdir as claim_workdir
 from experiments.common.workdirs import discard_claim as discard_claim
 from experiments.common.workdirs import inspect_workdir as inspect_workdir
+from experiments.common.workdirs import is_finished as is_finished
 from experiments.common.workdirs import read_summary as read_summary
 from experiments.common.workdirs import write_summary as write_summary

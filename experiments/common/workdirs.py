@@ -60,6 +60,8 @@ def inspect_workdir(workdir: str | os.PathLike[str], config: Any) -> WorkdirStat
     """
     workdir = Path(workdir)
     config_path = workdir / CONFIG_FILE
+    if workdir.is_file():
+        raise FileExistsError(f"{workdir}: found a file, expected a directory.")
     if not config_path.exists():
         if workdir.exists() and any(_visible(workdir)):
             raise FileExistsError(
@@ -68,7 +70,7 @@ def inspect_workdir(workdir: str | os.PathLike[str], config: Any) -> WorkdirStat
             )
         return WorkdirStatus.NEW
     wanted = as_json(config)
-    finished = (workdir / SUMMARY_FILE).exists()
+    finished = is_finished(workdir)
     try:
         found = json.loads(config_path.read_bytes())
     except ValueError:
@@ -89,6 +91,11 @@ def inspect_workdir(workdir: str | os.PathLike[str], config: Any) -> WorkdirStat
         + "\n".join(_differences(found, wanted))
         + "\nChoose another directory, or remove this one."
     )
+
+
+def is_finished(workdir: str | os.PathLike[str]) -> bool:
+    """Whether a directory is that of a finished run."""
+    return (Path(workdir) / SUMMARY_FILE).exists()
 
 
 def claim_workdir(workdir: str | os.PathLike[str], config: Any) -> None:

@@ -24,6 +24,7 @@ class ExperimentConfig:
       source: What the file holds, see `sources`.
       file: The file; required.
       labels: File with a matrix of true edges, for "csv"; empty without labels.
+      file_digest: Of what both held: a run does not go on with others.
       sizes: Numbers of genes of the networks of DREAM3 that are looked at.
       max_nodes: Networks of more nodes get no modules; 0 for all networks.
       max_systems: Recordings per network at most; 0 for all.
@@ -40,6 +41,7 @@ class ExperimentConfig:
     source: str = "netsim"
     file: str = ""
     labels: str = ""
+    file_digest: str = ""
     sizes: tuple[int, ...] = (10, 100)
     max_nodes: int = 20
     max_systems: int = 0

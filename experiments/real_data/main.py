@@ -41,11 +41,13 @@ def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe."""
     launcher.check_arguments(argv)
     # Imported late: a wrong flag should not wait for JAX.
+    from experiments import common
     from experiments.real_data.compute import EXPERIMENT
 
     values = {
         "file": _DATA.value,
         "labels": _LABELS.value,
+        "file_digest": common.digest_of(_DATA.value, _LABELS.value),
         "bouncegrad.num_steps": _NUM_STEPS.value,
     }
     config = launcher.configure(EXPERIMENT, _FLAGS, values)

@@ -39,6 +39,7 @@ class DataConfig:
     Attributes:
       system: Simulator, one of `SYSTEMS`; with `file`, the preset in use.
       file: User's trajectories, of any form that `as_dataset` reads; empty to simulate.
+      file_digest: Of what `file` held: a run does not go on with others.
       columns: Which columns of a table are which, as "entity=fish"; the others are
         found by their usual names.
       features: Columns of a table that are features; none for all with numbers.
@@ -69,6 +70,7 @@ class DataConfig:
 
     system: str = "springs"
     file: str = ""
+    file_digest: str = ""
     columns: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
@@ -365,6 +367,7 @@ def values_of_file(path: str, num_train: int | None = None) -> dict[str, Any]:
     """
     return {
         "data.file": path,
+        "data.file_digest": common.digest_of(path),
         "data.num_train": num_train or 0,
         "data.num_observed": 0,
         # The walls of the simulators are not those of other data.

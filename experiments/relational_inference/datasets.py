@@ -127,7 +127,8 @@ def read_file(
 
 def _columns(said: tuple[str, ...]) -> tuple[int | str, ...]:
     """Columns by number where they are called so."""
-    if said == ("none",):
+    # Notes speak of positions=(), which is a word to a shell.
+    if said in (("none",), ("()",)):
         return ()
     return tuple(int(column) if column.isdigit() else column for column in said)
 

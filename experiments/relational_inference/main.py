@@ -188,6 +188,9 @@ def main(argv: list[str]) -> None:
         "frame_interval": _FRAME_INTERVAL.value,
     }
     if _DATA.value:
+        for name in ("positions", "velocities", "inputs"):
+            if said[name] == []:
+                said[name] = ["none"]
         values |= values_of_file(_DATA.value, _NUM_TRAIN.value)
         values |= {f"data.{name}": value for name, value in said.items()}
     config = launcher.configure(EXPERIMENT, _FLAGS, values)
@@ -217,7 +220,7 @@ def _relations() -> tuple[int | None, bool | None]:
 
 
 def _check_file_flags() -> None:
-    """Refuses what is said of a file where there is none."""
+    """Refuses what is said of a file where there is none, and no file of one's own."""
     holders = (
         _COLUMNS,
         _FEATURES,
@@ -232,6 +235,16 @@ def _check_file_flags() -> None:
                 f"{holder.name}: found {holder.value} without --data, expected a file "
                 "that it speaks of"
             )
+    simulates = any(word.startswith("data.") for word in _FLAGS.assignments.value)
+    if _FLAGS.config.value == "general" and not _DATA.value and not simulates:
+        raise ValueError(
+            "data: found none with --config=general, expected a file; other presets, "
+            "or --set=data.system=NAME, simulate systems"
+        )
+    if _FRAME_INTERVAL.present and not _FRAME_INTERVAL.value > 0.0:
+        raise ValueError(
+            f"frame_interval: found {_FRAME_INTERVAL.value}, expected a positive number"
+        )
 
 
 def _check_processes() -> None:

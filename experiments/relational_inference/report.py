@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from experiments import common
 from experiments.relational_inference.datasets import Datasets
 from experiments.relational_inference.meta_test import MetaTest
 from modmeta.relational import figures
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.evaluation import export
 from modmeta.relational.evaluation.effects import without_effect
 from modmeta.relational.evaluation.stretches import Stretches
@@ -65,6 +69,12 @@ def write_outputs(
     save_model(workdir / "model.npz", model, params)
 
     observed, spec = datasets.observed, datasets.test.features
+    systems = exported.system_names if parts is None else parts.names(exported)
+    if datasets.test_rows is None:
+        systems = observed.system_names
+    else:  # numbered as the edges are, of which they are a part
+        everyone = systems or range(exported.num_tasks)
+        systems = [everyone[row] for row in datasets.test_rows]
     is_squared = model.bank.config.likelihood == "squared_error"
     unit = "squared error" if is_squared else "nats"
     drawn = {
@@ -73,6 +83,8 @@ def write_outputs(
             observed.edges,
             outcome.cold.probabilities if outcome.cold.is_sampled else None,
             matching=outcome.names,
+            system_names=systems,
+            node_names=observed.node_names,
         ),
     }
     if records:
@@ -83,16 +95,18 @@ def write_outputs(
         has_plane = len(spec.positions) >= 2
         derived = spec.derived
         predicted = model.bank.layout.predicted
+        normalization = jax.tree.map(np.asarray, params.preprocessing.normalization)
         column = next((c for c in predicted if c not in derived), predicted[0])
         drawn["trajectories"] = figures.plot_trajectories(
-            outcome.truth,
-            outcome.predictions["inferred graph"],
+            denormalize(normalization, outcome.truth),
+            denormalize(normalization, outcome.predictions["inferred graph"]),
             datasets.num_observed,
             spec.positions[:2] if has_plane else None,
             feature=column,
             node_mask=datasets.test.node_mask,
             feature_names=spec.names,
             frame_interval=datasets.test.frame_interval,
+            system_names=systems,
         )
         drawn["rollout_error"] = figures.plot_rollout_error(outcome.errors)
     drawn["search"] = figures.plot_search_curves(

@@ -253,12 +253,16 @@ def compute(
             key, model, params, exported, config.inference, mesh=mesh
         )
 
+    # It takes as long as a short training: who looks on should know what goes on.
+    run.progress.start(3, description="search, test, verdict")
     everything = cold = None
     if datasets.everything is not None:
         everything = search(params, 2)
     if datasets.test_rows is not None:
         cold = jax.tree.map(lambda leaf: leaf[datasets.test_rows], everything)
+    run.progress.update(1)
     outcome = meta_test(config, datasets, model, params, warm, mesh, cold)
+    run.progress.update(2)
     if everything is None:
         everything = outcome.cold
     _, everything, judged = discovery.conclude(
@@ -270,6 +274,8 @@ def compute(
         config.inference,
         parts,
     )
+    run.progress.update(3)
+    run.progress.close()
     summary = {
         **outcome.summary,
         **found.summary,

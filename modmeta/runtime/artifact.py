@@ -73,13 +73,13 @@ def save_artifact(
 
 
 def load_artifact(
-    path: str | os.PathLike[str], *, kind: str
+    path: str | os.PathLike[str], *, kind: str | tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads what `save_artifact` wrote, and checks it against its schema.
 
     Args:
       path: the file to read. Its content is never executed (no pickle).
-      kind: the kind that the file must have.
+      kind: the kind that the file must have, or those that it may have.
 
     Returns:
       The nested dict of NumPy arrays (typed keys come back as JAX arrays), and the
@@ -108,8 +108,10 @@ def load_artifact(
             f"{path}: found format version {header['version']}, expected at most "
             f"{ARTIFACT_VERSION}: a newer modmeta wrote it"
         )
-    if header["kind"] != kind:
-        raise ValueError(f"{path}: found {header['kind']!r}, expected {kind!r}")
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if header["kind"] not in kinds:
+        expected = " or ".join(map(repr, kinds))
+        raise ValueError(f"{path}: found {header['kind']!r}, expected {expected}")
     schema = header["arrays"]
     if schema.keys() != entries.keys():
         raise ValueError(

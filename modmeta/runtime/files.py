@@ -20,11 +20,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
 
     Yields:
       A binary file, open for writing.
+
+    Raises:
+      FileNotFoundError: if there is no such directory.
+      IsADirectoryError: if `path` is a directory.
+      OSError: if nothing can be written there; the message names `path`.
     """
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(
-        prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
-    )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path}: found no folder {str(path.parent)!r}, expected one that exists"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: found a folder, expected the name of a file")
+    try:
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+        )
+    except OSError as error:
+        # Nobody knows the name of the hidden file that the error speaks of.
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

@@ -39,6 +39,9 @@ class Config:
 
 def test_new_then_interrupted_then_finished(tmp_path):
     workdir = tmp_path / "runs" / "first"
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="found a file, expected a directory"):
+        inspect_workdir(tmp_path / "file", Config())
     assert inspect_workdir(workdir, Config()) is WorkdirStatus.NEW
     assert not workdir.exists()
     claim_workdir(workdir, Config())

@@ -190,6 +190,8 @@ def test_launcher(tmp_path):
         "count 8",
         "",
         f"Nothing and summary.json are in {tmp_path / 'run'}.",
+        "That run had finished before: nothing was read or computed again. Another "
+        "--workdir, or this one removed, makes a new run.",
     ]
 
 

@@ -92,6 +92,24 @@ def test_files_are_read_as_by_the_call(tmp_path, write):
     assert found.everything.notes == expected.notes
 
 
+@pytest.mark.parametrize("write", [write_csv, write_splits])
+def test_a_run_does_not_go_on_with_other_data(tmp_path, write):
+    path = write(tmp_path)
+    before = configure(path)
+    assert before.data.file_digest and configure(path) == before
+    changed = max(tmp_path.iterdir())
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    workdir = tmp_path / "run"
+    common.claim_workdir(workdir, before)
+    (workdir / "work").touch()
+    with pytest.raises(FileExistsError, match="data.file_digest: .* there, .* now"):
+        common.inspect_workdir(workdir, configure(path))
+    absent = str(tmp_path / "absent.csv")
+    assert common.digest_of(absent) == common.digest_of(str(path), absent) == ""
+    assert common.digest_of(str(path), None) == common.digest_of(str(path)) != ""
+    assert common.digest_of(None, "") == ""
+
+
 def test_columns_by_number_and_none(tmp_path):
     np.savez(tmp_path / "set.npz", states=SPRINGS.states, frame_interval=0.1)
     config = configure(
@@ -104,8 +122,10 @@ def test_columns_by_number_and_none(tmp_path):
     columns = 'data.columns=("system=run","entity=fish")'
     found = datasets.read_file(configure(tmp_path / "named.csv", columns).data)
     assert found.features.positions == (0, 1)
-    config = configure(tmp_path / "named.csv", columns, 'data.positions=("none",)')
-    assert datasets.read_file(config.data).features.positions == ()
+    for none in ("none", "()"):
+        said = f'data.positions=("{none}",)'
+        config = configure(tmp_path / "named.csv", columns, said)
+        assert datasets.read_file(config.data).features.positions == ()
 
 
 @pytest.mark.parametrize("is_shared", [False, True])

@@ -195,6 +195,27 @@ def test_adjacency_without_labels():
     assert_readable(figure)
 
 
+def test_systems_and_nodes_go_by_their_names():
+    edges, labels, _ = edge_arrays(2)
+    names = [[f"{letter}{node}" for node in range(5)] for letter in "abcdef"]
+    systems = [f"dish {letter}" for letter in "abcdef"]
+    names[0][0] = "a very long name of a node"
+    figure = figures.plot_adjacency(
+        edges, labels, num_systems=2, system_names=systems, node_names=names
+    )
+    names[0][0] = "a very lo…"
+    for place, axes in enumerate(figure.axes[:4]):
+        assert [t.get_text() for t in axes.get_xticklabels()] == names[place % 2]
+        assert [t.get_text() for t in axes.get_yticklabels()] == names[place % 2]
+    assert figure.axes[1].get_title().startswith("system dish b\n")
+    assert_readable(figure)
+    figure = figures.plot_trajectories(*trajectories(), 20, system_names=systems)
+    assert [axes.get_title() for axes in figure.axes[:2]] == [
+        "system dish a",
+        "system dish b",
+    ]
+
+
 @pytest.mark.parametrize("with_probabilities", [True, False])
 def test_adjacency_of_more_relations_is_categorical(with_probabilities):
     edges, labels, values = edge_arrays(3, nodes=8)

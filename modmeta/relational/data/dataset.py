@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modmeta.relational.data import gaps, names, validation
+from modmeta.relational.data import gaps, intervals, names, validation
 from modmeta.relational.data.validation import DataError as DataError
 from modmeta.relational.data.validation import FeatureSpec as FeatureSpec
 
@@ -92,13 +92,7 @@ class TrajectoryDataset:
         if interval is None:
             has_steps = times is not None and times.size
             interval = np.median(np.diff(times, axis=1)) if has_steps else 1.0
-        if np.ndim(interval) or np.asarray(interval).dtype.kind not in "iuf":
-            raise DataError(f"frame_interval: found {interval!r}, expected a number")
-        interval = float(interval)
-        if not (np.isfinite(interval) and interval > 0.0):
-            raise DataError(
-                f"frame_interval: found {interval}, expected a positive number"
-            )
+        interval = intervals.read_interval(interval)
         breaks = validation.read_breaks(self.breaks, states.shape[:2])
         node_mask = self.node_mask
         if node_mask is None:

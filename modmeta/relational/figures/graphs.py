@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MAXIMUM_LABELLED_NODES = 10
 _POINTS_PER_INCH = 72
+_LONGEST_NAME = 10
 
 
 def plot_adjacency(
@@ -36,6 +37,8 @@ def plot_adjacency(
     *,
     matching: npt.ArrayLike | None = None,
     relation_names: Sequence[str] | None = None,
+    system_names: Sequence[Any] | None = None,
+    node_names: Sequence[Sequence[str]] | None = None,
 ) -> Figure:
     """Draws inferred and true adjacency matrices of the first systems.
 
@@ -53,6 +56,9 @@ def plot_adjacency(
       matching: `[relations]`, the result of `match_relations`, applied to edges and
         probabilities. None takes the names as they are.
       relation_names: one name per (true) relation. None means 0, 1, ....
+      system_names: one name or number per system. None means 0, 1, ....
+      node_names: one name per node of every system, written where nodes are few. None
+        means 0, 1, ....
 
     Raises:
       ImportError: if matplotlib is not installed.
@@ -109,7 +115,7 @@ def plot_adjacency(
         window = (system, slice(size), slice(size))
         inferred = edges[window]
         values = probabilities[window][..., 1] if graded else inferred
-        title = f"system {system}"
+        title = f"system {system if system_names is None else system_names[system]}"
         if labels is not None:
             truth = labels[window]
             compared = (truth >= 0) & (inferred >= 0)
@@ -129,6 +135,11 @@ def plot_adjacency(
         image = _draw_matrix(grid[0, system], values, inferred >= 0, colors, low, high)
         grid[0, system].set_title(title)
         grid[-1, system].set_xlabel("sender (column)")
+        if node_names is not None and size <= _MAXIMUM_LABELLED_NODES:
+            names = [_shortened(name) for name in node_names[system][:size]]
+            for axes in grid[:, system]:
+                axes.set_xticks(range(size), names, rotation=90)
+                axes.set_yticks(range(size), names)
     for axes, name in zip(grid[:, 0], ("inferred", "true"), strict=False):
         axes.set_ylabel(f"{name}\nreceiver (row)")
     bar = figure.colorbar(image, ax=grid, shrink=0.9 if num_rows == 1 else 0.6)
@@ -203,6 +214,11 @@ def plot_edge_probability_calibration(
         axes.grid(**figure_style.GRID)
     figure.align_ylabels()
     return figure
+
+
+def _shortened(name: str) -> str:
+    """A name beside a row, which must not be longer than the matrix is wide."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _draw_matrix(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ def plot_trajectories(
     node_mask: npt.ArrayLike | None = None,
     feature_names: Sequence[str] | None = None,
     frame_interval: float | None = None,
+    system_names: Sequence[Any] | None = None,
 ) -> Figure:
     """Draws true and predicted trajectories of the first systems side by side.
 
@@ -56,6 +57,7 @@ def plot_trajectories(
       feature_names: one axis label per feature, with its unit. None means feature 0,
         1, ....
       frame_interval: time between two frames. None counts time in frames.
+      system_names: one name or number per system. None means 0, 1, ....
 
     Raises:
       ImportError: if matplotlib is not installed.
@@ -118,7 +120,8 @@ def plot_trajectories(
             1.0 if frame_interval is None else frame_interval,
             is_crowded,
         )
-        axes.set_title(f"system {system}")
+        name = system if system_names is None else system_names[system]
+        axes.set_title(f"system {name}")
         if planar:
             axes.set_aspect("equal", adjustable="datalim")
             axes.set_xlabel(feature_names[columns[0]])

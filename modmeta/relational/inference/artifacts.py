@@ -25,6 +25,8 @@ from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.runtime.artifact import load_artifact, save_artifact
 
 MODEL_KIND = "modmeta.relational_model"
+# A result, which holds its model.
+RESULT_KIND = "modmeta.relational_inference"
 # What the outputs of a law are; the arrays mean something else under another rule.
 _LAW_FORM = "size and sign, saturated"
 
@@ -74,7 +76,7 @@ def describe_model(
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[RelationalModel, ModelParams]:
-    """Reads what `save_model` wrote.
+    """Reads what `save_model` wrote, or the model of a saved result.
 
     Args:
       path: File to read.
@@ -87,8 +89,10 @@ def load_model(path: str | os.PathLike[str]) -> tuple[RelationalModel, ModelPara
       ValueError: If the file is damaged, holds something else, or comes from a version
         with other arrays or options.
     """
-    arrays, metadata = load_artifact(path, kind=MODEL_KIND)
+    arrays, metadata = load_artifact(path, kind=(MODEL_KIND, RESULT_KIND))
     try:
+        if "model" in metadata:
+            arrays, metadata = arrays["model"], metadata["model"]
         return rebuild_model(arrays, metadata)
     except (KeyError, TypeError) as error:
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from modmeta.relational import figures
 from modmeta.relational.data.derived import recorded
 from modmeta.relational.evaluation.scores import match_labels
+from modmeta.relational.results.export import systems_of
 
 if TYPE_CHECKING:
     from modmeta.relational.results.result import RelationalInference
@@ -25,6 +26,7 @@ def draw(
             dataset.num_relations,
         )
     spec = dataset.features
+    systems = systems_of(result)
     drawn = {
         "adjacency": figures.plot_adjacency(
             result.edges,
@@ -32,6 +34,8 @@ def draw(
             result.probabilities,
             num_systems,
             matching=names,
+            system_names=systems,
+            node_names=dataset.node_names,
         ),
     }
     if not spec.inputs:  # whose future nobody has said
@@ -43,7 +47,11 @@ def draw(
             num_systems=num_systems,
             node_mask=dataset.node_mask,
             feature_names=[spec.names[column] for column in spec.recorded],
+            system_names=systems,
         )
     if result.laws:
-        drawn["laws"] = figures.plot_laws(result.laws)
+        drawn["laws"] = figures.plot_laws(
+            result.laws,
+            names=[result.relation_names[curve.relation] for curve in result.laws],
+        )
     return drawn

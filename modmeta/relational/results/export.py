@@ -25,7 +25,7 @@ def to_networkx(
     skip_relation: int | None,
 ) -> list[Any]:
     """See `RelationalInference.to_networkx`."""
-    dataset, systems = result.dataset, _systems(result)
+    dataset, systems = result.dataset, systems_of(result)
     graphs = []
     for task in range(dataset.num_tasks):
         count = int(dataset.num_nodes[task])
@@ -58,7 +58,7 @@ def to_dataframe(result: RelationalInference, strengths: bool) -> pandas.DataFra
     pandas = import_optional("pandas", "tables")
     dataset, names = result.dataset, result.relation_names
     extra = _extra(result, strengths)
-    systems, rows = _systems(result), []
+    systems, rows = systems_of(result), []
     for task, sender, receiver in export.edge_indices(result.edges):
         members = _members(dataset, task) or range(dataset.max_nodes)
         relation = int(result.edges[task, receiver, sender])
@@ -88,7 +88,7 @@ def to_csv(
         result.edges,
         result.probabilities,
         node_names=result.dataset.node_names,
-        system_names=_systems(result),
+        system_names=systems_of(result),
         extra=_extra(result, strengths),
     )
 
@@ -105,7 +105,7 @@ def _extra(result: RelationalInference, strengths: bool) -> dict[str, np.ndarray
     return columns
 
 
-def _systems(result: RelationalInference) -> list[Any]:
+def systems_of(result: RelationalInference) -> list[Any]:
     """Names or numbers of the recordings of all tasks."""
     dataset = result.dataset
     if result.stretches is not None:

@@ -12,12 +12,16 @@ from modmeta.relational.data import FeatureSpec, TrajectoryDataset
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
-from modmeta.relational.inference.artifacts import describe_model, rebuild_model
+from modmeta.relational.inference.artifacts import (
+    MODEL_KIND,
+    RESULT_KIND,
+    describe_model,
+    rebuild_model,
+)
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.relations import Relations
 from modmeta.runtime.artifact import load_artifact, save_artifact
 
-RESULT_KIND = "modmeta.relational_inference"
 _ARRAYS = ("states", "node_mask", "edges", "frame_mask", "times", "breaks")
 _TEXTS = (
     "frame_interval",
@@ -85,7 +89,12 @@ def read(
       ValueError: If the file is damaged, holds something else, or comes from a version
         with other arrays or options.
     """
-    arrays, metadata = load_artifact(path, kind=RESULT_KIND)
+    arrays, metadata = load_artifact(path, kind=(RESULT_KIND, MODEL_KIND))
+    if "model" not in metadata:
+        raise ValueError(
+            f"{os.fspath(path)}: found a model without data, expected what result.save "
+            "writes; load_model reads it, and --model= in a shell applies it"
+        )
     try:
         model, params = rebuild_model(arrays["model"], metadata["model"])
         features = {

@@ -61,16 +61,20 @@ def read_like(
         unit = next(u for u, p in PERIODS.items() if abs(p - period) < 1e-6)
         reading = reading._replace(angle_unit=unit)
     has_derived = bool({*features.velocities} & {*features.derived})
-    return read_dataset(
-        trajectories,
-        reading._replace(
-            default_names=names,
-            default_roles=_recorded_roles(features),
-            default_interval=frame_interval,
-            derive_velocities=ALWAYS if has_derived else False,
-            lags=_num_lags(features),
-        ),
+    reading = reading._replace(
+        default_names=names,
+        default_roles=_recorded_roles(features),
+        default_interval=frame_interval,
+        derive_velocities=ALWAYS if has_derived else False,
+        lags=_num_lags(features),
     )
+    try:
+        return read_dataset(trajectories, reading)
+    except DataError as error:
+        if names is None or "feature_names: " not in str(error):
+            raise
+        # The names may be those of the training data, which nobody has said now.
+        raise DataError(f"{error}; the model knows {list(names)}") from error
 
 
 def read_new(

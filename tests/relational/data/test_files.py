@@ -205,7 +205,7 @@ def test_load_finds_the_nri_triple(tmp_path):
         data.load_nri(tmp_path, "valid_springs5")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(data.DataError, match=r"the suffixes \[\], expected exactly"):
+    with pytest.raises(data.DataError, match=r"found a folder without loc_"):
         data.load(empty)
 
 

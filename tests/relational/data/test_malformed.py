@@ -403,6 +403,9 @@ TABLES = {
         "node 2 of task 1 observed at 2 frames",
     ),
     "two frames": (lambda: frame()[lambda f: f.time < 2], {}, "found 2 frames"),
+    "interval, zero": (frame, {"frame_interval": 0}, "frame_interval: found 0.0, exp"),
+    "interval, NaN": (frame, {"frame_interval": np.nan}, "frame_interval: found nan"),
+    "interval, text": (frame, {"frame_interval": "1"}, "frame_interval: found '1'"),
     "interval": (
         lambda: frame(time=lambda f: 0.1 * f.time),
         {"frame_interval": 0.2},
@@ -543,7 +546,7 @@ FILES = {
     "an ending": (text("1,2", "table.doc"), "unknown form, expected a .npz, a table"),
     "a folder without data": (
         lambda folder: folder,
-        r"suffixes \[\], expected exactly",
+        r"found a folder without loc_",
     ),
     "empty": (text(""), "found an empty file"),
     "names alone": (text(LINE), "rows: found none"),
@@ -618,7 +621,7 @@ FILES = {
         triple("edges", lambda a: changed((0, 0, 1), np.nan, a, float)),
         r"edges: found nan at index \[0, 0, 1\]",
     ),
-    "loc missing": (triple(remove=("loc",)), r"suffixes \[\], expected exactly"),
+    "loc missing": (triple(remove=("loc",)), r"found a folder without loc_"),
     "splits, edges": (
         two_splits("edges", lambda a: None),
         "no edges_test_a.npy beside",

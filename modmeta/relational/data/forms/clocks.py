@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from modmeta.relational.data.forms.cells import as_numbers, shown
+from modmeta.relational.data.intervals import read_interval
 from modmeta.relational.data.validation import DataError
 
 # Frames that are missing everywhere are filled in up to this many times the frames.
@@ -109,8 +110,10 @@ def settle_clocks(
       are counted; and the interval, None where it is not known.
 
     Raises:
-      DataError: If the interval that is said is not that of the times.
+      DataError: If the interval that is said is none, or not that of the times.
     """
+    if frame_interval is not None:
+        frame_interval = read_interval(frame_interval)
     step = _common_step(clocks)
     if times.kind == "counts":
         unit = 1.0 if frame_interval is None else frame_interval

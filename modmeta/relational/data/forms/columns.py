@@ -94,7 +94,7 @@ def find_keys(
             if len(matches) > 1:
                 raise DataError(
                     f"{place}: found {matches} for the {key}, expected one: say which "
-                    f"with columns={{{key!r}: {matches[0]!r}}}"
+                    f"with {saying(key, matches[0])}"
                 )
             if matches:
                 found[key] = matches[0]
@@ -105,6 +105,12 @@ def find_keys(
 def usual_names(key: str) -> str:
     """The first of the usual names, for messages."""
     return ", ".join(repr(name) for name in _USUAL[key][:6])
+
+
+def saying(key: str, name: str = "NAME") -> str:
+    """How to say which column a key is, in Python and in a shell, for messages."""
+    shown = name if name == "NAME" else repr(name)
+    return f"columns={{{key!r}: {shown}}}, in a shell --columns={key}={name}"
 
 
 def is_usual(name: str, key: str) -> bool:

@@ -34,12 +34,17 @@ def choose_suffixes(directory: pathlib.Path) -> list[str]:
       DataError: If there is none, or there are several.
     """
     suffixes = nri_suffixes(directory)
+    if not suffixes:
+        raise DataError(
+            f"{directory}: found a folder without loc_<suffix>.npy, expected the files "
+            "of NRI in it, or the path of one file, such as a .csv or .npz"
+        )
     if len(suffixes) == 1:
         return suffixes
     rests = {_split_of(suffix)[1] for suffix in suffixes}
     splits = {_split_of(suffix)[0]: suffix for suffix in suffixes}
     is_one = len(rests) == 1 and None not in splits and len(splits) == len(suffixes)
-    if suffixes and is_one:
+    if is_one:
         return [splits[name] for name in _SPLITS if name in splits]
     raise DataError(
         f"{directory}: found loc files with the suffixes {suffixes}, expected exactly "

@@ -21,6 +21,7 @@ from modmeta.relational.data.forms.columns import (
     find_keys,
     is_row_number,
     is_usual,
+    saying,
     usual_names,
 )
 from modmeta.relational.data.forms.given import Given, as_numpy
@@ -92,7 +93,7 @@ def read_table(
             raise DataError(
                 f"columns: found {list(columns)} and none that names the {key}, "
                 f"expected one such as {usual_names(key)}, in a table with one row per "
-                f"system, time and entity; say which with columns={{{key!r}: NAME}}"
+                f"system, time and entity; say which with {saying(key)}"
             )
     times = read_times(found["time"], columns[found["time"]])
     entities = read_ids(found["entity"], columns[found["entity"]])
@@ -203,8 +204,7 @@ def _refuse_repeated(
     advice = ""
     if "system" not in keys:
         advice = (
-            "; if there are several systems, name their column with "
-            "columns={'system': NAME}"
+            f"; if there are several systems, name their column with {saying('system')}"
         )
     raise DataError(
         f"rows: found rows {first} and {second} both of entity "
