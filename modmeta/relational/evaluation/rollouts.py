@@ -8,7 +8,8 @@ are mean squared errors in normalised units over systems, nodes and predicted fe
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,7 +37,9 @@ from modmeta.relational.tasks.structures import TaskStructures, gather
 
 # Substeps per frame are doubled until a prediction moves by less than this, in
 # normalised units, at all but one in a hundred values; or until there are so many.
-_TOLERANCE = 1e-4
+_TOLERANCE, _MOST = 1e-4, 0.99
+# What moves more than this at the end is told.
+_UNSETTLED = 0.1
 _FIRST_SUBSTEPS, _MAX_SUBSTEPS = 8, 128
 
 
@@ -189,15 +192,34 @@ def predict(
 
     if num_substeps or not bank.has_laws:
         return run(num_substeps)
-    count = _FIRST_SUBSTEPS
-    found = run(count)
+    return settled(run)
+
+
+def settled(run: Callable[[int], np.ndarray]) -> np.ndarray:
+    """A prediction with as many steps per frame as it takes.
+
+    They are doubled until that changes next to nothing. Where the most do not suffice,
+    as in chaotic motion, a warning says from which predicted frame on.
+
+    Args:
+      run: Predicts `[tasks, num_steps, nodes, F]`, normalised, with so many steps.
+    """
+    count, found = _FIRST_SUBSTEPS, run(_FIRST_SUBSTEPS)
     while count < _MAX_SUBSTEPS:
         count *= 2
         finer = run(count)
-        error = np.quantile(np.abs(finer - found), 0.99)
-        found = finer
-        if error < _TOLERANCE:
-            break
+        moved, found = np.abs(finer - found), finer
+        if np.quantile(moved, _MOST) < _TOLERANCE:
+            return found
+    error = np.quantile(moved, _MOST, axis=(0, 2, 3))
+    if np.any(error > _UNSETTLED):
+        first = int(np.argmax(error > _UNSETTLED)) + 1
+        warnings.warn(
+            f"predictions: found that {count // 2} and {count} steps per frame differ "
+            f"by {np.max(error):.1g} from frame {first} of {len(error)} on (1 is half "
+            "the range of the data): there, they are one of many that are as likely",
+            stacklevel=4,
+        )
     return found
 
 

@@ -209,6 +209,32 @@ def test_predictions_keep_a_node_axis_longer_than_every_system(rollout):
     np.testing.assert_array_equal(found[:, :, 4:], 0.0)
 
 
+def falls(steps_needed):
+    """Predictions of three frames; the last one needs so many steps per frame."""
+    calls = []
+
+    def run(num_substeps):
+        calls.append(num_substeps)
+        found = np.zeros((2, 3, 4, 1))
+        found[:, 2] = 1.0 if num_substeps >= steps_needed else num_substeps
+        return found
+
+    return run, calls
+
+
+def test_steps_are_doubled_until_nothing_changes():
+    run, calls = falls(16)
+    np.testing.assert_array_equal(rollouts.settled(run)[:, 2], 1.0)
+    assert calls == [8, 16, 32]
+
+
+def test_predictions_that_do_not_settle_are_told():
+    run, calls = falls(10_000)
+    with pytest.warns(UserWarning, match="64 and 128 steps .* from frame 3 of 3 on"):
+        rollouts.settled(run)
+    assert calls == [8, 16, 32, 64, 128]
+
+
 def with_gaps(dataset, frames=5, seen=None):
     """More frames than were observed, of which `[tasks, time, nodes]` are seen."""
     states = np.concatenate([dataset.states] * 2, axis=1)[:, :frames]
