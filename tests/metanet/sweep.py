@@ -58,7 +58,7 @@ def _count(logarithm: float) -> str:
     return f"{order:,.0f}" if order < 1e6 else f"{order:.1e}".replace("e+", "e")
 
 
-def examine(model, inputs, *, num_symmetries: int = 12) -> Finding:
+def examine(model, inputs, *, num_symmetries: int = 16) -> Finding:
     """Traces a network with random variables, and tries what its graph says.
 
     Args:
