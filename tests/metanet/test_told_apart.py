@@ -93,6 +93,14 @@ PAIRS = {
         between(lambda x: x[:, jnp.array([3, 0, 2])]),
         between(lambda x: x[:, jnp.array([3, 0, 1])]),
     ),
+    "axes of the output": (
+        lambda module, x: nn.Dense(4)(x[:, 0]),
+        lambda module, x: nn.Dense(4)(x[:, 0]).swapaxes(1, 2),
+    ),
+    "axes of maps": (
+        lambda module, x: nn.Conv(4, (2, 2))(x),
+        lambda module, x: jnp.moveaxis(nn.Conv(4, (2, 2))(x), 3, 1),
+    ),
     "receivers of messages": (segments([0, 1, 1, 3]), segments([0, 1, 2, 3])),
     "difference of tokens": (
         pairs(lambda a, b: nn.relu(a - b).sum(1)),

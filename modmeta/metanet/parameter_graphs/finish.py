@@ -11,7 +11,7 @@ from modmeta.metanet.parameter_graphs.builder import Builder
 from modmeta.metanet.parameter_graphs.edges import edge_arrays
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
-from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES, layout_code
+from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES, output_code
 from modmeta.metanet.parameter_graphs.leaves import LeafSpec, StateLeaf
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 from modmeta.metanet.parameter_graphs.topology import Topology
@@ -95,7 +95,7 @@ def _separate_outputs(builder: Builder, outputs: Sequence[Signal]) -> list[Signa
     """Gives every output element a unit of its own that has no other order id."""
     separate, taken = [], np.zeros(0, np.int32)
     for signal in map(builder.in_order, outputs):
-        layout = layout_code(*signal.axes)
+        layout = output_code(signal.shape, signal.axes)
         units = signal.units.ravel()
         is_own = (
             len(np.unique(units)) == units.size

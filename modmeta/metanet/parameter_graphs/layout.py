@@ -148,6 +148,24 @@ def layout_code(*axes: Axis, is_usual: bool | None = None) -> float:
         is_usual = is_simple and coordinates == sorted(set(coordinates))
     if is_usual:
         return 0.0
+    return _code(axes)
+
+
+def output_code(shape: Sequence[int], axes: Sequence[Axis]) -> float:
+    """The layout code of an output; in the usual one, units come after places.
+
+    Args:
+      shape: Sizes of the axes.
+      axes: What they are; nothing where every entry is a unit.
+    """
+    axes = [axis for axis, size in zip(axes, shape, strict=True) if axis or size > 1]
+    is_place = [bool(axis) for axis in axes]
+    if is_place == sorted(is_place, reverse=True):
+        return layout_code(*axes)
+    return _code(axes)
+
+
+def _code(axes: Sequence[Axis]) -> float:
     text = repr([[tuple(atom) for atom in axis] for axis in axes])
     return (1 + zlib.crc32(text.encode()) % 65521) / 65536.0
 
