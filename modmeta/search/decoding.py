@@ -24,7 +24,7 @@ from modmeta import linear_algebra
 # is rounding, and must not be divided by.
 _MIN_VARIANCE = 1e-12
 _FLOAT_BYTES = 4
-# Free columns, their orthonormal basis, and what the factorisation works on.
+# Free columns, the same beside their target, and what the factorisation works on.
 _FACTOR_COPIES = 3
 
 
