@@ -159,6 +159,7 @@ def main(argv: list[str]) -> None:
     with launcher.usage_errors():
         _check_processes()
         _check_file_flags()
+        _check_model_flags()
         num_nodes = launcher.integers(_NUM_NODES)
         num_relations, is_auto = _relations()
     # Imported late: a wrong flag should not wait for JAX.
@@ -244,6 +245,24 @@ def _check_file_flags() -> None:
     if _FRAME_INTERVAL.present and not _FRAME_INTERVAL.value > 0.0:
         raise ValueError(
             f"frame_interval: found {_FRAME_INTERVAL.value}, expected a positive number"
+        )
+
+
+def _check_model_flags() -> None:
+    """Refuses what would be trained where a trained model is given."""
+    if not _MODEL.value:
+        return
+    found = [
+        f"--{holder.name}"
+        for holder in (_NUM_RELATIONS, _NUM_STEPS, _NUM_RESTARTS)
+        if holder.present
+    ]
+    trained = ("modules.", "proposal.", "bouncegrad.")
+    found += [word for word in _FLAGS.assignments.value if word.startswith(trained)]
+    if found:
+        raise ValueError(
+            f"model: found {found[0]} beside it, expected nothing that is trained: "
+            "modules and their options come from the file"
         )
 
 

@@ -195,6 +195,11 @@ FLAGS = {
     "model, none": (["--model={folder}/model.npz"], "expected a modmeta.artifact"),
     "model, data": (["--model={folder}/saved.npz"], "expected a modmeta.artifact"),
     "model, text": (["--model={folder}/text.npz"], "expected a modmeta.artifact"),
+    "model, steps": (["--model=a.npz", "--num_steps=9"], "found --num_steps beside it"),
+    "model, set": (
+        ["--model=a.npz", "--set=modules.num_points=32"],
+        "model: found modules.num_points=32 beside it, expected nothing that is tr",
+    ),
     "devices": (["--num_devices=99"], "num_devices: found 99"),
     "processes": (["--num_processes=2"], "coordinator: found none"),
     "coordinator": (["--coordinator=localhost:1"], "model: found none"),
