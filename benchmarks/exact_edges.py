@@ -61,12 +61,11 @@ def main(argv: list[str]) -> None:
     dataset = simulate(config, _SEED.value, _SYSTEMS.value, _FRAMES.value)
     laws = exact.true_laws(config, dataset)
     table = jnp.asarray(np.stack([law(_GRID) for law in laws]), jnp.float32)
+    edges, interval = np.asarray(dataset.edges), float(dataset.frame_interval or 1.0)
     for points in map(int, _POINTS.value):
-        found = most_likely(
-            table, dataset.states, dataset.edges, dataset.frame_interval, points
-        )
+        found = most_likely(table, dataset.states, edges, interval, points)
         pairs = ~np.eye(_NODES.value, dtype=bool)
-        right = (found == dataset.edges)[:, pairs].mean(axis=1)
+        right = (found == edges)[:, pairs].mean(axis=1)
         error = right.std(ddof=1) / np.sqrt(len(right)) if len(right) > 1 else np.nan
         print(
             f"{_SYSTEM.value}, {_NODES.value} bodies, {_SYSTEMS.value} systems, "
@@ -113,7 +112,8 @@ def most_likely(
         scales[index] = np.repeat(np.maximum(typical, 1e-7), 2)
 
     def of_system(item):
-        return decide(*item, jnp.asarray(bounds), jnp.asarray(scales))
+        every, targets = item
+        return decide(every, targets, jnp.asarray(bounds), jnp.asarray(scales))
 
     return np.asarray(jax.lax.map(of_system, (every, jnp.asarray(targets))))
 
@@ -130,19 +130,19 @@ def messages(
 
     def of_law(law):
         def rates(relative):
-            distance = jnp.sqrt(
-                jnp.sum(jnp.square(relative.displacement), axis=-1) + _SMALL**2
-            )
+            away = jnp.asarray(relative.displacement)
+            distance = jnp.sqrt(jnp.sum(jnp.square(away), axis=-1) + _SMALL**2)
             size = jnp.interp(jnp.log(distance), grid, law) / distance
-            rate = size[..., None] * relative.displacement
+            rate = size[..., None] * away
             return rate, -rate, distance[..., None]
 
-        def ends(values):
-            relative = [seen(v)[values] for v in (position, velocity)]
-            return RelativeState(*relative, jnp.zeros((*relative[0].shape[:-1], 0)))
+        def at(frames):
+            away, drift = seen(position)[frames], seen(velocity)[frames]
+            return RelativeState(away, drift, jnp.zeros((*away.shape[:-1], 0)))
 
-        first, last = ends(slice(None, -1)), ends(slice(1, None))
-        duration = jnp.full(first.displacement.shape[:-1], interval)
+        first, last = at(slice(None, -1)), at(slice(1, None))
+        num_frames, num_nodes, _ = states.shape
+        duration = jnp.full((num_frames - 1, num_nodes, num_nodes), interval)
         integrals, passed = two_body_flow(rates, first, last, duration, num_steps)
         changes = jnp.concatenate([integrals.moment, integrals.impulse], axis=-1)
         is_self = jnp.eye(states.shape[1], dtype=bool)[None]
