@@ -18,6 +18,7 @@ from modmeta.relational import (
     TrainingConfig,
 )
 from modmeta.relational.data.domains import Domain
+from modmeta.relational.modules.bank import ModuleBank
 
 SYSTEMS = (
     "springs",
@@ -30,6 +31,7 @@ SYSTEMS = (
     "flocks",
     "neurons",
 )
+OBSERVATIONS = ("state", "phase", "published")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,8 @@ class DataConfig:
       mean_degree: Expected number of relations that end at an entity of a simulated
         system, whatever its size; 0 for one between every second pair. Charges have
         none: there, every pair is related.
-      observation: Features of simulated oscillators, see `simulate_kuramoto`.
+      observation: Features of simulated oscillators, one of `OBSERVATIONS`, see
+        `simulate_kuramoto`.
       num_observed: Frames that infer the structure; 0 with `file` for all but
         `num_predicted`.
       num_predicted: Frames predicted after them; with `file`, at most a quarter of
@@ -89,7 +92,24 @@ class DataConfig:
     shared_graph: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the sizes of simulated systems."""
+        """Checks what is simulated, and what is said of a file."""
+        choices = {"observation": OBSERVATIONS}
+        if not self.file:
+            choices["system"] = SYSTEMS
+        for field, known in choices.items():
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)!r}, expected one of {known}"
+                )
+        if self.num_observed < 3 and not (self.file and self.num_observed == 0):
+            raise ValueError(
+                f"num_observed: found {self.num_observed}, expected at least 3"
+            )
+        for field in ("num_predicted", "observation_noise"):
+            if not 0.0 <= getattr(self, field) < float("inf"):
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected at least 0"
+                )
         if not self.num_nodes or min(self.num_nodes) < 2:
             raise ValueError(
                 f"num_nodes: found {self.num_nodes}, expected numbers from 2 on"
@@ -203,6 +223,16 @@ class ExperimentConfig:
         """How a model's structures are searched, as `RelationalModel` takes it."""
         names = ("energy", "moves", "candidates", "memory")
         return {name: getattr(self, name) for name in names}
+
+    def domain_of(self, bank: ModuleBank) -> Domain:
+        """The walls that predictions of a bank meet: none without laws.
+
+        Messages from the start of an interval have learned what walls do.
+        """
+        domain = self.prediction.domain
+        if domain.kind == "reflecting" and not bank.has_laws:
+            return Domain()
+        return domain
 
 
 # The generators of bodies reflect them at the walls of this box.

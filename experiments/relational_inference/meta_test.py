@@ -144,7 +144,7 @@ def meta_test(
     if num_steps:
         integration = {
             "num_substeps": config.prediction.num_substeps,
-            "domain": config.prediction.domain,
+            "domain": config.domain_of(model.bank),
         }
         whole = (test, datasets.num_observed)
         predictions["inferred graph"] = rollouts.predict_following(
@@ -277,8 +277,9 @@ def assumptions(config: ExperimentConfig, model: RelationalModel) -> list[str]:
         found.append("entities differ in nothing that is not a column")
     if modules.null_relation:
         found.append("relation 0 is no interaction")
-    if config.prediction.domain.kind != "open":
-        found.append(f"domain: {config.prediction.domain}")
+    domain = config.domain_of(model.bank)
+    if domain.kind != "open":
+        found.append(f"domain: {domain}")
     return found
 
 

@@ -26,7 +26,7 @@ from experiments.relational_inference.meta_test import (
 )
 from modmeta.relational import discovery
 from modmeta.relational.data import DataError, TrajectoryDataset
-from modmeta.relational.evaluation import scores, verdict
+from modmeta.relational.evaluation import rollouts, scores, verdict
 from modmeta.relational.inference import infer, memory
 from modmeta.relational.inference.features import renamed
 from modmeta.relational.inference.model import RelationalModel
@@ -39,18 +39,19 @@ from modmeta.relational.training.meta_training import TrainResult
 from modmeta.runtime import devices
 
 
-def check_memory(
+def check_test(
     config: ExperimentConfig,
     datasets: Datasets,
     model: RelationalModel,
     mesh: Mesh | None = None,
 ) -> None:
-    """Refuses, before anything is trained, a meta-test that would not fit.
+    """Refuses, before anything is trained, a meta-test that could not be run.
 
     Raises:
       MemoryError: If it would not fit into memory.
-      DataError: If the search refuses systems of these sizes.
+      DataError: If the search refuses systems of these sizes, or predictions the walls.
     """
+    rollouts.check_domain(model.bank, config.domain_of(model.bank))
     observed = datasets.observed
     batches = all_batches(
         observed.num_nodes, config.memory.batch_size, model.candidate_edges(observed)
@@ -85,6 +86,9 @@ def meta_train(
       check: Refuses what could not be done with the model, before it is trained.
       seed: Seed of this training.
       name: Directory of this training in that of the run.
+
+    Raises:
+      DataError: If there is no such model of these columns.
     """
     train_set, valid_set = setup.split_validation(
         discovery.training_windows(
@@ -92,15 +96,19 @@ def meta_train(
         ),
         config.seed,
     )
-    model, params = setup.build_model(
-        train_set,
-        jax.random.fold_in(jax.random.key(seed), 0),
-        modules=config.modules,
-        proposal=config.proposal,
-        **config.search_options,
-        baseline=config.baseline,
-        compress=config.compress,
-    )
+    try:
+        model, params = setup.build_model(
+            train_set,
+            jax.random.fold_in(jax.random.key(seed), 0),
+            modules=config.modules,
+            proposal=config.proposal,
+            **config.search_options,
+            baseline=config.baseline,
+            compress=config.compress,
+        )
+    except ValueError as error:
+        # Options that are right by themselves, and not for these columns.
+        raise DataError(str(error)) from error
     check(model)
     observed = datasets.observed
     label_metrics = None
@@ -153,7 +161,7 @@ def _trained(
     loaded: tuple[RelationalModel, ModelParams] | None,
 ) -> Trained | None:
     """Takes the model that was loaded, or trains one; None if stopped."""
-    check = functools.partial(check_memory, config, datasets, mesh=mesh)
+    check = functools.partial(check_test, config, datasets, mesh=mesh)
     if loaded is not None:
         model, params = loaded
         check(model)

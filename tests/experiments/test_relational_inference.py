@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -607,3 +608,9 @@ def test_help_lists_every_flag():
     ):
         assert f"\n  --{name}:" in process.stdout or f"--[no]{name}:" in process.stdout
     assert "without labels" in process.stdout
+
+
+@pytest.mark.parametrize(("has_laws", "kind"), [(True, "reflecting"), (False, "open")])
+def test_walls_are_met_by_laws_alone(has_laws, kind):
+    bank = types.SimpleNamespace(has_laws=has_laws)
+    assert config_lib.charged().domain_of(bank).kind == kind

@@ -29,6 +29,7 @@ from modmeta.relational.evaluation.start_frames import (
     start_of,
 )
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.integration import Integrator
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.preprocessing import with_columns
@@ -89,6 +90,31 @@ def _predict(
     return values * graph.system_mask[..., None, None]
 
 
+def check_domain(bank: ModuleBank, domain: Domain) -> None:
+    """Refuses walls that predictions of a bank cannot meet.
+
+    Raises:
+      DataError: If walls are declared where there are no laws or no velocities, or for
+        another number of coordinates, or a periodic box that the data have not.
+    """
+    if domain.kind == "periodic" and domain != domain_of(bank.layout.spec):
+        raise DataError(
+            f"domain: found {domain} with a model of {domain_of(bank.layout.spec)}, "
+            "expected the same: a periodic box is declared where data are read"
+        )
+    if domain.kind == "reflecting":
+        axes = len(bank.layout.spec.positions)
+        if not (bank.has_laws and bank.layout.spec.has_motion):
+            raise DataError(
+                f"domain: found {domain.kind!r} with path {bank.config.path!r}, "
+                "expected laws of positions and velocities"
+            )
+        if len(domain.lower) != axes:
+            raise DataError(
+                f"domain: found {len(domain.lower)} coordinates, expected {axes}"
+            )
+
+
 def predict(
     model: RelationalModel,
     params: ModelParams,
@@ -127,10 +153,9 @@ def predict(
       `[tasks, num_steps, nodes, F]` in normalised units, zeros at padded nodes.
 
     Raises:
-      DataError: If times do not increase from the last frame on, or inputs are missing
-        or of another shape.
-      ValueError: If walls are declared where there are no laws or no velocities, or
-        times where there are no laws.
+      DataError: If times do not increase from the last frame on, inputs are missing or
+        of another shape, or as `check_domain` says.
+      ValueError: If times are given where there are no laws.
     """
     if times is not None and not model.bank.has_laws:
         raise ValueError(
@@ -142,22 +167,7 @@ def predict(
     if times is None and step != dataset.frame_interval:
         ends = dataset.times[np.arange(dataset.num_tasks), last_frames(dataset)]
         times = ends[:, None] + step * np.arange(1, num_steps + 1)
-    if domain.kind == "periodic" and domain != domain_of(bank.layout.spec):
-        raise ValueError(
-            f"domain: found {domain} with a model of {domain_of(bank.layout.spec)}, "
-            "expected the same: a periodic box is declared where data are read"
-        )
-    if domain.kind == "reflecting":
-        axes = len(bank.layout.spec.positions)
-        if not (bank.has_laws and bank.layout.spec.has_motion):
-            raise ValueError(
-                f"domain: found {domain.kind!r} with path {bank.config.path!r}, "
-                "expected laws of positions and velocities"
-            )
-        if len(domain.lower) != axes:
-            raise ValueError(
-                f"domain: found {len(domain.lower)} coordinates, expected {axes}"
-            )
+    check_domain(bank, domain)
     if times is not None:
         times = np.asarray(times, np.float64)
         if times.shape not in ((num_steps,), (dataset.num_tasks, num_steps)):

@@ -77,6 +77,16 @@ class BounceGradConfig:
                 raise ValueError(
                     f"{field}: found {getattr(self, field)}, expected at least 0"
                 )
+        for field in ("learning_rate", "proposal_learning_rate", "clip_norm"):
+            if not 0.0 < getattr(self, field) < float("inf"):
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected a positive number"
+                )
+        for field in ("weight_decay", "proposal_weight_decay"):
+            if not 0.0 <= getattr(self, field) < float("inf"):
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected at least 0"
+                )
         if not 0.0 <= self.mean_power <= 1.0:
             raise ValueError(f"mean_power: found {self.mean_power}, expected 0 to 1")
         if self.gradient not in GRADIENTS:
