@@ -12,6 +12,7 @@ from modmeta.relational import (
     ProposalConfig,
     TrainingConfig,
 )
+from modmeta.runtime import option_types
 
 SOURCES = ("netsim", "dream3", "csv")
 
@@ -60,10 +61,12 @@ class ExperimentConfig:
             raise ValueError(
                 f"source: found {self.source!r}, expected one of {SOURCES}"
             )
-        for field in ("max_nodes", "max_systems", "lags"):
-            if getattr(self, field) < 0:
+        option_types.settle(self)
+        least = {"max_nodes": 0, "max_systems": 0, "lags": 0, "num_restarts": 1}
+        for field, bound in least.items():
+            if getattr(self, field) < bound:
                 raise ValueError(
-                    f"{field}: found {getattr(self, field)}, expected at least 0"
+                    f"{field}: found {getattr(self, field)}, expected at least {bound}"
                 )
 
 

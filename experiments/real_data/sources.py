@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,8 @@ import numpy as np
 from experiments.real_data.config import ExperimentConfig
 from modmeta.relational import DataError, TrajectoryDataset, as_dataset
 from modmeta.relational.classical import is_series
+from modmeta.relational.data.validation import first_index
+from modmeta.runtime.files import check_file
 
 
 class Network(NamedTuple):
@@ -44,14 +47,15 @@ def read_networks(config: ExperimentConfig) -> list[Network]:
     """
     readers = {"netsim": _netsim, "dream3": _dream3, "csv": _csv}
     path = Path(config.file)
-    if not path.exists():
-        raise FileNotFoundError(f"data: found no file {path}, expected one")
+    if config.source != "csv":  # which may be a folder
+        check_file(path)
     networks = list(readers[config.source](path, config))
     if not networks:
         raise DataError(
             f"{path}: found no network of {config.sizes} genes, expected some of them"
         )
     for network in networks:
+        network.dataset.check_pairs()
         if not is_series(network.dataset):
             raise DataError(
                 f"{path}: found the features {network.dataset.features.names}, "
@@ -62,9 +66,10 @@ def read_networks(config: ExperimentConfig) -> list[Network]:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # A broken archive would leave a file open that NumPy opened itself.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return dict(file)
-    except (ValueError, EOFError) as error:
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: found no .npz of arrays, expected one") from error
 
 
@@ -80,6 +85,10 @@ def _take(
         raise DataError(
             f"{path}: found {name} of shape {list(arrays[name].shape)}, expected {axes}"
         )
+    if arrays[name].dtype.kind not in "buif":
+        raise DataError(
+            f"{path}: found {name} of dtype {arrays[name].dtype}, expected numbers"
+        )
     return arrays[name]
 
 
@@ -93,10 +102,20 @@ def _dataset(
             f"{path}: found an adjacency of shape {list(adjacency.shape)}, expected "
             f"{[num_nodes, num_nodes]}, as the series have {num_nodes} nodes"
         )
+    _check_labels(path, adjacency)
     some = series[: config.max_systems or None, ..., None].astype(np.float32)
     labels = (adjacency != 0).astype(np.int32)
     labels = np.broadcast_to(labels, (len(some), *labels.shape))
     return as_dataset(some, labels=labels, lags=config.lags, angles=())
+
+
+def _check_labels(path: Path, labels: np.ndarray) -> None:
+    if not np.isfinite(labels).all():
+        index = first_index(~np.isfinite(labels))
+        raise DataError(
+            f"{path}: found the label {labels[index]} at index {list(index)}, expected "
+            "finite numbers: what is not 0 is an edge"
+        )
 
 
 def _netsim(path: Path, config: ExperimentConfig) -> Iterator[Network]:
@@ -123,23 +142,27 @@ def _dream3(path: Path, config: ExperimentConfig) -> Iterator[Network]:
             path, arrays, f"{name}_timeseries", "[perturbations, time, genes]"
         )
         adjacency = _take(path, arrays, f"{name}_adjacency", "[target, source]")
+        if f"size{series.shape[2]}" != name.partition("_")[0]:
+            raise DataError(
+                f"{path}: found {name}_timeseries with {series.shape[2]} genes, "
+                "expected as many as its name says"
+            )
         yield Network(name, _dataset(path, series, adjacency, config), False)
 
 
 def _csv(path: Path, config: ExperimentConfig) -> Iterator[Network]:
     labels = None
     if config.labels:
-        labels_path = Path(config.labels)
-        if not labels_path.exists():
-            raise FileNotFoundError(
-                f"labels: found no file {labels_path}, expected one"
-            )
+        labels_path = check_file(config.labels)
+        if not labels_path.stat().st_size:
+            raise DataError(f"{labels_path}: found an empty file, expected a matrix")
         try:
             labels = np.loadtxt(labels_path, delimiter=",", ndmin=2)
         except ValueError as error:
             raise DataError(
                 f"{labels_path}: found {error}, expected numbers between commas"
             ) from error
+        _check_labels(labels_path, labels)
         labels = (labels != 0).astype(np.int32)
     options = {"labels": labels, "lags": config.lags}
     dataset = as_dataset(str(path), **options)

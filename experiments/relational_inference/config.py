@@ -18,6 +18,8 @@ from modmeta.relational import (
     TrainingConfig,
 )
 from modmeta.relational.data.domains import Domain
+from modmeta.relational.data.simulators.kuramoto import OBSERVATIONS
+from modmeta.runtime import option_types
 
 SYSTEMS = (
     "springs",
@@ -89,7 +91,30 @@ class DataConfig:
     shared_graph: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the sizes of simulated systems."""
+        """Checks the sizes of simulated systems, and what is said of a file."""
+        option_types.settle(self)
+        if not self.file and self.system not in SYSTEMS:
+            raise ValueError(
+                f"system: found {self.system!r}, expected one of {SYSTEMS}"
+            )
+        if self.observation not in OBSERVATIONS:
+            raise ValueError(
+                f"observation: found {self.observation!r}, expected one of "
+                f"{OBSERVATIONS}"
+            )
+        if not 0.0 <= self.observation_noise < float("inf"):
+            raise ValueError(
+                f"observation_noise: found {self.observation_noise}, expected a number "
+                "from 0 on"
+            )
+        # Of a file, 0 stands for what it has.
+        least = {"num_predicted": 0, "num_test": 1}
+        least |= {"num_train": 0} if self.file else {"num_train": 1, "num_observed": 3}
+        for field, bound in least.items():
+            if getattr(self, field) < bound:
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected at least {bound}"
+                )
         if not self.num_nodes or min(self.num_nodes) < 2:
             raise ValueError(
                 f"num_nodes: found {self.num_nodes}, expected numbers from 2 on"

@@ -571,7 +571,7 @@ def test_launcher_refuses_a_wrong_value(tmp_path):
     process = launch(f"--workdir={tmp_path / 'run'}", "--data=nowhere.npz")
     assert process.returncode != 0
     output = " ".join((process.stderr + process.stdout).split())
-    assert "FATAL: nowhere.npz: no such file or folder" in output
+    assert "FATAL: nowhere.npz: found no such file or folder" in output
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "run").exists()
 

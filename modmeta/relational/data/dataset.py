@@ -221,6 +221,21 @@ class TrajectoryDataset:
             counted &= (number[:, :-span] == number[:, span:])[..., None]
         return counted
 
+    def check_pairs(self) -> None:
+        """Raises a DataError if there is nothing that a relation could explain."""
+        if not self.num_tasks:
+            return
+        if self.num_nodes.max() < 2:
+            raise DataError(
+                "states: found one node in every task, expected at least two in one: "
+                "a relation takes a pair"
+            )
+        if not self.counted().any():
+            raise DataError(
+                "states: found no two frames in a row that saw the same node, without "
+                "a break between them, expected some: relations explain changes"
+            )
+
     def __repr__(self) -> str:
         """Sizes and features, not the arrays."""
         sizes = np.unique(self.num_nodes).tolist() or [0]

@@ -12,6 +12,7 @@ import numpy as np
 
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
+from modmeta.relational.data.domains import check_walls
 from modmeta.relational.data.frames import Frames
 from modmeta.relational.hidden import search
 from modmeta.relational.hidden.combining import (
@@ -25,9 +26,10 @@ from modmeta.relational.hidden.found import HiddenEntities
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.states import host_states
+from modmeta.runtime import option_types
 
 # Assignments of the slots of a receiver that are listed.
-_MAX_ROWS = 4096
+MAX_ROWS = 4096
 # A trajectory is known if its deviations are below this, where data fill -1 to 1.
 _SURE = 0.1
 # Where errors go on from frame to frame or exceed what the model expects by more than
@@ -35,7 +37,7 @@ _SURE = 0.1
 _MOST_MISFIT = 10.0
 # Share of pairs whose edges agree from which on they are taken to.
 _MUTUAL = 0.9
-_MOST_HIDDEN = 3
+MOST_HIDDEN = 3
 _SUBSTEPS = {"interpolated": 2, "two_body": 8}
 
 
@@ -80,10 +82,12 @@ def find_hidden(
       ValueError: If the model or a number does not allow it; the message says why.
       DataError: If the data do not.
     """
+    option_types.check("config", config, HiddenConfig | None)
     config = config or HiddenConfig()
     most = _most_hidden(num_hidden, max_hidden)
     _check_model(model)
     dataset = model.read(dataset.without_labels())
+    check_walls(config.domain, dataset)
     _check_data(model, dataset, most)
     symmetric = config.symmetric
     if symmetric is None:
@@ -123,12 +127,13 @@ def _most_hidden(num_hidden: int | str, max_hidden: int) -> int:
     name, most = "max_hidden", max_hidden
     if num_hidden != "auto":
         name, most = "num_hidden", num_hidden
-    if not isinstance(most, int) or not 1 <= most <= _MOST_HIDDEN:
+    is_number = isinstance(most, int | np.integer) and not isinstance(most, bool)
+    if not is_number or not 1 <= most <= MOST_HIDDEN:
         also = " or 'auto'" if name == "num_hidden" else ""
         raise ValueError(
-            f"{name}: found {most!r}, expected a number from 1 to {_MOST_HIDDEN}{also}"
+            f"{name}: found {most!r}, expected a number from 1 to {MOST_HIDDEN}{also}"
         )
-    return most
+    return int(most)
 
 
 def _check_model(model: RelationalModel) -> None:
@@ -178,11 +183,11 @@ def _check_data(model: RelationalModel, dataset: TrajectoryDataset, most: int) -
             f"states: found a system of {smallest} entities, expected at least 2"
         )
     count = model.num_relations ** (largest - 1 + most)
-    if count > _MAX_ROWS:
+    if count > MAX_ROWS:
         raise DataError(
             f"states: found a system of {largest} entities, in which one with {most} "
             f"hidden ones may have {count:,} combinations of {model.num_relations} "
-            f"relations, expected at most {_MAX_ROWS:,}: they are listed"
+            f"relations, expected at most {MAX_ROWS:,}: they are listed"
         )
 
 
@@ -254,9 +259,10 @@ class _Found:
         columns = list(dataset.features.recorded)
         scale, offset = normalization.scale[columns], normalization.offset[columns]
         notes = [
+            *dataset.notes,
             "Trajectories, and relations that end at a hidden entity, are those under "
             "laws that were learned from other systems: they are as good as these, if "
-            "nothing was hidden there."
+            "nothing was hidden there.",
         ]
         if not symmetric:
             notes.append(

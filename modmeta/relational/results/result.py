@@ -145,6 +145,10 @@ class RelationalInference(Contents):
         seed = option_types.check_seed(seed)
         shared_graph = option_types.check("shared_graph", shared_graph, bool)
         option_types.check("inference", inference, InferenceConfig | None)
+        if mesh is not None and not isinstance(mesh, Mesh):
+            raise ValueError(
+                f"mesh: found {mesh!r}, expected a mesh of devices or None"
+            )
         dataset = transfer.read_more(
             trajectories, self.dataset, columns, frame_interval, arrays
         )
@@ -238,6 +242,7 @@ class RelationalInference(Contents):
           ValueError: If the model does not, or a number is out of range.
         """
         arrays = {"node_mask": node_mask, "frame_mask": frame_mask, "times": times}
+        option_types.check("config", config, HiddenConfig | None)
         dataset = self.dataset
         if trajectories is not None:
             dataset = transfer.read_more(
@@ -270,12 +275,18 @@ class RelationalInference(Contents):
           num_systems: Systems to draw.
           num_steps: Frames to predict.
 
+        Raises:
+          ValueError: If a number is none, or below 1.
+
         Returns:
           Matplotlib figures by name: "adjacency", "trajectories" (not with inputs,
           whose future is unknown) and, where there are laws, "laws".
         """
         from modmeta.relational.results import drawing
 
+        for name, number in (("num_systems", num_systems), ("num_steps", num_steps)):
+            if option_types.check(name, number, int) < 1:
+                raise ValueError(f"{name}: found {number}, expected at least 1")
         return drawing.draw(self, num_systems, num_steps)
 
     def rank_pairs(self, method: str | None = None) -> np.ndarray:
@@ -308,7 +319,16 @@ class RelationalInference(Contents):
         Args:
           relation_names: One name per relation; None for those of this result.
           skip_relation: A relation whose edges are left out, such as 0.
+
+        Raises:
+          ValueError: If there is no such relation, or not a name for each.
         """
+        option_types.check("skip_relation", skip_relation, int | None)
+        count = self.model.num_relations
+        if skip_relation is not None and not 0 <= skip_relation < count:
+            raise ValueError(
+                f"skip_relation: found {skip_relation}, expected 0 to {count - 1}"
+            )
         return export.to_networkx(
             self, relation_names or self.relation_names, skip_relation
         )

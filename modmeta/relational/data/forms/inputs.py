@@ -80,7 +80,7 @@ def _read_path(path: pathlib.Path, columns, feature_names, frame_interval) -> Gi
         _refuse_columns(columns)
         return read_nri(path, choose_suffixes(path), **_interval(frame_interval))
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
+        raise FileNotFoundError(f"{path}: found no such file or folder, expected one")
     if name.endswith(CSV_ENDINGS) or name.endswith(PARQUET_ENDINGS):
         read = read_csv if name.endswith(CSV_ENDINGS) else read_parquet
         return read_table(read(path), columns, feature_names, frame_interval)
