@@ -53,6 +53,8 @@ class TrajectoryDataset:
         before it: recordings of one system laid end to end. None without any.
       system_names: One name per task; None for their numbers.
       node_names: The names of the real nodes of every task; None for their numbers.
+      key_columns: What columns of a table the systems, times and entities were read
+        from, by key; None where there were none.
       notes: What was done to the data, one sentence each.
 
     Raises:
@@ -74,6 +76,7 @@ class TrajectoryDataset:
     breaks: np.ndarray | None = None
     system_names: tuple[str, ...] | None = None
     node_names: tuple[tuple[str, ...], ...] | None = None
+    key_columns: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -116,7 +116,8 @@ class RelationalInference(Contents):
         Args:
           trajectories: Of any form that `infer_relations` takes.
           labels: See `infer_relations`, as are the arguments not listed here.
-          columns: Names of the columns of a table.
+          columns: Names of the columns of a table; None for those of the training
+            data, where the table has them.
           frame_interval: Time between frames; None for what the input says, else that
             of the training data.
           node_mask: See `infer_relations`.

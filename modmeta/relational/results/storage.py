@@ -32,6 +32,7 @@ _TEXTS = (
     "num_relations",
     "system_names",
     "node_names",
+    "key_columns",
     "notes",
 )
 

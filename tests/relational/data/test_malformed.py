@@ -541,7 +541,10 @@ def two_splits(name, change):
 
 LINE = "system,time,entity,x\n"
 FILES = {
-    "nothing there": (lambda folder: folder / "absent.csv", "absent.csv: found no such file"),
+    "nothing there": (
+        lambda folder: folder / "absent.csv",
+        "absent.csv: found no such",
+    ),
     "nothing there, as text": (lambda folder: str(folder / "a.npz"), "no such file"),
     "an ending": (text("1,2", "table.doc"), "unknown form, expected a .npz, a table"),
     "a folder without data": (
