@@ -107,6 +107,7 @@ def write_outputs(
             feature_names=spec.names,
             frame_interval=datasets.test.frame_interval,
             system_names=systems,
+            node_names=observed.node_names,
         )
         drawn["rollout_error"] = figures.plot_rollout_error(outcome.errors)
     drawn["search"] = figures.plot_search_curves(
