@@ -135,5 +135,6 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
             "search.num_fits": 2,
             "search.num_rounds": 1,
             "search.num_steps": 1,
+            "search.is_repeated": False,
         },
     )

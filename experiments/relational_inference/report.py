@@ -178,4 +178,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     add("total seconds", f"{summary['total_seconds']:.0f}")
     notes = [f"\n{note}" for note in summary.get("notes", [])]
     notes.append(f"\n{summary['verdict']['sentence']}")
+    if "hidden" in summary:
+        notes += [f"\n{summary['hidden']['sentence']}"]
+        notes += [f"\n{note}" for note in summary["hidden"]["notes"]]
     return common.format_table(rows) + "".join(notes)

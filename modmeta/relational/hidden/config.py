@@ -23,6 +23,8 @@ class HiddenConfig:
       symmetric: Whether both edges of a pair have one relation, which then makes known
         what acts on a hidden entity. None: as among the entities that the model
         learned from.
+      is_repeated: Whether systems in which motion is left to explain are searched once
+        more, several times as thoroughly; that compiles once more, too.
       domain: Where bodies can be; hidden ones are reflected at its walls.
     """
 
@@ -33,6 +35,7 @@ class HiddenConfig:
     num_steps: int = 6
     num_substeps: int = 0
     symmetric: bool | None = None
+    is_repeated: bool = True
     domain: Domain = Domain()
 
     def __post_init__(self) -> None:
@@ -48,3 +51,14 @@ class HiddenConfig:
                 raise ValueError(
                     f"{name}: found {getattr(self, name)}, expected at least 0"
                 )
+
+    def more_thorough(self) -> HiddenConfig:
+        """The same with four times as many fits, of more rounds and steps."""
+        return dataclasses.replace(
+            self,
+            num_candidates=self.num_candidates + 2,
+            num_fits=4 * self.num_fits,
+            num_kept=2 * self.num_kept,
+            num_rounds=self.num_rounds + 1,
+            num_steps=self.num_steps + 2,
+        )

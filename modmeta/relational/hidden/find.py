@@ -6,6 +6,7 @@ Letters: T frames, F features, N node axis of the data set, K relations.
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ from modmeta.relational.hidden.combining import (
 )
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.found import HiddenEntities
+from modmeta.relational.hidden.search import Level
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.states import host_states
@@ -84,11 +86,9 @@ def find_hidden(
     """
     option_types.check("config", config, HiddenConfig | None)
     config = config or HiddenConfig()
-    most = _most_hidden(num_hidden, max_hidden)
-    _check_model(model)
-    dataset = model.read(dataset.without_labels())
-    check_walls(config.domain, dataset)
-    _check_data(model, dataset, most)
+    dataset, most = check(
+        model, dataset, num_hidden=num_hidden, max_hidden=max_hidden, config=config
+    )
     symmetric = config.symmetric
     if symmetric is None:
         symmetric = model.bank.config.law == "mutual" or model.energy.prior != "none"
@@ -107,19 +107,51 @@ def find_hidden(
             *(None if leaf is None else leaf[where] for leaf in frames[:3]), None, None
         )
         systems = search.scenes_of(modules, some, substeps)
-        levels = [search.without_hidden(modules, systems)]
-        for _ in range(most):
-            known = search.distinct(levels[-1], config.num_kept)
-            levels.append(search.next_level(modules, systems, known, config))
-        levels = jax.device_get(levels)
-        evidence = evidence_of(levels, int(size), model.num_relations)
-        number = number_of(levels, evidence) if num_hidden == "auto" else most
-        number = np.broadcast_to(number, len(tasks))
-        found.evidence[tasks] = evidence
-        for count in np.unique(number):
-            rows = np.flatnonzero(number == count)
-            found.write(tasks, order, rows, levels, evidence, int(count))
+
+        def attempt(systems, config, size=int(size)):
+            levels = search.all_levels(modules, systems, most, config)
+            evidence = evidence_of(levels, size, model.num_relations)
+            number = number_of(levels, evidence) if num_hidden == "auto" else most
+            number = np.broadcast_to(number, len(evidence))
+            return Attempt(levels, evidence, number)
+
+        first = attempt(systems, config)
+        is_left = first.misfit >= _MOST_MISFIT
+        is_left &= config.is_repeated
+        for row in np.flatnonzero(is_left):
+            one = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], systems)
+            again = attempt(one, config.more_thorough())
+            is_better = again.misfit[0] < first.misfit[row]
+            is_left[row] = is_better
+            if is_better:
+                found.write(tasks[row : row + 1], order[row : row + 1], again)
+        found.write(
+            *(values[~is_left] for values in (tasks, order)), first.of(~is_left)
+        )
     return found.to_entities(dataset, params, symmetric)
+
+
+def check(
+    model: RelationalModel,
+    dataset: TrajectoryDataset,
+    *,
+    num_hidden: int | str = "auto",
+    max_hidden: int = 2,
+    config: HiddenConfig,
+) -> tuple[TrajectoryDataset, int]:
+    """Refuses what could not be looked for, before anything is computed.
+
+    Arguments and errors are those of `find_hidden`.
+
+    Returns:
+      The data set as the model reads it, and the largest number to look for.
+    """
+    most = _most_hidden(num_hidden, max_hidden)
+    _check_model(model)
+    dataset = model.read(dataset.without_labels())
+    check_walls(config.domain, dataset)
+    _check_data(model, dataset, most)
+    return dataset, most
 
 
 def _most_hidden(num_hidden: int | str, max_hidden: int) -> int:
@@ -191,6 +223,31 @@ def _check_data(model: RelationalModel, dataset: TrajectoryDataset, most: int) -
         )
 
 
+class Attempt(NamedTuple):
+    """What one search of some systems comes to.
+
+    Attributes:
+      levels: Fits with 0, 1, ... hidden entities, leaves `[S, M, ...]`.
+      evidence: `[S, numbers]`, see `combining.evidence_of`.
+      number: `[S]` of hidden entities that are taken.
+    """
+
+    levels: list[Level]
+    evidence: np.ndarray
+    number: np.ndarray
+
+    @property
+    def misfit(self) -> np.ndarray:
+        """Of the best fit with the number that is taken, `[S]`."""
+        each = [level.assessments.temperature[:, 0] for level in self.levels]
+        return np.stack(each, axis=1)[np.arange(len(self.number)), self.number]
+
+    def of(self, rows: np.ndarray) -> Attempt:
+        """The same of some of the systems."""
+        levels = jax.tree.map(lambda leaf: leaf[rows], self.levels)
+        return Attempt(levels, self.evidence[rows], self.number[rows])
+
+
 @dataclasses.dataclass(frozen=True)
 class _Found:
     """What is found, filled in one group of systems after the other; normalised."""
@@ -223,11 +280,16 @@ class _Found:
             effects=np.zeros((num_tasks, most), np.float32),
         )
 
-    def write(self, tasks, order, rows, levels, evidence, count: int) -> None:
-        """Fills in systems `rows` of a group, in which there are `count` hidden."""
-        level = jax.tree.map(lambda leaf: leaf[rows], levels[count])
+    def write(self, tasks: np.ndarray, order: np.ndarray, attempt: Attempt) -> None:
+        """Fills in systems `tasks` with nodes `[S, V]`, number by number."""
+        self.evidence[tasks] = attempt.evidence
+        for count in np.unique(attempt.number):
+            rows = attempt.number == count
+            self._write(tasks[rows], order[rows], attempt.of(rows), int(count))
+
+    def _write(self, tasks, order, attempt, count) -> None:
+        level, evidence = attempt.levels[count], attempt.evidence
         found = combine(level, self.probabilities.shape[-1])
-        tasks, order = tasks[rows], order[rows]
         self.num_hidden[tasks] = count
         self.misfit[tasks] = level.assessments.temperature[:, 0]
         num_nodes = self.edges.shape[1] - self.states.shape[2]
@@ -239,7 +301,7 @@ class _Found:
         if not count:
             return
         # Of those that the evidence does not ask for, the weakest come last.
-        asked = np.argmin(evidence[rows][:, : count + 1], axis=1)
+        asked = np.argmin(evidence[:, : count + 1], axis=1)
         acts = found.effects >= LEAST_EFFECT
         acts &= np.arange(count) < asked[:, None]
         size = np.sqrt(np.mean(np.square(found.deviations), axis=(2, 3)))

@@ -249,6 +249,7 @@ class RelationalInference(Contents):
             dataset = transfer.read_more(
                 trajectories, self.dataset, columns, frame_interval, arrays
             )
+        verdict = self.verdict
         found = find_hidden(
             self.model,
             self.params,
@@ -256,7 +257,7 @@ class RelationalInference(Contents):
             num_hidden=num_hidden,
             max_hidden=max_hidden,
             config=with_symmetry(config or HiddenConfig(), self.found.edges),
-        )
+        ).believed(verdict is None or verdict.num_relations > 0)
         return found if trajectories is not None else found.with_note(SAME_SYSTEMS)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -86,7 +86,9 @@ def visible(whole, num_visible=VISIBLE):
     )
 
 
-CONFIG = HiddenConfig(num_candidates=4, num_fits=4, num_rounds=2, num_steps=4)
+CONFIG = HiddenConfig(
+    num_candidates=4, num_fits=4, num_rounds=2, num_steps=4, is_repeated=False
+)
 
 
 @functools.cache
@@ -250,7 +252,7 @@ def test_what_cannot_be_answered_is_refused():
     mask = np.ones((8, FRAMES, VISIBLE), bool)
     mask[0, :5, 1] = False
     refused(DataError, "come late", dataclasses.replace(some, frame_mask=mask))
-    refused(DataError, "system of 1 entities", visible(whole, 1))
+    refused(DataError, "one node in every task", visible(whole, 1))
     many = np.repeat(whole.states, 4, axis=2)
     many = many + np.linspace(0.0, 0.1, many.shape[2])[:, None]
     many = dataclasses.replace(some, states=many.astype(np.float32), node_mask=None)
@@ -266,3 +268,34 @@ def power_phases(dataset):
     config = ModuleConfig(path="interpolated", span=1)
     network = RelationalNetwork(ModuleBank(config, layout), ProposalConfig("none"))
     return RelationalModel(network), layout
+
+
+def test_nothing_is_known_under_laws_that_explain_nothing():
+    result = found()
+    assert result.is_known.any() and result.believed(True) is result
+    doubted = result.believed(False)
+    assert not doubted.is_known.any() and "no trajectory counts" in doubted.notes[-1]
+    np.testing.assert_array_equal(doubted.states, result.states)
+    assert f"of 0 of {result.num_hidden.sum()} is told" in doubted.sentence
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_all_relations_among_hidden_bodies_are_tried(symmetric):
+    """Those with the last one, which no visible body's motion tells at once."""
+    num_visible = 2
+    incoming = np.zeros((1, 3, num_visible + 2), np.int32)
+    incoming[0, :2, num_visible] = 1  # between the first two, which were fitted
+    guess = scenes.Guess(jnp.zeros((1, 3, 4)), jnp.asarray(incoming))
+    tried = search._with_all_inner(guess, 2, symmetric)
+    slots = scenes.hidden_slots(3, num_visible)
+    seen = set()
+    for one in np.asarray(tried.incoming):
+        square = np.zeros((3, 3), int)
+        for receiver, row in enumerate(one):
+            assert not row[:num_visible].any()
+            for slot in range(num_visible, num_visible + 2):
+                square[receiver, slots[receiver, slot]] = row[slot]
+        assert square[0, 1] == square[1, 0] == 1
+        assert not symmetric or (square == square.T).all()
+        seen.add(square.tobytes())
+    assert len(seen) == len(tried.incoming) == (4 if symmetric else 16)
