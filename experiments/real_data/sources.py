@@ -22,11 +22,14 @@ class Network(NamedTuple):
     Attributes:
       name: Of the network.
       dataset: Its recordings, a system each.
+      series: One column of them, which classical methods see; all of it where there is
+        one alone.
       is_scored_alone: Whether recordings are long enough to be scored one by one, too.
     """
 
     name: str
     dataset: TrajectoryDataset
+    series: TrajectoryDataset
     is_scored_alone: bool
 
 
@@ -37,8 +40,8 @@ def read_networks(config: ExperimentConfig) -> list[Network]:
       all subjects.
     - "dream3": per network `NAME_timeseries [perturbations, time, genes]` and
       `NAME_adjacency [target, source]`, `NAME` such as size10_ecoli1.
-    - "csv": series in any form that `as_dataset` reads; with several systems, these
-      are recordings of one graph. Labels are a CSV matrix without a heading, row =
+    - "csv": series or bodies in any form that `as_dataset` reads; with several systems,
+      these are recordings of one graph. Labels are a CSV matrix without heading, row =
       receiver.
 
     Raises:
@@ -56,12 +59,42 @@ def read_networks(config: ExperimentConfig) -> list[Network]:
         )
     for network in networks:
         network.dataset.check_pairs()
-        if not is_series(network.dataset):
-            raise DataError(
-                f"{path}: found the features {network.dataset.features.names}, "
-                "expected one column without a role per node"
-            )
     return networks
+
+
+def series_of(dataset: TrajectoryDataset, name: str, lags: int) -> TrajectoryDataset:
+    """One recorded column of a data set as series; the data set itself if it is one.
+
+    Args:
+      dataset: The recordings.
+      name: Of the column; empty for the first velocity that was recorded, else the
+        first column.
+      lags: See `as_dataset`.
+
+    Raises:
+      DataError: If there is no such column.
+    """
+    features = dataset.features
+    if is_series(dataset) and not name:
+        return dataset
+    names = [features.names[column] for column in features.recorded]
+    if name and name not in names:
+        raise DataError(f"series: found {name!r}, expected one of {names}")
+    moving = [c for c in features.velocities if c not in features.derived]
+    column = features.names.index(name) if name else (moving or features.recorded)[0]
+    states = np.where(
+        dataset.is_observed[..., None], dataset.states[..., [column]], np.nan
+    )
+    return as_dataset(
+        states,
+        labels=dataset.edges,
+        feature_names=(features.names[column],),
+        positions=(),
+        angles=(),
+        frame_interval=dataset.frame_interval,
+        breaks=dataset.breaks,
+        lags=lags,
+    )
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -123,7 +156,7 @@ def _netsim(path: Path, config: ExperimentConfig) -> Iterator[Network]:
     series = _take(path, arrays, "timeseries", "[subjects, nodes, time]")
     adjacency = _take(path, arrays, "adjacency", "[receiver, sender]")
     dataset = _dataset(path, series.transpose(0, 2, 1), adjacency, config)
-    yield Network("netsim", dataset, True)
+    yield Network("netsim", dataset, dataset, True)
 
 
 def _dream3(path: Path, config: ExperimentConfig) -> Iterator[Network]:
@@ -147,7 +180,8 @@ def _dream3(path: Path, config: ExperimentConfig) -> Iterator[Network]:
                 f"{path}: found {name}_timeseries with {series.shape[2]} genes, "
                 "expected as many as its name says"
             )
-        yield Network(name, _dataset(path, series, adjacency, config), False)
+        dataset = _dataset(path, series, adjacency, config)
+        yield Network(name, dataset, dataset, False)
 
 
 def _csv(path: Path, config: ExperimentConfig) -> Iterator[Network]:
@@ -164,8 +198,9 @@ def _csv(path: Path, config: ExperimentConfig) -> Iterator[Network]:
             ) from error
         _check_labels(labels_path, labels)
         labels = (labels != 0).astype(np.int32)
-    options = {"labels": labels, "lags": config.lags}
-    dataset = as_dataset(str(path), **options)
+    dataset = as_dataset(str(path), labels=labels, lags=config.lags)
     if config.max_systems:
         dataset = dataset.take(slice(0, config.max_systems))
-    yield Network(path.stem, dataset, dataset.num_tasks > 1)
+    series = series_of(dataset, config.series, config.lags)
+    is_scored_alone = dataset.num_tasks > 1 and not config.shared_graph
+    yield Network(path.stem, dataset, series, is_scored_alone)

@@ -130,7 +130,6 @@ CSV = {
     "absent.csv": "absent.csv: found no such file or folder",
     "empty.csv": "found an empty file",
     "head.csv": "rows: found none",
-    "two.csv": "found the features .*'u'.*, expected one column without a role",
     "word.csv": "column 'v': found 'one' in row 600",
     "twice.csv": "rows: found rows 0 and 600 both of entity '0' at time 0",
     "ragged.csv": "found 2 values in line 602, expected 4",
@@ -197,6 +196,10 @@ REAL_FLAGS = {
         "found 'magic', expected",
     ),
     "smoke": ([GOOD, "--smoke=perhaps"], "smoke=perhaps"),
+    "series": (
+        ["--config=csv", "--data={folder}/two.csv", "--set=series=w"],
+        r"series: found 'w', expected one of \['v', 'u'\]",
+    ),
 }
 HIDDEN_FLAGS = {
     "preset": (["--config=general"], "config=general.*springs"),
