@@ -20,7 +20,7 @@ from modmeta.relational import (
 )
 from modmeta.relational.data.domains import Domain
 
-HIDDEN = ("none", "auto", "1", "2", "3")
+HIDDEN = ("none", "auto", 1, 2, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ExperimentConfig:
     num_restarts: int = 1
     auto_relations: bool = False
     changing: bool = False
-    hidden: str = "none"
+    hidden: int | str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:

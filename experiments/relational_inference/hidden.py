@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,12 +16,6 @@ from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
 from modmeta.runtime.files import atomic_write
-
-
-def _arguments(config: ExperimentConfig) -> dict[str, Any]:
-    if config.hidden == "auto":
-        return {"num_hidden": "auto"}
-    return {"num_hidden": int(config.hidden)}
 
 
 def check(
@@ -39,7 +32,7 @@ def check(
         find.check(
             model,
             dataset,
-            **_arguments(config),
+            num_hidden=config.hidden,
             config=HiddenConfig(domain=config.prediction.domain),
         )
     except ValueError as error:
@@ -71,7 +64,7 @@ def look(
         model,
         params,
         dataset,
-        **_arguments(config),
+        num_hidden=config.hidden,
         config=find.with_symmetry(options, np.asarray(found.edges)),
     )
     if not config.model:  # else the verdict is on these systems, hidden ones missing

@@ -174,6 +174,7 @@ def main(argv: list[str]) -> None:
     from experiments.relational_inference.train import EXPERIMENT
     from modmeta.runtime import devices
 
+    hidden = _HIDDEN.value
     values = {
         "data.num_train": _NUM_TRAIN.value,
         "data.num_test": _NUM_TEST.value,
@@ -182,7 +183,7 @@ def main(argv: list[str]) -> None:
         "modules.num_relations": num_relations,
         "auto_relations": is_auto,
         "changing": _CHANGING.value,
-        "hidden": _HIDDEN.value,
+        "hidden": int(hidden) if hidden and hidden.isdigit() else hidden,
         "num_restarts": _NUM_RESTARTS.value,
         "bouncegrad.num_steps": _NUM_STEPS.value,
         "energy.prior": _PRIOR.value,

@@ -17,6 +17,8 @@ class HiddenConfig:
       num_fits: The best of all of these, which are fitted.
       num_kept: The best fits, which a further hidden entity is added to.
       num_rounds: Times that the relations of a fit are chosen anew.
+      first_share: Share of the recording that the first round sees; it grows to all of
+        it in the last two.
       num_steps: Steps of least squares in every round.
       num_substeps: Steps per frame in which hidden entities are integrated; 0 for 2,
         or 8 on two-body paths, which are for forces that change within a frame.
@@ -32,6 +34,7 @@ class HiddenConfig:
     num_fits: int = 8
     num_kept: int = 3
     num_rounds: int = 3
+    first_share: float = 1.0
     num_steps: int = 6
     num_substeps: int = 0
     symmetric: bool | None = None
@@ -46,6 +49,10 @@ class HiddenConfig:
                 raise ValueError(
                     f"{name}: found {getattr(self, name)}, expected at least 1"
                 )
+        if not 0.0 < self.first_share <= 1.0:
+            raise ValueError(
+                f"first_share: found {self.first_share}, expected above 0 to 1"
+            )
         for name in ("num_steps", "num_substeps"):
             if getattr(self, name) < 0:
                 raise ValueError(
