@@ -123,7 +123,7 @@ def test_what_a_run_cannot_look_for_is_refused():
     for words, message in (
         (("hidden=many",), "hidden: found 'many', expected one of"),
         (("hidden=auto", "changing=True"), "hidden: found 'auto' with relations that"),
-        (("hidden=1", "modules.path=start"), "hidden: found '1' with modules.path"),
+        (("hidden=1", "modules.path=start"), "hidden: found 1 with modules.path"),
     ):
         with pytest.raises(ValueError, match=message):
             configured(*words)
