@@ -208,6 +208,10 @@ def plot_edge_probability_calibration(
         ylabel="edges",
         xlim=(start - margin, 1.0 + margin),
     )
+    # The margin is for markers: no probability is above 1.
+    for axis in (upper.yaxis, lower.xaxis):
+        low, _ = axis.get_view_interval()
+        axis.set_ticks([t for t in axis.get_ticklocs() if low <= t < 1.0 + 1e-6])
     for axes in (upper, lower):
         axes.set_axisbelow(True)
         axes.grid(**figure_style.GRID)
