@@ -97,6 +97,7 @@ def find_hidden(
     modules = model.network.modules(params)
     frames = host_states(dataset, params.preprocessing.normalization)
     shape = (*dataset.states.shape[:3], model.num_relations)
+    is_auto = num_hidden == "auto"
     found = _Found.empty(shape, most, dataset.features.num_features)
     for size in np.unique(dataset.num_nodes):
         tasks = np.flatnonzero(dataset.num_nodes == size)
@@ -111,7 +112,7 @@ def find_hidden(
         def attempt(systems, config, size=int(size)):
             levels = search.all_levels(modules, systems, most, config)
             evidence = evidence_of(levels, size, model.num_relations)
-            number = number_of(levels, evidence) if num_hidden == "auto" else most
+            number = number_of(evidence) if is_auto else most
             number = np.broadcast_to(number, len(evidence))
             return Attempt(levels, evidence, number)
 
@@ -124,10 +125,10 @@ def find_hidden(
             is_better = again.misfit[0] < first.misfit[row]
             is_left[row] = is_better
             if is_better:
-                found.write(tasks[row : row + 1], order[row : row + 1], again)
-        found.write(
-            *(values[~is_left] for values in (tasks, order)), first.of(~is_left)
-        )
+                where = slice(row, row + 1)
+                found.write(tasks[where], order[where], again, is_auto)
+        done = ~is_left
+        found.write(tasks[done], order[done], first.of(done), is_auto)
     return found.to_entities(dataset, params, symmetric)
 
 
@@ -280,38 +281,26 @@ class _Found:
             effects=np.zeros((num_tasks, most), np.float32),
         )
 
-    def write(self, tasks: np.ndarray, order: np.ndarray, attempt: Attempt) -> None:
-        """Fills in systems `tasks` with nodes `[S, V]`, number by number."""
+    def write(
+        self, tasks: np.ndarray, order: np.ndarray, attempt: Attempt, is_auto: bool
+    ) -> None:
+        """Fills in systems `tasks` with nodes `[S, V]`, number by number.
+
+        Where nobody said how many there are, those that act on a visible one count.
+        """
         self.evidence[tasks] = attempt.evidence
         for count in np.unique(attempt.number):
             rows = attempt.number == count
-            self._write(tasks[rows], order[rows], attempt.of(rows), int(count))
-
-    def _write(self, tasks, order, attempt, count) -> None:
-        level, evidence = attempt.levels[count], attempt.evidence
-        found = combine(level, self.probabilities.shape[-1])
-        self.num_hidden[tasks] = count
-        self.misfit[tasks] = level.assessments.temperature[:, 0]
-        num_nodes = self.edges.shape[1] - self.states.shape[2]
-        hidden = np.broadcast_to(num_nodes + np.arange(count), (len(tasks), count))
-        nodes = np.concatenate([order, hidden], axis=1)
-        where = (tasks[:, None, None], nodes[:, :, None], nodes[:, None])
-        self.edges[where] = found.edges
-        self.probabilities[where] = found.probabilities
-        if not count:
-            return
-        # Of those that the evidence does not ask for, the weakest come last.
-        asked = np.argmin(evidence[:, : count + 1], axis=1)
-        acts = found.effects >= LEAST_EFFECT
-        acts &= np.arange(count) < asked[:, None]
-        size = np.sqrt(np.mean(np.square(found.deviations), axis=(2, 3)))
-        is_explained = (self.misfit[tasks] < _MOST_MISFIT)[:, None]
-        self.is_known[tasks, :count] = acts & (size < _SURE) & is_explained
-        self.effects[tasks, :count] = found.effects
-        for name, empty in (("states", np.nan), ("deviations", np.inf)):
-            values = found.frames if name == "states" else found.deviations
-            values = np.where(acts[..., None, None], values, empty)
-            getattr(self, name)[tasks, :, :count] = np.moveaxis(values, 1, 2)
+            found = _write(self, tasks[rows], order[rows], attempt.of(rows), int(count))
+            self.num_hidden[tasks[rows]] = found.sum(axis=1) if is_auto else count
+        if is_auto:
+            most = self.is_known.shape[1]
+            idle = np.arange(most) >= self.num_hidden[tasks][:, None]
+            rows, which = np.nonzero(idle)
+            nodes = self.edges.shape[1] - most + which
+            for values, nothing in ((self.edges, NO_EDGE), (self.probabilities, 0.0)):
+                values[tasks[rows], nodes] = nothing
+                values[tasks[rows], :, nodes] = nothing
 
     def to_entities(
         self, dataset: TrajectoryDataset, params: ModelParams, symmetric: bool
@@ -343,3 +332,37 @@ class _Found:
             effects=self.effects,
             notes=tuple(notes),
         )
+
+
+def _write(
+    found: _Found, tasks: np.ndarray, order: np.ndarray, attempt: Attempt, count: int
+) -> np.ndarray:
+    """Fills in systems with so many hidden entities, strongest first.
+
+    Returns:
+      `[S, count]` which of them act on a visible one, and are asked for.
+    """
+    level, evidence = attempt.levels[count], attempt.evidence
+    combined = combine(level, found.probabilities.shape[-1])
+    found.misfit[tasks] = level.assessments.temperature[:, 0]
+    num_nodes = found.edges.shape[1] - found.states.shape[2]
+    hidden = np.broadcast_to(num_nodes + np.arange(count), (len(tasks), count))
+    nodes = np.concatenate([order, hidden], axis=1)
+    where = (tasks[:, None, None], nodes[:, :, None], nodes[:, None])
+    found.edges[where] = combined.edges
+    found.probabilities[where] = combined.probabilities
+    # Of those that the evidence does not ask for, the weakest come last.
+    asked = np.argmin(evidence[:, : count + 1], axis=1)
+    acts = combined.effects >= LEAST_EFFECT
+    acts &= np.arange(count) < asked[:, None]
+    if not count:
+        return acts
+    size = np.sqrt(np.mean(np.square(combined.deviations), axis=(2, 3)))
+    is_explained = (found.misfit[tasks] < _MOST_MISFIT)[:, None]
+    found.is_known[tasks, :count] = acts & (size < _SURE) & is_explained
+    found.effects[tasks, :count] = combined.effects
+    for name, empty in (("states", np.nan), ("deviations", np.inf)):
+        values = combined.frames if name == "states" else combined.deviations
+        values = np.where(acts[..., None, None], values, empty)
+        getattr(found, name)[tasks, :, :count] = np.moveaxis(values, 1, 2)
+    return acts

@@ -15,7 +15,7 @@ from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.frames import Frames
 from modmeta.relational.data.simulators.springs import SPRING_CONSTANT
-from modmeta.relational.hidden import combining, scenes, search, starts
+from modmeta.relational.hidden import combining, find, scenes, search, starts
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.find import find_hidden, with_symmetry
 from modmeta.relational.inference.model import RelationalModel
@@ -299,3 +299,25 @@ def test_all_relations_among_hidden_bodies_are_tried(symmetric):
         assert not symmetric or (square == square.T).all()
         seen.add(square.tobytes())
     assert len(seen) == len(tried.incoming) == (4 if symmetric else 16)
+
+
+def test_one_that_acts_on_a_hidden_one_alone_explains_and_does_not_count():
+    """The other is known beside it; of itself nothing is said."""
+    level = made_up_level([0.0, 50.0])
+    level.assessments.effects[:] = [0.7, 0.001]
+    evidence = np.array([[900.0, 100.0, 0.0]])
+    assert combining.number_of(evidence) == [2]
+    attempt = find.Attempt([level] * 3, evidence, np.array([2]))
+    result = find._Found.empty((1, 3, 2, 2), 2, 4)
+    result.write(np.array([0]), np.array([[0, 1]]), attempt, is_auto=True)
+    np.testing.assert_array_equal(result.num_hidden, [1])
+    np.testing.assert_array_equal(result.is_known, [[True, False]])
+    assert np.isfinite(result.states[0, :, 0]).all()
+    assert np.isnan(result.states[0, :, 1]).all()
+    assert (result.edges[0, 3] == -1).all() and (result.edges[0, :, 3] == -1).all()
+    assert (result.edges[0, 2, :2] >= 0).all()
+    assert not result.probabilities[0, 3].any()
+    # Where two were asked for, both are listed.
+    asked = find._Found.empty((1, 3, 2, 2), 2, 4)
+    asked.write(np.array([0]), np.array([[0, 1]]), attempt, is_auto=False)
+    assert asked.num_hidden == [2] and (asked.edges[0, 3, :3] >= 0).all()
