@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,14 @@ from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.frames import Frames
 from modmeta.relational.data.simulators.springs import SPRING_CONSTANT
-from modmeta.relational.hidden import combining, find, scenes, search, starts
+from modmeta.relational.hidden import (
+    assessment,
+    combining,
+    find,
+    scenes,
+    search,
+    starts,
+)
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.find import find_hidden, with_symmetry
 from modmeta.relational.inference.model import RelationalModel
@@ -202,7 +208,7 @@ def made_up_level(energies):
     edges = np.array([[[[0, 1, 0], [0, 0, 1]], [[0, 0, 1], [0, 1, 0]]]])
     incoming = np.array([[[[1, 0, 1], [0, 1, 1]], [[0, 1, 1], [1, 0, 1]]]])
     shares = np.eye(2, dtype=np.float32)[edges]
-    assessed = types.SimpleNamespace(
+    assessed = assessment.Assessment(
         temperature=np.ones((1, 2)),
         occam=np.zeros((1, 2)),
         deviations=np.full((1, 2, 2, 3, 4), 0.01, np.float32),
