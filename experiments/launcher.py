@@ -84,7 +84,9 @@ def define_flags(
             None,
             "Directory of the run; an interrupted run in it is resumed. Required.",
         ),
-        seed=flags.DEFINE_integer("seed", 0, seed, lower_bound=0),
+        seed=flags.DEFINE_integer(
+            "seed", 0, seed, lower_bound=0, upper_bound=2**32 - 1
+        ),
         smoke=flags.DEFINE_bool("smoke", False, smoke),
         assignments=flags.DEFINE_multi_string(
             "set",
@@ -128,7 +130,7 @@ def integers(holder: flags.FlagHolder) -> tuple[int, ...] | None:
 
 
 def check_arguments(argv: list[str]) -> None:
-    """Refuses words that are no flags, and quiets the libraries.
+    """Refuses words that are no flags and flags without a value; quiets the libraries.
 
     Raises:
       app.UsageError: If there are any.
@@ -138,6 +140,12 @@ def check_arguments(argv: list[str]) -> None:
             f"arguments: found {' '.join(argv[1:])}, expected flags alone, as "
             "--name=value"
         )
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        if flag.present and isinstance(flag.default, str | None) and flag.value == "":
+            raise app.UsageError(
+                f"--{name}=: found nothing, expected a value, or no --{name}"
+            )
     if not flags.FLAGS["verbosity"].present:
         # Orbax tells of every file it writes.
         logging.set_verbosity(logging.WARNING)

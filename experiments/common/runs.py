@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 from experiments.common import options, workdirs
 from experiments.common.stopping import stop_on_signal
 from experiments.common.workdirs import WorkdirStatus
-from modmeta.runtime import devices
+from modmeta.runtime import devices, option_types
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.files import atomic_write
 from modmeta.runtime.metrics import MetricWriter, read_metrics
@@ -188,6 +188,7 @@ def configure(
     given = {path: value for path, value in (values or {}).items() if value is not None}
     given |= options.parse_assignments(assignments)
     config = options.override(config, given)
+    option_types.check_seed(config.seed)
     experiment.check(preset, config)
     return config
 
@@ -221,6 +222,7 @@ def run(
 
     Raises:
       FileExistsError: If the directory holds a run of another configuration.
+      OSError: If it cannot be written; known before anything is computed.
       Exception: What `compute` raises. A run without a checkpoint leaves nothing
         behind then.
     """
@@ -231,6 +233,7 @@ def run(
     if is_first:
         status = workdirs.inspect_workdir(workdir, config)
         if status is WorkdirStatus.NEW:
+            workdirs.check_writable(workdir)
             workdirs.discard_claim(workdir)
     if devices.from_first_process(status is WorkdirStatus.FINISHED):
         return workdirs.read_summary(workdir) if is_first else None

@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def inspect_workdir(workdir: str | os.PathLike[str], config: Any) -> WorkdirStat
     if not config_path.exists():
         if workdir.exists() and any(_visible(workdir)):
             raise FileExistsError(
-                f"{workdir} is not empty and holds no {CONFIG_FILE}; choose another "
-                "directory."
+                f"{workdir}: found a directory that is not empty and holds no "
+                f"{CONFIG_FILE}, expected a new one, or that of a run"
             )
         return WorkdirStatus.NEW
     wanted = as_json(config)
@@ -91,6 +92,24 @@ def inspect_workdir(workdir: str | os.PathLike[str], config: Any) -> WorkdirStat
         + "\n".join(_differences(found, wanted))
         + "\nChoose another directory, or remove this one."
     )
+
+
+def check_writable(workdir: str | os.PathLike[str]) -> None:
+    """Refuses a directory that a run could not make, or write to; leaves nothing.
+
+    Raises:
+      OSError: If so.
+    """
+    place = Path(workdir)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=place))
+    except OSError as error:
+        raise OSError(
+            f"{workdir}: found that nothing can be written to {place} "
+            f"({error.strerror}), expected a directory that can be"
+        ) from error
 
 
 def is_finished(workdir: str | os.PathLike[str]) -> bool:

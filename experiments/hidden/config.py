@@ -12,8 +12,11 @@ from modmeta.relational import (
     ModuleConfig,
     TrainingConfig,
 )
+from modmeta.relational.hidden.find import MAX_ROWS, MOST_HIDDEN
+from modmeta.runtime import option_types
 
 SYSTEMS = ("springs", "charged")
+_LEAST = {"num_train": 1, "num_test": 1, "num_visible": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +57,35 @@ class ExperimentConfig:
             raise ValueError(
                 f"system: found {self.system!r}, expected one of {SYSTEMS}"
             )
-        if not self.hidden or min(self.hidden) < 0:
-            raise ValueError(f"hidden: found {self.hidden}, expected numbers from 0 on")
+        option_types.settle(self)
+        for field, least in _LEAST.items():
+            if getattr(self, field) < least:
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected at least {least}"
+                )
+        if not 1 <= self.max_hidden <= MOST_HIDDEN:
+            raise ValueError(
+                f"max_hidden: found {self.max_hidden}, expected 1 to {MOST_HIDDEN}"
+            )
+        numbers = set(self.hidden)
+        is_repeated = len(numbers) < len(self.hidden)
+        if is_repeated or not numbers or not numbers <= {*range(self.max_hidden + 1)}:
+            raise ValueError(
+                f"hidden: found {self.hidden}, expected different numbers from 0 to "
+                f"max_hidden, {self.max_hidden}"
+            )
+        count = self.modules.num_relations ** (self.num_visible - 1 + self.max_hidden)
+        if count > MAX_ROWS:
+            raise ValueError(
+                f"num_visible: found {self.num_visible}, of which one with "
+                f"{self.max_hidden} hidden may have {count:,} combinations of "
+                f"relations, expected at most {MAX_ROWS:,}: they are listed"
+            )
+        if self.modules.path == "start":
+            raise ValueError(
+                "modules.path: found 'start', expected laws, which say how an entity "
+                "moves that nobody saw"
+            )
 
 
 def _as_trained(system: str, **options) -> ExperimentConfig:
@@ -105,5 +135,6 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
             "search.num_fits": 2,
             "search.num_rounds": 1,
             "search.num_steps": 1,
+            "search.is_repeated": False,
         },
     )

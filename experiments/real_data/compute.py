@@ -62,8 +62,8 @@ def classical_scores(network: Network) -> Iterator[Scores]:
         alone = None
         try:
             if network.is_scored_alone:
-                alone = rank_pairs(network.dataset, method)
-            pooled = rank_pairs(network.dataset, method, shared_graph=True)
+                alone = rank_pairs(network.series, method)
+            pooled = rank_pairs(network.series, method, shared_graph=True)
         except DataError:
             # Too few frames for as many coefficients.
             continue
@@ -104,10 +104,10 @@ def trained_scores(network: Network, config: ExperimentConfig) -> Iterator[Score
 def chosen_scores(network: Network) -> Iterator[Scores]:
     """Those of the method that held-out frames speak for, without any modules."""
     start = time.perf_counter()
-    found = recommend_for(concatenate_tasks(network.dataset))
+    found = recommend_for(concatenate_tasks(network.series))
     if found is None:
         return
-    pooled = rank_pairs(network.dataset, found.method, shared_graph=True)
+    pooled = rank_pairs(network.series, found.method, shared_graph=True)
     seconds = time.perf_counter() - start
     advice = Advice(f"{found.sentence}.", found.method)
     yield Scores(CHOSEN, None, pooled, seconds, advice)
@@ -127,9 +127,9 @@ def _advised(network: Network, ours: Scores) -> Scores:
     start = time.perf_counter()
     alone, pooled = ours.alone, ours.pooled
     if ours.advice_alone is not None and ours.advice_alone.method:
-        alone = rank_pairs(network.dataset, ours.advice_alone.method)
+        alone = rank_pairs(network.series, ours.advice_alone.method)
     if ours.advice is not None and ours.advice.method:
-        pooled = rank_pairs(network.dataset, ours.advice.method, shared_graph=True)
+        pooled = rank_pairs(network.series, ours.advice.method, shared_graph=True)
     seconds = ours.seconds + time.perf_counter() - start
     return ours._replace(method=ADVISED, alone=alone, pooled=pooled, seconds=seconds)
 

@@ -12,6 +12,7 @@ from modmeta.relational import (
     ProposalConfig,
     TrainingConfig,
 )
+from modmeta.runtime import option_types
 
 SOURCES = ("netsim", "dream3", "csv")
 
@@ -25,6 +26,10 @@ class ExperimentConfig:
       file: The file; required.
       labels: File with a matrix of true edges, for "csv"; empty without labels.
       file_digest: Of what both held: a run does not go on with others.
+      series: Column that classical methods see, for "csv" with several columns; empty
+        for the first velocity that was recorded, else the first column.
+      shared_graph: Whether recordings are scored together alone, for "csv"; else one by
+        one, too.
       sizes: Numbers of genes of the networks of DREAM3 that are looked at.
       max_nodes: Networks of more nodes get no modules; 0 for all networks.
       max_systems: Recordings per network at most; 0 for all.
@@ -42,6 +47,8 @@ class ExperimentConfig:
     file: str = ""
     labels: str = ""
     file_digest: str = ""
+    series: str = ""
+    shared_graph: bool = False
     sizes: tuple[int, ...] = (10, 100)
     max_nodes: int = 20
     max_systems: int = 0
@@ -60,10 +67,12 @@ class ExperimentConfig:
             raise ValueError(
                 f"source: found {self.source!r}, expected one of {SOURCES}"
             )
-        for field in ("max_nodes", "max_systems", "lags"):
-            if getattr(self, field) < 0:
+        option_types.settle(self)
+        least = {"max_nodes": 0, "max_systems": 0, "lags": 0, "num_restarts": 1}
+        for field, bound in least.items():
+            if getattr(self, field) < bound:
                 raise ValueError(
-                    f"{field}: found {getattr(self, field)}, expected at least 0"
+                    f"{field}: found {getattr(self, field)}, expected at least {bound}"
                 )
 
 
@@ -105,7 +114,8 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         config,
         {
             "sizes": (10,),
-            "max_systems": 3,
+            "max_systems": 1,
+            "proposal.encoder": "none",
             "modules.edge_sizes": (8,),
             "modules.message_size": 8,
             "modules.node_sizes": (8,),

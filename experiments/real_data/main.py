@@ -14,8 +14,8 @@ _DATA = flags.DEFINE_string(
     "[subjects, nodes, time] and adjacency [receiver, sender]. dream3: an .npz with, "
     "for every network, size10_NAME_timeseries [perturbations, time, genes] and "
     "size10_NAME_adjacency [target, source]. csv: a table with a row per system, time "
-    "and entity and one column of values, or any other form that infer_relations "
-    "reads; several systems are recordings of one graph.",
+    "and entity, or any other form that infer_relations reads; several systems are "
+    "recordings of one graph. Classical methods see one column, see --set=series=NAME.",
 )
 _LABELS = flags.DEFINE_string(
     "labels",
@@ -30,7 +30,7 @@ _FLAGS = launcher.define_flags(
     {
         "netsim": "simulated fMRI of many subjects with one graph",
         "dream3": "gene expression, ten networks of 10 and 100 genes",
-        "csv": "your own series",
+        "csv": "your own series or bodies",
     },
     "max_nodes=10",
     "experiments/real_data/config.py",

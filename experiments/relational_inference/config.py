@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from experiments import common
+from experiments.relational_inference.data_config import DataConfig, PredictionConfig
 from modmeta.relational import (
     BounceGradConfig,
     CandidateConfig,
@@ -20,146 +21,7 @@ from modmeta.relational import (
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.modules.bank import ModuleBank
 
-SYSTEMS = (
-    "springs",
-    "springs4",
-    "charged",
-    "kuramoto",
-    "gravity",
-    "lennard_jones",
-    "mixed",
-    "flocks",
-    "neurons",
-)
-OBSERVATIONS = ("state", "phase", "published")
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Where trajectories come from.
-
-    Attributes:
-      system: Simulator, one of `SYSTEMS`; with `file`, the preset in use.
-      file: User's trajectories, of any form that `as_dataset` reads; empty to simulate.
-      file_digest: Of what `file` held: a run does not go on with others.
-      columns: Which columns of a table are which, as "entity=fish"; the others are
-        found by their usual names.
-      features: Columns of a table that are features; none for all with numbers.
-      positions: Names or numbers of the columns of `file` that are positions; none for
-        what the file says, or those called x, y, z; "none" for none.
-      velocities: The same for their velocities.
-      inputs: Columns of `file` that are given and not predicted.
-      frame_interval: Time between the frames of `file`; 0 for what the file says.
-      num_train: Systems that training may see, validation included; 0 with `file`
-        for four fifths of them.
-      num_test: Unseen systems that are scored; ignored with `file`.
-      num_nodes: Entities per simulated system; of several sizes, every one has an
-        equal share of the systems.
-      mean_degree: Expected number of relations that end at an entity of a simulated
-        system, whatever its size; 0 for one between every second pair. Charges have
-        none: there, every pair is related.
-      observation: Features of simulated oscillators, one of `OBSERVATIONS`, see
-        `simulate_kuramoto`.
-      num_observed: Frames that infer the structure; 0 with `file` for all but
-        `num_predicted`.
-      num_predicted: Frames predicted after them; with `file`, at most a quarter of
-        the frames.
-      observation_noise: Standard deviation of noise on simulated observations, in the
-        unit of every feature.
-      derive_velocities: Whether positions of `file` without velocities get them.
-      shared_graph: Whether the systems of `file` are recordings of one graph, which is
-        then searched on all of them as one.
-    """
-
-    system: str = "springs"
-    file: str = ""
-    file_digest: str = ""
-    columns: tuple[str, ...] = ()
-    features: tuple[str, ...] = ()
-    positions: tuple[str, ...] = ()
-    velocities: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    frame_interval: float = 0.0
-    num_train: int = 500
-    num_test: int = 1000
-    num_nodes: tuple[int, ...] = (5,)
-    mean_degree: float = 0.0
-    observation: str = "state"
-    num_observed: int = 49
-    num_predicted: int = 20
-    observation_noise: float = 0.0
-    derive_velocities: bool = True
-    shared_graph: bool = False
-
-    def __post_init__(self) -> None:
-        """Checks what is simulated, and what is said of a file."""
-        choices = {"observation": OBSERVATIONS}
-        if not self.file:
-            choices["system"] = SYSTEMS
-        for field, known in choices.items():
-            if getattr(self, field) not in known:
-                raise ValueError(
-                    f"{field}: found {getattr(self, field)!r}, expected one of {known}"
-                )
-        if self.num_observed < 3 and not (self.file and self.num_observed == 0):
-            raise ValueError(
-                f"num_observed: found {self.num_observed}, expected at least 3"
-            )
-        for field in ("num_predicted", "observation_noise"):
-            if not 0.0 <= getattr(self, field) < float("inf"):
-                raise ValueError(
-                    f"{field}: found {getattr(self, field)}, expected at least 0"
-                )
-        if not self.num_nodes or min(self.num_nodes) < 2:
-            raise ValueError(
-                f"num_nodes: found {self.num_nodes}, expected numbers from 2 on"
-            )
-        if len(set(self.num_nodes)) < len(self.num_nodes):
-            raise ValueError(
-                f"num_nodes: found {self.num_nodes}, expected every size once"
-            )
-        if not 0.0 <= self.mean_degree <= min(self.num_nodes) - 1:
-            raise ValueError(
-                f"mean_degree: found {self.mean_degree}, expected 0 to "
-                f"{min(self.num_nodes) - 1}, the neighbours in the smallest system"
-            )
-        if self.mean_degree and self.system == "charged":
-            raise ValueError(
-                f"mean_degree: found {self.mean_degree} with charges, expected 0: "
-                "every pair is related"
-            )
-        for assignment in self.columns:
-            key, _, name = assignment.partition("=")
-            if key not in ("system", "time", "entity") or not name:
-                raise ValueError(
-                    f"columns: found {assignment!r}, expected system=NAME, time=NAME "
-                    "or entity=NAME"
-                )
-        if not 0.0 <= self.frame_interval < float("inf"):
-            raise ValueError(
-                f"frame_interval: found {self.frame_interval}, expected a positive "
-                "number, or 0 for what the file says"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictionConfig:
-    """How laws are integrated into the future.
-
-    Attributes:
-      num_substeps: Steps per frame; 0 takes as many as the prediction needs.
-      domain: Where bodies can be. It is declared, not found in the data.
-    """
-
-    num_substeps: int = 0
-    domain: Domain = Domain()
-
-    def __post_init__(self) -> None:
-        """Checks the number of steps."""
-        if self.num_substeps < 0:
-            raise ValueError(
-                f"num_substeps: found {self.num_substeps}, expected at least 0"
-            )
+HIDDEN = ("none", "auto", 1, 2, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +50,9 @@ class ExperimentConfig:
         `modmeta.relational.infer_relations`.
       changing: Whether relations may change within a recording, see
         `modmeta.relational.infer_relations`; edges are then those of stretches.
+      hidden: Entities that nobody recorded and that are looked for in the systems whose
+        edges are written: their number in every system, "auto" for as many as the data
+        tell, "none" to look for none.
       seed: Seed of everything random.
     """
 
@@ -208,6 +73,7 @@ class ExperimentConfig:
     num_restarts: int = 1
     auto_relations: bool = False
     changing: bool = False
+    hidden: int | str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -217,6 +83,18 @@ class ExperimentConfig:
                 f"num_restarts: found {self.num_restarts}, expected at least 1"
             )
         self.energy.check_algorithm(self.inference.algorithm)
+        if self.hidden not in HIDDEN:
+            raise ValueError(f"hidden: found {self.hidden!r}, expected one of {HIDDEN}")
+        if self.hidden != "none" and (self.changing or self.data.shared_graph):
+            raise ValueError(
+                f"hidden: found {self.hidden!r} with relations that change or that "
+                "recordings share, expected whole recordings, each by itself"
+            )
+        if self.hidden != "none" and self.modules.path == "start":
+            raise ValueError(
+                f"hidden: found {self.hidden!r} with modules.path 'start', expected "
+                "laws, which say how an entity moves that nobody saw"
+            )
 
     @property
     def search_options(self) -> dict[str, Any]:
@@ -224,15 +102,17 @@ class ExperimentConfig:
         names = ("energy", "moves", "candidates", "memory")
         return {name: getattr(self, name) for name in names}
 
-    def domain_of(self, bank: ModuleBank) -> Domain:
-        """The walls that predictions of a bank meet: none without laws.
+    def prediction_of(self, bank: ModuleBank) -> PredictionConfig:
+        """How a bank predicts: nothing but laws is integrated, or meets walls.
 
         Messages from the start of an interval have learned what walls do.
         """
+        if bank.has_laws:
+            return self.prediction
         domain = self.prediction.domain
-        if domain.kind == "reflecting" and not bank.has_laws:
-            return Domain()
-        return domain
+        return PredictionConfig(
+            domain=domain if domain.kind == "periodic" else Domain()
+        )
 
 
 # The generators of bodies reflect them at the walls of this box.

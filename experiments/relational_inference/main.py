@@ -85,6 +85,14 @@ _CHANGING = flags.DEFINE_bool(
     "Whether relations may change within a recording; edges are then those of its "
     "stretches, and labels are not used. Default: they do not.",
 )
+_HIDDEN = flags.DEFINE_enum(
+    "hidden",
+    None,
+    ["none", "auto", "1", "2", "3"],
+    "Entities that nobody recorded, to be looked for in the systems whose edges are "
+    "written: how many in every system, or auto for as many as the data tell. For "
+    "bodies with positions and velocities. Default: none.",
+)
 _NUM_RESTARTS = flags.DEFINE_integer(
     "num_restarts",
     None,
@@ -167,6 +175,7 @@ def main(argv: list[str]) -> None:
     from experiments.relational_inference.train import EXPERIMENT
     from modmeta.runtime import devices
 
+    hidden = _HIDDEN.value
     values = {
         "data.num_train": _NUM_TRAIN.value,
         "data.num_test": _NUM_TEST.value,
@@ -175,6 +184,7 @@ def main(argv: list[str]) -> None:
         "modules.num_relations": num_relations,
         "auto_relations": is_auto,
         "changing": _CHANGING.value,
+        "hidden": int(hidden) if hidden and hidden.isdigit() else hidden,
         "num_restarts": _NUM_RESTARTS.value,
         "bouncegrad.num_steps": _NUM_STEPS.value,
         "energy.prior": _PRIOR.value,

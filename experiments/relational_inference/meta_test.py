@@ -142,9 +142,10 @@ def meta_test(
     predictions, errors = {}, {}
     num_steps = future.shape[1]
     if num_steps:
+        options = config.prediction_of(model.bank)
         integration = {
-            "num_substeps": config.prediction.num_substeps,
-            "domain": config.domain_of(model.bank),
+            "num_substeps": options.num_substeps,
+            "domain": options.domain,
         }
         whole = (test, datasets.num_observed)
         predictions["inferred graph"] = rollouts.predict_following(
@@ -277,7 +278,7 @@ def assumptions(config: ExperimentConfig, model: RelationalModel) -> list[str]:
         found.append("entities differ in nothing that is not a column")
     if modules.null_relation:
         found.append("relation 0 is no interaction")
-    domain = config.domain_of(model.bank)
+    domain = config.prediction_of(model.bank).domain
     if domain.kind != "open":
         found.append(f"domain: {domain}")
     return found

@@ -107,6 +107,7 @@ def write_outputs(
             feature_names=spec.names,
             frame_interval=datasets.test.frame_interval,
             system_names=systems,
+            node_names=observed.node_names,
         )
         drawn["rollout_error"] = figures.plot_rollout_error(outcome.errors)
     drawn["search"] = figures.plot_search_curves(
@@ -177,4 +178,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     add("total seconds", f"{summary['total_seconds']:.0f}")
     notes = [f"\n{note}" for note in summary.get("notes", [])]
     notes.append(f"\n{summary['verdict']['sentence']}")
+    if "hidden" in summary:
+        notes += [f"\n{summary['hidden']['sentence']}"]
+        notes += [f"\n{note}" for note in summary["hidden"]["notes"]]
     return common.format_table(rows) + "".join(notes)

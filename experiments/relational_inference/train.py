@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import common
-from experiments.relational_inference import changing, report, trained
+from experiments.relational_inference import changing, hidden, report, trained
 from experiments.relational_inference.config import CONFIGS, ExperimentConfig, smoke
 from experiments.relational_inference.datasets import Datasets, make_datasets
 from experiments.relational_inference.meta_test import (
@@ -39,20 +39,23 @@ from modmeta.relational.training.meta_training import TrainResult
 from modmeta.runtime import devices
 
 
-def check_test(
+def check_ahead(
     config: ExperimentConfig,
     datasets: Datasets,
     model: RelationalModel,
     mesh: Mesh | None = None,
 ) -> None:
-    """Refuses, before anything is trained, a meta-test that could not be run.
+    """Refuses, before anything is trained, what could not be done after it.
 
     Raises:
-      MemoryError: If it would not fit into memory.
-      DataError: If the search refuses systems of these sizes, or predictions the walls.
+      MemoryError: If the meta-test would not fit into memory.
+      DataError: If a search refuses these systems, or systems of these sizes, or
+        predictions the walls.
     """
-    rollouts.check_domain(model.bank, config.domain_of(model.bank))
     observed = datasets.observed
+    rollouts.check_domain(model.bank, config.prediction_of(model.bank).domain, observed)
+    everything = datasets.everything
+    hidden.check(config, model, observed if everything is None else everything)
     batches = all_batches(
         observed.num_nodes, config.memory.batch_size, model.candidate_edges(observed)
     )
@@ -161,7 +164,7 @@ def _trained(
     loaded: tuple[RelationalModel, ModelParams] | None,
 ) -> Trained | None:
     """Takes the model that was loaded, or trains one; None if stopped."""
-    check = functools.partial(check_test, config, datasets, mesh=mesh)
+    check = functools.partial(check_ahead, config, datasets, mesh=mesh)
     if loaded is not None:
         model, params = loaded
         check(model)
@@ -297,6 +300,14 @@ def compute(
     }
     if parts is not None:
         summary["stretches"] = changing.describe(parts, exported)
+    if config.hidden != "none":
+        is_known = datasets.everything is not None and not config.model
+        entities = hidden.look(
+            config, model, params, exported, everything, judged, is_known
+        )
+        summary["hidden"] = entities.summary()
+        if run.is_first:
+            hidden.write(run.directory() / "hidden.npz", entities)
     if run.is_first:
         report.write_outputs(
             run.directory(),

@@ -168,6 +168,7 @@ def infer_relations(
         times=times,
         breaks=breaks,
     )
+    dataset.check_pairs()
     given = {
         "modules": (modules, ModuleConfig),
         "proposal": (proposal, ProposalConfig),

@@ -11,14 +11,13 @@ NumPy reads the file as well::
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from modmeta.runtime.checkpoint import is_key
-from modmeta.runtime.files import atomic_write
+from modmeta.runtime.files import atomic_write, check_file
 
 ARTIFACT_FORMAT = "modmeta.artifact"
 ARTIFACT_VERSION = 1
@@ -87,10 +86,11 @@ def load_artifact(
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if the file is not an artifact, is damaged, is of another kind or
-        a later version, or if its arrays differ from its schema.
+      IsADirectoryError: if there is a folder.
+      ValueError: if the path is none, the file is not an artifact, is damaged, is of
+        another kind or a later version, or if its arrays differ from its schema.
     """
-    path = Path(path)
+    path = check_file(path)
     with path.open("rb") as raw:
         # Damage shows itself in half a dozen types of exception, all meaning the same.
         try:

@@ -21,6 +21,7 @@ LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MARKERS_PER_LINE = 10
 GRID = {"color": "0.88", "linewidth": 0.6}
+_LONGEST_NAME = 10
 # The hatch of entries that hold no edge.
 HATCH_GREY = "0.8"
 
@@ -68,6 +69,11 @@ def relation_colors(num_relations: int) -> Colormap:
     matplotlib = import_optional("matplotlib", "plots")
     colors = matplotlib.colormaps["cividis"](np.linspace(0.0, 1.0, num_relations))
     return import_optional("matplotlib.colors", "plots").ListedColormap(colors)
+
+
+def shortened(name: str) -> str:
+    """A name that must not be longer than what it stands beside."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def log_if_positive(axes: Axes) -> None:

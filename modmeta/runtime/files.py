@@ -8,6 +8,33 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def check_path(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """The path of a file, there or not.
+
+    Raises:
+      ValueError: If it is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"{name}: found {path!r:.60}, expected the path of a file")
+    return Path(path)
+
+
+def check_file(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """The path of a file that is there.
+
+    Raises:
+      FileNotFoundError: If nothing is there.
+      IsADirectoryError: If a folder is.
+      ValueError: If it is no path.
+    """
+    path = check_path(path, name)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: found a folder, expected a file")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: found no such file, expected one")
+    return path
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
     """Opens a file that replaces `path` only once it is complete.
@@ -25,8 +52,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
       FileNotFoundError: if there is no such directory.
       IsADirectoryError: if `path` is a directory.
       OSError: if nothing can be written there; the message names `path`.
+      ValueError: if `path` is none.
     """
-    path = Path(path)
+    path = check_path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"{path}: found no folder {str(path.parent)!r}, expected one that exists"

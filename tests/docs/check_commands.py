@@ -23,7 +23,10 @@ EXPERIMENTS = (
     "metanet_modules",
     "metanet_editing",
 )
-OTHERS = ("experiments.metanet_accuracy.prepare_images",)
+OTHERS = (
+    "experiments.metanet_accuracy.prepare_images",
+    "experiments.real_data.prepare",
+)
 ALWAYS = {"help"}
 # How pages write "any option".
 PLACEHOLDERS = ("", "path=value")

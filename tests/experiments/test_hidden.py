@@ -1,8 +1,13 @@
 """Scores of hidden bodies, against what can be counted by hand."""
 
-import numpy as np
+import types
 
+import numpy as np
+import pytest
+
+from experiments import common
 from experiments.hidden import compute, report
+from experiments.relational_inference import hidden, train
 from modmeta.relational import HiddenEntities, TrajectoryDataset
 from modmeta.relational.data import FeatureSpec
 
@@ -74,3 +79,51 @@ def test_bodies_are_compared_with_those_they_are_nearest_to():
     assert by_degree[0]["mean_error"] is None and by_degree[1]["edges"] == 0.75
     (numbers,) = report.by_number(entry)
     assert numbers["right_number"] == 1.0 and numbers["systems"] == 2
+
+
+def configured(*assignments):
+    return common.configure(train.EXPERIMENT, "springs", assignments=assignments)
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+@pytest.mark.parametrize("num_relations", [0, 2])
+def test_a_run_looks_with_its_walls_and_says_what_it_knows(
+    monkeypatch, tmp_path, is_loaded, num_relations
+):
+    """A verdict of modules that were trained here counts; of others it is on these."""
+    whole = TrajectoryDataset(
+        states=np.random.default_rng(0).normal(size=(2, 4, 3, 2)).astype(np.float32),
+        features=BODIES,
+        frame_interval=1.0,
+        edges=np.ones((2, 3, 3), int),
+    )
+    found = found_of(whole, [1, 1], whole.states[:, :, 2:], np.ones((2, 2, 1), int))
+    asked = {}
+
+    def find_hidden(model, params, dataset, **options):
+        asked.update(options)
+        return found
+
+    monkeypatch.setattr(hidden.find, "find_hidden", find_hidden)
+    config = configured("hidden=auto", *["model=m.npz"] * is_loaded)
+    mutual = types.SimpleNamespace(edges=np.ones((2, 3, 3), int))
+    verdict = types.SimpleNamespace(num_relations=num_relations)
+    entities = hidden.look(config, None, None, whole, mutual, verdict, not is_loaded)
+    assert asked["num_hidden"] == "auto" and asked["config"].symmetric
+    assert asked["config"].domain == config.prediction.domain
+    assert entities.is_known.any() == (is_loaded or num_relations > 0)
+    assert any("these very systems" in note for note in entities.notes) != is_loaded
+    hidden.write(tmp_path / "hidden.npz", entities)
+    with np.load(tmp_path / "hidden.npz") as file:
+        np.testing.assert_array_equal(file["states"], found.states)
+        assert {"num_hidden", "is_known", "edges", "evidence"} <= set(file.files)
+
+
+def test_what_a_run_cannot_look_for_is_refused():
+    for words, message in (
+        (("hidden=many",), "hidden: found 'many', expected one of"),
+        (("hidden=auto", "changing=True"), "hidden: found 'auto' with relations that"),
+        (("hidden=1", "modules.path=start"), "hidden: found 1 with modules.path"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            configured(*words)

@@ -110,8 +110,8 @@ def folder(tmp_path_factory):
 
 
 DATA = {
-    "absent.npz": "FATAL: .*absent.npz: no such file or folder",
-    "absent.csv": "absent.csv: no such file or folder",
+    "absent.npz": "FATAL: .*absent.npz: found no such file or folder",
+    "absent.csv": "absent.csv: found no such file or folder",
     "inf.npz": r"inf.npz: states: found inf at index \[5, 6, 1, 2\]",
     "axes.npz": "axes.npz: states: found 2 axes with shape",
     "short.npz": "states: found 2 frames",

@@ -176,7 +176,11 @@ def test_what_the_files_lack_is_refused(netsim, dream3, tmp_path):
         with pytest.raises(error, match=match):
             sources.read_networks(config.ExperimentConfig(**options))
 
-    refuse(FileNotFoundError, "data: found no file", file=str(tmp_path / "none.npz"))
+    refuse(
+        FileNotFoundError,
+        "none.npz: found no such file",
+        file=str(tmp_path / "none.npz"),
+    )
     refuse(DataError, "expected timeseries .subjects", file=str(dream3))
     refuse(
         DataError,

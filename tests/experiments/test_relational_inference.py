@@ -572,7 +572,7 @@ def test_launcher_refuses_a_wrong_value(tmp_path):
     process = launch(f"--workdir={tmp_path / 'run'}", "--data=nowhere.npz")
     assert process.returncode != 0
     output = " ".join((process.stderr + process.stdout).split())
-    assert "FATAL: nowhere.npz: no such file or folder" in output
+    assert "FATAL: nowhere.npz: found no such file or folder" in output
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "run").exists()
 
@@ -610,7 +610,13 @@ def test_help_lists_every_flag():
     assert "without labels" in process.stdout
 
 
-@pytest.mark.parametrize(("has_laws", "kind"), [(True, "reflecting"), (False, "open")])
-def test_walls_are_met_by_laws_alone(has_laws, kind):
-    bank = types.SimpleNamespace(has_laws=has_laws)
-    assert config_lib.charged().domain_of(bank).kind == kind
+def test_laws_alone_are_integrated_and_meet_walls():
+    config = config_lib.charged()
+    found = [
+        config.prediction_of(types.SimpleNamespace(has_laws=has_laws))
+        for has_laws in (True, False)
+    ]
+    assert [(f.num_substeps, f.domain.kind) for f in found] == [
+        (config.prediction.num_substeps, "reflecting"),
+        (0, "open"),
+    ]

@@ -266,6 +266,33 @@ def trajectories(systems=3, nodes=4, time=30, features=4):
     return truth, truth[:, 20:] + 0.05
 
 
+@pytest.mark.parametrize("nodes", [4, 15])
+@pytest.mark.parametrize("is_alike", [True, False])
+def test_which_colour_is_which_entity(nodes, is_alike):
+    """Once for all systems whose entities have the same names, else for each."""
+    names = [
+        [f"{'abc'[0 if is_alike else s]}{n}" for n in range(nodes)] for s in range(3)
+    ]
+    figure = figures.plot_trajectories(
+        *trajectories(nodes=nodes), 20, num_systems=2, node_names=names
+    )
+    lists = figure.legends[1:] or [axes.get_legend() for axes in figure.axes[:2]]
+    assert len(lists) == (1 if is_alike else 2)
+    for system, members in enumerate(lists):
+        told = [
+            name if nodes < 7 else f"{number}  {name}"
+            for number, name in enumerate(names[system])
+        ]
+        assert legend_texts(members) == told
+        looks = {line.get_gid(): line for line in figure.axes[system].get_lines()}
+        for node, handle in enumerate(members.legend_handles):
+            line = looks[f"predicted-{node}"]
+            assert handle.get_marker() == line.get_marker()
+            assert tuple(handle.get_color()) == tuple(line.get_color())
+    if nodes < 7:
+        assert_readable(figure)
+
+
 @pytest.mark.parametrize("planar", [True, False])
 def test_many_nodes_are_told_apart(planar):
     """Colours alone do not: numbers stand at the ends of the paths."""
@@ -317,8 +344,9 @@ def test_trajectories_in_the_plane():
             )
         assert axes.get_xlabel() == "x (m)"
     assert figure.axes[0].get_ylabel() == "y (m)"
-    (legend,) = figure.legends
+    legend, members = figure.legends
     assert legend_texts(legend) == ["observed", "true future", "predicted"]
+    assert legend_texts(members) == ["0", "1", "2", "3"]
     looks = {line.get_gid(): line for line in figure.axes[0].get_lines()}
     assert looks["observed-0"].get_alpha() < 1
     assert looks["predicted-0"].get_linestyle() == "--"

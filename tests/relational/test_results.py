@@ -450,3 +450,37 @@ def test_progress_is_shown_where_somebody_looks_on():
     assert "5/10" in stream.getvalue()
     with pytest.raises(ValueError, match="progress: found 'yes', expected 'auto'"):
         infer_relations(random_walks(), progress="yes")
+
+
+def odd_table(**renamed):
+    """A table of bodies whose columns nobody would guess."""
+    springs = data.simulate_springs(0, 3, num_nodes=3, num_frames=6)
+    index = np.indices(springs.states.shape[:3]).reshape(3, -1)
+    columns = dict(zip(("dish", "clock", "worm"), index, strict=True))
+    columns["clock"] = springs.frame_interval * columns["clock"]
+    columns |= {n: springs.states[..., i].ravel() for i, n in enumerate("abcd")}
+    return {renamed.get(name, name): values for name, values in columns.items()}
+
+
+def test_names_of_columns_are_remembered(known, tmp_path):
+    """Said once, with the training data; those that are there go before usual names."""
+    keys = {"system": "dish", "time": "clock", "entity": "worm"}
+    roles = {"positions": ("a", "b"), "velocities": ("c", "d")}
+    first = as_dataset(odd_table(), columns=keys, **roles)
+    assert first.key_columns == keys
+    kept = dataclasses.replace(known.dataset, key_columns=keys)
+    dataclasses.replace(known, dataset=kept).save(tmp_path / "result.npz")
+    assert relational.load(tmp_path / "result.npz").dataset.key_columns == keys
+    again = transfer.read_new(odd_table(), first)
+    np.testing.assert_array_equal(again.states, first.states)
+    # A table of one system has no column of systems.
+    one = {name: values[:18] for name, values in odd_table().items() if name != "dish"}
+    np.testing.assert_array_equal(
+        transfer.read_new(one, first).states, first.states[:1]
+    )
+    # What is said wins, and usual names serve for what is not there.
+    renamed = odd_table(clock="time", worm="who")
+    found = transfer.read_more(renamed, first, {"entity": "who"}, None, {})
+    np.testing.assert_array_equal(found.states, first.states)
+    with pytest.raises(DataError, match="none that names the entity"):
+        transfer.read_new(odd_table(worm="who"), first)

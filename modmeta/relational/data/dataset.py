@@ -53,6 +53,8 @@ class TrajectoryDataset:
         before it: recordings of one system laid end to end. None without any.
       system_names: One name per task; None for their numbers.
       node_names: The names of the real nodes of every task; None for their numbers.
+      key_columns: What columns of a table the systems, times and entities were read
+        from, by key; None where there were none.
       notes: What was done to the data, one sentence each.
 
     Raises:
@@ -74,6 +76,7 @@ class TrajectoryDataset:
     breaks: np.ndarray | None = None
     system_names: tuple[str, ...] | None = None
     node_names: tuple[tuple[str, ...], ...] | None = None
+    key_columns: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -220,6 +223,21 @@ class TrajectoryDataset:
             number = np.cumsum(self.breaks, axis=1)
             counted &= (number[:, :-span] == number[:, span:])[..., None]
         return counted
+
+    def check_pairs(self) -> None:
+        """Raises a DataError if there is nothing that a relation could explain."""
+        if not self.num_tasks:
+            return
+        if self.num_nodes.max() < 2:
+            raise DataError(
+                "states: found one node in every task, expected at least two in one: "
+                "a relation takes a pair"
+            )
+        if not self.counted().any():
+            raise DataError(
+                "states: found no two frames in a row that saw the same node, without "
+                "a break between them, expected some: relations explain changes"
+            )
 
     def __repr__(self) -> str:
         """Sizes and features, not the arrays."""

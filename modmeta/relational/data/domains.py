@@ -17,13 +17,15 @@ import numpy as np
 
 from modmeta.relational.data.dataset import TrajectoryDataset
 from modmeta.relational.data.gaps import nearest_observed, segment_bounds
-from modmeta.relational.data.validation import DataError
+from modmeta.relational.data.validation import DataError, first_index
 from modmeta.runtime import option_types
 
 DOMAINS = ("open", "reflecting", "periodic")
 # Positions wrap that step by more than this share of their extent, so often and by
 # amounts that agree to this share, and else by less than the last one, all but some.
 _JUMP, _MIN_JUMPS, _AGREE, _STEP, _SOME = 0.5, 5, 0.05, 0.25, 0.02
+# Share of a box by which a body may be seen outside of its walls.
+_BEYOND = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +128,48 @@ def in_box(dataset: TrajectoryDataset, domain: Domain | None) -> TrajectoryDatas
         features=dataclasses.replace(features, periodic=periodic),
         notes=(*dataset.notes, f"Positions {names} wrap: bodies act by nearest image."),
     )
+
+
+def check_walls(domain: Domain, dataset: TrajectoryDataset) -> None:
+    """Refuses a domain that bodies which were observed do not fit in.
+
+    Args:
+      domain: What is declared where something is predicted.
+      dataset: The systems, positions in the units of the domain.
+
+    Raises:
+      ValueError: If the domain has another number of axes, or is a periodic box that
+        was not declared where the data were read.
+      DataError: If a body was seen outside.
+    """
+    features = dataset.features
+    if domain.kind == "periodic" and domain != domain_of(features):
+        raise ValueError(
+            f"domain: found {domain} with a model of {domain_of(features)}, "
+            "expected the same: a periodic box is declared where data are read"
+        )
+    if domain.kind != "reflecting":
+        return
+    if len(domain.lower) != len(features.positions):
+        raise ValueError(
+            f"domain: found {len(domain.lower)} coordinates, expected "
+            f"{len(features.positions)}"
+        )
+    for column, low, high in zip(
+        features.positions, domain.lower, domain.upper, strict=True
+    ):
+        values = dataset.states[..., column]
+        # Noise, and the last step before a wall.
+        slack = _BEYOND * (high - low) if math.isfinite(high - low) else 0.0
+        outside = (values < low - slack) | (values > high + slack)
+        outside &= dataset.is_observed
+        if outside.any():
+            index = first_index(outside)
+            raise DataError(
+                f"domain: found walls at {low:g} and {high:g} and a body at "
+                f"{values[index]:g} in feature {column} ({features.names[column]!r}), "
+                f"index {list(index)}, expected all bodies between the walls"
+            )
 
 
 def _unwrapped(

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import DataError, TrajectoryDataset
-from modmeta.relational.data.domains import Domain, domain_of
+from modmeta.relational.data.domains import Domain, check_walls
+from modmeta.relational.data.validation import check_numeric
 from modmeta.relational.evaluation.changes import ChangeModel
 from modmeta.relational.evaluation.start_frames import (
     StartFrames,
@@ -90,29 +91,21 @@ def _predict(
     return values * graph.system_mask[..., None, None]
 
 
-def check_domain(bank: ModuleBank, domain: Domain) -> None:
-    """Refuses walls that predictions of a bank cannot meet.
+def check_domain(bank: ModuleBank, domain: Domain, dataset: TrajectoryDataset) -> None:
+    """Refuses walls that predictions of a bank cannot meet, see `domains.check_walls`.
 
     Raises:
-      DataError: If walls are declared where there are no laws or no velocities, or for
-        another number of coordinates, or a periodic box that the data have not.
+      DataError: If walls are declared where there are no laws or no velocities, or a
+        body was seen outside.
+      ValueError: If the domain is not of these data.
     """
-    if domain.kind == "periodic" and domain != domain_of(bank.layout.spec):
+    has_motion = bank.has_laws and bank.layout.spec.has_motion
+    if domain.kind == "reflecting" and not has_motion:
         raise DataError(
-            f"domain: found {domain} with a model of {domain_of(bank.layout.spec)}, "
-            "expected the same: a periodic box is declared where data are read"
+            f"domain: found {domain.kind!r} with path {bank.config.path!r}, expected "
+            "laws of positions and velocities"
         )
-    if domain.kind == "reflecting":
-        axes = len(bank.layout.spec.positions)
-        if not (bank.has_laws and bank.layout.spec.has_motion):
-            raise DataError(
-                f"domain: found {domain.kind!r} with path {bank.config.path!r}, "
-                "expected laws of positions and velocities"
-            )
-        if len(domain.lower) != axes:
-            raise DataError(
-                f"domain: found {len(domain.lower)} coordinates, expected {axes}"
-            )
+    check_walls(domain, dataset)
 
 
 def predict(
@@ -167,8 +160,14 @@ def predict(
     if times is None and step != dataset.frame_interval:
         ends = dataset.times[np.arange(dataset.num_tasks), last_frames(dataset)]
         times = ends[:, None] + step * np.arange(1, num_steps + 1)
-    check_domain(bank, domain)
+    check_domain(bank, domain, dataset)
+    if num_substeps and not bank.has_laws:
+        raise ValueError(
+            f"num_substeps: found {num_substeps} with path {bank.config.path!r}, "
+            "expected 0: nothing but laws is integrated"
+        )
     if times is not None:
+        check_numeric("times", np.asarray(times))
         times = np.asarray(times, np.float64)
         if times.shape not in ((num_steps,), (dataset.num_tasks, num_steps)):
             raise DataError(

@@ -9,6 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.data.validation import (
+    check_finite,
+    check_numeric,
+    first_index,
+)
 from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.states import host_states
@@ -61,10 +66,13 @@ def start_of(
             clock = dataset.frame_interval * dataset.clock
         whole = np.concatenate([clock[tasks, last][:, None], times], axis=1)
         steps = np.diff(whole, axis=1) / dataset.frame_interval
-        if not (steps > 0).all():
+        late = ~(steps > 0)
+        if late.any():
+            task, step = first_index(late)
             raise DataError(
-                "times: found one that is not later than the frame before it, "
-                "expected times that increase from the last observed frame on"
+                f"times: found {whole[task, step + 1]} after {whole[task, step]} at "
+                f"index {[task, step]}, expected times that increase from the last "
+                "observed frame on"
             )
         shape = (dataset.num_tasks, dataset.max_nodes, steps.shape[1])
         durations = np.broadcast_to(steps[:, None], shape).astype(np.float32)
@@ -90,6 +98,7 @@ def inputs_of(
             "predicted frames"
         )
     shape = (dataset.num_tasks, num_steps, dataset.max_nodes, len(columns))
+    check_numeric("inputs", np.asarray(inputs))
     values = np.asarray(inputs, np.float64)
     try:
         values = np.broadcast_to(values, shape)
@@ -98,8 +107,7 @@ def inputs_of(
             f"inputs: found shape {values.shape}, expected one that broadcasts to "
             f"{shape} for [tasks, steps, nodes, columns]"
         ) from error
-    if not np.isfinite(values).all():
-        raise DataError("inputs: found NaN or infinity, expected numbers")
+    check_finite(values, "inputs")
     offset, scale = (
         np.asarray(leaf)[columns] for leaf in params.preprocessing.normalization
     )

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _MAXIMUM_LABELLED_NODES = 10
 _POINTS_PER_INCH = 72
-_LONGEST_NAME = 10
 
 
 def plot_adjacency(
@@ -136,7 +135,7 @@ def plot_adjacency(
         grid[0, system].set_title(title)
         grid[-1, system].set_xlabel("sender (column)")
         if node_names is not None and size <= _MAXIMUM_LABELLED_NODES:
-            names = [_shortened(name) for name in node_names[system][:size]]
+            names = [figure_style.shortened(name) for name in node_names[system][:size]]
             for axes in grid[:, system]:
                 axes.set_xticks(range(size), names, rotation=90)
                 axes.set_yticks(range(size), names)
@@ -209,16 +208,15 @@ def plot_edge_probability_calibration(
         ylabel="edges",
         xlim=(start - margin, 1.0 + margin),
     )
+    # The margin is for markers: no probability is above 1.
+    for axis in (upper.yaxis, lower.xaxis):
+        low, _ = axis.get_view_interval()
+        axis.set_ticks([t for t in axis.get_ticklocs() if low <= t < 1.0 + 1e-6])
     for axes in (upper, lower):
         axes.set_axisbelow(True)
         axes.grid(**figure_style.GRID)
     figure.align_ylabels()
     return figure
-
-
-def _shortened(name: str) -> str:
-    """A name beside a row, which must not be longer than the matrix is wide."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _draw_matrix(

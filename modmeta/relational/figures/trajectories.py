@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _OBSERVED_ALPHA = 0.35
 # With more nodes, colours alone do not tell them apart.
 _FEW_NODES = len(figure_style.COLORS)
+# A longer list of nodes would be higher than the figure; their numbers stand anyway.
+_MOST_LISTED, _ROWS = 40, 20
 
 
 def plot_trajectories(
@@ -32,15 +34,17 @@ def plot_trajectories(
     feature_names: Sequence[str] | None = None,
     frame_interval: float | None = None,
     system_names: Sequence[Any] | None = None,
+    node_names: Sequence[Sequence[str]] | None = None,
 ) -> Figure:
     """Draws true and predicted trajectories of the first systems side by side.
 
     With two position features nodes are paths in the plane, otherwise one feature is
     drawn against time. The observed part is faint, the true future solid, the
-    prediction dashed with markers; each node has its colour and marker, and its number
-    at the end of its path where there are many. Lines have
-    the ids (`gid`) "observed-0", "future-0", "predicted-0" and so on by node, also in
-    SVG files. If the truth ends with the observed part, there is no true future.
+    prediction dashed with markers. A list beside the figure, or beside every system
+    where their names differ, says which colour and marker a node has; where there are
+    many, the number of a node stands at the end of its path, too. Lines have the ids
+    (`gid`) "observed-0", "future-0", "predicted-0" and so on by node, also in SVG
+    files. If the truth ends with the observed part, there is no true future.
 
     Args:
       truth: `[systems, time, nodes, features]`, or `[time, nodes, features]` for one
@@ -58,6 +62,7 @@ def plot_trajectories(
         1, ....
       frame_interval: time between two frames. None counts time in frames.
       system_names: one name or number per system. None means 0, 1, ....
+      node_names: one name per node of every system. None means 0, 1, ....
 
     Raises:
       ImportError: if matplotlib is not installed.
@@ -130,6 +135,12 @@ def plot_trajectories(
     for axes in left:
         axes.set_ylabel(feature_names[columns[-1]])
     figure_style.legend_outside(figure, _legend_handles(has_future), "lower")
+    if num_nodes <= _MOST_LISTED:
+        members = [
+            _members(node_names and node_names[system], node_mask[system], is_crowded)
+            for system in range(shown)
+        ]
+        _list_nodes(figure, grid, members, figure_style.node_colors(num_nodes))
     return figure
 
 
@@ -221,6 +232,8 @@ def _draw_system(
     if is_crowded:
         every = max(1, len(prediction) - 1)
     colors = figure_style.node_colors(truth.shape[1])
+    effects = import_optional("matplotlib.patheffects", "plots")
+    halo = [effects.withStroke(linewidth=2, foreground="white")]
     for node in nodes:
         parts = {
             "observed": (truth[:observed_frames, node], _observed_look()),
@@ -242,6 +255,7 @@ def _draw_system(
                         textcoords="offset points",
                         fontsize=7,
                         color=colors[node],
+                        path_effects=halo,
                     )
             axes.plot(
                 path[:, 0], path[:, 1], color=colors[node], gid=f"{name}-{node}", **look
@@ -272,6 +286,48 @@ def _predicted_look(node: int) -> dict:
         "markersize": 4,
         "markerfacecolor": "white",
     }
+
+
+def _members(
+    names: Sequence[str] | None, is_real: np.ndarray, is_crowded: bool
+) -> tuple[tuple[int, str], ...]:
+    """Numbers of the nodes of a system, and what the list calls them."""
+    nodes = np.flatnonzero(is_real).tolist()
+    if names is None:
+        return tuple((node, str(node)) for node in nodes)
+    listed = [(node, figure_style.shortened(str(names[node]))) for node in nodes]
+    if is_crowded:  # numbers stand at the ends of the paths
+        listed = [(n, name if name == str(n) else f"{n}  {name}") for n, name in listed]
+    return tuple(listed)
+
+
+def _list_nodes(
+    figure: Figure,
+    grid: Sequence[Axes],
+    members: Sequence[tuple[tuple[int, str], ...]],
+    colors: Sequence[Any],
+) -> None:
+    """Lists which colour and marker every node has."""
+    lines = import_optional("matplotlib.lines", "plots")
+    longest = max(members, key=len)
+    is_alike = all(set(some) <= set(longest) for some in members)
+    lists = [(figure, longest)] if is_alike else list(zip(grid, members, strict=False))
+    for owner, some in lists:
+        handles = [
+            lines.Line2D([], [], label=name, color=colors[n], **_predicted_look(n))
+            for n, name in some
+        ]
+        place: dict[str, Any] = {"loc": "outside center right"}
+        if not is_alike:
+            place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+        owner.legend(
+            handles=handles,
+            title="entity",
+            fontsize=8,
+            frameon=False,
+            ncols=-(-len(handles) // _ROWS),
+            **place,
+        )
 
 
 def _legend_handles(has_future: bool) -> list:

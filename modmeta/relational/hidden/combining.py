@@ -45,13 +45,12 @@ def nats_of(level: Level, temperature: np.ndarray) -> np.ndarray:
     return level.fits.energy / temperature + np.maximum(occam, 0.0)
 
 
-def number_of(levels: list[Level], evidence: np.ndarray) -> np.ndarray:
-    """The number of hidden entities `[S]` that the evidence speaks for."""
-    penalised = evidence + _MARGIN * np.arange(evidence.shape[1])
-    for number, level in enumerate(levels):
-        is_weak = np.any(level.assessments.effects[:, 0] < LEAST_EFFECT, axis=1)
-        penalised[is_weak, number] = np.inf
-    return np.argmin(penalised, axis=1)
+def number_of(evidence: np.ndarray) -> np.ndarray:
+    """The number of hidden entities `[S]` that the evidence `[S, numbers]` speaks for.
+
+    Those that act on another hidden one alone are among them.
+    """
+    return np.argmin(evidence + _MARGIN * np.arange(evidence.shape[1]), axis=1)
 
 
 class Combined(NamedTuple):

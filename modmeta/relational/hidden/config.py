@@ -17,12 +17,16 @@ class HiddenConfig:
       num_fits: The best of all of these, which are fitted.
       num_kept: The best fits, which a further hidden entity is added to.
       num_rounds: Times that the relations of a fit are chosen anew.
+      first_share: Share of the recording that the first round sees; it grows to all of
+        it in the last two.
       num_steps: Steps of least squares in every round.
       num_substeps: Steps per frame in which hidden entities are integrated; 0 for 2,
         or 8 on two-body paths, which are for forces that change within a frame.
       symmetric: Whether both edges of a pair have one relation, which then makes known
         what acts on a hidden entity. None: as among the entities that the model
         learned from.
+      is_repeated: Whether systems in which motion is left to explain are searched once
+        more, several times as thoroughly; that compiles once more, too.
       domain: Where bodies can be; hidden ones are reflected at its walls.
     """
 
@@ -30,9 +34,11 @@ class HiddenConfig:
     num_fits: int = 8
     num_kept: int = 3
     num_rounds: int = 3
+    first_share: float = 1.0
     num_steps: int = 6
     num_substeps: int = 0
     symmetric: bool | None = None
+    is_repeated: bool = True
     domain: Domain = Domain()
 
     def __post_init__(self) -> None:
@@ -43,8 +49,23 @@ class HiddenConfig:
                 raise ValueError(
                     f"{name}: found {getattr(self, name)}, expected at least 1"
                 )
+        if not 0.0 < self.first_share <= 1.0:
+            raise ValueError(
+                f"first_share: found {self.first_share}, expected above 0 to 1"
+            )
         for name in ("num_steps", "num_substeps"):
             if getattr(self, name) < 0:
                 raise ValueError(
                     f"{name}: found {getattr(self, name)}, expected at least 0"
                 )
+
+    def more_thorough(self) -> HiddenConfig:
+        """The same with four times as many fits, of more rounds and steps."""
+        return dataclasses.replace(
+            self,
+            num_candidates=self.num_candidates + 2,
+            num_fits=4 * self.num_fits,
+            num_kept=2 * self.num_kept,
+            num_rounds=self.num_rounds + 1,
+            num_steps=self.num_steps + 2,
+        )

@@ -6,12 +6,14 @@ Letters: T frames, F features, N node axis of the data set, K relations.
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
+from modmeta.relational.data.domains import check_walls
 from modmeta.relational.data.frames import Frames
 from modmeta.relational.hidden import search
 from modmeta.relational.hidden.combining import (
@@ -22,12 +24,14 @@ from modmeta.relational.hidden.combining import (
 )
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.found import HiddenEntities
+from modmeta.relational.hidden.search import Level
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.states import host_states
+from modmeta.runtime import option_types
 
 # Assignments of the slots of a receiver that are listed.
-_MAX_ROWS = 4096
+MAX_ROWS = 4096
 # A trajectory is known if its deviations are below this, where data fill -1 to 1.
 _SURE = 0.1
 # Where errors go on from frame to frame or exceed what the model expects by more than
@@ -35,7 +39,7 @@ _SURE = 0.1
 _MOST_MISFIT = 10.0
 # Share of pairs whose edges agree from which on they are taken to.
 _MUTUAL = 0.9
-_MOST_HIDDEN = 3
+MOST_HIDDEN = 3
 _SUBSTEPS = {"interpolated": 2, "two_body": 8}
 
 
@@ -80,11 +84,11 @@ def find_hidden(
       ValueError: If the model or a number does not allow it; the message says why.
       DataError: If the data do not.
     """
+    option_types.check("config", config, HiddenConfig | None)
     config = config or HiddenConfig()
-    most = _most_hidden(num_hidden, max_hidden)
-    _check_model(model)
-    dataset = model.read(dataset.without_labels())
-    _check_data(model, dataset, most)
+    dataset, most = check(
+        model, dataset, num_hidden=num_hidden, max_hidden=max_hidden, config=config
+    )
     symmetric = config.symmetric
     if symmetric is None:
         symmetric = model.bank.config.law == "mutual" or model.energy.prior != "none"
@@ -93,6 +97,7 @@ def find_hidden(
     modules = model.network.modules(params)
     frames = host_states(dataset, params.preprocessing.normalization)
     shape = (*dataset.states.shape[:3], model.num_relations)
+    is_auto = num_hidden == "auto"
     found = _Found.empty(shape, most, dataset.features.num_features)
     for size in np.unique(dataset.num_nodes):
         tasks = np.flatnonzero(dataset.num_nodes == size)
@@ -103,19 +108,51 @@ def find_hidden(
             *(None if leaf is None else leaf[where] for leaf in frames[:3]), None, None
         )
         systems = search.scenes_of(modules, some, substeps)
-        levels = [search.without_hidden(modules, systems)]
-        for _ in range(most):
-            known = search.distinct(levels[-1], config.num_kept)
-            levels.append(search.next_level(modules, systems, known, config))
-        levels = jax.device_get(levels)
-        evidence = evidence_of(levels, int(size), model.num_relations)
-        number = number_of(levels, evidence) if num_hidden == "auto" else most
-        number = np.broadcast_to(number, len(tasks))
-        found.evidence[tasks] = evidence
-        for count in np.unique(number):
-            rows = np.flatnonzero(number == count)
-            found.write(tasks, order, rows, levels, evidence, int(count))
+
+        def attempt(systems, config, size=int(size)):
+            levels = search.all_levels(modules, systems, most, config)
+            evidence = evidence_of(levels, size, model.num_relations)
+            number = number_of(evidence) if is_auto else most
+            number = np.broadcast_to(number, len(evidence))
+            return Attempt(levels, evidence, number)
+
+        first = attempt(systems, config)
+        is_left = first.misfit >= _MOST_MISFIT
+        is_left &= config.is_repeated
+        for row in np.flatnonzero(is_left):
+            one = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], systems)
+            again = attempt(one, config.more_thorough())
+            is_better = again.misfit[0] < first.misfit[row]
+            is_left[row] = is_better
+            if is_better:
+                where = slice(row, row + 1)
+                found.write(tasks[where], order[where], again, is_auto)
+        done = ~is_left
+        found.write(tasks[done], order[done], first.of(done), is_auto)
     return found.to_entities(dataset, params, symmetric)
+
+
+def check(
+    model: RelationalModel,
+    dataset: TrajectoryDataset,
+    *,
+    num_hidden: int | str = "auto",
+    max_hidden: int = 2,
+    config: HiddenConfig,
+) -> tuple[TrajectoryDataset, int]:
+    """Refuses what could not be looked for, before anything is computed.
+
+    Arguments and errors are those of `find_hidden`.
+
+    Returns:
+      The data set as the model reads it, and the largest number to look for.
+    """
+    most = _most_hidden(num_hidden, max_hidden)
+    _check_model(model)
+    dataset = model.read(dataset.without_labels())
+    check_walls(config.domain, dataset)
+    _check_data(model, dataset, most)
+    return dataset, most
 
 
 def _most_hidden(num_hidden: int | str, max_hidden: int) -> int:
@@ -123,12 +160,13 @@ def _most_hidden(num_hidden: int | str, max_hidden: int) -> int:
     name, most = "max_hidden", max_hidden
     if num_hidden != "auto":
         name, most = "num_hidden", num_hidden
-    if not isinstance(most, int) or not 1 <= most <= _MOST_HIDDEN:
+    is_number = isinstance(most, int | np.integer) and not isinstance(most, bool)
+    if not is_number or not 1 <= most <= MOST_HIDDEN:
         also = " or 'auto'" if name == "num_hidden" else ""
         raise ValueError(
-            f"{name}: found {most!r}, expected a number from 1 to {_MOST_HIDDEN}{also}"
+            f"{name}: found {most!r}, expected a number from 1 to {MOST_HIDDEN}{also}"
         )
-    return most
+    return int(most)
 
 
 def _check_model(model: RelationalModel) -> None:
@@ -178,12 +216,37 @@ def _check_data(model: RelationalModel, dataset: TrajectoryDataset, most: int) -
             f"states: found a system of {smallest} entities, expected at least 2"
         )
     count = model.num_relations ** (largest - 1 + most)
-    if count > _MAX_ROWS:
+    if count > MAX_ROWS:
         raise DataError(
             f"states: found a system of {largest} entities, in which one with {most} "
             f"hidden ones may have {count:,} combinations of {model.num_relations} "
-            f"relations, expected at most {_MAX_ROWS:,}: they are listed"
+            f"relations, expected at most {MAX_ROWS:,}: they are listed"
         )
+
+
+class Attempt(NamedTuple):
+    """What one search of some systems comes to.
+
+    Attributes:
+      levels: Fits with 0, 1, ... hidden entities, leaves `[S, M, ...]`.
+      evidence: `[S, numbers]`, see `combining.evidence_of`.
+      number: `[S]` of hidden entities that are taken.
+    """
+
+    levels: list[Level]
+    evidence: np.ndarray
+    number: np.ndarray
+
+    @property
+    def misfit(self) -> np.ndarray:
+        """Of the best fit with the number that is taken, `[S]`."""
+        each = [level.assessments.temperature[:, 0] for level in self.levels]
+        return np.stack(each, axis=1)[np.arange(len(self.number)), self.number]
+
+    def of(self, rows: np.ndarray) -> Attempt:
+        """The same of some of the systems."""
+        levels = jax.tree.map(lambda leaf: leaf[rows], self.levels)
+        return Attempt(levels, self.evidence[rows], self.number[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,33 +281,26 @@ class _Found:
             effects=np.zeros((num_tasks, most), np.float32),
         )
 
-    def write(self, tasks, order, rows, levels, evidence, count: int) -> None:
-        """Fills in systems `rows` of a group, in which there are `count` hidden."""
-        level = jax.tree.map(lambda leaf: leaf[rows], levels[count])
-        found = combine(level, self.probabilities.shape[-1])
-        tasks, order = tasks[rows], order[rows]
-        self.num_hidden[tasks] = count
-        self.misfit[tasks] = level.assessments.temperature[:, 0]
-        num_nodes = self.edges.shape[1] - self.states.shape[2]
-        hidden = np.broadcast_to(num_nodes + np.arange(count), (len(tasks), count))
-        nodes = np.concatenate([order, hidden], axis=1)
-        where = (tasks[:, None, None], nodes[:, :, None], nodes[:, None])
-        self.edges[where] = found.edges
-        self.probabilities[where] = found.probabilities
-        if not count:
-            return
-        # Of those that the evidence does not ask for, the weakest come last.
-        asked = np.argmin(evidence[rows][:, : count + 1], axis=1)
-        acts = found.effects >= LEAST_EFFECT
-        acts &= np.arange(count) < asked[:, None]
-        size = np.sqrt(np.mean(np.square(found.deviations), axis=(2, 3)))
-        is_explained = (self.misfit[tasks] < _MOST_MISFIT)[:, None]
-        self.is_known[tasks, :count] = acts & (size < _SURE) & is_explained
-        self.effects[tasks, :count] = found.effects
-        for name, empty in (("states", np.nan), ("deviations", np.inf)):
-            values = found.frames if name == "states" else found.deviations
-            values = np.where(acts[..., None, None], values, empty)
-            getattr(self, name)[tasks, :, :count] = np.moveaxis(values, 1, 2)
+    def write(
+        self, tasks: np.ndarray, order: np.ndarray, attempt: Attempt, is_auto: bool
+    ) -> None:
+        """Fills in systems `tasks` with nodes `[S, V]`, number by number.
+
+        Where nobody said how many there are, those that act on a visible one count.
+        """
+        self.evidence[tasks] = attempt.evidence
+        for count in np.unique(attempt.number):
+            rows = attempt.number == count
+            found = _write(self, tasks[rows], order[rows], attempt.of(rows), int(count))
+            self.num_hidden[tasks[rows]] = found.sum(axis=1) if is_auto else count
+        if is_auto:
+            most = self.is_known.shape[1]
+            idle = np.arange(most) >= self.num_hidden[tasks][:, None]
+            rows, which = np.nonzero(idle)
+            nodes = self.edges.shape[1] - most + which
+            for values, nothing in ((self.edges, NO_EDGE), (self.probabilities, 0.0)):
+                values[tasks[rows], nodes] = nothing
+                values[tasks[rows], :, nodes] = nothing
 
     def to_entities(
         self, dataset: TrajectoryDataset, params: ModelParams, symmetric: bool
@@ -254,9 +310,10 @@ class _Found:
         columns = list(dataset.features.recorded)
         scale, offset = normalization.scale[columns], normalization.offset[columns]
         notes = [
+            *dataset.notes,
             "Trajectories, and relations that end at a hidden entity, are those under "
             "laws that were learned from other systems: they are as good as these, if "
-            "nothing was hidden there."
+            "nothing was hidden there.",
         ]
         if not symmetric:
             notes.append(
@@ -275,3 +332,37 @@ class _Found:
             effects=self.effects,
             notes=tuple(notes),
         )
+
+
+def _write(
+    found: _Found, tasks: np.ndarray, order: np.ndarray, attempt: Attempt, count: int
+) -> np.ndarray:
+    """Fills in systems with so many hidden entities, strongest first.
+
+    Returns:
+      `[S, count]` which of them act on a visible one, and are asked for.
+    """
+    level, evidence = attempt.levels[count], attempt.evidence
+    combined = combine(level, found.probabilities.shape[-1])
+    found.misfit[tasks] = level.assessments.temperature[:, 0]
+    num_nodes = found.edges.shape[1] - found.states.shape[2]
+    hidden = np.broadcast_to(num_nodes + np.arange(count), (len(tasks), count))
+    nodes = np.concatenate([order, hidden], axis=1)
+    where = (tasks[:, None, None], nodes[:, :, None], nodes[:, None])
+    found.edges[where] = combined.edges
+    found.probabilities[where] = combined.probabilities
+    # Of those that the evidence does not ask for, the weakest come last.
+    asked = np.argmin(evidence[:, : count + 1], axis=1)
+    acts = combined.effects >= LEAST_EFFECT
+    acts &= np.arange(count) < asked[:, None]
+    if not count:
+        return acts
+    size = np.sqrt(np.mean(np.square(combined.deviations), axis=(2, 3)))
+    is_explained = (found.misfit[tasks] < _MOST_MISFIT)[:, None]
+    found.is_known[tasks, :count] = acts & (size < _SURE) & is_explained
+    found.effects[tasks, :count] = combined.effects
+    for name, empty in (("states", np.nan), ("deviations", np.inf)):
+        values = combined.frames if name == "states" else combined.deviations
+        values = np.where(acts[..., None, None], values, empty)
+        getattr(found, name)[tasks, :, :count] = np.moveaxis(values, 1, 2)
+    return acts

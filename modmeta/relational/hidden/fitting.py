@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.energies.cached import CachedEnergies, MessageCache
@@ -23,6 +24,7 @@ from modmeta.relational.hidden.scenes import (
     heard_with,
     hidden_frames,
     hidden_messages,
+    until,
 )
 from modmeta.relational.modules.bound_bank import BoundBank
 
@@ -212,19 +214,26 @@ def refine(
     assignments: jax.Array,
     config: HiddenConfig,
 ) -> Fit:
-    """Chooses relations and fits paths in turn; the best round counts."""
+    """Chooses relations and fits paths in turn; the best round counts.
 
-    def body(carry, _):
+    The first round sees a share of the recording, the last ones all of it: what happens
+    late depends on the start in ways that least squares cannot follow from afar.
+    """
+
+    def body(carry, share):
         guess, best = carry
-        energies = energies_of(modules, scene, guess, assignments, config.domain)
+        early = until(scene, share)
+        energies = energies_of(modules, early, guess, assignments, config.domain)
         fit = with_relations(guess, energies, assignments, config.symmetric)
-        fit = descend(modules, scene, fit, config.num_steps, config.domain)
-        is_better = fit.energy < best.energy
+        fit = descend(modules, early, fit, config.num_steps, config.domain)
+        is_better = (fit.energy < best.energy) & (share >= 1.0)
         best = jax.tree.map(lambda a, b: jnp.where(is_better, a, b), fit, best)
         return (fit.guess, best), None
 
     num_visible = scene.drive.shape[2]
     nothing = jnp.zeros((num_visible, assignments.shape[1]), assignments.dtype)
     first = (guess, Fit(guess, nothing, jnp.float32(jnp.inf)))
-    (_, best), _ = jax.lax.scan(body, first, None, length=config.num_rounds)
+    growing = np.linspace(config.first_share, 1.0, max(config.num_rounds - 1, 1))
+    shares = [*growing, 1.0][-config.num_rounds :]
+    (_, best), _ = jax.lax.scan(body, first, jnp.asarray(shares, jnp.float32))
     return best

@@ -12,6 +12,11 @@ SAME_SYSTEMS = (
     "be part of the laws."
 )
 
+_NO_LAWS = (
+    "The verdict finds no relations in what the modules learned from: under laws "
+    "that explain nothing, no trajectory counts as known."
+)
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class HiddenEntities:
@@ -78,6 +83,18 @@ class HiddenEntities:
     def with_note(self, note: str) -> HiddenEntities:
         """The same with one note more."""
         return dataclasses.replace(self, notes=(*self.notes, note))
+
+    def believed(self, is_supported: bool) -> HiddenEntities:
+        """The same; nothing counts as known under laws that data do not bear out.
+
+        Args:
+          is_supported: Whether they bear out the relations of the modules.
+        """
+        if is_supported:
+            return self
+        return dataclasses.replace(
+            self, is_known=np.zeros_like(self.is_known), notes=(*self.notes, _NO_LAWS)
+        )
 
     def summary(self) -> dict[str, Any]:
         """Plain numbers and texts, as JSON holds them."""

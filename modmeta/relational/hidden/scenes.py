@@ -199,3 +199,14 @@ def heard_with(scene: Scene, messages: jax.Array) -> MessageCache:
     """The cache of the visible with further slots, `hidden_messages`."""
     joined = jnp.concatenate([scene.cache.messages, messages], axis=1)
     return scene.cache._replace(messages=joined)
+
+
+def until(scene: Scene, share: jax.Array) -> Scene:
+    """The scene in which the first windows count alone, a share of all of them."""
+    num_windows = len(scene.middle_times)
+    counts = jnp.arange(num_windows) < jnp.ceil(share * num_windows)
+    weights = jnp.broadcast_to(counts[None], scene.cache.targets.shape[:2])
+    if scene.cache.weights is not None:
+        weights = weights * scene.cache.weights
+    cache = scene.cache._replace(weights=weights.astype(jnp.float32))
+    return scene._replace(cache=cache)

@@ -57,6 +57,17 @@ def scenes_of(modules: BoundBank, frames: Frames, num_substeps: int) -> Scene:
     )
 
 
+def all_levels(
+    modules: BoundBank, systems: Scene, most: int, config: HiddenConfig
+) -> list[Level]:
+    """Fits with 0, 1, ... hidden entities, up to the most, on the host."""
+    levels = [without_hidden(modules, systems)]
+    for _ in range(most):
+        known = distinct(levels[-1], config.num_kept)
+        levels.append(next_level(modules, systems, known, config))
+    return jax.device_get(levels)
+
+
 @functools.partial(jax.jit, static_argnames="config")
 def next_level(
     modules: BoundBank,
@@ -100,6 +111,7 @@ def next_level(
         count = min(config.num_fits, len(energies))
         _, best = jax.lax.top_k(-energies, count)
         chosen = jax.tree.map(lambda leaf: leaf[best], guesses)
+        chosen = _with_all_inner(chosen, num_relations, config.symmetric)
         fits = jax.vmap(lambda g: fitting.refine(modules, scene, g, rows[1], config))(
             chosen
         )
@@ -112,6 +124,29 @@ def next_level(
         return Level(fits, frames, found)
 
     return jax.lax.map(one, (systems, known))
+
+
+def _with_all_inner(guesses: Guess, num_relations: int, symmetric: bool) -> Guess:
+    """Guesses `[M, ...]` with all relations between the last hidden one and the others.
+
+    These show in the motion of the hidden ones alone, so that no later round would
+    choose them anew.
+    """
+    num_known = guesses.start.shape[1] - 1
+    if not num_known:
+        return guesses
+    first = guesses.incoming.shape[2] - num_known  # the visible ones come before
+    ends = num_known if symmetric else 2 * num_known
+    rows = jnp.asarray(all_rows(num_relations, ends))
+
+    def with_row(row):
+        # Whom the last one hears, and what of it the others hear, who list it last.
+        heard = guesses.incoming.at[:, -1, first:].set(row[None, :num_known])
+        heard = heard.at[:, :-1, -1].set(row[None, ends - num_known :])
+        return guesses._replace(incoming=heard)
+
+    found = jax.vmap(with_row)(rows)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
 
 
 def _started(modules, scene, guess, rows, incoming, config) -> Guess:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from modmeta.graphs import supergraphs
@@ -106,9 +107,15 @@ def rebuild_model(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelPar
 
     Raises:
       KeyError: Or TypeError, if it comes from a version with other arrays or options.
-      ValueError: If its proposal head has another architecture, or its laws have
-        another form.
+      ValueError: If its proposal head has another architecture, its laws have another
+        form, or an array holds NaN.
     """
+    for name, leaf in _flatten(arrays).items():
+        # Constants may be infinite, but nothing is NaN.
+        if np.isnan(leaf).any():
+            raise ValueError(
+                f"model: found NaN in {name}, expected numbers: train it again"
+            )
     arrays = jax.tree.map(jnp.asarray, arrays)
     constants = dict(arrays["preprocessing"])
     constants["normalization"] = Normalization(**constants["normalization"])

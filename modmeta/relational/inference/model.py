@@ -56,6 +56,7 @@ class RelationalModel:
           DataError: If the model cannot read trajectories of this kind.
         """
         check_features(self.bank.layout.spec, dataset.features)
+        dataset.check_pairs()
         span = self.bank.config.span
         if dataset.num_frames < span + 2:
             raise DataError(

@@ -113,6 +113,11 @@ class ModuleConfig:
         for field in ("edge_sizes", "node_sizes"):
             if not getattr(self, field):
                 raise ValueError(f"{field}: found no layer, expected at least one")
+            if min(getattr(self, field)) < 1:
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected at least 1 in "
+                    "every layer"
+                )
         if self.node_update not in NODE_UPDATES:
             raise ValueError(
                 f"node_update: found {self.node_update!r}, expected one of "

@@ -48,6 +48,7 @@ def draw(
             node_mask=dataset.node_mask,
             feature_names=[spec.names[column] for column in spec.recorded],
             system_names=systems,
+            node_names=dataset.node_names,
         )
     if result.laws:
         drawn["laws"] = figures.plot_laws(

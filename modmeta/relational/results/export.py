@@ -11,6 +11,7 @@ import numpy as np
 from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
+from modmeta.runtime import option_types
 from modmeta.runtime.optional import import_optional
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def to_csv(
 
 def _extra(result: RelationalInference, strengths: bool) -> dict[str, np.ndarray]:
     """Further columns `[tasks, nodes, nodes]`: of stretches, and of strengths."""
+    option_types.check("strengths", strengths, bool)
     columns = {}
     if result.stretches is not None:
         columns |= result.stretches.columns(result.dataset.max_nodes)

@@ -116,7 +116,8 @@ class RelationalInference(Contents):
         Args:
           trajectories: Of any form that `infer_relations` takes.
           labels: See `infer_relations`, as are the arguments not listed here.
-          columns: Names of the columns of a table.
+          columns: Names of the columns of a table; None for those of the training
+            data, where the table has them.
           frame_interval: Time between frames; None for what the input says, else that
             of the training data.
           node_mask: See `infer_relations`.
@@ -145,6 +146,10 @@ class RelationalInference(Contents):
         seed = option_types.check_seed(seed)
         shared_graph = option_types.check("shared_graph", shared_graph, bool)
         option_types.check("inference", inference, InferenceConfig | None)
+        if mesh is not None and not isinstance(mesh, Mesh):
+            raise ValueError(
+                f"mesh: found {mesh!r}, expected a mesh of devices or None"
+            )
         dataset = transfer.read_more(
             trajectories, self.dataset, columns, frame_interval, arrays
         )
@@ -238,11 +243,13 @@ class RelationalInference(Contents):
           ValueError: If the model does not, or a number is out of range.
         """
         arrays = {"node_mask": node_mask, "frame_mask": frame_mask, "times": times}
+        option_types.check("config", config, HiddenConfig | None)
         dataset = self.dataset
         if trajectories is not None:
             dataset = transfer.read_more(
                 trajectories, self.dataset, columns, frame_interval, arrays
             )
+        verdict = self.verdict
         found = find_hidden(
             self.model,
             self.params,
@@ -250,7 +257,7 @@ class RelationalInference(Contents):
             num_hidden=num_hidden,
             max_hidden=max_hidden,
             config=with_symmetry(config or HiddenConfig(), self.found.edges),
-        )
+        ).believed(verdict is None or verdict.num_relations > 0)
         return found if trajectories is not None else found.with_note(SAME_SYSTEMS)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -270,12 +277,18 @@ class RelationalInference(Contents):
           num_systems: Systems to draw.
           num_steps: Frames to predict.
 
+        Raises:
+          ValueError: If a number is none, or below 1.
+
         Returns:
           Matplotlib figures by name: "adjacency", "trajectories" (not with inputs,
           whose future is unknown) and, where there are laws, "laws".
         """
         from modmeta.relational.results import drawing
 
+        for name, number in (("num_systems", num_systems), ("num_steps", num_steps)):
+            if option_types.check(name, number, int) < 1:
+                raise ValueError(f"{name}: found {number}, expected at least 1")
         return drawing.draw(self, num_systems, num_steps)
 
     def rank_pairs(self, method: str | None = None) -> np.ndarray:
@@ -308,7 +321,16 @@ class RelationalInference(Contents):
         Args:
           relation_names: One name per relation; None for those of this result.
           skip_relation: A relation whose edges are left out, such as 0.
+
+        Raises:
+          ValueError: If there is no such relation, or not a name for each.
         """
+        option_types.check("skip_relation", skip_relation, int | None)
+        count = self.model.num_relations
+        if skip_relation is not None and not 0 <= skip_relation < count:
+            raise ValueError(
+                f"skip_relation: found {skip_relation}, expected 0 to {count - 1}"
+            )
         return export.to_networkx(
             self, relation_names or self.relation_names, skip_relation
         )

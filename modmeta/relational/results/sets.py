@@ -36,6 +36,7 @@ def relation_sets(
     """See `RelationalInference.relation_sets`."""
     coverage = conformal.check_coverage(coverage)
     num_resampled = option_types.check("num_resampled", num_resampled, int)
+    seed = option_types.check_seed(seed)
     needed = conformal.needed_systems(coverage)
     model, params = result.model, result.params
     dataset = result.dataset.without_labels()
@@ -109,6 +110,12 @@ def _read_labelled(
     if dataset.edges is None:
         raise DataError(
             "calibration: found no labels, expected true relations of every system"
+        )
+    count = result.model.num_relations
+    if dataset.num_relations is not None and dataset.num_relations > count:
+        raise DataError(
+            f"calibration: found labels of {dataset.num_relations} relations, expected "
+            f"at most {count}, as many as the model tells apart"
         )
     left = dataset.num_tasks - _num_naming(dataset.num_tasks)
     if left < needed:

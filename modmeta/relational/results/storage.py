@@ -7,8 +7,11 @@ import os
 from typing import Any
 
 import jax
+import numpy as np
 
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
+from modmeta.relational.data.dataset import NO_EDGE
+from modmeta.relational.data.validation import first_index
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
@@ -21,6 +24,7 @@ from modmeta.relational.inference.artifacts import (
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.relations import Relations
 from modmeta.runtime.artifact import load_artifact, save_artifact
+from modmeta.runtime.files import check_path
 
 _ARRAYS = ("states", "node_mask", "edges", "frame_mask", "times", "breaks")
 _TEXTS = (
@@ -28,6 +32,7 @@ _TEXTS = (
     "num_relations",
     "system_names",
     "node_names",
+    "key_columns",
     "notes",
 )
 
@@ -50,7 +55,7 @@ def save(
     Raises:
       ValueError: If the path does not end in `.npz`.
     """
-    if os.path.splitext(os.fspath(path))[1] != ".npz":
+    if check_path(path).suffix != ".npz":
         raise ValueError(
             f"path: found {os.fspath(path)!r}, expected a name ending in .npz"
         )
@@ -96,7 +101,6 @@ def read(
             "writes; load_model reads it, and --model= in a shell applies it"
         )
     try:
-        model, params = rebuild_model(arrays["model"], metadata["model"])
         features = {
             name: tuple(tuple(e) if isinstance(e, list) else e for e in entries)
             for name, entries in metadata["features"].items()
@@ -108,6 +112,10 @@ def read(
         )
         found = Relations(**arrays["found"])
         settled = Relations(**arrays["settled"])
+        num_relations = metadata["model"]["modules"]["num_relations"]
+        for name, relations in (("found", found), ("settled", settled)):
+            _check_relations(path, name, relations, dataset, num_relations)
+        model, params = rebuild_model(arrays["model"], metadata["model"])
         verdict = metadata["verdict"]
         if verdict is not None:
             verdict = Verdict(**{**verdict, "effects": tuple(verdict["effects"])})
@@ -121,3 +129,27 @@ def read(
         ) from error
     discovery = Discovery(model, params, found, settled, verdict, stretches)
     return dataset, discovery, inference
+
+
+def _check_relations(
+    path: str | os.PathLike[str],
+    name: str,
+    relations: Relations,
+    dataset: TrajectoryDataset,
+    num_relations: int,
+) -> None:
+    """Raises a ValueError if relations are not those of the data under the model."""
+    shape = (*dataset.node_mask.shape, dataset.max_nodes)
+    edges = np.asarray(relations.edges)
+    if edges.shape != shape:
+        raise ValueError(
+            f"{os.fspath(path)}: {name}/edges: found shape {edges.shape}, expected "
+            f"{shape}, as the data have it"
+        )
+    wrong = (edges < NO_EDGE) | (edges >= num_relations)
+    if wrong.any():
+        index = first_index(wrong)
+        raise ValueError(
+            f"{os.fspath(path)}: {name}/edges: found {edges[index]} at index "
+            f"{list(index)}, expected {NO_EDGE} to {num_relations - 1}"
+        )

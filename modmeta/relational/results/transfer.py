@@ -81,6 +81,8 @@ def read_new(
     trajectories: Any, like: TrajectoryDataset, reading: Reading = _NOTHING
 ) -> TrajectoryDataset:
     """`read_like` the training data, and `check_interval`."""
+    if reading.usual_columns is None:
+        reading = reading._replace(usual_columns=like.key_columns)
     dataset = read_like(trajectories, like.features, like.frame_interval, reading)
     check_interval(dataset, like)
     return dataset
@@ -98,7 +100,7 @@ def read_more(
     Args:
       trajectories: Of any accepted form.
       like: The training data.
-      columns: Names of the columns of a table.
+      columns: Names of the columns of a table; those of the training data otherwise.
       frame_interval: Time between frames, if it is said.
       arrays: Labels, masks and times by name; None for those that there are not.
     """

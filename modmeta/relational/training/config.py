@@ -77,18 +77,22 @@ class BounceGradConfig:
                 raise ValueError(
                     f"{field}: found {getattr(self, field)}, expected at least 0"
                 )
-        for field in ("learning_rate", "proposal_learning_rate", "clip_norm"):
-            if not 0.0 < getattr(self, field) < float("inf"):
+        for field in ("mean_power", "annealed_fraction", "warmup_fraction"):
+            if not 0.0 <= getattr(self, field) <= 1.0:
                 raise ValueError(
-                    f"{field}: found {getattr(self, field)}, expected a positive number"
+                    f"{field}: found {getattr(self, field)}, expected 0 to 1"
                 )
-        for field in ("weight_decay", "proposal_weight_decay"):
+        rates = ("learning_rate", "proposal_learning_rate")
+        for field in (*rates, "weight_decay", "proposal_weight_decay"):
             if not 0.0 <= getattr(self, field) < float("inf"):
                 raise ValueError(
                     f"{field}: found {getattr(self, field)}, expected at least 0"
                 )
-        if not 0.0 <= self.mean_power <= 1.0:
-            raise ValueError(f"mean_power: found {self.mean_power}, expected 0 to 1")
+        for field in ("initial_temperature", "clip_norm"):
+            if not getattr(self, field) > 0.0:
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected more than 0"
+                )
         if self.gradient not in GRADIENTS:
             raise ValueError(
                 f"gradient: found {self.gradient!r}, expected one of {GRADIENTS}"

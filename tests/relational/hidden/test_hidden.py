@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,14 @@ from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.frames import Frames
 from modmeta.relational.data.simulators.springs import SPRING_CONSTANT
-from modmeta.relational.hidden import combining, scenes, search, starts
+from modmeta.relational.hidden import (
+    assessment,
+    combining,
+    find,
+    scenes,
+    search,
+    starts,
+)
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.find import find_hidden, with_symmetry
 from modmeta.relational.inference.model import RelationalModel
@@ -86,7 +92,9 @@ def visible(whole, num_visible=VISIBLE):
     )
 
 
-CONFIG = HiddenConfig(num_candidates=4, num_fits=4, num_rounds=2, num_steps=4)
+CONFIG = HiddenConfig(
+    num_candidates=4, num_fits=4, num_rounds=2, num_steps=4, is_repeated=False
+)
 
 
 @functools.cache
@@ -200,7 +208,7 @@ def made_up_level(energies):
     edges = np.array([[[[0, 1, 0], [0, 0, 1]], [[0, 0, 1], [0, 1, 0]]]])
     incoming = np.array([[[[1, 0, 1], [0, 1, 1]], [[0, 1, 1], [1, 0, 1]]]])
     shares = np.eye(2, dtype=np.float32)[edges]
-    assessed = types.SimpleNamespace(
+    assessed = assessment.Assessment(
         temperature=np.ones((1, 2)),
         occam=np.zeros((1, 2)),
         deviations=np.full((1, 2, 2, 3, 4), 0.01, np.float32),
@@ -250,7 +258,7 @@ def test_what_cannot_be_answered_is_refused():
     mask = np.ones((8, FRAMES, VISIBLE), bool)
     mask[0, :5, 1] = False
     refused(DataError, "come late", dataclasses.replace(some, frame_mask=mask))
-    refused(DataError, "system of 1 entities", visible(whole, 1))
+    refused(DataError, "one node in every task", visible(whole, 1))
     many = np.repeat(whole.states, 4, axis=2)
     many = many + np.linspace(0.0, 0.1, many.shape[2])[:, None]
     many = dataclasses.replace(some, states=many.astype(np.float32), node_mask=None)
@@ -266,3 +274,56 @@ def power_phases(dataset):
     config = ModuleConfig(path="interpolated", span=1)
     network = RelationalNetwork(ModuleBank(config, layout), ProposalConfig("none"))
     return RelationalModel(network), layout
+
+
+def test_nothing_is_known_under_laws_that_explain_nothing():
+    result = found()
+    assert result.is_known.any() and result.believed(True) is result
+    doubted = result.believed(False)
+    assert not doubted.is_known.any() and "no trajectory counts" in doubted.notes[-1]
+    np.testing.assert_array_equal(doubted.states, result.states)
+    assert f"of 0 of {result.num_hidden.sum()} is told" in doubted.sentence
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_all_relations_among_hidden_bodies_are_tried(symmetric):
+    """Those with the last one, which no visible body's motion tells at once."""
+    num_visible = 2
+    incoming = np.zeros((1, 3, num_visible + 2), np.int32)
+    incoming[0, :2, num_visible] = 1  # between the first two, which were fitted
+    guess = scenes.Guess(jnp.zeros((1, 3, 4)), jnp.asarray(incoming))
+    tried = search._with_all_inner(guess, 2, symmetric)
+    slots = scenes.hidden_slots(3, num_visible)
+    seen = set()
+    for one in np.asarray(tried.incoming):
+        square = np.zeros((3, 3), int)
+        for receiver, row in enumerate(one):
+            assert not row[:num_visible].any()
+            for slot in range(num_visible, num_visible + 2):
+                square[receiver, slots[receiver, slot]] = row[slot]
+        assert square[0, 1] == square[1, 0] == 1
+        assert not symmetric or (square == square.T).all()
+        seen.add(square.tobytes())
+    assert len(seen) == len(tried.incoming) == (4 if symmetric else 16)
+
+
+def test_one_that_acts_on_a_hidden_one_alone_explains_and_does_not_count():
+    """The other is known beside it; of itself nothing is said."""
+    level = made_up_level([0.0, 50.0])
+    level.assessments.effects[:] = [0.7, 0.001]
+    evidence = np.array([[900.0, 100.0, 0.0]])
+    assert combining.number_of(evidence) == [2]
+    attempt = find.Attempt([level] * 3, evidence, np.array([2]))
+    result = find._Found.empty((1, 3, 2, 2), 2, 4)
+    result.write(np.array([0]), np.array([[0, 1]]), attempt, is_auto=True)
+    np.testing.assert_array_equal(result.num_hidden, [1])
+    np.testing.assert_array_equal(result.is_known, [[True, False]])
+    assert np.isfinite(result.states[0, :, 0]).all()
+    assert np.isnan(result.states[0, :, 1]).all()
+    assert (result.edges[0, 3] == -1).all() and (result.edges[0, :, 3] == -1).all()
+    assert (result.edges[0, 2, :2] >= 0).all()
+    assert not result.probabilities[0, 3].any()
+    # Where two were asked for, both are listed.
+    asked = find._Found.empty((1, 3, 2, 2), 2, 4)
+    asked.write(np.array([0]), np.array([[0, 1]]), attempt, is_auto=False)
+    assert asked.num_hidden == [2] and (asked.edges[0, 3, :3] >= 0).all()

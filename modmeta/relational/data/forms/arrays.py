@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,10 +15,9 @@ from modmeta.relational.data.dataset import TrajectoryDataset, validate
 from modmeta.relational.data.derived import prepare
 from modmeta.relational.data.domains import Domain, in_box
 from modmeta.relational.data.forms.columns import resolve_columns, usual_roles
-from modmeta.relational.data.forms.given import Given, as_numpy
+from modmeta.relational.data.forms.given import Given, as_numpy, read_states
 from modmeta.relational.data.forms.inputs import names_columns, read_input
 from modmeta.relational.data.forms.labels import read_labels
-from modmeta.relational.data.gaps import read_entries
 from modmeta.relational.data.joining import pad_systems
 from modmeta.relational.data.resolution import check_resolution
 from modmeta.relational.data.validation import DataError, FeatureSpec
@@ -28,6 +28,7 @@ class Reading(NamedTuple):
 
     Attributes:
       columns: Names of key columns.
+      usual_columns: The same, for those that nobody says, where there are such columns.
       feature_names: Names of features.
       roles: Columns by role, of those roles that are said.
       default_names: Names of features, and
@@ -42,6 +43,7 @@ class Reading(NamedTuple):
     """
 
     columns: Mapping[str, str] | None = None
+    usual_columns: Mapping[str, str] | None = None
     feature_names: Sequence[str] | None = None
     roles: dict[str, Any] = {}
     default_names: Sequence[str] | None = None
@@ -183,6 +185,7 @@ def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
         given = read_input(
             trajectories,
             columns=reading.columns,
+            usual_columns=reading.usual_columns,
             feature_names=reading.feature_names,
             frame_interval=reading.frame_interval,
         )
@@ -246,7 +249,7 @@ def dataset_of(
     """
     if given.lagged:
         lags = 1  # they are there
-    states, notes = _read_states(given.states), list(given.notes)
+    states, notes = read_states(given.states), list(given.notes)
     array = states if isinstance(states, np.ndarray) else states[0]
     features, angles, found = _read_features(given, array.shape[-1])
     notes += found
@@ -306,47 +309,8 @@ def dataset_of(
         lags=lags,
     )
     check_resolution(dataset)
+    dataset = dataclasses.replace(dataset, key_columns=given.key_columns)
     return validate(dataset.with_notes(seen))
-
-
-def _read_states(states: Any) -> np.ndarray | list[np.ndarray]:
-    """States `[tasks, time, nodes, features]`; one array per task if sizes differ."""
-    if isinstance(states, np.ndarray):
-        array, _ = read_entries(states)
-        if array.ndim == 3:
-            return array[None]
-        if array.ndim != 4:
-            raise DataError(
-                f"states: found {array.ndim} axes with shape {array.shape}, expected 4 "
-                "axes [tasks, time, nodes, features], or 3 axes [time, nodes, "
-                "features] for one task; one feature is an axis too: states[..., None]"
-            )
-        if not array.shape[0]:
-            raise DataError(
-                f"states: found no task (axis 0 of shape {array.shape}), expected at "
-                "least one"
-            )
-        return array
-    arrays = [read_entries(system)[0] for system in states]
-    for task, array in enumerate(arrays):
-        if array.ndim != 3:
-            raise DataError(
-                f"states[{task}]: found {array.ndim} axes with shape {array.shape}, "
-                "expected [time, nodes, features]"
-            )
-        if array.shape[2] != arrays[0].shape[2]:
-            raise DataError(
-                f"states[{task}]: found {array.shape[2]} features, expected "
-                f"{arrays[0].shape[2]} as in states[0]"
-            )
-        if 0 in array.shape:
-            raise DataError(
-                f"states[{task}]: found shape {array.shape}, expected at least one "
-                "frame, node and feature"
-            )
-    if len({array.shape for array in arrays}) == 1:
-        return np.stack(arrays)
-    return arrays
 
 
 def _read_features(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,9 +51,21 @@ def is_row_number(name: str) -> bool:
     return bool(_ROW_NUMBERS.match(name.strip()))
 
 
+class KeyNames(NamedTuple):
+    """Names of key columns or axes.
+
+    Attributes:
+      said: By key, as the user says.
+      usual: By key, for those that nobody says, where there are such names.
+    """
+
+    said: Mapping[str, str] = {}
+    usual: Mapping[str, str] = {}
+
+
 def find_keys(
     names: Sequence[str],
-    given: Mapping[str, str] | None,
+    given: KeyNames,
     keys: Sequence[str],
     place: str = "columns",
 ) -> dict[str, str]:
@@ -61,7 +73,7 @@ def find_keys(
 
     Args:
       names: Names of columns or axes.
-      given: Names by key, as the user says; the others are found by usual names.
+      given: Names by key; those that it lacks are found by usual names.
       keys: Keys that are looked for, of `KEYS` and "feature".
       place: What messages call the names.
 
@@ -71,17 +83,21 @@ def find_keys(
     Raises:
       DataError: If a given name is not there, or a usual one is there twice.
     """
-    given = dict(given or {})
-    for key, name in given.items():
+    said = dict(given.said)
+    for key, name in said.items():
         if key not in keys:
             raise DataError(f"{place}: found the key {key!r}, expected any of {keys}")
         if name not in names:
             raise DataError(
                 f"{place}: found {name!r} for the {key}, expected one of {list(names)}"
             )
-    if len(set(given.values())) < len(given):
-        raise DataError(f"{place}: found {given}, expected a name for one key alone")
-    found = dict(given)
+    if len(set(said.values())) < len(said):
+        raise DataError(f"{place}: found {said}, expected a name for one key alone")
+    found = said
+    for key in keys:
+        usual = given.usual.get(key)
+        if key not in found and usual in names and usual not in found.values():
+            found[key] = usual
     for key in keys:
         if key in found:
             continue

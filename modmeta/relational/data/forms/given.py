@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from modmeta.relational.data.gaps import read_entries
 from modmeta.relational.data.validation import DataError
 
 
@@ -31,6 +32,7 @@ class Given(NamedTuple):
       frame_interval: Time between frames.
       system_names: One name per task.
       node_names: One list of names per task.
+      key_columns: What the columns or axes of systems, times and entities are called.
       derived: See `FeatureSpec`, as are
       wrapped: and
       periodic: and
@@ -51,6 +53,7 @@ class Given(NamedTuple):
     frame_interval: float | None = None
     system_names: list[str] | None = None
     node_names: list[list[str]] | None = None
+    key_columns: dict[str, str] | None = None
     derived: tuple[int, ...] = ()
     wrapped: tuple[tuple[int, float, float], ...] = ()
     lagged: tuple[tuple[int, int], ...] = ()
@@ -91,3 +94,43 @@ def as_numpy(value: Any, name: str) -> Any:
 
 def _is_array(value: Any) -> bool:
     return any(hasattr(value, name) for name in ("detach", "__array__", "__dlpack__"))
+
+
+def read_states(states: Any) -> np.ndarray | list[np.ndarray]:
+    """States `[tasks, time, nodes, features]`; one array per task if sizes differ."""
+    if isinstance(states, np.ndarray):
+        array, _ = read_entries(states)
+        if array.ndim == 3:
+            return array[None]
+        if array.ndim != 4:
+            raise DataError(
+                f"states: found {array.ndim} axes with shape {array.shape}, expected 4 "
+                "axes [tasks, time, nodes, features], or 3 axes [time, nodes, "
+                "features] for one task; one feature is an axis too: states[..., None]"
+            )
+        if not array.shape[0]:
+            raise DataError(
+                f"states: found no task (axis 0 of shape {array.shape}), expected at "
+                "least one"
+            )
+        return array
+    arrays = [read_entries(system)[0] for system in states]
+    for task, array in enumerate(arrays):
+        if array.ndim != 3:
+            raise DataError(
+                f"states[{task}]: found {array.ndim} axes with shape {array.shape}, "
+                "expected [time, nodes, features]"
+            )
+        if array.shape[2] != arrays[0].shape[2]:
+            raise DataError(
+                f"states[{task}]: found {array.shape[2]} features, expected "
+                f"{arrays[0].shape[2]} as in states[0]"
+            )
+        if 0 in array.shape:
+            raise DataError(
+                f"states[{task}]: found shape {array.shape}, expected at least one "
+                "frame, node and feature"
+            )
+    if len({array.shape for array in arrays}) == 1:
+        return np.stack(arrays)
+    return arrays

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from modmeta.relational.data.forms.columns import KeyNames
 from modmeta.relational.data.forms.files import read_arrays, read_npz
 from modmeta.relational.data.forms.given import Given, as_numpy
 from modmeta.relational.data.forms.labelled import is_labelled, read_labelled
@@ -27,6 +28,7 @@ def read_input(
     trajectories: Any,
     *,
     columns: Mapping[str, str] | None = None,
+    usual_columns: Mapping[str, str] | None = None,
     feature_names: Sequence[str] | None = None,
     frame_interval: float | None = None,
 ) -> Given:
@@ -35,6 +37,7 @@ def read_input(
     Args:
       trajectories: See `arrays.as_dataset`; not yet a data set.
       columns: Names of the columns or axes of "system", "time" and "entity".
+      usual_columns: Names of those that are not said, where the input has them.
       feature_names: Names of the features, or which columns are features.
       frame_interval: Time between frames.
 
@@ -48,7 +51,8 @@ def read_input(
             f"columns: found {columns!r}, expected a mapping such as "
             "{'time': 't', 'entity': 'fish'}"
         )
-    options = (columns, feature_names, frame_interval)
+    keys = KeyNames(columns or {}, usual_columns or {})
+    options = (keys, feature_names, frame_interval)
     if isinstance(trajectories, str | os.PathLike):
         return _read_path(pathlib.Path(trajectories), *options)
     if is_labelled(trajectories):
@@ -74,17 +78,17 @@ def names_columns(trajectories: Any) -> bool:
     return isinstance(trajectories, Mapping) and "states" not in trajectories
 
 
-def _read_path(path: pathlib.Path, columns, feature_names, frame_interval) -> Given:
+def _read_path(path: pathlib.Path, keys, feature_names, frame_interval) -> Given:
     name = path.name.lower()
     if path.is_dir():
-        _refuse_columns(columns)
+        _refuse_columns(keys.said)
         return read_nri(path, choose_suffixes(path), **_interval(frame_interval))
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
+        raise FileNotFoundError(f"{path}: found no such file or folder, expected one")
     if name.endswith(CSV_ENDINGS) or name.endswith(PARQUET_ENDINGS):
         read = read_csv if name.endswith(CSV_ENDINGS) else read_parquet
-        return read_table(read(path), columns, feature_names, frame_interval)
-    _refuse_columns(columns)
+        return read_table(read(path), keys, feature_names, frame_interval)
+    _refuse_columns(keys.said)
     if path.suffix == ".npy" and path.stem.startswith("loc_"):
         suffix = path.stem.removeprefix("loc_")
         return read_nri(path.parent, [suffix], **_interval(frame_interval))

@@ -9,7 +9,13 @@ import numpy as np
 
 from modmeta.relational.data.forms.cells import member_names
 from modmeta.relational.data.forms.clocks import read_times, settle_clocks
-from modmeta.relational.data.forms.columns import KEYS, find_keys, plain, usual_names
+from modmeta.relational.data.forms.columns import (
+    KEYS,
+    KeyNames,
+    find_keys,
+    plain,
+    usual_names,
+)
 from modmeta.relational.data.forms.given import Given
 from modmeta.relational.data.validation import DataError
 
@@ -23,7 +29,7 @@ def is_labelled(value: Any) -> bool:
 
 def read_labelled(
     array: Any,
-    keys: Mapping[str, str] | None = None,
+    keys: KeyNames,
     feature_names: Sequence[str] | None = None,
     frame_interval: float | None = None,
 ) -> Given:
@@ -97,7 +103,7 @@ def read_labelled(
     return _without_absent(given, nodes)
 
 
-def _joined(dataset: Any, keys: Mapping[str, str] | None) -> tuple[Any, Any, list[str]]:
+def _joined(dataset: Any, keys: KeyNames) -> tuple[Any, Any, list[str]]:
     """The variables of a set along an axis of features, labels, and notes."""
     features, labels, notes = [], None, []
     for name, variable in dataset.data_vars.items():
@@ -106,9 +112,7 @@ def _joined(dataset: Any, keys: Mapping[str, str] | None) -> tuple[Any, Any, lis
             rest = [dim for dim in dims if dim not in ("receiver", "sender")]
             labels = variable.transpose(*rest, "receiver", "sender").values
             continue
-        found = find_keys(
-            dims, {k: n for k, n in (keys or {}).items() if n in dims}, KEYS, "axes"
-        )
+        found = find_keys(dims, keys._replace(said=_of(keys.said, dims)), KEYS, "axes")
         is_feature = {"time", "entity"} <= found.keys() and len(found) == len(dims)
         if is_feature and variable.dtype.kind in "biuf":
             features.append(str(name))
@@ -125,6 +129,11 @@ def _joined(dataset: Any, keys: Mapping[str, str] | None) -> tuple[Any, Any, lis
             f"{usual_names('entity')}; say which with columns={{'entity': NAME}}"
         )
     return dataset[features].to_array("feature"), labels, notes
+
+
+def _of(said: Mapping[str, str], dims: Sequence[str]) -> dict[str, str]:
+    """Names by key of those axes that a variable has."""
+    return {key: name for key, name in said.items() if name in dims}
 
 
 def _values(array: Any, dim: str) -> np.ndarray | None:

@@ -18,6 +18,7 @@ from modmeta.relational.data.forms.cells import (
 from modmeta.relational.data.forms.clocks import frames_of, read_times, settle_clocks
 from modmeta.relational.data.forms.columns import (
     KEYS,
+    KeyNames,
     find_keys,
     is_row_number,
     is_usual,
@@ -64,7 +65,7 @@ def frame_columns(frame: Any) -> dict[str, np.ndarray]:
 
 def read_table(
     columns: Mapping[str, Any],
-    keys: Mapping[str, str] | None = None,
+    keys: KeyNames,
     feature_names: Sequence[str] | None = None,
     frame_interval: float | None = None,
 ) -> Given:
@@ -122,6 +123,7 @@ def read_table(
         frame_interval=interval,
         system_names=unless_numbers(systems.names),
         node_names=unless_all_numbers(members),
+        key_columns=found,
         notes=tuple(notes),
     )
 

@@ -28,6 +28,8 @@ _FEATURES = {
     "published": FeatureSpec(names=("dphi", "sin_phi", "phi", "omega")),
 }
 
+OBSERVATIONS = tuple(_FEATURES)
+
 # A full turn in three parts. The first two have so few bits that their products with
 # a number of turns are exact, up to 4,096 turns in single precision too.
 _TURN = (3217.0 / 2**9, -75.0 / 2**22)
@@ -107,7 +109,7 @@ def simulate_kuramoto(
     )
     if observation not in _FEATURES:
         raise ValueError(
-            f"observation: found {observation!r}, expected one of {tuple(_FEATURES)}"
+            f"observation: found {observation!r}, expected one of {OBSERVATIONS}"
         )
     num_features = _FEATURES[observation].num_features
     chunk = functools.partial(
