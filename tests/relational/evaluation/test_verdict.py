@@ -171,6 +171,21 @@ def test_what_stays_unexplained_is_said():
     assert "30% of the changes stay unexplained" in sentence
 
 
+def test_a_graph_that_explains_little_and_is_unsure_is_not_supported():
+    """Noise alone leaves much unexplained, and few frames leave pairs open."""
+    explains_little = TWO._replace(total=errors(1.5, 10))
+    unsure = relations(sure=0.8)
+    concluded = verdict.conclude(explains_little, None, unsure)
+    assert not concluded.supported
+    words = "of the changes stay unexplained, and hardly a pair is sure"
+    assert words in concluded.sentence, concluded.sentence
+    for evidence, found in ((explains_little, relations()), (TWO, unsure)):
+        concluded = verdict.conclude(evidence, None, found)
+        assert concluded.supported and "hardly" not in concluded.sentence
+    unsampled = unsure._replace(probabilities=0.0 * unsure.probabilities)
+    assert verdict.conclude(explains_little, None, unsampled).supported
+
+
 def test_recordings_of_one_graph_are_suspected():
     """Graphs drawn one by one are not; one graph with errors on a tenth is."""
     rng = np.random.default_rng(0)
