@@ -320,6 +320,8 @@ def _sentence(
             "Entities act on each other here, but these data do not tell which pairs "
             "differ, if any do: more systems might"
         )
+        if is_granted:
+            text += "; if something moves bodies alike, relative_to_mean takes it out"
     elif num_relations == 0 and is_new:
         text = (
             "The relations that this model was trained on are not found here: systems "

@@ -143,6 +143,9 @@ def test_what_acts_without_a_graph_that_is_told_is_said():
     found = verdict.conclude(unclear, None, relations())
     assert found.num_relations == 0 and not found.supported
     assert "do not tell which pairs differ" in found.sentence
+    assert "relative_to_mean" not in found.sentence
+    granted = verdict.conclude(unclear._replace(is_granted=True), None, relations())
+    assert "if something moves bodies alike, relative_to_mean" in granted.sentence
 
 
 @pytest.mark.parametrize("found, single", [(5.3, 5.0), (50.0, 50.0), (79.0, 50.0)])
