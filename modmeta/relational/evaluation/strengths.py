@@ -2,7 +2,8 @@
 
 Messages of laws are terms of a sum, so that given whose law is on every edge, the
 strengths of all edges into a receiver are least squares with bounds; what the receiver
-has of its own is fitted with them.
+has of its own is fitted with them. Laws that were learned of kinds are fitted once
+more, see `strength_laws`.
 
 Letters: N nodes, D slots, K edge modules, W windows, Y predicted changes, R rates.
 """
