@@ -133,6 +133,7 @@ def format_summary(summary: dict[str, Any]) -> str:
                 "situation": name,
                 "accuracy": row["edge_accuracy"],
                 "confidence": row["confidence"],
+                "calibration": row["expected_calibration_error"],
                 "AUROC": row["auroc"],
                 "regression": row["auroc_regression"],
                 "relations": row["verdict"]["num_relations"],

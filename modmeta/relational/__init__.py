@@ -10,6 +10,7 @@ from modmeta.relational.api import infer_relations as infer_relations
 from modmeta.relational.data import DataError as DataError
 from modmeta.relational.data import FeatureSpec as FeatureSpec
 from modmeta.relational.data import TrajectoryDataset as TrajectoryDataset
+from modmeta.relational.data.common_motion import relative_to_mean as relative_to_mean
 from modmeta.relational.data.domains import Domain as Domain
 from modmeta.relational.data.forms.arrays import as_dataset as as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig as CandidateConfig
@@ -68,6 +69,7 @@ __all__ = [
     "infer_relations",
     "load",
     "load_model",
+    "relative_to_mean",
     "save_model",
     "suggest_domain",
 ]

@@ -29,6 +29,7 @@ from modmeta.relational.inference.config import (
     MemoryConfig,
     MoveConfig,
 )
+from modmeta.relational.modules.bank import resolve
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.results import RelationalInference
@@ -131,9 +132,11 @@ def infer_relations(
       moves: How a search moves.
       candidates: Which edges may hold a relation; by default all.
       memory: What is held at once.
-      bouncegrad: Options of a step of meta-training.
+      bouncegrad: Options of a step of meta-training; None for those that suit the
+        number of entities, see `BounceGradConfig.for_entities`.
       training: Options of the loop around it.
-      inference: Options of the final search.
+      inference: Options of the final search; None for those that suit the number of
+        entities, see `InferenceConfig.for_entities`.
       mesh: Devices that share the final search; training stays on one.
       progress: "auto" shows a bar where somebody looks on, in a terminal or a notebook;
         None shows none, anywhere; or a meter such as
@@ -201,7 +204,14 @@ def infer_relations(
         modules or ModuleConfig(),
         num_relations=MAX_RELATIONS if is_auto else int(num_relations),
     )
-    energy, inference = energy or EnergyConfig(), inference or InferenceConfig()
+    num_entities = int(dataset.num_nodes.max(initial=1))
+    if inference is None:
+        # What energies are asked for may not be sums that edges can be solved for.
+        is_additive = resolve(modules, dataset.features).node_update == "additive"
+        inference = InferenceConfig.for_entities(
+            num_entities, is_additive=is_additive and energy is None
+        )
+    energy = energy or EnergyConfig()
     energy.check_algorithm(inference.algorithm)
     options = Options(
         modules=modules,
@@ -212,7 +222,7 @@ def infer_relations(
             "candidates": candidates,
             "memory": memory,
         },
-        bouncegrad=bouncegrad or BounceGradConfig(),
+        bouncegrad=bouncegrad or BounceGradConfig.for_entities(num_entities),
         training=training or TrainingConfig(),
         inference=inference,
         num_restarts=num_restarts,

@@ -109,6 +109,7 @@ from modmeta.search.proposals import flip_pair as flip_pair
 from modmeta.search.proposals import mixture as mixture
 from modmeta.search.proposals import redraw_node as redraw_node
 from modmeta.search.proposals import redraw_node_module as redraw_node_module
+from modmeta.search.proposals import rename_modules as rename_modules
 from modmeta.search.registry import SEARCHES as SEARCHES
 from modmeta.search.registry import SearchSpec as SearchSpec
 from modmeta.search.registry import build_search as build_search
@@ -183,6 +184,7 @@ __all__ = [
     "reference_target",
     "register",
     "reinforce",
+    "rename_modules",
     "run_search",
     "sample_marginals",
     "simulated_annealing",

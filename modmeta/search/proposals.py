@@ -139,6 +139,33 @@ def redraw_node(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
     return propose
 
 
+def rename_modules() -> base.ProposalFunction:
+    """Permutes the modules of all incoming edges of one node, as a whole.
+
+    Where something of the node makes up for it, such as an unknown factor of all that
+    it hears, edges that have one wrong name together are right to each other, and any
+    of them alone would be worse with its own name. The permutation is drawn uniformly,
+    and as often back, whatever the learned probabilities are.
+    """
+
+    def propose(rng_key, structure, candidates):
+        num_modules = candidates.edge_logits.shape[-1]
+        has_edges = jnp.any(candidates.slot_mask, axis=-1)
+        node, order = draws.uniforms(rng_key, has_edges.shape, (num_modules,))
+        receiver = draws.categorical(node, draws.allowed(has_edges))
+        names = jnp.argsort(order).astype(jnp.int32)
+        before = structure.edge_modules[receiver]
+        renamed = jnp.where(candidates.slot_mask[receiver], names[before], before)
+        edge_modules = writes.put(structure.edge_modules, (receiver,), renamed)
+        return base.Proposal(
+            structure=base.Structure(edge_modules, structure.node_modules),
+            receivers=receiver[None],
+            log_ratio=jnp.zeros(()),
+        )
+
+    return propose
+
+
 def flip_pair(*, uniform_fraction: float = 1.0) -> base.ProposalFunction:
     """Redraws the common module of an edge and its opposite, if they agree.
 

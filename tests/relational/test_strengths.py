@@ -11,7 +11,7 @@ import scipy.optimize
 
 from modmeta.relational import ModuleConfig, as_dataset
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
-from modmeta.relational.evaluation import strengths
+from modmeta.relational.evaluation import bounded, strengths
 from modmeta.relational.modules.laws import units_of
 from tests.relational.test_api import random_walks
 from tests.relational.test_results import half_symmetric, result_of
@@ -33,7 +33,7 @@ def test_least_squares_with_bounds():
     bounds = ([0, 0, 0, 0, -np.inf], np.inf)
     expected = scipy.optimize.lsq_linear(rows, wanted, bounds, tol=1e-12).x
     given = map(jnp.asarray, (columns, goal, precision, prior))
-    values, deviations, trust = jax.jit(strengths.least_squares, static_argnums=4)(
+    values, deviations, trust = jax.jit(bounded.least_squares, static_argnums=4)(
         *given, 4
     )
     np.testing.assert_allclose(values, expected, atol=1e-4)
@@ -44,7 +44,7 @@ def test_least_squares_with_bounds():
 
 def test_bounds_at_many_columns_that_are_nearly_alike():
     """The least squares of SciPy's active sets, as far as single precision tells."""
-    solve = jax.jit(strengths.least_squares, static_argnums=4)
+    solve = jax.jit(bounded.least_squares, static_argnums=4)
     for seed in range(20):
         rng = np.random.default_rng(seed)
         common = rng.normal(size=(1, 40, 2))
@@ -69,10 +69,11 @@ def test_which_law_is_multiplied():
     np.testing.assert_array_equal(found, [[[-1, 3, 2], [2, -1, 3], [2, 2, -1]]])
 
 
-def spring_result(truth):
+def spring_result(truth, exponent=1.0):
     """Bodies joined by springs of any strength, moved by an exact integrator.
 
-    Relation 1 is the law of a spring of strength 0.5, relation 0 says nothing.
+    Relation 1 is the law of a spring of strength 0.5, or of another power of the
+    distance, relation 0 says nothing.
     """
     num_tasks, num_nodes = truth.shape[:2]
     rng = np.random.default_rng(1)
@@ -100,13 +101,13 @@ def spring_result(truth):
         law="central", span=1, edge_sizes=(4,), node_sizes=(4,), entities="alike"
     )
     result = result_of(dataset, edges, modules)
-    params = by_hand(result.model, result.params)
+    params = by_hand(result.model, result.params, exponent)
     discovery = dataclasses.replace(result.discovery, params=params)
     return dataclasses.replace(result, discovery=discovery)
 
 
-def by_hand(model, params):
-    """Exact laws: log d passes through, as silu(x) - silu(-x) is x."""
+def by_hand(model, params, exponent):
+    """Powers of the distance: log d passes through, as silu(x) - silu(-x) is x."""
     # No law is near its limit, and nothing acts on a body alone.
     constants = params.preprocessing
     constants = constants._replace(target_limit=1e6 * constants.target_limit)
@@ -117,7 +118,8 @@ def by_hand(model, params):
     )
     first, last = edge["rate_network"]["layer_0"], edge["rate_network"]["layer_1"]
     first["kernel"] = first["kernel"].at[:, 0, 0].set(1.0).at[:, 0, 1].set(-1.0)
-    last["kernel"] = last["kernel"].at[:, 0, 0].set(1.0).at[:, 1, 0].set(-1.0)
+    last["kernel"] = last["kernel"].at[:, 0, 0].set(exponent)
+    last["kernel"] = last["kernel"].at[:, 1, 0].set(-exponent)
     # Distances are in spreads of positions, times in frames.
     factor = 0.5 * INTERVAL**2 / unit
     last["bias"] = last["bias"].at[1, 1].set(factor)
@@ -153,6 +155,18 @@ def test_strengths_of_springs(tmp_path, monkeypatch):
     half = result.strengths()
     np.testing.assert_allclose(2.0 * half.values, found.values)
     np.testing.assert_allclose(2.0 * half.errors, found.errors)
+
+
+def test_a_law_that_is_too_flat_bends_to_strengths():
+    """The law of a spring, learned as another power of the distance."""
+    rng = np.random.default_rng(0)
+    upper = np.triu(rng.uniform(0.0, 1.0, (6, 3, 3)), 1)
+    truth = upper + upper.swapaxes(1, 2)
+    result = spring_result(truth, exponent=0.7)
+    is_edge = result.edges >= 0
+    found = result.strengths().values[is_edge]
+    scale = found @ truth[is_edge] / (found @ found)
+    np.testing.assert_allclose(scale * found, truth[is_edge], atol=5e-3)
 
 
 def test_strengths_without_sums_are_refused():

@@ -244,6 +244,30 @@ def test_redraw_node_module_is_uniform_over_nodes_with_edges():
     assert p_value > FALSE_ALARM
 
 
+def test_renaming_is_uniform_over_nodes_and_permutations():
+    problem = tiny_problem("ragged")
+    starts = random_starts(problem)
+    propose = proposals.rename_modules()
+    before, proposal = draw(propose, problem, problem.structures[starts])
+    np.testing.assert_array_equal(proposal.log_ratio, 0.0)
+    assert_receivers_cover_changes(before, proposal)
+    assert_masked_slots_kept(problem, before, proposal)
+    receivers = sorted({receiver for receiver, _ in problem.slots})
+    names = list(itertools.permutations(range(problem.num_modules)))
+    target = problem.index(proposal.structure.edge_modules)
+    for order, start in enumerate(starts):
+        probabilities = np.zeros(len(problem.structures))
+        for receiver, permuted in itertools.product(receivers, names):
+            renamed = problem.structures[start].copy()
+            for slot in problem.slots:
+                if slot[0] == receiver:
+                    renamed[slot] = permuted[renamed[slot]]
+            probabilities[problem.index(renamed)] += 1 / len(receivers) / len(names)
+        drawn = target[order * NUM_DRAWS : (order + 1) * NUM_DRAWS]
+        visits = np.bincount(drawn, minlength=len(probabilities))
+        assert chi_square_p_value(visits, probabilities) > FALSE_ALARM
+
+
 @pytest.mark.parametrize("move", MOVES)
 def test_no_move_where_there_is_no_edge(move):
     problem = tiny_problem("empty")

@@ -21,6 +21,7 @@ MOVES = {
     "flip_edge": {},
     "redraw_node": {},
     "flip_pair": {},
+    "rename_modules": {},
     "redraw_node_module": {"num_node_modules": 2},
     "mixture": {"weights": [1.0, 2.0]},
 }

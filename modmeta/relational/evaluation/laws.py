@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 import scipy.stats
+from jax.flatten_util import ravel_pytree
 
 from modmeta import networks
 from modmeta.relational.data import TrajectoryDataset
@@ -285,20 +286,18 @@ def _grid(model, params, dataset, at: np.ndarray) -> tuple[RelativeState, float]
     return relative, scale
 
 
+def last_layer(module: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Last layer of the rates of a law, and how to put another one in its place."""
+    rates = module["rate_network"]
+    name = max(rates, key=lambda key: int(key.rpartition("_")[2]))
+    return rates[name], lambda layer: {**module, "rate_network": {**rates, name: layer}}
+
+
 def _last_layer(edge: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
-    """Last layer of the rates, kernel and bias, flat, and how to put it back."""
-    name = max(edge["rate_network"], key=lambda key: int(key.rpartition("_")[2]))
-    layer = edge["rate_network"][name]
-    kernel, bias = layer["kernel"], layer["bias"]
-
-    def restore(flat: jax.Array) -> Any:
-        new = {
-            "kernel": flat[: kernel.size].reshape(kernel.shape),
-            "bias": flat[kernel.size :].reshape(bias.shape),
-        }
-        return {**edge, "rate_network": {**edge["rate_network"], name: new}}
-
-    return jnp.concatenate([kernel.reshape(-1), bias.reshape(-1)]), restore
+    """The same, flat."""
+    layer, put = last_layer(edge)
+    flat, unravel = ravel_pytree(layer)
+    return flat, lambda flat: put(unravel(flat))
 
 
 def _rates(model, params, relative, relation) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@
 
 Messages of laws are terms of a sum, so that given whose law is on every edge, the
 strengths of all edges into a receiver are least squares with bounds; what the receiver
-has of its own is fitted with them.
+has of its own is fitted with them. Laws that were learned of kinds are fitted once
+more, see `strength_laws`.
 
 Letters: N nodes, D slots, K edge modules, W windows, Y predicted changes, R rates.
 """
@@ -16,15 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmeta import linear_algebra
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.frames import Frames
+from modmeta.relational.evaluation import strength_laws
+from modmeta.relational.evaluation.bounded import least_squares
 from modmeta.relational.evaluation.changes import median_factor
+from modmeta.relational.evaluation.strength_terms import precision_of, terms_of
 from modmeta.relational.inference.chains import excess_temperature
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
-from modmeta.relational.modules import entities
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.observations import (
@@ -44,11 +46,6 @@ _BATCH_SIZE = 20
 _ALIKE = 0.9
 # A law of less than this share of the strongest says nothing.
 _SILENT = 0.03
-# Passes of iterated least squares, and steps of each per column.
-_PASSES, _STEPS = 4, 3
-# Of the length of a column, what is added so that edges that cannot be told apart get
-# large errors and not infinite ones; and what may be rounding.
-_RIDGE, _ROUNDING = 1e-4, 1e-6
 
 
 class Strengths(NamedTuple):
@@ -69,11 +66,23 @@ class Strengths(NamedTuple):
 
 
 class _Fit(NamedTuple):
-    """What is found in one batch, leaves `[N, D, ...]`, and `[N, K, K]`."""
+    """What is found in one batch.
+
+    Attributes:
+      values: `[N, D]` strengths.
+      deviations: `[N, D]` standard errors where the model's scale of errors is right.
+      misfit: `[N, 3]` sums of squares and of products of errors, and their number, see
+        `excess_temperature`.
+      products: `[N, K, K]` sums of products of the messages of two laws.
+      overlaps: `[N, 2, K]` those of the messages of a law as it is shown, on the edges
+        that have it: with the same as it is fitted, and with themselves.
+    """
 
     values: Any
-    errors: Any
+    deviations: Any
+    misfit: Any
     products: Any
+    overlaps: Any
 
 
 def find_strengths(
@@ -108,16 +117,24 @@ def find_strengths(
     batches = unstacked(all_batches(dataset.num_nodes, _BATCH_SIZE, edges))
     nodes, chosen = np.asarray(found.node_modules), np.asarray(found.edges)
 
-    def fit(relations: np.ndarray) -> list[_Fit]:
+    def given(relations: np.ndarray) -> list[strength_laws.Given]:
         structures = TaskStructures(np.maximum(relations, 0), nodes)
-        given = [gather(batch, frames, structures) for batch in batches]
-        return [jax.device_get(_fit(model, params, *one)) for one in given]
+        return [gather(batch, frames, structures) for batch in batches]
 
-    products = np.sum([part.products.sum(axis=0) for part in fit(chosen)], axis=0)
+    def fit(fitted: ModelParams, given: list[strength_laws.Given]) -> list[_Fit]:
+        return [jax.device_get(_fit(model, params, fitted, *one)) for one in given]
+
+    parts = fit(params, given(chosen))
+    products = np.sum([part.products.sum(axis=0) for part in parts], axis=0)
     relations = laws_of(chosen, np.asarray(found.probabilities), products)
-    parts = fit(relations)
+    assigned = given(relations)
+    # Laws of kinds that mix strengths are too flat: these go with strengths.
+    parts = fit(strength_laws.refine(model, params, assigned), assigned)
     values, errors = (np.full(chosen.shape, np.nan) for _ in range(2))
-    for (tasks, graph), part in zip(batches, parts, strict=True):
+    misfits = [part.misfit for part in parts]
+    for (tasks, graph), part, scale in zip(
+        batches, parts, _scales(misfits, model.bank.config.span), strict=True
+    ):
         at = np.nonzero(graph.slot_mask)
         # Systems that fill up a batch repeat one of it.
         place = (
@@ -125,10 +142,30 @@ def find_strengths(
             graph.node_entity[at[0]],
             graph.slot_entities[at],
         )
-        values[place], errors[place] = part.values[at], part.errors[at]
-    # In units of the laws as they are shown.
-    factor = median_factor(model, params, dataset, found.structures)
-    return Strengths(values / factor, errors / factor, relations)
+        values[place] = part.values[at]
+        errors[place] = (part.deviations * scale[:, None])[at]
+    # In units of the laws as they are shown, to which those fitted are nearest.
+    overlaps = np.sum([part.overlaps.sum(axis=0) for part in parts], axis=0)
+    unit = overlaps[0] / np.maximum(overlaps[1], 1e-30)
+    unit = unit[relations] / median_factor(model, params, dataset, found.structures)
+    return Strengths(values * unit, errors * unit, relations)
+
+
+def _scales(misfits: list[np.ndarray], span: int) -> list[np.ndarray]:
+    """By how much standard errors are larger than deviations, `[N]` per batch.
+
+    How large errors are as a rule is told by all receivers, if that is less than the
+    model, which took edges for alike, says; no receiver alone has smaller ones.
+    """
+    squares, _, count = np.sum([misfit.sum(axis=0) for misfit in misfits], axis=0)
+    usual = min(float(span * squares / max(count, 1.0)), 1.0)
+    found = []
+    for squares, products, count in (misfit.T for misfit in misfits):
+        excess = excess_temperature(
+            squares / max(usual, 1e-30), products / max(usual, 1e-30), count, span
+        )
+        found.append(np.sqrt(usual * np.asarray(excess)))
+    return found
 
 
 def laws_of(
@@ -159,19 +196,20 @@ def laws_of(
 @functools.partial(jax.jit, static_argnames="model")
 def _fit(
     model: RelationalModel,
-    params: ModelParams,
+    shown: ModelParams,
+    fitted: ModelParams,
     frames: Frames,
     graph: SuperGraph,
     structure: Structure,
 ) -> _Fit:
-    modules = model.network.modules(params)
+    modules, trained = model.network.modules(fitted), model.network.modules(shown)
     observed = observe(modules, graph, frames)
     slots = receiver_slots(graph)
 
     def one(receiver):
         own = jax.tree.map(lambda leaf: leaf[receiver], slots)
         chosen = jax.tree.map(lambda leaf: leaf[receiver], structure)
-        return _fit_receiver(modules, observed, own, chosen)
+        return _fit_receiver(modules, trained, observed, own, chosen)
 
     # One after the other: the messages to a single receiver are held.
     return jax.lax.map(one, jnp.arange(len(slots.nodes)))
@@ -179,156 +217,37 @@ def _fit(
 
 def _fit_receiver(
     modules: BoundBank,
+    trained: BoundBank,
     observed: Observations,
     slots: ReceiverSlots,
     chosen: Structure,
 ) -> _Fit:
-    """Strengths `[D]` of the edges into one receiver."""
-    bank = modules.bank
-    num_targets, span = bank.layout.num_targets, bank.config.span
-    own = observed.take(slots.nodes[None])
-    senders = observed.take(slots.senders)
-    messages = modules.projected_messages(senders.motion, own.motion)
-    messages = jnp.where(slots.slot_mask[:, None, None, None, None], messages, 0.0)
-    messages = modules.collect(messages[None], own.windows)[0]
-    alone = jnp.moveaxis(modules.embed(own.motion), 0, 1)
-    alone = modules.collect(alone, own.windows)[0]
-    node, edges = chosen.node_modules, chosen.edge_modules
-    messages, alone = messages[:, :, node], alone[node]  # [D, K, W, H], [W, H]
-    weights = jnp.ones(alone.shape[:-1])
-    if own.weights is not None:
-        weights = own.weights[0]
-    changes = jnp.where(weights[:, None] > 0, messages[..., :num_targets], 0.0)
-    products = jnp.einsum("dkwy,dlwy->kl", changes, changes)
-
-    pick = jnp.arange(len(edges))
-    # How far changes are known does not depend on strengths.
-    _, log_scale = modules.predict(alone + jnp.sum(messages[pick, edges], axis=0))
-    columns = changes[pick, edges]
-    prior = jnp.zeros(len(edges))
-    if bank.has_effects:
-        unit = own.unit_changes[0][None] * bank.laws.rate_of_target().T[:, None]
-        columns = jnp.concatenate([columns, unit])
-        spreads = entities.spreads_of(jnp.asarray(modules.params.spreads))
-        prior = jnp.concatenate([prior, jnp.square(1.0 / spreads[1:])])
-    goal = own.targets[0] - alone[:, :num_targets]
-    precision = jnp.exp(-2.0 * log_scale) * weights[:, None]
+    """Strengths of the edges into one receiver, leaves without N."""
+    span, count = modules.bank.config.span, len(chosen.edge_modules)
+    terms = terms_of(modules, observed, slots, chosen)
+    precision = precision_of(modules, observed, slots, terms)
+    goal = observed.targets[slots.nodes] - terms.alone
     values, deviations, trust = least_squares(
-        columns,
-        goal,
-        precision / span,
-        prior,
-        len(edges),
-        freedom=modules.freedom,
+        terms.columns, goal, precision, terms.prior, count, modules.freedom
     )
-    left = (goal - jnp.einsum("d,dwy->wy", values, columns)) * jnp.sqrt(
-        trust * precision / span
+    left = (goal - jnp.einsum("d,dwy->wy", values, terms.columns)) * jnp.sqrt(
+        trust * precision
     )
-    temperature = excess_temperature(
+    left = jnp.where(slots.node_mask, left, 0.0)
+    misfit = [
         jnp.sum(jnp.square(left)),
         jnp.sum(left[span:] * left[:-span]),
-        jnp.sum(precision > 0.0),
-        span,
+        jnp.sum(jnp.where(slots.node_mask, precision, 0.0) > 0.0),
+    ]
+    products = jnp.einsum("dkwy,dlwy->kl", terms.changes, terms.changes)
+    shown = terms_of(trained, observed, slots, chosen).columns[:count]
+    both = (terms.columns[:count], shown)
+    overlaps = jnp.stack([jnp.sum(shown * one, axis=(1, 2)) for one in both])
+    has_law = jax.nn.one_hot(chosen.edge_modules, len(products))
+    return _Fit(
+        values[:count],
+        deviations[:count],
+        jnp.stack(misfit),
+        products,
+        overlaps @ has_law,
     )
-    count = len(edges)
-    errors = jnp.sqrt(temperature) * deviations
-    return _Fit(values[:count], errors[:count], products)
-
-
-def least_squares(
-    columns: jax.Array,
-    goal: jax.Array,
-    precision: jax.Array,
-    prior: jax.Array,
-    num_bounded: int,
-    freedom: float | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Weights of columns, some not below 0, that explain a goal best.
-
-    Args:
-      columns: `[C, W, Y]`.
-      goal: `[W, Y]`.
-      precision: `[W, Y]` inverse variances, zero where nothing was observed.
-      prior: `[C]` inverse variances of the weights around 0.
-      num_bounded: The first so many are not below 0.
-      freedom: Degrees of freedom of Student's distribution; None for a Gaussian.
-
-    Returns:
-      The weights `[C]`, their standard deviations as if there were no bounds `[C]`, and
-      how far every error is trusted `[W, Y]`, 1 under a Gaussian.
-    """
-    count = len(columns)
-    flat = columns.reshape(count, -1).T
-    is_bounded = jnp.arange(count) < num_bounded
-
-    def solve(trust):
-        root = jnp.sqrt(trust * precision).reshape(-1, 1)
-        rows = jnp.concatenate([flat * root, jnp.diag(jnp.sqrt(prior))])
-        size = jnp.sqrt(jnp.sum(jnp.square(rows), axis=0))
-        size = jnp.where(size > 0.0, size, 1.0)
-        goals = jnp.concatenate([goal.reshape(-1) * root[:, 0], jnp.zeros(count)])
-        # By orthogonal rows, as messages of two senders may be nearly the same.
-        triangle, wanted = linear_algebra.triangular_system(rows / size[None], goals)
-        triangle = jnp.concatenate([triangle, _RIDGE * jnp.eye(count)])
-        wanted = jnp.concatenate([wanted, jnp.zeros(count)])
-        values = _active_set(triangle, wanted, is_bounded)
-        # Factorised after the others, see `linear_algebra`.
-        triangle = jnp.where(jnp.all(jnp.isfinite(values)), triangle, jnp.nan)
-        _, inverse = linear_algebra.solve_and_invert(
-            *linear_algebra.triangular_system(triangle, wanted)
-        )
-        deviations = jnp.sqrt(jnp.sum(jnp.square(inverse), axis=1)) / size
-        return values / size, deviations
-
-    trust = jnp.ones_like(goal)
-    if freedom is None:
-        return *solve(trust), trust
-
-    def reweigh(_, trust):
-        values, _ = solve(trust)
-        left = goal - jnp.einsum("d,dwy->wy", values, columns)
-        return (freedom + 1.0) / (freedom + jnp.square(left) * precision)
-
-    trust = jax.lax.fori_loop(0, _PASSES, reweigh, trust)
-    return *solve(trust), trust
-
-
-def _active_set(rows: jax.Array, wanted: jax.Array, is_bounded: jax.Array) -> jax.Array:
-    """Least squares with bounds at 0 (Lawson and Hanson 1974), one change per step.
-
-    Args:
-      rows: `[R, C]` columns of about unit length.
-      wanted: `[R]`.
-      is_bounded: `[C]`.
-    """
-    count = rows.shape[1]
-    tolerance = _ROUNDING * jnp.sqrt(jnp.sum(jnp.square(wanted)))
-
-    def step(_, carry):
-        values, is_free = carry
-        # Columns that are held at 0 have rows of their own that say so.
-        held = jnp.diag(jnp.where(is_free, 0.0, 1.0))
-        triangle, right = linear_algebra.triangular_system(
-            jnp.concatenate([rows * is_free[None], held]),
-            jnp.concatenate([wanted, jnp.zeros(count)]),
-        )
-        solved = jax.scipy.linalg.solve_triangular(triangle, right)
-        solved = jnp.where(is_free, solved, 0.0)
-        is_below = is_free & is_bounded & (solved < 0.0)
-        # As far as the first that reaches 0, which is held there.
-        shares = jnp.where(is_below, values / (values - solved), jnp.inf)
-        share = jnp.minimum(jnp.min(shares), 1.0)
-        moved = values + share * (solved - values)
-        is_left = is_free & ~(is_below & (shares <= share))
-        # Or else one that would gain by it is let go.
-        gain = rows.T @ (wanted - rows @ solved)
-        gain = jnp.where(is_free, -jnp.inf, gain)
-        best = jnp.argmax(gain)
-        is_more = is_free | ((jnp.arange(count) == best) & (gain[best] > tolerance))
-        is_done = ~jnp.any(is_below)
-        is_free = jnp.where(is_done, is_more, is_left)
-        return jnp.where(is_free | ~is_bounded, moved, 0.0), is_free
-
-    start = jnp.zeros(count), ~is_bounded
-    values, _ = jax.lax.fori_loop(0, _STEPS * count + 1, step, start)
-    return jnp.where(is_bounded, jnp.maximum(values, 0.0), values)

@@ -39,6 +39,9 @@ _NOTICEABLE = 0.03
 _UNEXPLAINED = 0.1
 # A pair is sure above this probability.
 _SURE = 0.9
+# A graph of which fewer pairs are sure, and that leaves more of the changes
+# unexplained, may stand for what nobody recorded.
+_FEW_SURE, _MOSTLY_UNEXPLAINED = 0.25, 0.5
 # Systems whose graphs agree on so many more pairs than chance, of those that chance
 # leaves, may be recordings of one.
 _SHARED = 0.5
@@ -53,10 +56,11 @@ class Verdict(NamedTuple):
 
     Attributes:
       supported: Whether relations are needed to explain frames that were held out,
-        beside what entities do alone and what all of a system do together; whether a
-        model that hears the frames before is the right one for them; of series, also
-        whether they explain surely more than the own past of every node. False where
-        recordings are too short to hold frames out.
+        beside what entities do alone and what all of a system do together, and some
+        pairs are sure or most of the changes explained; whether a model that hears the
+        frames before is the right one for them; of series, also whether they explain
+        surely more than the own past of every node. False where recordings are too
+        short to hold frames out.
       num_relations: Relations that the data tell apart, "no relation" among them where
         some pairs have none; 1 if one holds everywhere, 0 if nothing depends on other
         entities.
@@ -156,7 +160,10 @@ def conclude(
     is_too_fast = other is not None and other.is_within_frame
     is_idle = is_any and is_worthless(evidence.alternatives)
     is_sound = evidence.is_held_out and not is_too_fast and not is_idle
-    supported = bool(is_any and is_repeated and is_sound)
+    sure = _share_of_sure(found)
+    is_vague = unexplained > _MOSTLY_UNEXPLAINED and sure is not None
+    is_vague = is_vague and is_graph and sure < _FEW_SURE
+    supported = bool(is_any and is_repeated and is_sound and not is_vague)
     is_unclear = not is_any and any(
         _is_better(error, evidence.none) for error in (evidence.found, *evidence.single)
     )
@@ -166,7 +173,9 @@ def conclude(
         evidence.effects,
         agreement if is_graph else None,
         unexplained,
+        sure,
         found,
+        is_vague,
         is_idle,
         evidence.is_held_out,
         evidence.is_granted,
@@ -221,10 +230,10 @@ def _tells_apart(evidence: Evidence, other: np.ndarray) -> bool:
     """Whether the graph found is better than another by what is worth a relation.
 
     Where nothing disturbs, two laws that are nearly the same are told apart by
-    millionths of the changes.
+    millionths of what relations do.
     """
     gain = float((other - evidence.found).sum())
-    is_noticeable = gain >= _NOTICEABLE**2 * float(evidence.total.sum())
+    is_noticeable = gain >= _NOTICEABLE**2 * float(evidence.none.sum())
     return is_noticeable and _is_better(evidence.found, other)
 
 
@@ -254,6 +263,15 @@ def _count(evidence: Evidence) -> int:
         if is_new:
             distinct.append(relation)
     return max(len(distinct), 2)
+
+
+def _share_of_sure(found: Relations) -> float | None:
+    """Share of the pairs that are sure; None where nothing was sampled."""
+    if not found.is_sampled:
+        return None
+    is_edge = np.asarray(found.edges) >= 0
+    surest = np.max(np.asarray(found.probabilities), axis=-1)[is_edge]
+    return float(np.mean(surest > _SURE))
 
 
 def _agreement(edges: np.ndarray, others: np.ndarray) -> float:
@@ -286,7 +304,9 @@ def _sentence(
     effects: Sequence[float],
     agreement: float | None,
     unexplained: float,
+    sure: float | None,
     found: Relations,
+    is_vague: bool,
     is_idle: bool,
     is_held_out: bool,
     is_granted: bool,
@@ -300,6 +320,8 @@ def _sentence(
             "Entities act on each other here, but these data do not tell which pairs "
             "differ, if any do: more systems might"
         )
+        if is_granted:
+            text += "; if something moves bodies alike, relative_to_mean takes it out"
     elif num_relations == 0 and is_new:
         text = (
             "The relations that this model was trained on are not found here: systems "
@@ -319,10 +341,8 @@ def _sentence(
         none = without_effect(effects)
         if none:
             text += f" (relation {none[0]} is no interaction)"
-        if found.is_sampled:
-            is_edge = np.asarray(found.edges) >= 0
-            surest = np.max(np.asarray(found.probabilities), axis=-1)[is_edge]
-            text += f"; {np.mean(surest > _SURE):.0%} of the pairs are sure"
+        if sure is not None:
+            text += f"; {sure:.0%} of the pairs are sure"
     if agreement is not None and agreement < _AGREEMENT:
         text += (
             f"; but restarts agree on {agreement:.0%} of the pairs only: do not rely "
@@ -335,6 +355,11 @@ def _sentence(
         )
     if num_relations and unexplained > _UNEXPLAINED:
         text += f"; {unexplained:.0%} of the changes stay unexplained"
+    if is_vague:
+        text += (
+            ", and hardly a pair is sure: something that was not recorded may act "
+            "here, do not rely on this graph"
+        )
     if is_idle:
         text += (
             "; but the own past of every entity alone explains held-out frames as "

@@ -92,6 +92,10 @@ class MemoryConfig:
             )
 
 
+# From so many entities on, annealing does not find the best structures.
+_MANY_ENTITIES = 16
+
+
 @dataclasses.dataclass(frozen=True)
 class InferenceConfig:
     """How structures are inferred.
@@ -130,6 +134,18 @@ class InferenceConfig:
     sample_temperature: float = 1.0
     tempered: bool = True
     learned: bool = True
+
+    @classmethod
+    def for_entities(cls, num_entities: int, *, is_additive: bool) -> InferenceConfig:
+        """Defaults for systems of so many entities.
+
+        Args:
+          num_entities: Of the largest system.
+          is_additive: Whether messages add up, so that edges can be solved for.
+        """
+        if num_entities < _MANY_ENTITIES or not is_additive:
+            return cls()
+        return cls(algorithm="integer_least_squares", num_steps=8)
 
     def __post_init__(self) -> None:
         """Checks the options, and freezes those of the search."""

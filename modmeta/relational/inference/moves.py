@@ -11,8 +11,10 @@ from modmeta.relational.inference.model import RelationalModel
 
 # The annealing kernel trains the modules (Alet et al. 2019) and draws the samples.
 TRAINING_SEARCH = "simulated_annealing"
-# Of all moves, the share that redraws the module of a node, where there are several.
+# Of all moves, the share that redraws the module of a node, where there are several,
+# and that renames its edges, where a factor of the node may make up for wrong names.
 _NODE_MODULE_SHARE = 0.25
+_RENAMED_SHARE = 0.25
 
 
 def build_moves(model: RelationalModel, fraction: float) -> search.ProposalFunction:
@@ -35,6 +37,9 @@ def build_moves(model: RelationalModel, fraction: float) -> search.ProposalFunct
     if model.num_node_modules > 1:
         moves.append(search.redraw_node_module(num_node_modules=model.num_node_modules))
         weights.append(_NODE_MODULE_SHARE * sum(weights))
+    if model.bank.has_effects and model.num_relations > 2:
+        moves.append(search.rename_modules())
+        weights.append(_RENAMED_SHARE * sum(weights))
     chosen = [(m, w) for m, w in zip(moves, weights, strict=True) if w > 0]
     return search.mixture(*zip(*chosen, strict=True))
 

@@ -197,6 +197,7 @@ class RelationalInference(Contents):
         Edges of "no interaction" get the law of their likeliest other relation, and
         relations that differ by a factor one law, so that strengths can be compared. By
         what a receiver is moved more than others, all strengths into it are larger.
+        Laws are fitted once more for it, together with the strengths.
 
         Raises:
           ValueError: If messages are not terms of a sum.

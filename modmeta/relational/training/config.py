@@ -13,6 +13,11 @@ GRADIENTS = ("chosen", "mixture")
 TEMPERATURES = ("geometric", "acceptance")
 
 
+# Edges of a step of `BounceGradConfig.for_entities`, and senders that the usual number
+# of proposals is enough for.
+_EDGES_PER_STEP, _FEW_SENDERS = 1800, 7
+
+
 @dataclasses.dataclass(frozen=True)
 class BounceGradConfig:
     """Options of meta-training.
@@ -63,6 +68,19 @@ class BounceGradConfig:
     clip_norm: float = 1.0
     proposal_learning_rate: float = 1e-3
     proposal_weight_decay: float = 1e-4
+
+    @classmethod
+    def for_entities(cls, num_entities: int) -> BounceGradConfig:
+        """Defaults for systems of so many entities.
+
+        Edges grow with their square, and a step should not: of large systems it sees
+        fewer, and searches these longer, as every receiver has more edges.
+        """
+        num_edges = max(num_entities * (num_entities - 1), 1)
+        usual = cls()
+        batch_size = min(max(_EDGES_PER_STEP // num_edges, 1), usual.batch_size)
+        share = max((num_entities - 1) // _FEW_SENDERS, 1)
+        return cls(batch_size=batch_size, search_steps=share * usual.search_steps)
 
     def __post_init__(self) -> None:
         """Checks the options."""

@@ -143,6 +143,9 @@ def test_what_acts_without_a_graph_that_is_told_is_said():
     found = verdict.conclude(unclear, None, relations())
     assert found.num_relations == 0 and not found.supported
     assert "do not tell which pairs differ" in found.sentence
+    assert "relative_to_mean" not in found.sentence
+    granted = verdict.conclude(unclear._replace(is_granted=True), None, relations())
+    assert "if something moves bodies alike, relative_to_mean" in granted.sentence
 
 
 @pytest.mark.parametrize("found, single", [(5.3, 5.0), (50.0, 50.0), (79.0, 50.0)])
@@ -169,6 +172,21 @@ def test_what_stays_unexplained_is_said():
     noisy = TWO._replace(found=errors(30.0, 0, 0.0), total=errors(100.0, 0, 0.0))
     sentence = verdict.conclude(noisy, None, relations()).sentence
     assert "30% of the changes stay unexplained" in sentence
+
+
+def test_a_graph_that_explains_little_and_is_unsure_is_not_supported():
+    """Noise alone leaves much unexplained, and few frames leave pairs open."""
+    explains_little = TWO._replace(total=errors(1.5, 10))
+    unsure = relations(sure=0.8)
+    concluded = verdict.conclude(explains_little, None, unsure)
+    assert not concluded.supported
+    words = "of the changes stay unexplained, and hardly a pair is sure"
+    assert words in concluded.sentence, concluded.sentence
+    for evidence, found in ((explains_little, relations()), (TWO, unsure)):
+        concluded = verdict.conclude(evidence, None, found)
+        assert concluded.supported and "hardly" not in concluded.sentence
+    unsampled = unsure._replace(probabilities=0.0 * unsure.probabilities)
+    assert verdict.conclude(explains_little, None, unsampled).supported
 
 
 def test_recordings_of_one_graph_are_suspected():

@@ -17,6 +17,7 @@ import pytest
 
 from modmeta import search
 from modmeta.relational.energies import composed
+from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.observations import observe
 from modmeta.relational.tasks import batches
@@ -399,3 +400,19 @@ def test_options_that_do_not_go_together():
             ValueError, match="gradient: found 'mixture' .*expected independent"
         ):
             bouncegrad.bouncegrad(model, config)
+
+
+def test_defaults_follow_the_number_of_entities():
+    """Edges of a step stay about the same; proposals grow with senders."""
+    usual = BounceGradConfig()
+    assert all(BounceGradConfig.for_entities(count) == usual for count in range(1, 9))
+    for count in (10, 20, 30, 100):
+        config = BounceGradConfig.for_entities(count)
+        is_single = config.batch_size == 1
+        assert is_single or config.batch_size * count * (count - 1) <= 1800
+        assert usual.search_steps <= config.search_steps < 2 * count
+    small = InferenceConfig.for_entities(10, is_additive=True)
+    assert small == InferenceConfig.for_entities(30, is_additive=False)
+    assert small == InferenceConfig()
+    large = InferenceConfig.for_entities(30, is_additive=True)
+    assert large.algorithm == "integer_least_squares"
