@@ -253,16 +253,26 @@ def _count(evidence: Evidence) -> int:
         is_alike = single.sum() <= _UNEXPLAINED * evidence.total.sum()
         is_alike = is_alike and not is_worthwhile(single, evidence.found)
         return int(is_alike and _is_better(single, evidence.none))
-    distinct: list[int] = []
-    for relation in sorted({a for pair in evidence.merged for a in pair}):
-        is_new = all(
-            _tells_apart(evidence, evidence.merged[a, relation])
-            and _tells_apart(evidence, evidence.merged[relation, a])
-            for a in distinct
-        )
-        if is_new:
-            distinct.append(relation)
-    return max(len(distinct), 2)
+    return max(_num_distinct(evidence), 2)
+
+
+def _num_distinct(evidence: Evidence) -> int:
+    """Relations that are left when those that another can stand for are taken away.
+
+    The one that is missed least goes first: one that few pairs have, and that others
+    can stand for, may well stand for none of them.
+    """
+    merged = evidence.merged
+    kept = {relation for pair in merged for relation in pair}
+    while True:
+        losses = {}
+        for relation in kept:
+            others = [merged[a, relation] for a in kept - {relation}]
+            if not all(_tells_apart(evidence, error) for error in others):
+                losses[relation] = min(error.sum() for error in others)
+        if not losses:
+            return len(kept)
+        kept.remove(min(losses, key=losses.__getitem__))
 
 
 def _share_of_sure(found: Relations) -> float | None:

@@ -72,6 +72,16 @@ THREE = evidence(
 TWO_OF_THREE = THREE._replace(
     merged={**THREE.merged, (1, 2): THREE.found, (2, 1): THREE.found}
 )
+# A third that few pairs have: the others can stand for it, it for none of them.
+RARE_FIRST = evidence(
+    0.01,
+    16.0,
+    88.0,
+    [8.3, 7.1, 87.0, 7.1],
+    {(0, 1): 0.44, (1, 0): 0.012, (0, 2): 6.3, (2, 0): 0.017, (0, 3): 0.52}
+    | {(3, 0): 0.015, (1, 2): 7.6, (2, 1): 44.0, (1, 3): 1.3, (3, 1): 1.3}
+    | {(2, 3): 12.0, (3, 2): 3.6},
+)
 NOTHING = evidence(99.0, 99.5, 99.0, [99.2, 99.1], {(0, 1): 99.0, (1, 0): 99.0})
 EVERYWHERE = evidence(1.0, 1.0, 80.0, [1.0, 1.0], {(0, 1): 1.0, (1, 0): 1.0})
 # Two laws that differ by next to nothing, where nothing disturbs.
@@ -95,6 +105,7 @@ NEGLIGIBLE = TWO._replace(effects=(0.001, 0.002))
         (TWO, 2, True, "support 2 relations (relation 0 is no interaction); 100%"),
         (THREE, 3, True, "support 3 relations"),
         (TWO_OF_THREE, 2, True, "support 2 relations"),
+        (RARE_FIRST, 3, True, "support 3 relations"),
         (NOTHING, 0, False, "Nothing here depends on other entities"),
         (EVERYWHERE, 1, True, "One relation holds between all"),
         (NEARLY_ALIKE, 1, True, "One relation holds between all"),
