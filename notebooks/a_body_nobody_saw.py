@@ -98,8 +98,7 @@ print(found)
 # data. A body that is joined to nobody leaves no trace, and nothing is said of it.
 
 # %%
-spring = int(np.argmax([np.abs(law.rates).max() for law in result.laws]))
-spring = result.laws[spring].relation if result.laws else 1
+spring = int(np.argmax(result.verdict.effects))  # the relation that does most
 joined = (whole.edges[:, :VISIBLE, VISIBLE] == 1).sum(axis=1)
 errors = np.square(found.states[:, :, 0] - whole.states[:, :, VISIBLE]).mean((1, 2))
 for system, error in enumerate(errors):

@@ -33,9 +33,9 @@ class HiddenConfig:
     num_candidates: int = 6
     num_fits: int = 8
     num_kept: int = 3
-    num_rounds: int = 3
-    first_share: float = 1.0
-    num_steps: int = 6
+    num_rounds: int = 4
+    first_share: float = 0.25
+    num_steps: int = 8
     num_substeps: int = 0
     symmetric: bool | None = None
     is_repeated: bool = True

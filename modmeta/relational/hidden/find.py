@@ -36,7 +36,7 @@ MAX_ROWS = 4096
 _SURE = 0.1
 # Where errors go on from frame to frame or exceed what the model expects by more than
 # this, something is left to explain, and no trajectory is known.
-_MOST_MISFIT = 10.0
+_MOST_MISFIT = 6.0
 # Share of pairs whose edges agree from which on they are taken to.
 _MUTUAL = 0.9
 MOST_HIDDEN = 3

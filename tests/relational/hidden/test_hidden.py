@@ -14,6 +14,7 @@ from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.frames import Frames
 from modmeta.relational.data.simulators.springs import SPRING_CONSTANT
+from modmeta.relational.energies.cached import MessageCache
 from modmeta.relational.hidden import (
     assessment,
     combining,
@@ -327,3 +328,13 @@ def test_one_that_acts_on_a_hidden_one_alone_explains_and_does_not_count():
     asked = find._Found.empty((1, 3, 2, 2), 2, 4)
     asked.write(np.array([0]), np.array([[0, 1]]), attempt, is_auto=False)
     assert asked.num_hidden == [2] and (asked.edges[0, 3, :3] >= 0).all()
+
+
+@pytest.mark.parametrize("weights", [None, np.full((2, 6), 0.5, np.float32)])
+def test_an_early_round_sees_the_first_windows_alone(weights):
+    cache = MessageCache(None, None, jnp.zeros((2, 6, 4)), None, weights)
+    scene = scenes.Scene(None, None, cache, None, jnp.arange(6.0), None, None)
+    for share, count in ((0.25, 2), (0.5, 3), (1.0, 6)):
+        found = scenes.until(scene, share).cache.weights
+        expected = np.where(np.arange(6) < count, 1.0 if weights is None else 0.5, 0.0)
+        np.testing.assert_array_equal(found, np.tile(expected, (2, 1)))
