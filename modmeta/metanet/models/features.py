@@ -24,6 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta import graphs
+from modmeta.metanet.input_networks.sines import polynomial_sine
+from modmeta.metanet.models.normalized import Linear, as_row, edge_products
 from modmeta.metanet.parameter_graphs.edges import stable_order
 from modmeta.networks import Dense
 
@@ -327,7 +329,13 @@ class ScalarEncoder(nn.Module):
         """Maps `[..., numbers]` to `[..., width]`."""
         if self.encoding == "sine":
             phases = nn.initializers.uniform(2 * np.pi)
-            return jnp.sin(Dense(self.width, bias_init=phases)(numbers))
+            dense = Linear(self.width, phases, name="Dense_0")
+            kernel, bias = dense(numbers.shape[-1])
+            # Few numbers: sums of products are faster than a matrix product.
+            angles = as_row(bias, numbers)
+            for index, row in enumerate(kernel):
+                angles = angles + numbers[..., index, None] * as_row(row, numbers)
+            return polynomial_sine(angles)
         shape = (numbers.shape[-1], self.width // 2)
         # The same frequencies in every model: they are part of the architecture.
         frequencies = FOURIER_SCALE * jax.random.normal(jax.random.key(0), shape)
@@ -406,11 +414,11 @@ class EdgeEncoder(nn.Module):
         fixed = Dense(self.width, name="output_fixed")(jnp.concatenate(parts, axis=-1))
         if self.rescale_by_fan_in:
             values = values * match_batch(jnp.asarray(table.fan_ins)[rows], values)
-        values = values[..., None]
-        encoded = ScalarEncoder(half, self.encoding, name="values")(values)
-        varying = Dense(self.width, use_bias=False, name="output_values")(
-            jnp.concatenate([values, encoded], axis=-1)
-        )
+        # A cut kernel, so that values and their encodings need not be joined.
+        encoder = ScalarEncoder(half, self.encoding, name="values")
+        kernel, _ = Linear(self.width, None, name="output_values")(1 + half)
+        (varying,) = edge_products(encoder(values[..., None]), (kernel[1:],))
+        varying = varying + values[..., None] * as_row(kernel[0], varying)
         return varying + match_batch(fixed[rows], varying)
 
 
