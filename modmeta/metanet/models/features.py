@@ -51,6 +51,8 @@ class NodeFeatures(NamedTuple):
       attributes: `[N, A]`.
       group_weights: `[N]` weights of the mean over (layer, type) groups of the means
         within them; they sum to one over a graph.
+      signals: `[N, B, S]` what units of every network of a homogeneous batch compute
+        at S inputs, see `modmeta.metanet.models.signals`; None without.
     """
 
     types: np.ndarray | jax.Array
@@ -59,6 +61,7 @@ class NodeFeatures(NamedTuple):
     functions: np.ndarray | jax.Array
     attributes: np.ndarray | jax.Array
     group_weights: np.ndarray | jax.Array
+    signals: jax.Array | None = None
 
 
 class EdgeFeatures(NamedTuple):
@@ -356,7 +359,7 @@ class NodeEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, nodes: NodeFeatures) -> jax.Array:
-        """Maps features of N nodes to `[N, width]`."""
+        """Maps features of N nodes to `[N, width]`, with signals `[N, B, width]`."""
         half = self.width // 2
 
         def scalars(name):
@@ -372,7 +375,11 @@ class NodeEncoder(nn.Module):
             jnp.arcsinh(nodes.attributes),
             jnp.arcsinh(nodes.attributes / SMALL_ATTRIBUTE) / 10,
         ]
-        return Dense(self.width, name="output")(jnp.concatenate(parts, axis=-1))
+        encoded = Dense(self.width, name="output")(jnp.concatenate(parts, axis=-1))
+        if nodes.signals is None:
+            return encoded
+        signals = Dense(self.width, use_bias=False, name="signals")(nodes.signals)
+        return match_batch(encoded, signals) + signals
 
 
 class EdgeEncoder(nn.Module):

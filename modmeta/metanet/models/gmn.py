@@ -120,7 +120,7 @@ class GraphMetanet(nn.Module):
         nodes = shared = None
         if config.num_blocks or config.outputs_nodes:
             nodes = self.node_encoder(graph.nodes)
-            nodes = nodes[:, None] if batch else nodes
+            nodes = nodes[:, None] if batch and nodes.ndim == 2 else nodes
             nodes = jnp.broadcast_to(nodes, (len(nodes), *batch, config.width))
         if config.use_globals:
             shape = (len(graph.n_node), *batch, config.width)

@@ -193,19 +193,27 @@ def over_networks(
         return read(module, graph)
     count = -(-num_networks // size)
     size = -(-num_networks // count)
-    # The last network is repeated to fill the last part.
-    padding = ((0, 0), (0, count * size - num_networks))
-    parts = jnp.pad(values, padding, mode="edge").reshape(-1, count, size)
+    own = (values, graph.nodes.signals)
+
+    def in_parts(leaf):
+        # The last network is repeated to fill the last part.
+        widths = [(0, 0)] * leaf.ndim
+        widths[1] = (0, count * size - num_networks)
+        padded = jnp.pad(leaf, widths, mode="edge")
+        shape = (leaf.shape[0], count, size, *leaf.shape[2:])
+        return jnp.moveaxis(padded.reshape(shape), 1, 0)
 
     def step(module, nothing, part):
         def compute(module, part):
-            edges = graph.edges._replace(values=part)
-            return read(module, graph._replace(edges=edges))
+            edges = graph.edges._replace(values=part[0])
+            nodes = graph.nodes._replace(signals=part[1])
+            return read(module, graph._replace(edges=edges, nodes=nodes))
 
         return nothing, nn.remat(compute, prevent_cse=False)(module, part)
 
     scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-    outputs = jnp.moveaxis(scan(module, None, jnp.moveaxis(parts, 1, 0))[1], 0, axis)
+    outputs = scan(module, None, jax.tree.map(in_parts, own))[1]
+    outputs = jnp.moveaxis(outputs, 0, axis)
     shape = (*outputs.shape[:axis], count * size, *outputs.shape[axis + 2 :])
     whole = outputs.reshape(shape)
     return jax.lax.slice_in_dim(whole, 0, num_networks, axis=axis)
