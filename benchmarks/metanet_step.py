@@ -10,6 +10,7 @@ that of the compiled step.
 """
 
 import time
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -85,7 +86,7 @@ def rows_of(name: str, *, is_reversed: bool) -> list[dict]:
             jax.block_until_ready(program(*arguments))
             end = time.perf_counter(), time.process_time()
             found[way].append((end[0] - start[0], end[1] - start[1]))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for way, program in programs.items():
         clock, processors = (min(times) for times in zip(*found[way], strict=True))
         memory = program.memory_analysis().temp_size_in_bytes

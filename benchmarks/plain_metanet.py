@@ -18,7 +18,7 @@ from modmeta.metanet.models.features import NodeEncoder, edge_rows
 from modmeta.metanet.models.options import MetanetConfig
 
 
-def dense(params: Any, inputs: jax.Array) -> jax.Array:
+def dense(params: Any, inputs: Any) -> jax.Array:
     """A linear map of the last axis."""
     outputs = inputs @ params["kernel"]
     if "bias" in params:
@@ -69,7 +69,7 @@ def plain_metanet(params: Any, graph: Any, config: MetanetConfig) -> jax.Array:
     senders, receivers = jnp.asarray(graph.senders), jnp.asarray(graph.receivers)
     edges = encoded_edges(metanet["edge_encoder"], graph)
     encoder = NodeEncoder(width, config.encoding)
-    nodes = encoder.apply({"params": metanet["node_encoder"]}, graph.nodes)
+    nodes: Any = encoder.apply({"params": metanet["node_encoder"]}, graph.nodes)
     nodes = jnp.broadcast_to(nodes[:, None], (len(nodes), *edges.shape[1:]))
 
     def joined(block, name, kernels, inputs):
