@@ -70,12 +70,12 @@ def make_editor(
     }
     editor = gmn
 
-    def signals(rows):
+    def responses(rows):
         deviation, mean = networks.statistics.deviation, networks.statistics.mean
-        return networks.signals(rows * deviation[None] + mean[None])
+        return networks.responses(rows * deviation[None] + mean[None])
 
-    if name == "gmn_signals":
-        editor = GraphEditor(topology, config.metanet, num_heads, signals=signals)
+    if name == "gmn_responses":
+        editor = GraphEditor(topology, config.metanet, num_heads, responses=responses)
     elif name != "gmn":
         target = baselines.count_parameters(gmn, rows)
         editor = builders[name](baselines.match_width(builders[name], target, rows))
@@ -99,7 +99,7 @@ def make_reader(
     def build(width: int) -> nn.Module:
         return {
             "gmn": lambda: InvariantMetanet(config.metanet, num_classes),
-            "gmn_signals": lambda: InvariantMetanet(
+            "gmn_responses": lambda: InvariantMetanet(
                 dataclasses.replace(config.metanet, outputs_nodes=True),
                 num_classes,
                 "layer_mean",
@@ -112,20 +112,20 @@ def make_reader(
             ),
         }[name]()
 
-    def with_signals() -> VectorSource:
-        compiled = jax.jit(networks.signals)
+    def with_responses() -> VectorSource:
+        compiled = jax.jit(networks.responses)
         found = np.asarray(compiled(networks.rows)).reshape(len(normalized), -1)
         return VectorSource(np.concatenate([normalized, found], axis=1))
 
     sources = {
-        "gmn_signals": with_signals,
+        "gmn_responses": with_responses,
         "statistics": lambda: VectorSource(
             _statistics(networks), networks.splits["train"]
         ),
         "probing": lambda: VectorSource(networks.rows),
     }
     source = sources.get(name, lambda: VectorSource(normalized))()
-    reads_graph = name in ("gmn", "gmn_signals", "deep_sets")
+    reads_graph = name in ("gmn", "gmn_responses", "deep_sets")
 
     def example(rows: Any) -> Any:
         return on_graphs(build(2)).graph(rows) if reads_graph else rows

@@ -219,7 +219,7 @@ class NetworkShape:
         # As `laws.saturated`, which divides by the limit.
         return rates / (1.0 + jnp.abs(rates) * params["inverse_limit"])
 
-    def signals(
+    def responses(
         self, variables: dict[str, Any], inputs: jax.Array
     ) -> tuple[jax.Array, ...]:
         """What the units of every layer compute at inputs `[Q, 2]`: `[Q, units]`.

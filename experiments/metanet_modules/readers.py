@@ -32,7 +32,7 @@ from modmeta.metanet.learning.prediction import (
 from modmeta.metanet.learning.sources import VectorSource
 from modmeta.metanet.models import baselines
 from modmeta.metanet.models.readouts import InvariantMetanet
-from modmeta.metanet.models.signals import node_signals, units_of
+from modmeta.metanet.models.responses import node_responses, units_of
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.networks import Dense
 
@@ -180,14 +180,14 @@ def make_contenders(
     target = gmn.num_parameters
     makers = {
         "gmn": lambda: gmn,
-        "gmn_signals": lambda: contender(
+        "gmn_responses": lambda: contender(
             lambda width: InvariantMetanet(
                 dataclasses.replace(config.metanet, outputs_nodes=True),
                 size,
                 "layer_mean",
             ),
             0,
-            _with_signals(config.zoo.shape, topology, leaves, scaled),
+            _with_responses(config.zoo.shape, topology, leaves, scaled),
             reads_graph=True,
         ),
         "deep_sets": lambda: contender(
@@ -238,13 +238,13 @@ def _probe_inputs() -> jax.Array:
     )
 
 
-def _with_signals(
+def _with_responses(
     shape: laws.NetworkShape,
     topology: Topology,
     leaves: tuple[zoo.Leaf, ...],
     scaled: Callable[[np.ndarray], np.ndarray],
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Normalised parameters, then the signals of all nodes."""
+    """Normalised parameters, then the responses of all nodes."""
     inputs = _probe_inputs()
     units = [
         units_of(topology, f"params/network/layer_{index}/kernel")
@@ -253,16 +253,16 @@ def _with_signals(
     units.append(np.asarray(topology.outputs))
 
     @functools.partial(jax.jit, compiler_options=_QUICK_COMPILATION)
-    def signals(variables):
+    def responses(variables):
         def of_one(one):
             rates = shape.rates({"params": one}, inputs) / _PROBE_UNIT
-            layers = shape.signals({"params": one}, inputs)
+            layers = shape.responses({"params": one}, inputs)
             return *(jnp.arcsinh(layer) for layer in layers), jnp.arcsinh(rates)
 
-        return node_signals(topology.num_nodes, units, jax.vmap(of_one)(variables))
+        return node_responses(topology.num_nodes, units, jax.vmap(of_one)(variables))
 
     def features(rows):
-        found = signals(zoo.unflatten(leaves, rows)["params"])
+        found = responses(zoo.unflatten(leaves, rows)["params"])
         return np.concatenate([scaled(rows), found.reshape(len(rows), -1)], axis=1)
 
     return features

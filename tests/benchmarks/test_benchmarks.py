@@ -16,6 +16,7 @@ from tests.docs.pages import ROOT
     "command",
     [
         "module_banks --edges=8 --frames=2 --width=4 --modules=2 --repeats=1",
+        "metanet_step --networks=2 --width=4 --blocks=1 --hidden=2 --rounds=1",
         "parameter_graphs --networks=perceptron --width=8",
         "simulators --tasks=4 --loop_tasks=1 --frames=4 --repeats=1",
     ],

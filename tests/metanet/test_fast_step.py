@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.plain_metanet import plain_metanet
 from modmeta.metanet.input_networks.sines import polynomial_sine
-from modmeta.metanet.models import features, gmn, readouts, signals, windows
+from modmeta.metanet.models import features, gmn, readouts, responses, windows
 from modmeta.metanet.parameter_graphs import tracing
 from modmeta.networks import MLP
 from tests.metanet import hand_made
@@ -80,13 +80,13 @@ def test_changes_of_weights_are_the_same_some_networks_at_a_time(topology, monke
     np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
-def test_signals_move_with_their_units(two_at_once):
-    # Two hidden units change places, with their weights and signals.
+def test_responses_move_with_their_units(two_at_once):
+    # Two hidden units change places, with their weights and responses.
     module = MLP((3, 1))
     traced = tracing.trace(
         module, module.init(jax.random.key(0), jnp.zeros((2, 2))), jnp.zeros((2, 2))
     )
-    units = signals.units_of(traced, "params/layer_0/kernel")
+    units = responses.units_of(traced, "params/layer_0/kernel")
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(NUM_NETWORKS, traced.num_parameters))
     known = rng.normal(size=(NUM_NETWORKS, traced.num_nodes, 3))
@@ -103,7 +103,7 @@ def test_signals_move_with_their_units(two_at_once):
 
     def graph(rows, known):
         joined = np.concatenate([rows, known.reshape(len(rows), -1)], axis=1)
-        return signals.graph_with_signals(traced, jnp.asarray(joined, jnp.float32))
+        return responses.graph_with_responses(traced, jnp.asarray(joined, jnp.float32))
 
     params = random_params(reader, graph(rows, known))
     found = reader.apply(params, graph(rows, known))
@@ -113,12 +113,12 @@ def test_signals_move_with_their_units(two_at_once):
     assert np.abs(np.asarray(other - found)).max() > 1e-3
 
 
-def test_bad_rows_of_signals_are_named(topology):
+def test_bad_rows_of_responses_are_named(topology):
     count = topology.num_parameters + 1
     with pytest.raises(ValueError, match=r"rows: found shape \(2, "):
-        signals.graph_with_signals(topology, jnp.zeros((2, count)))
+        responses.graph_with_responses(topology, jnp.zeros((2, count)))
     with pytest.raises(ValueError, match="name: found 'no', expected one of"):
-        signals.units_of(topology, "no")
+        responses.units_of(topology, "no")
 
 
 def test_the_sine_of_huge_angles_stays_finite():

@@ -26,7 +26,7 @@ from modmeta.metanet.models.mlp_baselines import (
     with_positions,
 )
 from modmeta.metanet.models.readouts import WeightUpdateMetanet, parameter_edges
-from modmeta.metanet.models.signals import graph_with_signals
+from modmeta.metanet.models.responses import graph_with_responses
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.networks import MLP
 
@@ -63,7 +63,7 @@ class GraphEditor(nn.Module):
       config: Options of the metanetwork.
       num_heads: K.
       initial_step: Step size at the start.
-      signals: `rows [B, M] -> [B, N, S]`, see `modmeta.metanet.models.signals`; None:
+      responses: `rows [B, M] -> [B, N, S]`, see `modmeta.metanet.models.responses`; None:
         weights alone are read.
     """
 
@@ -71,16 +71,16 @@ class GraphEditor(nn.Module):
     config: MetanetConfig
     num_heads: int = 1
     initial_step: float = 0.01
-    signals: Callable[[jax.Array], jax.Array] | None = None
+    responses: Callable[[jax.Array], jax.Array] | None = None
 
     @nn.compact
     def __call__(self, rows: jax.Array) -> jax.Array:
         """Maps rows `[B, M]` to changes `[B, K, M]`."""
         known = rows
-        if self.signals is not None:
-            signals = self.signals(rows).reshape(len(rows), -1)
-            known = jnp.concatenate([rows, signals], axis=1)
-        graph = graph_with_signals(self.topology, known, bidirectional=False)
+        if self.responses is not None:
+            responses = self.responses(rows).reshape(len(rows), -1)
+            known = jnp.concatenate([rows, responses], axis=1)
+        graph = graph_with_responses(self.topology, known, bidirectional=False)
         table = parameter_edges(self.topology, bidirectional=False)
         metanet = WeightUpdateMetanet(
             self.config,

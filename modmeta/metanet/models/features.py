@@ -51,8 +51,8 @@ class NodeFeatures(NamedTuple):
       attributes: `[N, A]`.
       group_weights: `[N]` weights of the mean over (layer, type) groups of the means
         within them; they sum to one over a graph.
-      signals: `[N, B, S]` what units of every network of a homogeneous batch compute
-        at S inputs, see `modmeta.metanet.models.signals`; None without.
+      responses: `[N, B, S]` what units of every network of a homogeneous batch compute
+        at S inputs, see `modmeta.metanet.models.responses`; None without.
     """
 
     types: np.ndarray | jax.Array
@@ -61,7 +61,7 @@ class NodeFeatures(NamedTuple):
     functions: np.ndarray | jax.Array
     attributes: np.ndarray | jax.Array
     group_weights: np.ndarray | jax.Array
-    signals: jax.Array | None = None
+    responses: jax.Array | None = None
 
 
 class EdgeFeatures(NamedTuple):
@@ -359,7 +359,7 @@ class NodeEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, nodes: NodeFeatures) -> jax.Array:
-        """Maps features of N nodes to `[N, width]`, with signals `[N, B, width]`."""
+        """Maps features of N nodes to `[N, width]`, with responses `[N, B, width]`."""
         half = self.width // 2
 
         def scalars(name):
@@ -376,10 +376,10 @@ class NodeEncoder(nn.Module):
             jnp.arcsinh(nodes.attributes / SMALL_ATTRIBUTE) / 10,
         ]
         encoded = Dense(self.width, name="output")(jnp.concatenate(parts, axis=-1))
-        if nodes.signals is None:
+        if nodes.responses is None:
             return encoded
-        signals = Dense(self.width, use_bias=False, name="signals")(nodes.signals)
-        return match_batch(encoded, signals) + signals
+        responses = Dense(self.width, use_bias=False, name="responses")(nodes.responses)
+        return match_batch(encoded, responses) + responses
 
 
 class EdgeEncoder(nn.Module):

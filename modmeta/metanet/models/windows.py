@@ -193,7 +193,7 @@ def over_networks(
         return read(module, graph)
     count = -(-num_networks // size)
     size = -(-num_networks // count)
-    own = (values, graph.nodes.signals)
+    own = (values, graph.nodes.responses)
 
     def in_parts(leaf):
         # The last network is repeated to fill the last part.
@@ -206,7 +206,7 @@ def over_networks(
     def step(module, nothing, part):
         def compute(module, part):
             edges = graph.edges._replace(values=part[0])
-            nodes = graph.nodes._replace(signals=part[1])
+            nodes = graph.nodes._replace(responses=part[1])
             return read(module, graph._replace(edges=edges, nodes=nodes))
 
         return nothing, nn.remat(compute, prevent_cse=False)(module, part)

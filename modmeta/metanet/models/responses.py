@@ -42,10 +42,10 @@ def units_of(topology: Topology, name: str) -> np.ndarray:
     return topology.receivers[topology.parameter_edges[first]]
 
 
-def node_signals(
+def node_responses(
     num_nodes: int, units: Sequence[np.ndarray], values: Sequence[jax.Array]
 ) -> jax.Array:
-    """Signals of all nodes: `[B, N, S]`, 0 where nothing is known.
+    """Responses of all nodes: `[B, N, S]`, 0 where nothing is known.
 
     Args:
       num_nodes: N.
@@ -58,15 +58,15 @@ def node_signals(
     return empty.at[:, nodes].set(known)
 
 
-def graph_with_signals(
+def graph_with_responses(
     topology: Topology, rows: jax.Array, *, bidirectional: bool = True
 ) -> graphs.GraphsTuple:
-    """The graph of B networks and their signals.
+    """The graph of B networks and their responses.
 
     Args:
       topology: Architecture of the networks.
-      rows: `[B, M + N * S]` parameters, then signals `[N, S]`; without the latter, a
-        graph without signals.
+      rows: `[B, M + N * S]` parameters, then responses `[N, S]`; without the latter, a
+        graph without responses.
       bidirectional: See `modmeta.metanet.models.features.to_graph`.
 
     Raises:
@@ -76,11 +76,11 @@ def graph_with_signals(
     if rows.ndim != 2 or (rows.shape[1] - count) % num_nodes:
         raise ValueError(
             f"rows: found shape {rows.shape}, expected {count} parameters and a "
-            f"multiple of {num_nodes} signals per network"
+            f"multiple of {num_nodes} responses per network"
         )
     graph = rows_to_graph(topology, rows[:, :count], bidirectional=bidirectional)
     if rows.shape[1] == count:
         return graph
-    signals = rows[:, count:].reshape(len(rows), num_nodes, -1)
-    signals = jnp.moveaxis(signals, 1, 0)
-    return graph._replace(nodes=graph.nodes._replace(signals=signals))
+    responses = rows[:, count:].reshape(len(rows), num_nodes, -1)
+    responses = jnp.moveaxis(responses, 1, 0)
+    return graph._replace(nodes=graph.nodes._replace(responses=responses))
