@@ -100,7 +100,7 @@ class TopologyPredictor:
     bidirectional: bool = False
 
     def graph(self, rows: jax.Array) -> graphs.GraphsTuple:
-        """The graph of networks with flat parameters `[b, M]`, responses after them."""
+        """The graph of flat parameters `[b, M]`, with responses after them if any."""
         return graph_with_responses(
             self.topology, rows, bidirectional=self.bidirectional
         )

@@ -63,8 +63,8 @@ class GraphEditor(nn.Module):
       config: Options of the metanetwork.
       num_heads: K.
       initial_step: Step size at the start.
-      responses: `rows [B, M] -> [B, N, S]`, see `modmeta.metanet.models.responses`; None:
-        weights alone are read.
+      responses: `rows [B, M] -> [B, N, S]`, see `modmeta.metanet.models.responses`;
+        None: weights alone are read.
     """
 
     topology: Topology
