@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from modmeta.metanet.models.features import NodeEncoder, edge_rows
+from modmeta.metanet.models.encoders import NodeEncoder
+from modmeta.metanet.models.features import edge_rows
 from modmeta.metanet.models.options import MetanetConfig
 
 

@@ -23,7 +23,7 @@ from modmeta import graphs
 from modmeta.metanet.models.blocks import Embeddings as Embeddings
 from modmeta.metanet.models.blocks import MetanetBlock as MetanetBlock
 from modmeta.metanet.models.blocks import Projections
-from modmeta.metanet.models.features import EdgeEncoder, NodeEncoder
+from modmeta.metanet.models.encoders import EdgeEncoder, NodeEncoder
 from modmeta.metanet.models.normalized import (
     Linear,
     Norm,
