@@ -10,8 +10,8 @@ from modmeta.metanet.models.gmn import MetanetConfig
 from modmeta.metanet.zoo.image_fields import FieldZooConfig
 
 EDITS = ("dilate", "contrast", "none")
-EDITORS = ("gmn", "nfn", "pointwise")
-READERS = ("gmn", "nfn", "deep_sets", "statistics", "probing")
+EDITORS = ("gmn", "gmn_responses", "nfn", "pointwise")
+READERS = ("gmn", "gmn_responses", "nfn", "deep_sets", "statistics", "probing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,8 @@ class ExperimentConfig:
         one is that of all editors.
       readers: Members of `READERS`, in the order of the table; empty for no
         classification.
-      metanet: The graph metanetwork. All others get as many parameters.
+      metanet: The graph metanetwork. All others get as many parameters, but
+        "gmn_responses", which also reads what units compute at some pixels.
       training: Training of editors.
       reading: Training of readers.
       learning_rates: Tried for `pilot_steps` steps each; validation networks choose,

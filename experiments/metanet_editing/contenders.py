@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -68,7 +69,14 @@ def make_editor(
         "pointwise": lambda width: graph_editor(MetanetConfig(width, num_blocks=0)),
     }
     editor = gmn
-    if name != "gmn":
+
+    def responses(rows):
+        deviation, mean = networks.statistics.deviation, networks.statistics.mean
+        return networks.responses(rows * deviation[None] + mean[None])
+
+    if name == "gmn_responses":
+        editor = GraphEditor(topology, config.metanet, num_heads, responses=responses)
+    elif name != "gmn":
         target = baselines.count_parameters(gmn, rows)
         editor = builders[name](baselines.match_width(builders[name], target, rows))
     return Contender(
@@ -91,6 +99,11 @@ def make_reader(
     def build(width: int) -> nn.Module:
         return {
             "gmn": lambda: InvariantMetanet(config.metanet, num_classes),
+            "gmn_responses": lambda: InvariantMetanet(
+                dataclasses.replace(config.metanet, outputs_nodes=True),
+                num_classes,
+                "layer_mean",
+            ),
             "nfn": lambda: NeuronPermutationReader(topology, num_classes, width),
             "deep_sets": lambda: baselines.deep_sets(width, num_classes),
             "statistics": lambda: baselines.StatisticsNetwork(num_classes, width),
@@ -99,14 +112,20 @@ def make_reader(
             ),
         }[name]()
 
+    def with_responses() -> VectorSource:
+        compiled = jax.jit(networks.responses)
+        found = np.asarray(compiled(networks.rows)).reshape(len(normalized), -1)
+        return VectorSource(np.concatenate([normalized, found], axis=1))
+
     sources = {
+        "gmn_responses": with_responses,
         "statistics": lambda: VectorSource(
             _statistics(networks), networks.splits["train"]
         ),
         "probing": lambda: VectorSource(networks.rows),
     }
     source = sources.get(name, lambda: VectorSource(normalized))()
-    reads_graph = name in ("gmn", "deep_sets")
+    reads_graph = name in ("gmn", "gmn_responses", "deep_sets")
 
     def example(rows: Any) -> Any:
         return on_graphs(build(2)).graph(rows) if reads_graph else rows
@@ -115,7 +134,8 @@ def make_reader(
     gmn = InvariantMetanet(config.metanet, num_classes)
     on_gmn = on_graphs(gmn).graph(jnp.asarray(normalized[:2]))
     target = baselines.count_parameters(gmn, on_gmn)
-    width = 2 if name == "gmn" else baselines.match_width(build, target, few)
+    is_gmn = name.startswith("gmn")
+    width = 2 if is_gmn else baselines.match_width(build, target, few)
     module = build(width)
     return Contender(
         source,

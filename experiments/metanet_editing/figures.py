@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MODEL_NAMES = {
     "identity": "no edit",
     "gmn": "GMN",
+    "gmn_responses": "GMN, responses",
     "nfn": "NFN-NP",
     "pointwise": "pointwise",
     "deep_sets": "DeepSets",

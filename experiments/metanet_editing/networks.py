@@ -16,6 +16,7 @@ import numpy as np
 from experiments.metanet_editing.config import ExperimentConfig
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import contrastive
+from modmeta.metanet.models.responses import node_responses, units_of
 from modmeta.metanet.parameter_graphs import tracing
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.zoo import image_fields
@@ -37,6 +38,7 @@ class FieldNetworks(NamedTuple):
       statistics: What normalises a row, from the training networks.
       respond: `(rows [k, M], inputs [q, 2]) -> [k, q, C]`, runs the networks.
       render: `rows [k, M] -> [k, Q, C]`, runs them at all pixels.
+      responses: `rows [k, M] -> [k, N, S]`, what their units compute at S pixels.
     """
 
     rows: np.ndarray
@@ -50,6 +52,7 @@ class FieldNetworks(NamedTuple):
     statistics: contrastive.WeightStatistics
     respond: Callable[[jax.Array, jax.Array], jax.Array]
     render: Callable[[jax.Array], jax.Array]
+    responses: Callable[[jax.Array], jax.Array]
 
     @property
     def num_classes(self) -> int:
@@ -94,12 +97,28 @@ def read_networks(
             zoo.unflatten(leaves, rows)
         )
 
+    def responses(rows):
+        def of_one(one):
+            outputs, kept = module.apply(one, seen, mutable=["intermediates"])
+            return *kept["intermediates"]["units"], outputs
+
+        layers = jax.vmap(of_one)(zoo.unflatten(leaves, rows))
+        return node_responses(topology.num_nodes, units, layers)
+
     def pixels(values):
         return values.reshape(len(values), -1, num_channels).astype(np.float32)
 
     traced = image_fields.field(config.zoo, num_channels)
     variables = jax.eval_shape(traced.init, jax.random.key(0), inputs[:2])
     topology = tracing.trace(traced, variables, inputs[:2])
+    units = [
+        units_of(topology, f"params/layer_{index}/kernel")
+        for index in range(len(config.zoo.hidden_sizes) + 1)
+    ]
+    # Every second pixel of larger images, and so on: responses take memory.
+    step = max(height // 8, 1), max(width // 8, 1)
+    grid = np.arange(height * width).reshape(height, width)[:: step[0], :: step[1]]
+    seen = inputs[grid.ravel()]
     return FieldNetworks(
         rows=group.parameters,
         shape=shape,
@@ -115,4 +134,5 @@ def read_networks(
         ),
         respond=respond,
         render=lambda rows: respond(rows, inputs),
+        responses=responses,
     )

@@ -9,7 +9,7 @@ from experiments.metanet_modules.law_zoo import NUM_TWINS, LawZooConfig
 from modmeta.metanet.learning.prediction import PredictionConfig
 from modmeta.metanet.models.gmn import MetanetConfig
 
-READERS = ("gmn", "deep_sets", "statistics", "probing")
+READERS = ("gmn", "gmn_responses", "deep_sets", "statistics", "probing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,8 @@ class ExperimentConfig:
     Attributes:
       zoo: The networks that are read.
       models: Members of `READERS`, in the order of the table.
-      metanet: The graph metanetwork. All other readers get as many parameters.
+      metanet: The graph metanetwork. All other readers get as many parameters, but
+        "gmn_responses", which also reads what units compute at some inputs.
       embedding_size: Numbers that describe a network, before the law is told.
       training: Training of readers of graphs.
       learning_rates: Tried for readers of graphs; validation networks choose.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MODEL_NAMES = {
     "gmn": "GMN",
+    "gmn_responses": "GMN, responses",
     "deep_sets": "DeepSets",
     "statistics": "StatNN",
     "probing": "probing",

@@ -219,6 +219,23 @@ class NetworkShape:
         # As `laws.saturated`, which divides by the limit.
         return rates / (1.0 + jnp.abs(rates) * params["inverse_limit"])
 
+    def responses(
+        self, variables: dict[str, Any], inputs: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """What the units of every layer compute at inputs `[Q, 2]`: `[Q, units]`.
+
+        The last two are the logarithm of the size of the rate, and its sign.
+        """
+        params = variables["params"]["network"]
+        activation = networks.get_activation(self.activation)
+        hidden, layers = inputs, []
+        for index in range(len(self.sizes) + 1):
+            layer = params[f"layer_{index}"]
+            hidden = hidden @ layer["kernel"] + layer["bias"][None]
+            hidden = activation(hidden) if index < len(self.sizes) else hidden
+            layers.append(hidden)
+        return tuple(layers)
+
     def topology(self) -> Topology:
         """The parameter graph of such networks."""
         variables = jax.eval_shape(self.init, jax.random.key(0))

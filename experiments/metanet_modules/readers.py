@@ -7,6 +7,7 @@ Letters: n networks, b of a batch, L laws, D size of an embedding.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from modmeta.metanet.learning.prediction import (
 from modmeta.metanet.learning.sources import VectorSource
 from modmeta.metanet.models import baselines
 from modmeta.metanet.models.readouts import InvariantMetanet
+from modmeta.metanet.models.responses import node_responses, units_of
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.networks import Dense
 
@@ -178,6 +180,16 @@ def make_contenders(
     target = gmn.num_parameters
     makers = {
         "gmn": lambda: gmn,
+        "gmn_responses": lambda: contender(
+            lambda width: InvariantMetanet(
+                dataclasses.replace(config.metanet, outputs_nodes=True),
+                size,
+                "layer_mean",
+            ),
+            0,
+            _with_responses(config.zoo.shape, topology, leaves, scaled),
+            reads_graph=True,
+        ),
         "deep_sets": lambda: contender(
             lambda width: baselines.deep_sets(width, size),
             target,
@@ -217,15 +229,49 @@ def _statistics(leaves: tuple[zoo.Leaf, ...]) -> Callable[[np.ndarray], np.ndarr
     return lambda rows: np.asarray(compiled(zoo.unflatten(leaves, rows)))
 
 
-def _probes(
-    shape: laws.NetworkShape, leaves: tuple[zoo.Leaf, ...]
-) -> Callable[[np.ndarray], np.ndarray]:
-    inputs = jnp.concatenate(
+def _probe_inputs() -> jax.Array:
+    return jnp.concatenate(
         [
             laws.inputs_of(jnp.asarray(_PROBE_DISTANCES, jnp.float32), True),
             laws.inputs_of(jnp.asarray(_PROBE_ANGLES, jnp.float32), False),
         ]
     )
+
+
+def _with_responses(
+    shape: laws.NetworkShape,
+    topology: Topology,
+    leaves: tuple[zoo.Leaf, ...],
+    scaled: Callable[[np.ndarray], np.ndarray],
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Normalised parameters, then the responses of all nodes."""
+    inputs = _probe_inputs()
+    units = [
+        units_of(topology, f"params/network/layer_{index}/kernel")
+        for index in range(len(shape.sizes) + 1)
+    ]
+    units.append(np.asarray(topology.outputs))
+
+    @functools.partial(jax.jit, compiler_options=_QUICK_COMPILATION)
+    def responses(variables):
+        def of_one(one):
+            rates = shape.rates({"params": one}, inputs) / _PROBE_UNIT
+            layers = shape.responses({"params": one}, inputs)
+            return *(jnp.arcsinh(layer) for layer in layers), jnp.arcsinh(rates)
+
+        return node_responses(topology.num_nodes, units, jax.vmap(of_one)(variables))
+
+    def features(rows):
+        found = responses(zoo.unflatten(leaves, rows)["params"])
+        return np.concatenate([scaled(rows), found.reshape(len(rows), -1)], axis=1)
+
+    return features
+
+
+def _probes(
+    shape: laws.NetworkShape, leaves: tuple[zoo.Leaf, ...]
+) -> Callable[[np.ndarray], np.ndarray]:
+    inputs = _probe_inputs()
 
     @functools.partial(jax.jit, compiler_options=_QUICK_COMPILATION)
     def probe(variables):

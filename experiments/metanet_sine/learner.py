@@ -18,7 +18,7 @@ from modmeta.metanet.learning import contrastive
 from modmeta.metanet.learning.contrastive import ContrastiveLoss, WeightStatistics
 from modmeta.metanet.models.features import to_graph
 from modmeta.metanet.models.gmn import GraphMetanet, MetanetConfig
-from modmeta.metanet.models.readouts import GraphReadout
+from modmeta.metanet.models.readouts import GraphReadout, read_networks
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.networks import MLP
 
@@ -43,21 +43,23 @@ class ContrastiveMetanet(nn.Module):
     readout_width: int
     pooling: str
 
-    @nn.compact
-    def __call__(self, graph) -> tuple[jax.Array, jax.Array]:
-        """Maps a graph with B networks to embeddings and projections, `[B, D]`."""
+    def setup(self) -> None:
+        """Names the parts."""
         size = self.embedding_size
-        readout = GraphReadout(
+        self.readout = GraphReadout(
             size,
             self.readout_width,
             self.pooling,
             self.config.outputs_nodes,
             activation="silu",
-            name="readout",
         )
-        metanet = GraphMetanet(self.config, name="metanet")
-        embeddings = readout(metanet(graph), graph)[0]
-        return embeddings, MLP((size, size), "silu", name="projection")(embeddings)
+        self.metanet = GraphMetanet(self.config)
+        self.projection = MLP((size, size), "silu")
+
+    def __call__(self, graph) -> tuple[jax.Array, jax.Array]:
+        """Maps a graph with B networks to embeddings and projections, `[B, D]`."""
+        embeddings = read_networks(self, graph)[0]
+        return embeddings, self.projection(embeddings)
 
 
 class LearnerState(NamedTuple):

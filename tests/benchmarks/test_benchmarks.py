@@ -17,6 +17,7 @@ from tests.docs.pages import ROOT
     [
         "exact_edges --system=springs --nodes=3 --systems=2 --frames=9 --points=2",
         "module_banks --edges=8 --frames=2 --width=4 --modules=2 --repeats=1",
+        "metanet_step --networks=2 --width=4 --blocks=1 --hidden=2 --rounds=1",
         "parameter_graphs --networks=perceptron --width=8",
         "simulators --tasks=4 --loop_tasks=1 --frames=4 --repeats=1",
     ],

@@ -11,6 +11,7 @@ from experiments import common
 from experiments.common import image_data
 from experiments.metanet_editing import config as config_lib
 from experiments.metanet_editing import networks, train
+from modmeta.metanet.models.responses import units_of
 from modmeta.metanet.zoo import images
 
 CONFIG = common.override(
@@ -70,6 +71,9 @@ def test_files_and_summary(finished):
     found = networks.read_networks(workdir / "zoo", config, image_set)
     rows = found.splits["test"]
     rendered = np.asarray(found.render(found.rows[rows]))
+    outputs = units_of(found.topology, "params/layer_2/kernel")
+    known = np.asarray(found.responses(found.rows[rows]))[:, outputs]
+    np.testing.assert_allclose(known[:, :, 0], rendered[:, 0], atol=1e-5)
     identity = np.mean((rendered - found.targets[rows]) ** 2)
     assert written["identity_mse"] == pytest.approx(identity, rel=1e-4)
     known = found.splits["train"]

@@ -74,6 +74,8 @@ def test_networks_are_those_of_a_bank():
     expected = law_modules.saturated(rates, jnp.float32(0.05))
     limited = {"params": {**params, "inverse_limit": jnp.float32(20.0)}}
     np.testing.assert_allclose(SHAPE.rates(limited, inputs), expected, rtol=1e-5)
+    *_, last = SHAPE.responses(variables, inputs)
+    np.testing.assert_allclose(np.exp(last[:, 0]) * last[:, 1], rates[:, 0], rtol=1e-5)
     topology = SHAPE.topology()
     assert topology.num_parameters == 1 + (2 * 3 + 3) + (3 * 4 + 4) + (4 * 2 + 2)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.metanet.models import features
+from modmeta.metanet.models import encoders, features
 from tests.metanet import hand_made
 from tests.metanet.test_models import random_params
 
@@ -107,7 +107,7 @@ def test_values_keep_their_kind_and_may_be_traced():
 def test_encoder_tells_small_attributes_apart():
     topology = hand_made.topology(WIDTHS)
     graph = features.to_graph(topology, np.zeros(topology.num_edges, np.float32))
-    encoder = features.NodeEncoder(8)
+    encoder = encoders.NodeEncoder(8)
     params = random_params(encoder, graph.nodes)
     found = []
     for epsilon in (1e-5, 1e-6, 0.0):
@@ -118,13 +118,13 @@ def test_encoder_tells_small_attributes_apart():
         assert np.abs(found[index] - found[index - 1]).max() > 1e-2
 
 
-@pytest.mark.parametrize("encoding", features.SCALAR_ENCODINGS)
+@pytest.mark.parametrize("encoding", encoders.SCALAR_ENCODINGS)
 def test_encoders_tell_features_apart(encoding):
     rng = np.random.default_rng(1)
     topology = hand_made.topology(WIDTHS)
     values = rng.normal(size=topology.num_edges).astype(np.float32)
     graph = features.to_graph(topology, values)
-    encoder = features.EdgeEncoder(8, encoding)
+    encoder = encoders.EdgeEncoder(8, encoding)
     rows, table = graph.edges.kinds, features.table_rows(graph)
     params = random_params(encoder, graph.edges.values, rows, table)
     plain = encoder.apply(params, graph.edges.values, rows, table)
@@ -141,7 +141,7 @@ def test_encoders_tell_features_apart(encoding):
         other = table._replace(**{name: value})
         changed = encoder.apply(params, graph.edges.values, rows, other)
         assert np.abs(changed - plain).max(axis=-1).min() > 1e-3, name
-    encoder = features.NodeEncoder(8, encoding)
+    encoder = encoders.NodeEncoder(8, encoding)
     params = random_params(encoder, graph.nodes)
     plain = encoder.apply(params, graph.nodes)
     for name in ("types", "layers", "orders", "functions", "attributes"):
@@ -152,13 +152,13 @@ def test_encoders_tell_features_apart(encoding):
 
 def test_scalar_encodings_equal_their_formulas():
     numbers = np.random.default_rng(2).normal(size=(5, 3)).astype(np.float32)
-    encoder = features.ScalarEncoder(4, "sine")
+    encoder = encoders.ScalarEncoder(4, "sine")
     params = random_params(encoder, numbers)
     layer = params["params"]["Dense_0"]
     expected = np.sin(numbers @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"]))
     np.testing.assert_allclose(encoder.apply(params, numbers), expected, rtol=1e-5)
     # Fixed frequencies: sine and cosine of the same angles, of the stated scale.
-    encoder = features.ScalarEncoder(2000, "fourier")
+    encoder = encoders.ScalarEncoder(2000, "fourier")
     assert not encoder.init(jax.random.key(3), numbers)
     found = np.asarray(encoder.apply({}, numbers))
     np.testing.assert_allclose(
@@ -175,9 +175,9 @@ def test_rescaled_values_are_multiplied_by_the_fan_in():
     values = rng.normal(size=(topology.num_edges, 2)).astype(np.float32)
     graph = features.to_graph(topology, values)
     values, rest = graph.edges.values, (graph.edges.kinds, features.table_rows(graph))
-    plain = features.EdgeEncoder(4)
+    plain = encoders.EdgeEncoder(4)
     params = random_params(plain, values, *rest)
-    scaled = features.EdgeEncoder(4, rescale_by_fan_in=True)
+    scaled = encoders.EdgeEncoder(4, rescale_by_fan_in=True)
     scaled = scaled.apply(params, values, *rest)
     by_hand = values * features.edge_rows(graph).fan_ins[:, None]
     np.testing.assert_allclose(scaled, plain.apply(params, by_hand, *rest), rtol=1e-5)

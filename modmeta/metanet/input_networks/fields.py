@@ -75,6 +75,7 @@ class SIREN(nn.Module):
             omega = self.hidden_omega if index else self.first_omega
             dense = self._dense(index, size, hidden.shape[-1])
             hidden = sine(omega * dense(hidden))
+            self.sow("intermediates", "units", hidden)
         last = len(self.hidden_sizes)
         outputs = self._dense(last, self.out_features, hidden.shape[-1])(hidden)
         return outputs + self.output_offset if self.output_offset else outputs

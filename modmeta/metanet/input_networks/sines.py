@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 # Pi in three parts, the first ones with few bits: multiples of them are exact.
 _PI_PARTS = (3.140625, 9.67502593994140625e-4, 1.509957990978376432e-7)
+_LARGEST = 1.58  # a little more than half of pi
 # Taylor series on [-pi/2, pi/2]; the first term left out is below 6e-8.
 _SINE = tuple((-1) ** n / math.factorial(2 * n + 1) for n in range(6))
 _COSINE = tuple((-1) ** n / math.factorial(2 * n) for n in range(7))
@@ -30,6 +31,8 @@ def _reduce(angles: jax.Array) -> tuple[jax.Array, jax.Array]:
     halves = jnp.round(angles * (1.0 / math.pi))
     for part in _PI_PARTS:
         angles = angles - halves * part
+    # Of huge angles rounding is left, which a polynomial would make infinite.
+    angles = jnp.clip(angles, -_LARGEST, _LARGEST)
     return angles, 1.0 - 2.0 * jnp.abs(halves - 2.0 * jnp.round(0.5 * halves))
 
 

@@ -35,7 +35,7 @@ import optax
 from modmeta import graphs
 from modmeta.metanet.learning import checks
 from modmeta.metanet.learning.sources import Source, evaluation_plan, training_plan
-from modmeta.metanet.models.features import rows_to_graph
+from modmeta.metanet.models.responses import graph_with_responses
 from modmeta.runtime import option_types, training_loop
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter
@@ -100,8 +100,10 @@ class TopologyPredictor:
     bidirectional: bool = False
 
     def graph(self, rows: jax.Array) -> graphs.GraphsTuple:
-        """The graph of networks with flat parameters `[b, M]`."""
-        return rows_to_graph(self.topology, rows, bidirectional=self.bidirectional)
+        """The graph of flat parameters `[b, M]`, with responses after them if any."""
+        return graph_with_responses(
+            self.topology, rows, bidirectional=self.bidirectional
+        )
 
     def init(self, rng_key: jax.Array, inputs: jax.Array) -> Any:
         """Initial parameters; the key is consumed."""

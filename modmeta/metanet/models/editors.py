@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmeta.metanet.models.features import rows_to_graph
 from modmeta.metanet.models.gmn import MetanetConfig
 from modmeta.metanet.models.mlp_baselines import (
     MLPWeights,
@@ -27,6 +26,7 @@ from modmeta.metanet.models.mlp_baselines import (
     with_positions,
 )
 from modmeta.metanet.models.readouts import WeightUpdateMetanet, parameter_edges
+from modmeta.metanet.models.responses import graph_with_responses
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.networks import MLP
 
@@ -63,17 +63,24 @@ class GraphEditor(nn.Module):
       config: Options of the metanetwork.
       num_heads: K.
       initial_step: Step size at the start.
+      responses: `rows [B, M] -> [B, N, S]`, see `modmeta.metanet.models.responses`;
+        None: weights alone are read.
     """
 
     topology: Topology
     config: MetanetConfig
     num_heads: int = 1
     initial_step: float = 0.01
+    responses: Callable[[jax.Array], jax.Array] | None = None
 
     @nn.compact
     def __call__(self, rows: jax.Array) -> jax.Array:
         """Maps rows `[B, M]` to changes `[B, K, M]`."""
-        graph = rows_to_graph(self.topology, rows, bidirectional=False)
+        known = rows
+        if self.responses is not None:
+            responses = self.responses(rows).reshape(len(rows), -1)
+            known = jnp.concatenate([rows, responses], axis=1)
+        graph = graph_with_responses(self.topology, known, bidirectional=False)
         table = parameter_edges(self.topology, bidirectional=False)
         metanet = WeightUpdateMetanet(
             self.config,

@@ -1,16 +1,9 @@
-"""From topologies and edge values to graphs with features, and their encoders.
+"""From topologies and edge values to graphs with features.
 
 Letters: N nodes, E edges of a topology, F edges of a graph (E, or 2 E with reversed
 edges), G graphs, K kinds of edges, P probes of a function, A attributes, B networks of
 one topology. Edge values are `[F]`, or `[F, B]` for a homogeneous batch; every other
 feature belongs to the topology and is shared by the batch.
-
-Encoders follow Lim et al. 2023 (arXiv 2312.04501) and its public release: the sine of
-a linear map for scalars, embeddings for types, one linear map of all of them.
-Deviations: a reversed edge says so; layer numbers enter raw and as a share of the
-depth, so that deeper networks stay in range; functions and attributes of nodes are
-features; the edge value enters as it is too, next to its sines; phases of the sines
-start uniform.
 """
 
 from __future__ import annotations
@@ -18,24 +11,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from modmeta import graphs
 from modmeta.metanet.parameter_graphs.edges import stable_order
-from modmeta.networks import Dense
 
 if TYPE_CHECKING:
     from modmeta.metanet.parameter_graphs.topology import Topology
 
 NUM_TYPES = 64
 """Rows of the embedding tables, with room for types that users add."""
-
-SCALAR_ENCODINGS = ("sine", "fourier")
-FOURIER_SCALE = 3.0
-SMALL_ATTRIBUTE = 1e-8
 
 
 class NodeFeatures(NamedTuple):
@@ -49,6 +36,8 @@ class NodeFeatures(NamedTuple):
       attributes: `[N, A]`.
       group_weights: `[N]` weights of the mean over (layer, type) groups of the means
         within them; they sum to one over a graph.
+      responses: `[N, B, S]` what units of every network of a homogeneous batch compute
+        at S inputs, see `modmeta.metanet.models.responses`; None without.
     """
 
     types: np.ndarray | jax.Array
@@ -57,6 +46,7 @@ class NodeFeatures(NamedTuple):
     functions: np.ndarray | jax.Array
     attributes: np.ndarray | jax.Array
     group_weights: np.ndarray | jax.Array
+    responses: jax.Array | None = None
 
 
 class EdgeFeatures(NamedTuple):
@@ -308,113 +298,3 @@ def _group_weights(*keys: np.ndarray) -> np.ndarray:
     inverse, counts = _groups(*keys)
     weights = 1.0 / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return weights.astype(np.float32)[inverse]
-
-
-class ScalarEncoder(nn.Module):
-    """Periodic features of a few numbers.
-
-    Attributes:
-      width: Number of features, even for "fourier".
-      encoding: "sine" for the sine of a learned linear map, "fourier" for sine and
-        cosine at fixed Gaussian frequencies of scale `FOURIER_SCALE`.
-    """
-
-    width: int
-    encoding: str = "sine"
-
-    @nn.compact
-    def __call__(self, numbers: jax.Array) -> jax.Array:
-        """Maps `[..., numbers]` to `[..., width]`."""
-        if self.encoding == "sine":
-            phases = nn.initializers.uniform(2 * np.pi)
-            return jnp.sin(Dense(self.width, bias_init=phases)(numbers))
-        shape = (numbers.shape[-1], self.width // 2)
-        # The same frequencies in every model: they are part of the architecture.
-        frequencies = FOURIER_SCALE * jax.random.normal(jax.random.key(0), shape)
-        angles = 2 * jnp.pi * (numbers @ frequencies)
-        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-class NodeEncoder(nn.Module):
-    """Embeds the features of nodes.
-
-    Attributes:
-      width: Size of the embedding, even.
-      encoding: See `ScalarEncoder`.
-    """
-
-    width: int
-    encoding: str = "sine"
-
-    @nn.compact
-    def __call__(self, nodes: NodeFeatures) -> jax.Array:
-        """Maps features of N nodes to `[N, width]`."""
-        half = self.width // 2
-
-        def scalars(name):
-            return ScalarEncoder(half, self.encoding, name=name)
-
-        # The inverse hyperbolic sine tames extents and values of powers. On its second
-        # scale, the epsilons of normalisations differ from each other.
-        parts = [
-            scalars("layers")(nodes.layers),
-            scalars("orders")(nodes.orders[:, None]),
-            nn.Embed(NUM_TYPES, half, name="types")(nodes.types),
-            jnp.arcsinh(nodes.functions),
-            jnp.arcsinh(nodes.attributes),
-            jnp.arcsinh(nodes.attributes / SMALL_ATTRIBUTE) / 10,
-        ]
-        return Dense(self.width, name="output")(jnp.concatenate(parts, axis=-1))
-
-
-class EdgeEncoder(nn.Module):
-    """Embeds the features of edges.
-
-    Attributes:
-      width: Size of the embedding, even.
-      encoding: See `ScalarEncoder`.
-      direction_flag: Whether a reversed edge is told from its original.
-      rescale_by_fan_in: Whether values are multiplied by the fan-in, which undoes the
-        shrinking of weights with width.
-    """
-
-    width: int
-    encoding: str = "sine"
-    direction_flag: bool = True
-    rescale_by_fan_in: bool = False
-
-    @nn.compact
-    def __call__(
-        self, values: jax.Array, rows: jax.Array, table: EdgeTable
-    ) -> jax.Array:
-        """Maps features of F edges to `[F, width]` or `[F, B, width]`.
-
-        Args:
-          values: `[F]` or `[F, B]`.
-          rows: `[F]` rows of the table.
-          table: `[kinds, ...]`.
-        """
-        half = self.width // 2
-        parts = [
-            ScalarEncoder(half, self.encoding, name="layers")(table.layers),
-            nn.Embed(NUM_TYPES, half, name="types")(table.types),
-            ScalarEncoder(half, self.encoding, name="positions")(table.positions),
-        ]
-        if self.direction_flag:
-            parts.append(table.is_reversed[:, None].astype(jnp.float32))
-        # Once per kind; only what depends on the values is done per edge.
-        fixed = Dense(self.width, name="output_fixed")(jnp.concatenate(parts, axis=-1))
-        if self.rescale_by_fan_in:
-            values = values * match_batch(jnp.asarray(table.fan_ins)[rows], values)
-        values = values[..., None]
-        encoded = ScalarEncoder(half, self.encoding, name="values")(values)
-        varying = Dense(self.width, use_bias=False, name="output_values")(
-            jnp.concatenate([values, encoded], axis=-1)
-        )
-        return varying + match_batch(fixed[rows], varying)
-
-
-def match_batch(features: jax.Array, like: jax.Array) -> jax.Array:
-    """Adds the axis of networks after the first, if `like` has one more axis."""
-    features = jnp.asarray(features)
-    return features[:, None] if like.ndim > features.ndim else features

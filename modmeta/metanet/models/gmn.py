@@ -23,7 +23,14 @@ from modmeta import graphs
 from modmeta.metanet.models.blocks import Embeddings as Embeddings
 from modmeta.metanet.models.blocks import MetanetBlock as MetanetBlock
 from modmeta.metanet.models.blocks import Projections
-from modmeta.metanet.models.features import EdgeEncoder, NodeEncoder
+from modmeta.metanet.models.encoders import EdgeEncoder, NodeEncoder
+from modmeta.metanet.models.normalized import (
+    Linear,
+    Norm,
+    as_row,
+    constant_of,
+    normalized_product,
+)
 from modmeta.metanet.models.options import AGGREGATIONS as AGGREGATIONS
 from modmeta.metanet.models.options import POOLINGS as POOLINGS
 from modmeta.metanet.models.options import MetanetConfig as MetanetConfig
@@ -75,7 +82,7 @@ class GraphMetanet(nn.Module):
             is_last = index == config.num_blocks - 1
             updates_nodes = config.outputs_nodes or not is_last
             setattr(self, f"block_{index}", block(config, updates_nodes=updates_nodes))
-        self.edge_norm, self.edge_output = nn.LayerNorm(), Dense(config.width)
+        self.edge_norm, self.edge_output = Norm(), Linear(config.width)
         if config.outputs_nodes:
             self.node_norm, self.node_output = nn.LayerNorm(), Dense(config.width)
 
@@ -113,7 +120,7 @@ class GraphMetanet(nn.Module):
         nodes = shared = None
         if config.num_blocks or config.outputs_nodes:
             nodes = self.node_encoder(graph.nodes)
-            nodes = nodes[:, None] if batch else nodes
+            nodes = nodes[:, None] if batch and nodes.ndim == 2 else nodes
             nodes = jnp.broadcast_to(nodes, (len(nodes), *batch, config.width))
         if config.use_globals:
             shape = (len(graph.n_node), *batch, config.width)
@@ -133,18 +140,15 @@ class GraphMetanet(nn.Module):
 
     def _edges_before(
         self, states: States, window: Window | None, count: int
-    ) -> tuple[jax.Array, jax.Array | None, Projections | None]:
-        """Embeddings of the edges of a window after so many blocks, computed again.
-
-        Also what the messages of the last of these are made of, and what its nodes
-        contribute.
-        """
-        edges, updated, ends = self._encoded(states.wiring, window), None, None
-        wiring = states.wiring.at(window)
-        for index in range(count):
-            block, ends = self._blocks[index], states.projections[index].at(wiring)
-            edges, updated = block.update_edges(edges, ends)
-        return edges, updated, ends
+    ) -> jax.Array:
+        """Embeddings of the edges of a window after so many blocks, computed again."""
+        edges, wiring = self._encoded(states.wiring, window), states.wiring.at(window)
+        for block, projections in list(
+            zip(self._blocks, states.projections, strict=False)
+        )[:count]:
+            ends = projections.at(wiring)
+            edges, _ = block.update_edges(edges, ends, with_messages=False)
+        return edges
 
     def _windowed_block(self, index: int, states: States) -> States:
         """One block, for which embeddings of edges are computed window by window."""
@@ -155,8 +159,10 @@ class GraphMetanet(nn.Module):
             return states
 
         def messages(module, window):
-            _, updated, ends = module._edges_before(states, window, index + 1)
-            return module._blocks[index].messages(updated, ends)
+            edges = module._edges_before(states, window, index)
+            ends = projections.at(wiring.at(window))
+            block = module._blocks[index]
+            return block.update_edges(edges, ends, with_messages=True)[1]
 
         def add(totals, messages, window):
             return block.add_messages(totals, messages, wiring, window)
@@ -172,12 +178,28 @@ class GraphMetanet(nn.Module):
         embeddings = block.update_nodes(states.embeddings, totals, wiring)
         return states._replace(embeddings=embeddings)
 
-    def edges_of(self, states: States, window: Window | None) -> jax.Array:
-        """Final embeddings of the edges of a window, None for all."""
-        edges = states.embeddings.edges
+    def edges_of(
+        self,
+        states: States,
+        window: Window | None,
+        then: tuple[jax.Array, jax.Array] | None = None,
+    ) -> jax.Array:
+        """Final embeddings of the edges of a window, None for all.
+
+        Args:
+          states: What the blocks left.
+          window: The window.
+          then: Kernel and bias of a linear map of the embeddings, of which the result
+            is wanted instead; two linear maps are one.
+        """
+        edges, width = states.embeddings.edges, self.config.width
         if edges is None:
-            edges, _, _ = self._edges_before(states, window, self.config.num_blocks)
-        return self.edge_output(self.edge_norm(edges))
+            edges = self._edges_before(states, window, self.config.num_blocks)
+        norm, output = self.edge_norm(width), self.edge_output(width)
+        kernel, constant = output[0], constant_of(norm, output)
+        if then is not None:
+            kernel, constant = kernel @ then[0], constant @ then[0] + then[1]
+        return normalized_product(edges, norm, kernel) + as_row(constant, edges)
 
     def nodes_of(self, states: States) -> jax.Array | None:
         """Final embeddings of the nodes, if the options ask for them."""

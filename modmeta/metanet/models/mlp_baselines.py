@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from modmeta.metanet.models.features import ScalarEncoder
+from modmeta.metanet.models.encoders import ScalarEncoder
 from modmeta.networks import MLP, Dense
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from modmeta.metanet.models.features import SCALAR_ENCODINGS
+from modmeta.metanet.models.encoders import SCALAR_ENCODINGS
 from modmeta.networks import ACTIVATIONS
 from modmeta.runtime import option_types
 
@@ -24,7 +24,7 @@ class MetanetConfig:
         "typed_mean", the sum over edge types of the mean within each. The last does
         not notice when units are duplicated.
       activation: See `modmeta.networks.ACTIVATIONS`.
-      encoding: See `modmeta.metanet.models.features.ScalarEncoder`.
+      encoding: See `modmeta.metanet.models.encoders.ScalarEncoder`.
       use_globals: Whether every graph has a global vector, too.
       reverse_messages: Whether every edge also sends a message to its sender, by
         weights of its own. With it, a graph without reversed edges suffices: half the

@@ -11,7 +11,7 @@ Letters: F edges, G graphs, P parameters, B networks of one topology, K heads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,9 +22,15 @@ from modmeta import graphs
 from modmeta.metanet.models.blocks import Embeddings, add_pooled, pool, scale_rows
 from modmeta.metanet.models.features import edge_order
 from modmeta.metanet.models.gmn import GraphMetanet
+from modmeta.metanet.models.normalized import Linear, as_row
 from modmeta.metanet.models.options import POOLINGS, MetanetConfig
-from modmeta.metanet.models.windows import Wiring, over_windows, wiring_of
-from modmeta.networks import MLP, Dense
+from modmeta.metanet.models.windows import (
+    Wiring,
+    over_networks,
+    over_windows,
+    wiring_of,
+)
+from modmeta.networks import MLP, Dense, row_product
 
 if TYPE_CHECKING:
     from modmeta.metanet.parameter_graphs.topology import Topology
@@ -55,7 +61,7 @@ class GraphReadout(nn.Module):
             raise ValueError(
                 f"pooling: found {self.pooling!r}, expected one of {POOLINGS}"
             )
-        self.edges = Dense(self.width)
+        self.edges = Linear(self.width)
         if self.uses_nodes:
             self.nodes = Dense(self.width)
             self.edge_norm, self.node_norm = nn.LayerNorm(), nn.LayerNorm()
@@ -81,7 +87,8 @@ class GraphReadout(nn.Module):
 
     def terms(self, edges: jax.Array) -> jax.Array:
         """What edges give to the pool of their graph."""
-        return nn.relu(self.edges(edges))
+        kernel, bias = self.edges(edges.shape[-1])
+        return nn.relu(row_product(edges, kernel) + as_row(bias, edges))
 
     def read(
         self, pooled: jax.Array, nodes: jax.Array | None, graph: graphs.GraphsTuple
@@ -135,21 +142,38 @@ class InvariantMetanet(nn.Module):
 
         Nodes are read too if `config.outputs_nodes`.
         """
-        states = self.metanet.states(graph)
-        wiring = states.wiring
+        return read_networks(self, graph)
 
-        def terms(module, window):
-            return module.readout.terms(module.metanet.edges_of(states, window))
 
-        def add(total, terms, window):
-            return add_pooled(total, terms, wiring, self.pooling, window)
+def read_networks(module: Any, graph: graphs.GraphsTuple) -> jax.Array:
+    """What the read-out of a module finds: `[G, (B,) num_outputs]`.
 
-        batch = wiring.values.shape[1:]
-        total = jnp.zeros((len(graph.n_node), *batch, self.config.width))
-        pooled = over_windows(
-            self, terms, add, total, wiring.num_edges, self.config.edge_window
-        )
-        return self.readout.read(pooled, self.metanet.nodes_of(states), graph)
+    Args:
+      module: With a `GraphMetanet` as `metanet` and a `GraphReadout` as `readout`.
+      graph: As for `InvariantMetanet`.
+    """
+    config = module.metanet.config
+    return over_networks(module, _read, graph, config.width)
+
+
+def _read(module: Any, graph: graphs.GraphsTuple) -> jax.Array:
+    metanet, readout = module.metanet, module.readout
+    states = metanet.states(graph)
+    wiring, config = states.wiring, metanet.config
+
+    def terms(module, window):
+        linear = module.readout.edges(config.width)
+        return nn.relu(module.metanet.edges_of(states, window, linear))
+
+    def add(total, terms, window):
+        return add_pooled(total, terms, wiring, readout.pooling, window)
+
+    batch = wiring.values.shape[1:]
+    total = jnp.zeros((len(graph.n_node), *batch, readout.width))
+    pooled = over_windows(
+        module, terms, add, total, wiring.num_edges, config.edge_window
+    )
+    return readout.read(pooled, metanet.nodes_of(states), graph)
 
 
 class ParameterEdges(NamedTuple):
@@ -297,6 +321,13 @@ class WeightUpdateMetanet(nn.Module):
           table: Edges of the parameters in this graph.
           parameters: `[P, (B)]`.
         """
+        changes = over_networks(
+            self, WeightUpdateMetanet._changes, graph, self.config.width, axis=2
+        )
+        return updated_parameters(table, parameters, changes)
+
+    def _changes(self, graph: graphs.GraphsTuple) -> jax.Array:
+        """Changes `[K, F, (B)]` of all edges."""
         states = self.metanet.states(graph)
         wiring = states.wiring
 
@@ -309,10 +340,9 @@ class WeightUpdateMetanet(nn.Module):
             return jax.lax.dynamic_update_slice_in_dim(total, changes, start, axis=1)
 
         total = jnp.zeros((self.num_heads, *wiring.values.shape))
-        total = over_windows(
+        return over_windows(
             self, changes, put, total, wiring.num_edges, self.config.edge_window
         )
-        return updated_parameters(table, parameters, total)
 
 
 def average_outputs(apply: Callable, parameter_sets, *inputs):
