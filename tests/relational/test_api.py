@@ -119,7 +119,9 @@ def test_data_as_it_comes():
     times = result.dataset.times[0, -1] + step * np.arange(1, 5)
     again = result.predict(4, num_substeps=8, times=times)
     np.testing.assert_allclose(again, found, atol=1e-3)
-    with pytest.raises(DataError, match="times: found one that is not later"):
+    with pytest.raises(
+        DataError, match="times: found .* after .* expected times that increase"
+    ):
         result.predict(4, times=times - 2 * step)
     assert set(result.plot(num_systems=1, num_steps=4)) == {
         "adjacency",
@@ -293,7 +295,7 @@ def test_bad_input_is_refused_before_anything_is_compiled(
 
 
 def test_one_entity_has_no_relations():
-    with pytest.raises(DataError, match="found 1 entities .* expected at least 2"):
+    with pytest.raises(DataError, match="found one node in every task, expected"):
         infer_relations(random_walks()[:, :, :1], 2, lags=1)
 
 

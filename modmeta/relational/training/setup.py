@@ -62,11 +62,9 @@ def build_model(
       DataError: If such a model cannot read the training systems, or these have one
         entity each.
     """
-    if not train_set.num_tasks or train_set.num_nodes.max() < 2:
-        raise DataError(
-            f"states: found {train_set.max_nodes} entities in the largest system (axis "
-            "2), expected at least 2: relations are between entities"
-        )
+    if not train_set.num_tasks:
+        raise DataError("states: found no system to train on, expected at least one")
+    train_set.check_pairs()
     modules = modules or ModuleConfig()
     resolved = resolve(modules, train_set.features)
     if resolved.path != "start" and not modules.span:
