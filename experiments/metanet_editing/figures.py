@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,21 @@ MODEL_NAMES = {
 _NUM_IMAGES = 8
 
 
+def model_and_heads(name: str) -> tuple[str, str]:
+    """The model and the number of heads, "" if none, of `gmn_4` or `gmn_4_of_300`."""
+    model, *rest = re.split(r"_(?=\d)", name)
+    return MODEL_NAMES[model], rest[0].partition("_")[0] if rest else ""
+
+
 def title(name: str, share: float | None) -> str:
-    """What a column of pictures is called."""
-    model, _, num_heads = name.partition("_")
-    text = MODEL_NAMES[model]
+    """What a column of pictures is called, in short lines."""
+    model, num_heads = model_and_heads(name)
+    lines = model.split(", ")
     if num_heads and num_heads != "1":
-        text += f", {num_heads} heads"
-    return text if share is None else f"{text}\n{100 * share:.0f} %"
+        lines.append(f"{num_heads} heads")
+    if share is not None:
+        lines.append(f"{100 * share:.0f} %")
+    return "\n".join(lines)
 
 
 def plot_images(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         for name, found in summary["editors"].items():
             rows.append(
                 {
-                    "editor": figures.MODEL_NAMES[re.split(r"_\d", name)[0]],
+                    "editor": figures.model_and_heads(name)[0],
                     "heads": found["heads"],
                     "networks": found.get("count", summary["num_train"]),
                     "MSE": float(found["mse"]),

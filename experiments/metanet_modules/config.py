@@ -20,7 +20,8 @@ class ExperimentConfig:
       zoo: The networks that are read.
       models: Members of `READERS`, in the order of the table.
       metanet: The graph metanetwork. All other readers get as many parameters, but
-        "gmn_responses", which also reads what units compute at some inputs.
+        "gmn_responses", which also reads what units compute at some inputs, in one
+        block.
       embedding_size: Numbers that describe a network, before the law is told.
       training: Training of readers of graphs.
       learning_rates: Tried for readers of graphs; validation networks choose.
@@ -40,7 +41,7 @@ class ExperimentConfig:
     )
     embedding_size: int = 32
     training: PredictionConfig = PredictionConfig(
-        num_steps=2000, batch_size=16, num_evaluations=10
+        num_steps=5000, batch_size=16, num_evaluations=10
     )
     learning_rates: tuple[float, ...] = (3e-3,)
     vector_training: PredictionConfig = PredictionConfig(
@@ -80,7 +81,7 @@ class ExperimentConfig:
 
 
 def laws() -> ExperimentConfig:
-    """4,000 networks of ten laws; a quarter of an hour on two cores."""
+    """4,000 networks of ten laws; half an hour on two cores."""
     return ExperimentConfig()
 
 

@@ -27,7 +27,7 @@ _NUM_STEPS = flags.DEFINE_integer(
     lower_bound=1,
 )
 _FLAGS = launcher.define_flags(
-    {"laws": "4,000 networks of ten laws, a quarter of an hour on two cores"},
+    {"laws": "4,000 networks of ten laws, half an hour on two cores"},
     "zoo.shape.sizes=(16,)",
     "experiments/metanet_modules/config.py",
     seed="Seed of everything random but the zoo (zoo.seed).",

@@ -6,6 +6,7 @@ Deviations: a reversed edge says so; layer numbers enter raw and as a share of t
 depth, so that deeper networks stay in range; functions and attributes of nodes are
 features; the edge value enters as it is too, next to its sines; phases of the sines
 start uniform.
+
 Letters as in `modmeta.metanet.models.features`; H is the width.
 """
 
