@@ -527,3 +527,32 @@ def test_an_interval_in_another_unit_gets_a_hint():
     notes = as_dataset(springs.states, frame_interval=1.0, **options).notes
     assert "frame_interval is 1: give frame_interval" in notes[-1]
     assert "move by 0.1 times" in notes[-1]
+
+
+def test_frames_that_a_recorder_held_get_a_hint():
+    states = data.simulate_springs(0, 3, num_nodes=3, num_frames=12).states
+    held = np.repeat(states, 2, axis=1)[:, :-1]
+    (note,) = as_dataset(held, lags=1).notes
+    assert note.startswith("48% of the frames repeat the frame before to the bit")
+    assert "first frame 3 of system 0" in note
+    # Bodies that rest before and after they move are nothing strange.
+    resting = np.concatenate([states[:, :1]] * 5 + [states] + [states[:, -1:]] * 5, 1)
+    assert not as_dataset(resting, lags=1).notes
+
+
+def test_numbers_that_stand_for_missing_places_get_a_hint():
+    states = data.simulate_springs(0, 3, num_nodes=3, num_frames=12).states.copy()
+    states[1, 7, 2, :2] = -999.0
+    roles = {"positions": (0, 1), "frame_interval": 0.1}
+    notes = as_dataset(states[..., :2], **roles).notes
+    (note,) = [note for note in notes if "jump" in note]
+    assert note.startswith("Positions jump 2 times")
+    assert "to frame 7 of entity 2 in system 1" in note
+
+
+def test_units_in_brackets_are_no_part_of_a_name():
+    rows = table(STATES).rename(
+        columns={"x": "X [mm]", "y": "Y [mm]", "vx": "Vx (mm/s)", "vy": "Vy (mm/s)"}
+    )
+    found = as_dataset(rows)
+    assert found.features.positions == (0, 1) and found.features.velocities == (2, 3)
