@@ -556,3 +556,27 @@ def test_units_in_brackets_are_no_part_of_a_name():
     )
     found = as_dataset(rows)
     assert found.features.positions == (0, 1) and found.features.velocities == (2, 3)
+
+
+def test_a_list_with_a_table_per_system(tmp_path):
+    """Not one array whose nodes are rows: the same as one table with systems."""
+    expected = as_dataset(table(STATES))
+    tables = [
+        rows.drop(columns="system") for _, rows in table(STATES).groupby("system")
+    ]
+    assert_same(as_dataset(tables), expected, but=("notes", "key_columns"))
+    paths = []
+    for index, rows in enumerate(tables):
+        paths.append(tmp_path / f"{index}.csv")
+        rows.to_csv(paths[-1], index=False)
+    assert_same(as_dataset(paths), expected, but=("notes", "key_columns"))
+    names = {"columns": {"time": "time", "entity": "entity"}}
+    assert_same(as_dataset(tables, **names), expected, but=("notes", "key_columns"))
+    with pytest.raises(DataError, match=r"\[1\]: found the columns .* expected those"):
+        as_dataset([tables[0], tables[1].drop(columns="vx")])
+    with pytest.raises(DataError, match="found 'system' for the system in a list"):
+        as_dataset([table(STATES), table(STATES)])
+    with pytest.raises(DataError, match=r"\[1\]: found a ndarray in a list of tables"):
+        as_dataset([tables[0], STATES[0]])
+    with pytest.raises(DataError, match=r"\[1\]: found a DataFrame in a list"):
+        as_dataset([STATES[0], tables[0]])
