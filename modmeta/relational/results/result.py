@@ -54,7 +54,8 @@ class RelationalInference(Contents):
         """Frames that follow the last one, `[tasks, num_steps, nodes, features]`.
 
         In the columns and units of the input; zeros at padded nodes. The last frame is
-        that which saw any of a task's nodes last.
+        that which saw any of a task's nodes last. A warning says from which frame on
+        columns are far beyond all that the laws were learned from.
 
         Args:
           num_steps: Frames to predict, at least 1.
