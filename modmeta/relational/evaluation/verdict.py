@@ -20,7 +20,7 @@ from modmeta.relational.evaluation.alternatives import (
     is_worthless,
     recommend,
 )
-from modmeta.relational.evaluation.effects import without_effect
+from modmeta.relational.evaluation.effects import no_interaction
 from modmeta.relational.evaluation.gains import (
     is_certain,
     is_certain_by_share,
@@ -355,9 +355,9 @@ def _sentence(
         text = "One relation holds between all entities: no pair differs from another"
     else:
         text = f"The data support {num_relations} relations"
-        none = without_effect(effects)
-        if none:
-            text += f" (relation {none[0]} is no interaction)"
+        none = no_interaction(effects, found.edges)
+        if none is not None:
+            text += f" (relation {none} is no interaction)"
         if sure is not None:
             text += f"; {sure:.0%} of the pairs are sure"
     if agreement is not None and agreement < _AGREEMENT:
