@@ -68,7 +68,7 @@ def look(
         config=find.with_symmetry(options, np.asarray(found.edges)),
     )
     if not config.model:  # else the verdict is on these systems, hidden ones missing
-        entities = entities.believed(verdict.num_relations > 0)
+        entities = entities.believed(verdict.supported)
     return entities.with_note(SAME_SYSTEMS) if was_trained_on else entities
 
 

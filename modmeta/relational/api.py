@@ -82,9 +82,9 @@ def infer_relations(
       trajectories: `[tasks, time, nodes, features]`, of NumPy, PyTorch or another
         library, or `[time, nodes, features]` for one task; one array `[time, nodes,
         features]` per task, of any length and size; a pandas data frame with a row per
-        system, time and entity; an xarray; a path of a `.npz`, `.csv` or `.parquet`, or
-        of a folder of NRI; or a `TrajectoryDataset`. See `as_dataset`. NaN and masked
-        entries were not observed.
+        system, time and entity, or a list of such, one per system; an xarray; a path of
+        a `.npz`, `.csv` or `.parquet`, or of a folder of NRI; or a `TrajectoryDataset`.
+        See `as_dataset`. NaN and masked entries were not observed.
       num_relations: Number of relations K to tell apart ("no relation" is one). "auto"
         trains with 4, counts those that cannot stand for one another on held-out
         frames, and trains again with as many.

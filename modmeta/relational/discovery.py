@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.noise import choose_span
 from modmeta.relational.data.segments import cut
+from modmeta.relational.data.validation import pair_mask
 from modmeta.relational.evaluation import (
     held_out,
     matching,
@@ -38,6 +39,8 @@ from modmeta.runtime.progress import ProgressMeter
 # every one, the search can be wrong in another way.
 _FEW_SYSTEMS = 16
 _WINDOW = 50
+# A relation that fewer of the pairs have is not named "no relation".
+_MIN_SHARE = 0.01
 # Relations that "auto" starts with, to see which of them are the same.
 MAX_RELATIONS = 4
 
@@ -191,6 +194,8 @@ def name_relations(
 ) -> TrainResult:
     """Puts the relation of least effect first: "no relation", if there is one.
 
+    Of those that pairs have: what a relation on no pair would do is not known.
+
     Args:
       model: The model.
       result: What training found.
@@ -203,7 +208,11 @@ def name_relations(
     effects = held_out.relation_effects(
         model, result.params, valid_set, followed["valid"]
     )
-    first = int(np.argmin(effects))
+    # One that hardly a pair has does nothing because of that, not by its law.
+    edges = np.asarray(followed["valid"].edge_modules)[pair_mask(valid_set.node_mask)]
+    counts = np.bincount(edges, minlength=model.num_relations)
+    is_had = counts >= max(_MIN_SHARE * counts.sum(), 1.0)
+    first = int(np.argmin(np.where(is_had, effects, np.inf)))
     if first == 0 or model.bank.config.null_relation:
         return result
     order = np.array([first, *np.delete(np.arange(model.num_relations), first)])

@@ -10,6 +10,7 @@ import itertools
 import json
 import subprocess
 import sys
+import warnings
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ from modmeta.relational.data import DataError
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
-from modmeta.relational.results import transfer
+from modmeta.relational.results import forecast, transfer
 from modmeta.relational.training import setup
 from modmeta.runtime import progress
 from tests.relational.test_api import QUICK, random_walks
@@ -242,6 +243,7 @@ def test_labels_the_other_way_round_get_a_hint(known):
 
 NEW_PROCESS = """
 import sys
+import warnings
 import numpy as np
 from modmeta import relational
 
@@ -484,3 +486,19 @@ def test_names_of_columns_are_remembered(known, tmp_path):
     np.testing.assert_array_equal(found.states, first.states)
     with pytest.raises(DataError, match="none that names the entity"):
         transfer.read_new(odd_table(worm="who"), first)
+
+
+def test_predictions_far_beyond_the_training_data_are_warned_of(known):
+    """A flock that drifts is not far; bodies that fly apart, and what is no number."""
+    shape = (known.dataset.num_tasks, 6, known.dataset.max_nodes)
+    states = np.zeros((*shape, known.dataset.features.num_features))
+    at = list(known.dataset.features.positions)
+    states[..., at] = 1e6
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forecast.warn_of_far(known, states)
+    for value in (1e7, np.nan):
+        apart = states.copy()
+        apart[0, 3:, 0, at[0]] = value
+        with pytest.warns(UserWarning, match="from frame 4 of 6 on far beyond"):
+            forecast.warn_of_far(known, apart)

@@ -14,7 +14,7 @@ from modmeta.relational.data import FeatureSpec, TrajectoryDataset
 from modmeta.relational.evaluation import bounded, strengths
 from modmeta.relational.modules.laws import units_of
 from tests.relational.test_api import random_walks
-from tests.relational.test_results import half_symmetric, result_of
+from tests.relational.test_results import VERDICT, half_symmetric, result_of
 
 INTERVAL = 0.1
 
@@ -155,6 +155,12 @@ def test_strengths_of_springs(tmp_path, monkeypatch):
     half = result.strengths()
     np.testing.assert_allclose(2.0 * half.values, found.values)
     np.testing.assert_allclose(2.0 * half.errors, found.errors)
+    # Laws that explain nothing say nothing of strengths.
+    verdict = VERDICT._replace(supported=False, num_relations=0)
+    discovery = dataclasses.replace(result.discovery, verdict=verdict)
+    open_ones = dataclasses.replace(result, discovery=discovery).strengths()
+    assert np.isinf(open_ones.errors[is_edge]).all()
+    assert np.isnan(open_ones.errors[~is_edge]).all()
 
 
 def test_a_law_that_is_too_flat_bends_to_strengths():

@@ -10,6 +10,7 @@ import numpy as np
 from modmeta.relational.data.dataset import TrajectoryDataset
 from modmeta.relational.data.derived import persistence
 from modmeta.relational.data.domains import apparent_box
+from modmeta.relational.data.glitches import glitches
 
 # Tasks and frames that are looked at.
 _MAX_TASKS, _MAX_FRAMES = 50, 1000
@@ -35,6 +36,7 @@ def suspicions(dataset: TrajectoryDataset) -> list[str]:
             "features]."
         )
     found += twins(dataset)
+    found += glitches(dataset)
     box = apparent_box(dataset)
     if box is not None:
         lower, upper = ([float(f"{c:.4g}") for c in s] for s in (box.lower, box.upper))

@@ -55,7 +55,7 @@ class Strengths(NamedTuple):
       values: `[tasks, nodes, nodes]`, at least 0; 1 is the law as `law_curves` shows
         it, that of an entity of median factor. NaN where there is no edge.
       errors: `[tasks, nodes, nodes]` their standard errors, as if there was no bound
-        at 0.
+        at 0; infinite where a verdict finds nothing that depends on others.
       relations: `[tasks, nodes, nodes]` the relation whose law is multiplied; -1 where
         there is no edge.
     """
@@ -63,6 +63,16 @@ class Strengths(NamedTuple):
     values: np.ndarray
     errors: np.ndarray
     relations: np.ndarray
+
+    def believed(self, is_supported: bool) -> Strengths:
+        """The same; laws that explain nothing leave every strength open.
+
+        Args:
+          is_supported: Whether anything depends on other entities.
+        """
+        if is_supported:
+            return self
+        return self._replace(errors=np.where(np.isnan(self.errors), np.nan, np.inf))
 
 
 class _Fit(NamedTuple):

@@ -20,7 +20,7 @@ from modmeta.relational.evaluation.alternatives import (
     is_worthless,
     recommend,
 )
-from modmeta.relational.evaluation.effects import without_effect
+from modmeta.relational.evaluation.effects import no_interaction
 from modmeta.relational.evaluation.gains import (
     is_certain,
     is_certain_by_share,
@@ -232,9 +232,13 @@ def _tells_apart(evidence: Evidence, other: np.ndarray) -> bool:
     Where nothing disturbs, two laws that are nearly the same are told apart by
     millionths of what relations do.
     """
+    return _is_noticeable(evidence, other) and _is_better(evidence.found, other)
+
+
+def _is_noticeable(evidence: Evidence, other: np.ndarray) -> bool:
+    """Whether the graph found is better than another by so much, surely or not."""
     gain = float((other - evidence.found).sum())
-    is_noticeable = gain >= _NOTICEABLE**2 * float(evidence.none.sum())
-    return is_noticeable and _is_better(evidence.found, other)
+    return gain >= _NOTICEABLE**2 * float(evidence.none.sum())
 
 
 def _best_ignorant(evidence: Evidence) -> np.ndarray:
@@ -248,10 +252,13 @@ def _count(evidence: Evidence) -> int:
         return 0
     if not _tells_apart(evidence, _best_ignorant(evidence)):
         single = min(evidence.single, key=np.sum)
-        # Where the graph tells pairs apart and errs by it, or much stays unexplained,
-        # pairs are not said to be alike: something else may hide how they differ.
+        # Where the graph tells pairs apart and errs by it, or gains by it though not
+        # surely, or much stays unexplained, pairs are not said to be alike: something
+        # else may hide how they differ.
         is_alike = single.sum() <= _UNEXPLAINED * evidence.total.sum()
         is_alike = is_alike and not is_worthwhile(single, evidence.found)
+        is_gain = is_worthwhile(evidence.found, single)
+        is_alike = is_alike and not (is_gain and _is_noticeable(evidence, single))
         return int(is_alike and _is_better(single, evidence.none))
     return max(_num_distinct(evidence), 2)
 
@@ -348,9 +355,9 @@ def _sentence(
         text = "One relation holds between all entities: no pair differs from another"
     else:
         text = f"The data support {num_relations} relations"
-        none = without_effect(effects)
-        if none:
-            text += f" (relation {none[0]} is no interaction)"
+        none = no_interaction(effects, found.edges)
+        if none is not None:
+            text += f" (relation {none} is no interaction)"
         if sure is not None:
             text += f"; {sure:.0%} of the pairs are sure"
     if agreement is not None and agreement < _AGREEMENT:

@@ -13,8 +13,8 @@ SAME_SYSTEMS = (
 )
 
 _NO_LAWS = (
-    "The verdict finds no relations in what the modules learned from: under laws "
-    "that explain nothing, no trajectory counts as known."
+    "The verdict does not support relations in what the modules learned from: under "
+    "laws that data do not bear out, no trajectory counts as known."
 )
 
 

@@ -95,7 +95,7 @@ class Contents:
     def relation_names(self) -> tuple[str, ...]:
         """A name for every relation: "no interaction", "relation 1", and so on."""
         effects = self.verdict.effects if self.verdict else ()
-        return relation_names(effects, self.model.num_relations)
+        return relation_names(effects, self.edges, self.model.num_relations)
 
     @property
     def edge_accuracy(self) -> float | None:

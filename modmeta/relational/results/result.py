@@ -54,7 +54,8 @@ class RelationalInference(Contents):
         """Frames that follow the last one, `[tasks, num_steps, nodes, features]`.
 
         In the columns and units of the input; zeros at padded nodes. The last frame is
-        that which saw any of a task's nodes last.
+        that which saw any of a task's nodes last. A warning says from which frame on
+        columns are far beyond all that the laws were learned from.
 
         Args:
           num_steps: Frames to predict, at least 1.
@@ -197,12 +198,16 @@ class RelationalInference(Contents):
         Edges of "no interaction" get the law of their likeliest other relation, and
         relations that differ by a factor one law, so that strengths can be compared. By
         what a receiver is moved more than others, all strengths into it are larger.
-        Laws are fitted once more for it, together with the strengths.
+        Laws are fitted once more for it, together with the strengths. Where the verdict
+        finds nothing that depends on other entities, standard errors are infinite.
 
         Raises:
           ValueError: If messages are not terms of a sum.
         """
-        return find_strengths(self.model, self.params, self.dataset, self.found)
+        verdict = self.verdict
+        return find_strengths(
+            self.model, self.params, self.dataset, self.found
+        ).believed(verdict is None or verdict.num_relations > 0)
 
     def find_hidden(
         self,
@@ -258,7 +263,7 @@ class RelationalInference(Contents):
             num_hidden=num_hidden,
             max_hidden=max_hidden,
             config=with_symmetry(config or HiddenConfig(), self.found.edges),
-        ).believed(verdict is None or verdict.num_relations > 0)
+        ).believed(verdict is None or verdict.supported)
         return found if trajectories is not None else found.with_note(SAME_SYSTEMS)
 
     def save(self, path: str | os.PathLike[str]) -> None:

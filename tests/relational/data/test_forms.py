@@ -527,3 +527,56 @@ def test_an_interval_in_another_unit_gets_a_hint():
     notes = as_dataset(springs.states, frame_interval=1.0, **options).notes
     assert "frame_interval is 1: give frame_interval" in notes[-1]
     assert "move by 0.1 times" in notes[-1]
+
+
+def test_frames_that_a_recorder_held_get_a_hint():
+    states = data.simulate_springs(0, 3, num_nodes=3, num_frames=12).states
+    held = np.repeat(states, 2, axis=1)[:, :-1]
+    (note,) = as_dataset(held, lags=1).notes
+    assert note.startswith("48% of the frames repeat the frame before to the bit")
+    assert "first frame 3 of system 0" in note
+    # Bodies that rest before and after they move are nothing strange.
+    resting = np.concatenate([states[:, :1]] * 5 + [states] + [states[:, -1:]] * 5, 1)
+    assert not as_dataset(resting, lags=1).notes
+
+
+def test_numbers_that_stand_for_missing_places_get_a_hint():
+    states = data.simulate_springs(0, 3, num_nodes=3, num_frames=12).states.copy()
+    states[1, 7, 2, :2] = -999.0
+    roles = {"positions": (0, 1), "frame_interval": 0.1}
+    notes = as_dataset(states[..., :2], **roles).notes
+    (note,) = [note for note in notes if "jump" in note]
+    assert note.startswith("Positions jump 2 times")
+    assert "to frame 7 of entity 2 in system 1" in note
+
+
+def test_units_in_brackets_are_no_part_of_a_name():
+    rows = table(STATES).rename(
+        columns={"x": "X [mm]", "y": "Y [mm]", "vx": "Vx (mm/s)", "vy": "Vy (mm/s)"}
+    )
+    found = as_dataset(rows)
+    assert found.features.positions == (0, 1) and found.features.velocities == (2, 3)
+
+
+def test_a_list_with_a_table_per_system(tmp_path):
+    """Not one array whose nodes are rows: the same as one table with systems."""
+    expected = as_dataset(table(STATES))
+    tables = [
+        rows.drop(columns="system") for _, rows in table(STATES).groupby("system")
+    ]
+    assert_same(as_dataset(tables), expected, but=("notes", "key_columns"))
+    paths = []
+    for index, rows in enumerate(tables):
+        paths.append(tmp_path / f"{index}.csv")
+        rows.to_csv(paths[-1], index=False)
+    assert_same(as_dataset(paths), expected, but=("notes", "key_columns"))
+    names = {"columns": {"time": "time", "entity": "entity"}}
+    assert_same(as_dataset(tables, **names), expected, but=("notes", "key_columns"))
+    with pytest.raises(DataError, match=r"\[1\]: found the columns .* expected those"):
+        as_dataset([tables[0], tables[1].drop(columns="vx")])
+    with pytest.raises(DataError, match="found 'system' for the system in a list"):
+        as_dataset([table(STATES), table(STATES)])
+    with pytest.raises(DataError, match=r"\[1\]: found a ndarray in a list of tables"):
+        as_dataset([tables[0], STATES[0]])
+    with pytest.raises(DataError, match=r"\[1\]: found a DataFrame in a list"):
+        as_dataset([STATES[0], tables[0]])

@@ -92,6 +92,7 @@ def as_dataset(
           nodes may differ;
         - a long table: a pandas data frame, or a mapping from names to columns, with a
           row per system, time and entity;
+        - a list with a data frame, or a path of a table, per system;
         - an `xarray.DataArray` or `xarray.Dataset`;
         - a path: `.npz`, `.csv`, `.tsv` or `.parquet`, a `loc_<suffix>.npy`, or a
           folder with such files, or with those of train, valid and test;

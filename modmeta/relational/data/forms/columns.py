@@ -31,14 +31,19 @@ _USUAL = {
 }
 # A column that only counts rows.
 _ROW_NUMBERS = re.compile(r"^(unnamed.*|__index_level_\d+__|index|)$", re.IGNORECASE)
+_UNIT = re.compile(r"(?<=\w)\s*(\[[^\[\]]*\]|\([^()]*\))\s*$")
 _AXES = ("x", "y", "z")
 _POSITIONS = ("", "pos", "position", "loc", "location")
 _VELOCITIES = ("v", "vel", "velocity")
 
 
 def plain(name: Any) -> str:
-    """A name in lower case, letters and digits alone, without a plural or "id"."""
-    text = re.sub(r"[^a-z0-9]", "", str(name).lower())
+    """A name in lower case, letters and digits alone, without a plural or "id".
+
+    What follows a name in brackets is its unit, and no part of it.
+    """
+    text = _UNIT.sub("", str(name).lower())
+    text = re.sub(r"[^a-z0-9]", "", text)
     for ending in ("ids", "id", "s"):
         short = text.removesuffix(ending)
         if short != text and short in sum(_USUAL.values(), []):

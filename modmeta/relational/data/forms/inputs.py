@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from modmeta.relational.data.forms.columns import KeyNames
+from modmeta.relational.data.forms.columns import KEYS, KeyNames, find_keys
 from modmeta.relational.data.forms.files import read_arrays, read_npz
 from modmeta.relational.data.forms.given import Given, as_numpy
 from modmeta.relational.data.forms.labelled import is_labelled, read_labelled
@@ -57,8 +57,10 @@ def read_input(
         return _read_path(pathlib.Path(trajectories), *options)
     if is_labelled(trajectories):
         return read_labelled(trajectories, *options)
-    if hasattr(trajectories, "columns") and hasattr(trajectories, "iloc"):
+    if _is_frame(trajectories):
         return read_table(frame_columns(trajectories), *options)
+    if _are_tables(trajectories):
+        return read_table(_one_below_the_other(trajectories, keys), *options)
     if isinstance(trajectories, Mapping):
         if "states" in trajectories:
             _refuse_columns(columns)
@@ -70,24 +72,82 @@ def read_input(
 
 def names_columns(trajectories: Any) -> bool:
     """Whether features are picked by name: from tables, and from axes with names."""
-    if isinstance(trajectories, str | os.PathLike):
-        name = os.fspath(trajectories).lower()
-        return name.endswith((*CSV_ENDINGS, *PARQUET_ENDINGS))
-    if is_labelled(trajectories) or hasattr(trajectories, "iloc"):
+    if _is_table_path(trajectories):
+        return True
+    if is_labelled(trajectories) or _is_frame(trajectories):
+        return True
+    if _are_tables(trajectories):
         return True
     return isinstance(trajectories, Mapping) and "states" not in trajectories
 
 
+def _is_frame(value: Any) -> bool:
+    return hasattr(value, "columns") and hasattr(value, "iloc")
+
+
+def _is_table_path(value: Any) -> bool:
+    is_path = isinstance(value, str | os.PathLike)
+    endings = (*CSV_ENDINGS, *PARQUET_ENDINGS)
+    return is_path and os.fspath(value).lower().endswith(endings)
+
+
+def _are_tables(value: Any) -> bool:
+    """Whether it is a list with a table per system, data frames or files."""
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    return _is_frame(value[0]) or _is_table_path(value[0])
+
+
+def _one_below_the_other(tables: Sequence[Any], keys: KeyNames) -> dict[str, Any]:
+    """Columns of one table, with one of systems, of a table per system.
+
+    Raises:
+      DataError: If their columns differ, or they say of systems themselves.
+    """
+    parts = []
+    for index, table in enumerate(tables):
+        if _is_frame(table):
+            columns = frame_columns(table)
+        elif _is_table_path(table):
+            columns = _table_columns(pathlib.Path(table))
+        else:
+            raise DataError(
+                f"trajectories[{index}]: found a {type(table).__name__} in a list of "
+                "tables, expected one table per system"
+            )
+        if parts and set(columns) != set(parts[0]):
+            raise DataError(
+                f"trajectories[{index}]: found the columns {list(columns)}, expected "
+                f"those of the first table, {list(parts[0])}"
+            )
+        parts.append(columns)
+    first = parts[0]
+    there = find_keys(list(first), keys, KEYS).get("system")
+    if there is not None:
+        raise DataError(
+            f"columns: found {there!r} for the system in a list of tables, expected "
+            "either one table with it or a table per system without"
+        )
+    sizes = [len(next(iter(columns.values()), ())) for columns in parts]
+    joined = {key: np.concatenate([c[key] for c in parts]) for key in first}
+    return {"system": np.repeat(np.arange(len(parts)), sizes), **joined}
+
+
+def _table_columns(path: pathlib.Path) -> dict[str, Any]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: found no such file or folder, expected one")
+    is_csv = path.name.lower().endswith(CSV_ENDINGS)
+    return (read_csv if is_csv else read_parquet)(path)
+
+
 def _read_path(path: pathlib.Path, keys, feature_names, frame_interval) -> Given:
-    name = path.name.lower()
     if path.is_dir():
         _refuse_columns(keys.said)
         return read_nri(path, choose_suffixes(path), **_interval(frame_interval))
     if not path.exists():
         raise FileNotFoundError(f"{path}: found no such file or folder, expected one")
-    if name.endswith(CSV_ENDINGS) or name.endswith(PARQUET_ENDINGS):
-        read = read_csv if name.endswith(CSV_ENDINGS) else read_parquet
-        return read_table(read(path), keys, feature_names, frame_interval)
+    if _is_table_path(path):
+        return read_table(_table_columns(path), keys, feature_names, frame_interval)
     _refuse_columns(keys.said)
     if path.suffix == ".npy" and path.stem.startswith("loc_"):
         suffix = path.stem.removeprefix("loc_")
@@ -126,6 +186,12 @@ def _plain_states(trajectories: Any) -> Any:
             ) from error
     if not found:
         raise DataError("trajectories: found no system, expected at least one")
+    for index, system in enumerate(trajectories):
+        if is_labelled(system) or _is_frame(system) or isinstance(system, Mapping):
+            raise DataError(
+                f"trajectories[{index}]: found a {type(system).__name__} in a list, "
+                "expected arrays [time, nodes, features], or a table per system"
+            )
     try:
         arrays = [
             system if isinstance(system, np.ndarray) else np.asarray(system)

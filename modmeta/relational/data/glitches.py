@@ -1,0 +1,60 @@
+"""What recorders do to data that bodies do not do: frames held, and places made up."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modmeta.relational.data.dataset import TrajectoryDataset
+
+# Share of the frames, while anything moves, that may be those before once more.
+_HELD = 0.02
+# A step longer than so many times what nine of ten steps are at most is a jump.
+_JUMP = 50.0
+
+
+def glitches(dataset: TrajectoryDataset) -> list[str]:
+    """A note on each kind that there is; `dataset` as it was recorded."""
+    return [*_held_frames(dataset), *_jumps(dataset)]
+
+
+def _held_frames(dataset: TrajectoryDataset) -> list[str]:
+    """Frames in which all of a system is to the bit as before, while it moves."""
+    spec = dataset.features
+    columns = [c for c in spec.recorded if c not in spec.inputs]
+    counted = dataset.counted()
+    states = dataset.states[..., columns]
+    changed = ((states[:, 1:] != states[:, :-1]).any(axis=-1) & counted).any(axis=2)
+    # Before the first change and after the last one, a system is at rest.
+    begun = np.maximum.accumulate(changed, axis=1)
+    lasting = np.maximum.accumulate(changed[:, ::-1], axis=1)[:, ::-1]
+    moving = begun & lasting & counted.any(axis=2)
+    held = moving & ~changed
+    if held.sum() <= _HELD * moving.sum():
+        return []
+    task, frame = (int(i[0]) for i in np.nonzero(held))
+    return [
+        f"{held.sum() / moving.sum():.0%} of the frames repeat the frame before to the "
+        f"bit, first frame {frame + 1} of system {task}, though the system moves on: "
+        "if a recorder held what it last saw, leave those frames out and give times=."
+    ]
+
+
+def _jumps(dataset: TrajectoryDataset) -> list[str]:
+    """Steps of bodies that are out of all proportion to the others."""
+    positions = list(dataset.features.positions)
+    counted = dataset.counted()
+    if not positions or not counted.any():
+        return []
+    places = dataset.states[..., positions].astype(np.float64)
+    steps = np.linalg.norm(np.diff(places, axis=1), axis=-1)
+    usual = float(np.quantile(steps[counted], 0.9))
+    jumps = counted & (steps > _JUMP * usual)
+    if usual == 0.0 or not jumps.any():
+        return []
+    task, frame, node = (int(i[0]) for i in np.nonzero(jumps))
+    return [
+        f"Positions jump {jumps.sum()} times by more than {_JUMP:g} times what nine of "
+        f"ten steps are at most, first by {steps[task, frame, node]:.3g} to frame "
+        f"{frame + 1} of entity {node} in system {task}: numbers that stand for "
+        "missing values should be NaN, and where a track is cut, breaks= says so."
+    ]
