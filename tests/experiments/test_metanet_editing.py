@@ -47,6 +47,20 @@ def test_edits():
     assert networks.edited(pictures, "none") is pictures
 
 
+@pytest.mark.parametrize(
+    "shape, rows, columns",
+    [
+        ((4, 5), range(4), range(5)),
+        ((10, 11), range(10), range(0, 11, 2)),
+        ((14, 28), range(0, 14, 2), range(0, 28, 3)),
+        ((1, 32), range(1), range(0, 32, 4)),
+    ],
+)
+def test_units_are_watched_at_a_hundred_pixels_at_most(shape, rows, columns):
+    expected = [row * shape[1] + column for row in rows for column in columns]
+    assert networks.seen_pixels(*shape).tolist() == expected
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, image_file):
     config = common.override(CONFIG, {"images": str(image_file)})
