@@ -22,7 +22,7 @@ from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.zoo import image_fields
 from modmeta.metanet.zoo.images import ImageSet
 
-_NUM_SEEN_ALONG_A_SIDE = 10
+_NUM_SEEN_ALONG_A_SIDE = 14
 
 
 class FieldNetworks(NamedTuple):
@@ -82,7 +82,7 @@ def seen_pixels(height: int, width: int) -> np.ndarray:
     """The pixels at which units are watched, `[S]` indices of rows end to end.
 
     All of small images, every second one of larger ones, and so on: responses take
-    memory and time.
+    memory.
     """
     grid = np.arange(height * width).reshape(height, width)
     step = (-(-size // _NUM_SEEN_ALONG_A_SIDE) for size in (height, width))
