@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
 from typing import Any
 
-from modmeta.metanet.zoo.images import ImageSet, digits, load_images
+from modmeta.metanet.zoo.images import ImageError, ImageSet, digits, load_images
 
 
 def read_images(path: str) -> ImageSet:
@@ -14,7 +16,15 @@ def read_images(path: str) -> ImageSet:
       ImageError: If the file is not what it should be.
       ImportError: If the digits are wanted and scikit-learn is not installed.
     """
-    return load_images(path) if path else digits()
+    if not path:
+        return digits()
+    if Path(path).is_dir() or (Path(path).is_file() and not zipfile.is_zipfile(path)):
+        raise ImageError(
+            f"{path}: found something that is no .npz, or was cut, expected a whole "
+            "one, as experiments.metanet_accuracy.prepare_images makes of the files of "
+            "known image sets"
+        )
+    return load_images(path)
 
 
 def check_images(preset: str, config: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from experiments import common
 from modmeta.metanet.learning.prediction import PredictionConfig
 from modmeta.metanet.models.gmn import POOLINGS, MetanetConfig
@@ -35,6 +37,8 @@ class ExperimentConfig:
       training: Training of models that read weights.
       vector_training: Training of models that read a few features of a network.
       num_train: Networks of the training split that are used; 0 for all.
+      max_train_width: Width above which networks are neither trained on nor chosen by,
+        and all of them are to test; 0 for the splits of the zoo.
       num_resamples: Bootstrap draws behind every interval.
       seed: Seed of everything random but the zoo, which has its own.
     """
@@ -50,6 +54,7 @@ class ExperimentConfig:
     training: PredictionConfig = PredictionConfig()
     vector_training: PredictionConfig = PredictionConfig(num_steps=3000, batch_size=32)
     num_train: int = 0
+    max_train_width: int = 0
     num_resamples: int = 1000
     seed: int = 0
 
@@ -61,11 +66,20 @@ class ExperimentConfig:
                 f"models: found {self.models}, expected some of {', '.join(MODELS)}, "
                 "each once"
             )
-        num_train = self.zoo.num_train
+        empty = [name for name, rows in self._pools().items() if not len(rows)]
+        if empty:
+            widths = sorted({shape.width for shape in self.zoo.architectures})
+            raise ValueError(
+                f"max_train_width: found {self.max_train_width}, which leaves no "
+                f"network for {', '.join(empty)}, expected 0 or a width from "
+                f"{widths[0]} to below {widths[-1]}"
+            )
+        num_train = len(self._pools()["train"])
         if not 0 <= self.num_train <= num_train:
             raise ValueError(
                 f"num_train: found {self.num_train}, expected 0 to {num_train}, the "
                 "training networks of the zoo"
+                + (" that are no wider" if self.max_train_width else "")
             )
         if self.pooling not in POOLINGS:
             raise ValueError(
@@ -76,6 +90,23 @@ class ExperimentConfig:
             raise ValueError(
                 f"num_resamples: found {self.num_resamples}, expected at least 1"
             )
+
+    def _pools(self) -> dict[str, np.ndarray]:
+        pools = {name: np.asarray(rows) for name, rows in self.zoo.splits.items()}
+        if not self.max_train_width:
+            return pools
+        widths = [shape.width for shape in self.zoo.architectures]
+        is_wide = np.repeat(widths, self.zoo.networks_per_shape) > self.max_train_width
+        pools = {name: rows[~is_wide[rows]] for name, rows in pools.items()}
+        return {**pools, "test": np.flatnonzero(is_wide)}
+
+    def splits(self) -> dict[str, np.ndarray]:
+        """Numbers of the networks that are trained on, choose and are to test."""
+        pools = self._pools()
+        if self.num_train:
+            rng = np.random.default_rng(self.seed)
+            pools["train"] = np.sort(rng.permutation(pools["train"])[: self.num_train])
+        return pools
 
 
 def digits() -> ExperimentConfig:

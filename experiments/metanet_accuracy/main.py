@@ -21,6 +21,13 @@ _NUM_TRAIN = flags.DEFINE_integer(
     "Training networks of the zoo that are used. Default: all.",
     lower_bound=1,
 )
+_MAX_TRAIN_WIDTH = flags.DEFINE_integer(
+    "max_train_width",
+    None,
+    "Train on networks no wider than this and test on all wider ones. Default: train "
+    "and test on networks of any width.",
+    lower_bound=1,
+)
 _NUM_STEPS = flags.DEFINE_integer(
     "num_steps",
     None,
@@ -51,6 +58,7 @@ def main(argv: list[str]) -> None:
         {
             "images": _DATA.value,
             "num_train": _NUM_TRAIN.value,
+            "max_train_width": _MAX_TRAIN_WIDTH.value,
             "training.num_steps": _NUM_STEPS.value,
         },
     )

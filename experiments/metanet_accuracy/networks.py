@@ -14,8 +14,6 @@ from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.zoo import classifiers, families
 from modmeta.metanet.zoo.images import ImageSet
 
-SPLITS = ("train", "valid", "test")
-
 
 class Networks(NamedTuple):
     """All networks of a zoo, n of them, in the order of its groups.
@@ -46,19 +44,6 @@ def read_networks(
     found = zoo.load_zoo(directory, classifiers.zoo_config(config.zoo, image_set))
     groups = tuple(found.groups.values())
     counts = [len(group.parameters) for group in groups]
-    offsets = np.cumsum([0, *counts[:-1]])
-    splits = {
-        name: np.concatenate(
-            [
-                offset + group.splits[name]
-                for offset, group in zip(offsets, groups, strict=True)
-            ]
-        )
-        for name in SPLITS
-    }
-    if config.num_train:
-        rng = np.random.default_rng(config.seed)
-        splits["train"] = np.sort(rng.permutation(splits["train"])[: config.num_train])
     names = [families.architecture_of(group.spec).family for group in groups]
     accuracies = [group.scores["test_accuracy"] for group in groups]
     return Networks(
@@ -66,7 +51,7 @@ def read_networks(
         tuple(families.topology_of(group.spec) for group in groups),
         np.concatenate(accuracies).astype(np.float32),
         np.repeat(names, counts),
-        splits,
+        config.splits(),
     )
 
 

@@ -22,6 +22,8 @@ from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.zoo import image_fields
 from modmeta.metanet.zoo.images import ImageSet
 
+_NUM_SEEN_ALONG_A_SIDE = 14
+
 
 class FieldNetworks(NamedTuple):
     """All networks of a zoo.
@@ -76,6 +78,17 @@ def edited(images: np.ndarray, edit: str) -> np.ndarray:
     return np.max(shifted, axis=0)
 
 
+def seen_pixels(height: int, width: int) -> np.ndarray:
+    """The pixels at which units are watched, `[S]` indices of rows end to end.
+
+    All of small images, every second one of larger ones, and so on: responses take
+    memory.
+    """
+    grid = np.arange(height * width).reshape(height, width)
+    step = (-(-size // _NUM_SEEN_ALONG_A_SIDE) for size in (height, width))
+    return grid[tuple(slice(None, None, every) for every in step)].ravel()
+
+
 def read_networks(
     directory: Path, config: ExperimentConfig, image_set: ImageSet
 ) -> FieldNetworks:
@@ -115,10 +128,7 @@ def read_networks(
         units_of(topology, f"params/layer_{index}/kernel")
         for index in range(len(config.zoo.hidden_sizes) + 1)
     ]
-    # Every second pixel of larger images, and so on: responses take memory.
-    step = max(height // 8, 1), max(width // 8, 1)
-    grid = np.arange(height * width).reshape(height, width)[:: step[0], :: step[1]]
-    seen = inputs[grid.ravel()]
+    seen = inputs[seen_pixels(height, width)]
     return FieldNetworks(
         rows=group.parameters,
         shape=shape,

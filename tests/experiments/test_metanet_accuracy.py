@@ -101,7 +101,11 @@ def test_files_and_summary(finished, config):
     written = json.loads((workdir / "summary.json").read_text())
     assert written == common.as_json(summary)
     assert written["config"] == common.as_json(config)
-    assert [written[f"num_{split}"] for split in networks.SPLITS] == [14, 4, 10]
+    assert [written[f"num_{split}"] for split in ("train", "valid", "test")] == [
+        14,
+        4,
+        10,
+    ]
     assert tuple(written["models"]) == config_lib.MODELS
     sizes = [model["num_parameters"] for model in written["models"].values()]
     assert max(sizes) < 1.5 * min(sizes)

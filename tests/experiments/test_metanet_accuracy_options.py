@@ -36,6 +36,23 @@ def test_flags_and_assignments():
     assert config.models == ("gmn", "statistics") and config.training.num_steps == 50
 
 
+def test_widths_that_training_does_not_see():
+    config = flags(max_train_width=6)
+    shapes = config.zoo.architectures
+    each = config.zoo.networks_per_shape
+    widths = [shapes[number // each].width for number in range(each * len(shapes))]
+    found, whole = config.splits(), config.zoo.splits
+    wide = [number for number, width in enumerate(widths) if width > 6]
+    assert found["test"].tolist() == wide
+    for name in ("train", "valid"):
+        narrow = [number for number in whole[name] if widths[number] <= 6]
+        assert found[name].tolist() == narrow and narrow
+    few = flags(max_train_width=6, num_train=20).splits()
+    assert len(few["train"]) == 20 and set(few["train"]) <= set(found["train"])
+    with pytest.raises(ValueError, match="networks of the zoo that are no wider"):
+        flags(max_train_width=6, num_train=len(found["train"]) + 1)
+
+
 @pytest.mark.parametrize(
     "assignment, message",
     [
@@ -48,6 +65,12 @@ def test_flags_and_assignments():
         ("models=('gmn', 'gmn')", "models: found .* each once"),
         ("num_train=661", "num_train: found 661, expected 0 to 660, the training"),
         ("zoo.num_test=860", "found 100 and 860, expected less than the 960 networks"),
+        (
+            "max_train_width=12",
+            "max_train_width: found 12, which leaves no network for test, expected 0 "
+            "or a width from 4 to below 12",
+        ),
+        ("max_train_width=3", "leaves no network for train, valid, expected 0 or a"),
         ("num_resamples=0", "num_resamples: found 0, expected at least 1"),
         ("pooling=max", "pooling: found 'max', expected one of mean, layer_mean"),
         ("zoo.recipe.max_dropout=1.0", "max_dropout: found 1.0, expected 0 to below 1"),

@@ -47,6 +47,20 @@ def test_edits():
     assert networks.edited(pictures, "none") is pictures
 
 
+@pytest.mark.parametrize(
+    "shape, rows, columns",
+    [
+        ((4, 5), range(4), range(5)),
+        ((14, 15), range(14), range(0, 15, 2)),
+        ((16, 28), range(0, 16, 2), range(0, 28, 2)),
+        ((1, 32), range(1), range(0, 32, 3)),
+    ],
+)
+def test_units_are_watched_at_fourteen_pixels_a_side_at_most(shape, rows, columns):
+    expected = [row * shape[1] + column for row in rows for column in columns]
+    assert networks.seen_pixels(*shape).tolist() == expected
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, image_file):
     config = common.override(CONFIG, {"images": str(image_file)})

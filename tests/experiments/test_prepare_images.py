@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.common import image_data
 from experiments.metanet_accuracy import image_sources
 from modmeta.metanet.zoo import images
 
@@ -90,6 +91,41 @@ def test_blocks_of_images_make_no_difference(tmp_path, monkeypatch):
     np.testing.assert_allclose(found.images, expected.images, rtol=1e-6)
 
 
+def unpack(path, renamed=lambda name: name):
+    """Replaces gzipped files by what they hold."""
+    for file in list(path.glob("*.gz")):
+        content = gzip.decompress(file.read_bytes())
+        (path / renamed(file.name.removesuffix(".gz"))).write_bytes(content)
+        file.unlink()
+    return path
+
+
+@pytest.mark.parametrize("mark", ["-", "."])
+def test_unpacked_files_are_read_as_well(tmp_path, mark):
+    path = unpack(
+        write_fashion(tmp_path), lambda name: name.replace("-idx", f"{mark}idx")
+    )
+    found = image_sources.read_source("fashion_mnist", path, 28)
+    np.testing.assert_allclose(found.images[..., 0], GREY / 255, rtol=1e-5)
+    np.testing.assert_array_equal(found.labels, LABELS)
+
+
+def test_unpacked_text_is_read_as_well_and_a_directory_is_refused(tmp_path):
+    write_mnist(tmp_path)
+    found = image_sources.read_source("mnist_5k", unpack(tmp_path) / "mnist_5k.csv", 28)
+    np.testing.assert_allclose(found.images[..., 0], GREY / 255, rtol=1e-5)
+    with pytest.raises(images.ImageError, match="found a directory, expected a file"):
+        image_sources.read_source("mnist_5k", tmp_path, 28)
+
+
+def test_experiments_say_what_makes_a_file_that_they_read(tmp_path):
+    for path in (write_mnist(tmp_path), tmp_path):
+        with pytest.raises(
+            images.ImageError, match=r"is no .npz, or .*prepare_images makes"
+        ):
+            image_data.read_images(str(path))
+
+
 def test_size_beyond_the_images(tmp_path):
     with pytest.raises(images.ImageError, match="size: found 29 pixels, expected 1 to"):
         image_sources.read_source("mnist_5k", write_mnist(tmp_path), 29)
@@ -122,9 +158,9 @@ LINE = ",".join(["0"] * 784)
 @pytest.mark.parametrize(
     "write, file, damage, message",
     [
-        (write_fashion, IMAGES, remove, f"{IMAGES}: found no file, expected gzipped"),
+        (write_fashion, IMAGES, remove, f"{IMAGES}: found no file, expected images or"),
         (write_fashion, IMAGES, cut, f"{IMAGES}: found a damaged file"),
-        (write_fashion, IMAGES, text("images"), f"{IMAGES}: found a damaged file"),
+        (write_fashion, IMAGES, text("images"), f"{IMAGES}: .* starts with 696d6167"),
         (write_fashion, IMAGES, packed(b""), "starts with nothing, expected 00000803"),
         (write_fashion, IMAGES, packed(idx(LABELS)), "starts with 00000801, expected"),
         (

@@ -122,6 +122,20 @@ class ClassifierZooConfig:
             )
         return num_train
 
+    @property
+    def splits(self) -> dict[str, list[int]]:
+        """Numbers of the networks to train with, to choose with and to test.
+
+        Raises:
+          ValueError: If validation and test leave no network to train with.
+        """
+        sizes = {
+            "train": self.num_train,
+            "valid": self.num_valid,
+            "test": self.num_test,
+        }
+        return split_networks(self.seed, sum(sizes.values()), sizes)
+
 
 def split_of(config: ClassifierZooConfig, image_set: ImageSet) -> ImageSplit:
     """The images that networks are trained on and judged by.
@@ -165,15 +179,10 @@ def classifier_spec(config: ClassifierZooConfig, image_set: ImageSet) -> ZooSpec
                 leaves=leaves_of(abstract_variables(module, image_shape)),
             )
         )
-    sizes = {
-        "train": config.num_train,
-        "valid": config.num_valid,
-        "test": config.num_test,
-    }
     return ZooSpec(
         config=zoo_config(config, image_set),
         groups=tuple(groups),
-        splits=split_networks(config.seed, sum(sizes.values()), sizes),
+        splits=config.splits,
         chunk_size=config.chunk_size,
     )
 
