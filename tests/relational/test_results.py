@@ -502,3 +502,11 @@ def test_predictions_far_beyond_the_training_data_are_warned_of(known):
         apart[0, 3:, 0, at[0]] = value
         with pytest.warns(UserWarning, match="from frame 4 of 6 on far beyond"):
             forecast.warn_of_far(known, apart)
+
+
+def test_new_data_without_columns_of_the_model_are_told_which_it_knows(known):
+    states = known.dataset.states
+    unnamed = as_dataset(states, positions=(0, 1), velocities=(2, 3))
+    message = "columns: found 2, .*; the model knows .*'feature_2', 'feature_3'"
+    with pytest.raises(DataError, match=message):
+        transfer.read_like(states[..., :2], unnamed.features, 0.1)

@@ -127,6 +127,18 @@ def by_hand(model, params, exponent):
     return params._replace(modules=modules, preprocessing=constants)
 
 
+def test_laws_on_no_edge_are_not_multiplied():
+    """Unless edges have no law that acts: then it is asked how much of another."""
+    law = np.outer([1.5, 0.0, 1.0], [1.0, 2.0])
+    edges = np.array([[[-1, 2], [1, -1]]])
+    probabilities = np.eye(3)[np.maximum(edges, 0)]
+    found = strengths.laws_of(edges, probabilities, law @ law.T)
+    np.testing.assert_array_equal(found, [[[-1, 2], [2, -1]]])
+    nothing = np.where(edges >= 0, 1, -1)
+    found = strengths.laws_of(nothing, np.eye(3)[np.maximum(nothing, 0)], law @ law.T)
+    np.testing.assert_array_equal(found, [[[-1, 0], [0, -1]]])
+
+
 def test_strengths_of_springs(tmp_path, monkeypatch):
     """Of any strength, in a file that another program reads."""
     rng = np.random.default_rng(0)

@@ -8,8 +8,9 @@ from modmeta.relational.data.dataset import TrajectoryDataset
 
 # Share of the frames, while anything moves, that may be those before once more.
 _HELD = 0.02
-# A step longer than so many times what nine of ten steps are at most is a jump.
-_JUMP = 50.0
+# A step longer than so many times what nine of ten steps are at most is a jump, unless
+# the step before or after is like it, up to this share: then a body is only fast.
+_JUMP, _LIKE = 50.0, 0.5
 
 
 def glitches(dataset: TrajectoryDataset) -> list[str]:
@@ -46,9 +47,15 @@ def _jumps(dataset: TrajectoryDataset) -> list[str]:
     if not positions or not counted.any():
         return []
     places = dataset.states[..., positions].astype(np.float64)
-    steps = np.linalg.norm(np.diff(places, axis=1), axis=-1)
+    moves = np.diff(places, axis=1)
+    steps = np.linalg.norm(moves, axis=-1)
     usual = float(np.quantile(steps[counted], 0.9))
-    jumps = counted & (steps > _JUMP * usual)
+    bends = np.linalg.norm(np.diff(moves, axis=1), axis=-1)
+    both = counted[:, 1:] & counted[:, :-1]
+    is_like = np.zeros_like(counted)
+    is_like[:, 1:] |= both & (bends < _LIKE * steps[:, 1:])
+    is_like[:, :-1] |= both & (bends < _LIKE * steps[:, :-1])
+    jumps = counted & (steps > _JUMP * usual) & ~is_like
     if usual == 0.0 or not jumps.any():
         return []
     task, frame, node = (int(i[0]) for i in np.nonzero(jumps))

@@ -190,11 +190,15 @@ def laws_of(
     """
     sizes = np.sqrt(np.diag(products))
     cosines = products / np.maximum(np.outer(sizes, sizes), 1e-30)
-    is_silent = sizes < _SILENT * sizes.max()
+    counts = np.bincount(edges[edges >= 0], minlength=len(sizes))
+    # What is on no edge was not learned from any, unless edges have nothing that acts.
+    is_had = counts > 0
+    if sizes[is_had].max(initial=0.0) < _SILENT * sizes.max():
+        is_had[:] = True
+    is_silent = ~is_had | (sizes < _SILENT * sizes[is_had].max(initial=0.0))
     # Of those alike, the strongest; each is like itself.
     alike = np.where((cosines > _ALIKE) & ~is_silent[None], sizes[None], -1.0)
     law = np.where(is_silent, np.arange(len(sizes)), alike.argmax(axis=1))
-    counts = np.bincount(edges[edges >= 0], minlength=len(sizes))
     # Where no other relation was ever sampled, the most frequent one.
     likely = probabilities + 1e-6 * (1.0 + counts) / (1.0 + counts.sum())
     likeliest = np.where(is_silent, -1.0, likely).argmax(axis=-1)

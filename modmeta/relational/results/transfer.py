@@ -71,10 +71,11 @@ def read_like(
     try:
         return read_dataset(trajectories, reading)
     except DataError as error:
-        if names is None or "feature_names: " not in str(error):
+        # Names and roles may be those of the training data, which nobody has said now.
+        if not any(text in str(error) for text in ("feature_names: ", "columns: ")):
             raise
-        # The names may be those of the training data, which nobody has said now.
-        raise DataError(f"{error}; the model knows {list(names)}") from error
+        known = [features.names[column] for column in features.recorded]
+        raise DataError(f"{error}; the model knows {list(names or known)}") from error
 
 
 def read_new(
