@@ -86,9 +86,9 @@ def configured(*assignments):
 
 
 @pytest.mark.parametrize("is_loaded", [False, True])
-@pytest.mark.parametrize("num_relations", [0, 2])
+@pytest.mark.parametrize("supported", [False, True])
 def test_a_run_looks_with_its_walls_and_says_what_it_knows(
-    monkeypatch, tmp_path, is_loaded, num_relations
+    monkeypatch, tmp_path, is_loaded, supported
 ):
     """A verdict of modules that were trained here counts; of others it is on these."""
     whole = TrajectoryDataset(
@@ -107,11 +107,11 @@ def test_a_run_looks_with_its_walls_and_says_what_it_knows(
     monkeypatch.setattr(hidden.find, "find_hidden", find_hidden)
     config = configured("hidden=auto", *["model=m.npz"] * is_loaded)
     mutual = types.SimpleNamespace(edges=np.ones((2, 3, 3), int))
-    verdict = types.SimpleNamespace(num_relations=num_relations)
+    verdict = types.SimpleNamespace(supported=supported)
     entities = hidden.look(config, None, None, whole, mutual, verdict, not is_loaded)
     assert asked["num_hidden"] == "auto" and asked["config"].symmetric
     assert asked["config"].domain == config.prediction.domain
-    assert entities.is_known.any() == (is_loaded or num_relations > 0)
+    assert entities.is_known.any() == (is_loaded or supported)
     assert any("these very systems" in note for note in entities.notes) != is_loaded
     hidden.write(tmp_path / "hidden.npz", entities)
     with np.load(tmp_path / "hidden.npz") as file:
