@@ -160,6 +160,9 @@ def format_summary(summary: dict[str, Any]) -> str:
     nothing = without_effect(summary["verdict"].get("effects", ()))
     for entry in summary.get("laws", []):
         title = f"law of relation {entry['relation']}"
+        if not entry["num_edges"]:
+            add(title, "no pair has it")
+            continue
         if entry["relation"] in nothing:
             add(title, "no interaction")
             continue

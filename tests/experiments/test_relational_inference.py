@@ -182,6 +182,8 @@ def test_exported_edges(finished):
 
 def test_table_on_the_screen(finished):
     text = report.format_summary(finished[2])
+    unused = finished[2] | {"laws": [{"relation": 0, "num_edges": 0}]}
+    assert "no pair has it" in report.format_summary(unused)
     for line in (
         "unseen systems scored",
         "edge accuracy, cold start",
