@@ -9,7 +9,6 @@ What is wrong nevertheless, no better law or search would mend.
 """
 
 import functools
-import itertools
 from typing import NamedTuple
 
 import jax
@@ -22,6 +21,7 @@ from experiments.relational_inference.config import DataConfig
 from experiments.relational_inference.datasets import simulate
 from modmeta.relational.modules.laws import RelativeState
 from modmeta.relational.modules.messages import two_body_flow
+from modmeta.search import all_assignments
 
 _SYSTEM = flags.DEFINE_enum(
     "system", "charged", ["springs", "charged", "lennard_jones"], "Simulator."
@@ -167,9 +167,7 @@ def decide(
       scales: `[B, 4]` errors of a sum of messages, by the nearest sender.
     """
     num_relations, _, num_nodes, _ = every.nearest.shape
-    choices = jnp.asarray(
-        list(itertools.product(range(num_relations), repeat=num_nodes - 1)), jnp.int32
-    )
+    choices = jnp.asarray(all_assignments(num_nodes - 1, num_relations))
 
     def of_receiver(receiver):
         senders = jnp.arange(num_nodes - 1)

@@ -9,7 +9,6 @@ Letters: S systems, V visible entities, H hidden ones, M fits, T frames, F featu
 from __future__ import annotations
 
 import functools
-import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +23,7 @@ from modmeta.relational.hidden.fitting import Fit
 from modmeta.relational.hidden.scenes import Guess, Scene
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.motion import interpolate_at
+from modmeta.search import all_assignments
 
 # Fits whose paths are nearer than this, in normalised units, are one.
 _SAME_PATH = 0.05
@@ -41,12 +41,6 @@ class Level(NamedTuple):
     fits: Fit
     frames: Any
     assessments: Assessment
-
-
-def all_rows(num_relations: int, num_slots: int) -> np.ndarray:
-    """All assignments `[K^slots, slots]`."""
-    rows = list(itertools.product(range(num_relations), repeat=num_slots))
-    return np.array(rows, np.int32).reshape(-1, num_slots)
 
 
 @functools.partial(jax.jit, static_argnames="num_substeps")
@@ -87,10 +81,10 @@ def next_level(
     num_known = known.start.shape[2]
     num_visible = systems.drive.shape[3]
     rows = [
-        jnp.asarray(all_rows(num_relations, num_visible + extra))
+        jnp.asarray(all_assignments(num_visible + extra, num_relations))
         for extra in (num_known - 1, num_known)
     ]
-    incoming = jnp.asarray(all_rows(num_relations, num_visible + num_known))
+    incoming = jnp.asarray(all_assignments(num_visible + num_known, num_relations))
 
     def one(given):
         scene, known = given
@@ -137,7 +131,7 @@ def _with_all_inner(guesses: Guess, num_relations: int, symmetric: bool) -> Gues
         return guesses
     first = guesses.incoming.shape[2] - num_known  # the visible ones come before
     ends = num_known if symmetric else 2 * num_known
-    rows = jnp.asarray(all_rows(num_relations, ends))
+    rows = jnp.asarray(all_assignments(ends, num_relations))
 
     def with_row(row):
         # Whom the last one hears, and what of it the others hear, who list it last.
@@ -213,7 +207,7 @@ def nobody(num_systems: int, num_visible: int, size: int) -> Guess:
 def without_hidden(modules: BoundBank, systems: Scene) -> Level:
     """The one fit without any hidden entity, leaves `[S, 1, ...]`."""
     num_visible = systems.drive.shape[3]
-    rows = all_rows(modules.bank.config.num_relations, num_visible - 1)
+    rows = all_assignments(num_visible - 1, modules.bank.config.num_relations)
     size = modules.bank.layout.num_features + scenes.num_effects(modules)
     num_systems, num_frames = systems.times.shape
 
