@@ -19,9 +19,10 @@ from modmeta.relational import (
     TrainingConfig,
 )
 from modmeta.relational.data.domains import Domain
+from modmeta.relational.hidden.find import MOST_HIDDEN
 from modmeta.relational.modules.bank import ModuleBank
 
-HIDDEN = ("none", "auto", 1, 2, 3)
+HIDDEN = ("none", "auto", *range(1, MOST_HIDDEN + 1))
 
 
 @dataclasses.dataclass(frozen=True)
