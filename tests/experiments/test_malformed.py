@@ -4,17 +4,12 @@ The launcher runs in this process. What it answers by itself, and what the data 
 told apart by the kind of error; a traceback would be any other.
 """
 
-import contextlib
-import importlib
-import os
-import sys
-
 import numpy as np
 import pytest
-from absl import app, flags
 
 from experiments.relational_inference import train
 from modmeta.relational import data
+from tests.experiments.commands import check_refused, launched
 
 MAIN = "experiments.relational_inference.main"
 STATES = np.random.default_rng(0).normal(size=(24, 12, 3, 4)).cumsum(axis=1)
@@ -29,13 +24,8 @@ ROWS = "".join(
 
 @pytest.fixture(scope="module")
 def launcher():
-    """The program; its flags go again, others have some of the same names."""
-    before = set(flags.FLAGS)
-    module = importlib.import_module(MAIN)
-    yield module
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-    del sys.modules[MAIN]
+    with launched(MAIN) as program:
+        yield program
 
 
 @pytest.fixture(scope="module")
@@ -214,14 +204,6 @@ def test_the_list_is_long():
     assert len(ALL) >= 80
 
 
-def command(launcher, words):
-    """Runs the program as `app.run` does."""
-    flags.FLAGS.unparse_flags()
-    for name in flags.FLAGS:
-        flags.FLAGS[name].unparse()
-    launcher.main(flags.FLAGS([MAIN, *words]))
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_malformed_command_gets_one_sentence(
     name, launcher, folder, tmp_path, monkeypatch, capsys
@@ -232,14 +214,6 @@ def test_malformed_command_gets_one_sentence(
     monkeypatch.setattr(train, "meta_train", meta_train)
     words, message = ALL[name]
     words = [word.format(folder=folder) for word in words]
-    before = {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
     workdir = tmp_path / "run"
-    refused = (flags.Error, app.UsageError, SystemExit)
-    with pytest.raises(refused, match=message) as caught:
-        command(launcher, [f"--workdir={workdir}", *words])
-    assert len(str(caught.value)) < 900
-    assert not workdir.exists()
-    assert before == {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
-    with contextlib.suppress(AttributeError):
-        assert not caught.value.code or str(caught.value).startswith("FATAL: ")
-    assert "Traceback" not in capsys.readouterr().err
+    words = [f"--workdir={workdir}", *words]
+    check_refused(launcher, words, message, folder, workdir, capsys)

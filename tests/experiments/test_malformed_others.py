@@ -3,14 +3,10 @@
 As in `tests.experiments.test_malformed`: one message, no traceback, no file.
 """
 
-import contextlib
-import importlib
-import os
-import sys
-
 import numpy as np
 import pytest
-from absl import app, flags
+
+from tests.experiments.commands import check_refused, launched
 
 REAL = "experiments.real_data.main"
 HIDDEN = "experiments.hidden.main"
@@ -298,19 +294,6 @@ def test_the_list_is_long():
     assert len(ALL) >= 120
 
 
-@contextlib.contextmanager
-def launched(name):
-    """The program; its flags go again, others have some of the same names."""
-    before = set(flags.FLAGS)
-    module = importlib.import_module(name)
-    try:
-        yield module
-    finally:
-        for flag in set(flags.FLAGS) - before:
-            delattr(flags.FLAGS, flag)
-        del sys.modules[name]
-
-
 def forbid(monkeypatch):
     """Whatever would compile or train."""
 
@@ -337,18 +320,6 @@ def test_malformed_command_gets_one_message(
     workdir = tmp_path / "run"
     if not any(word.startswith("--workdir") for word in words):
         words = [f"--workdir={workdir}", *words]
-    before = {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
     forbid(monkeypatch)
-    refused = (flags.Error, app.UsageError, SystemExit)
     with launched(main) as program:
-        flags.FLAGS.unparse_flags()
-        for flag in flags.FLAGS:
-            flags.FLAGS[flag].unparse()
-        with pytest.raises(refused, match=message) as caught:
-            program.main(flags.FLAGS([main, *words]))
-    assert len(str(caught.value)) < 900
-    assert not workdir.exists()
-    assert before == {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
-    with contextlib.suppress(AttributeError):
-        assert not caught.value.code or str(caught.value).startswith("FATAL: ")
-    assert "Traceback" not in capsys.readouterr().err
+        check_refused(program, words, message, folder, workdir, capsys)
