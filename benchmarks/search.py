@@ -129,7 +129,7 @@ def main(argv: list[str]) -> None:
     print(common.format_table(rows, float_format=".4g"), end="\n\n")
 
     rows.clear()
-    config = BounceGradConfig(num_steps=100, batch_size=num_systems)
+    config = BounceGradConfig(num_steps=100, batch_size=num_systems, search_steps=8)
     replace = dataclasses.replace
     for name, changed in (
         ("whole step", config),

@@ -55,7 +55,9 @@ class ExperimentConfig:
     lags: int = 0
     modules: ModuleConfig = ModuleConfig()
     proposal: ProposalConfig = ProposalConfig()
-    bouncegrad: BounceGradConfig = BounceGradConfig(num_steps=100, batch_size=8)
+    bouncegrad: BounceGradConfig = BounceGradConfig(
+        num_steps=100, batch_size=8, search_steps=8
+    )
     training: TrainingConfig = TrainingConfig(num_evaluations=2)
     inference: InferenceConfig = InferenceConfig(num_steps=64)
     num_restarts: int = 1

@@ -20,6 +20,7 @@ from modmeta.relational import (
 )
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.hidden.find import MOST_HIDDEN
+from modmeta.relational.inference.config import AUTO
 from modmeta.relational.modules.bank import ModuleBank
 
 HIDDEN = ("none", "auto", *range(1, MOST_HIDDEN + 1))
@@ -83,7 +84,8 @@ class ExperimentConfig:
             raise ValueError(
                 f"num_restarts: found {self.num_restarts}, expected at least 1"
             )
-        self.energy.check_algorithm(self.inference.algorithm)
+        if self.inference.algorithm != AUTO:
+            self.energy.check_algorithm(self.inference.algorithm)
         if self.hidden not in HIDDEN:
             raise ValueError(f"hidden: found {self.hidden!r}, expected one of {HIDDEN}")
         if self.hidden != "none" and (self.changing or self.data.shared_graph):
@@ -120,12 +122,18 @@ class ExperimentConfig:
 _BOX = Domain("reflecting", (-5.0, -5.0), (5.0, 5.0))
 
 
+def _steps(num_steps: int, **options: Any) -> BounceGradConfig:
+    """Steps of as many systems and proposals whatever the number of entities."""
+    given = {"batch_size": 32, "search_steps": 8, **options}
+    return BounceGradConfig(num_steps=num_steps, **given)
+
+
 def springs() -> ExperimentConfig:
     """Five bodies, springs between half of the pairs; a minute on two CPU cores."""
     return ExperimentConfig(
         data=DataConfig(system="springs", num_train=500),
         modules=ModuleConfig(law="central", entities="alike"),
-        bouncegrad=BounceGradConfig(num_steps=600),
+        bouncegrad=_steps(600),
         training=TrainingConfig(num_evaluations=6),
         prediction=PredictionConfig(num_substeps=20, domain=_BOX),
     )
@@ -139,7 +147,7 @@ def charged() -> ExperimentConfig:
         modules=ModuleConfig(
             path="two_body", law="mutual", num_points=16, entities="alike"
         ),
-        bouncegrad=BounceGradConfig(num_steps=2000, batch_size=12),
+        bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
     )
@@ -150,7 +158,7 @@ def kuramoto() -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(system="kuramoto", num_train=1000),
         modules=ModuleConfig(attributes=False, null_relation=True, entities="alike"),
-        bouncegrad=BounceGradConfig(num_steps=1000, learning_rate=6e-3),
+        bouncegrad=_steps(1000, learning_rate=6e-3),
         training=TrainingConfig(num_evaluations=5),
     )
 
@@ -160,7 +168,7 @@ def springs4() -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(system="springs4", num_train=1000),
         modules=ModuleConfig(law="central", num_relations=4, entities="alike"),
-        bouncegrad=BounceGradConfig(num_steps=1500),
+        bouncegrad=_steps(1500),
         training=TrainingConfig(num_evaluations=6),
         prediction=PredictionConfig(num_substeps=20, domain=_BOX),
     )
@@ -173,7 +181,7 @@ def gravity() -> ExperimentConfig:
         modules=ModuleConfig(
             path="two_body", law="mutual", num_points=16, entities="alike"
         ),
-        bouncegrad=BounceGradConfig(num_steps=2000, batch_size=12),
+        bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
     )
@@ -184,7 +192,7 @@ def lennard_jones() -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(system="lennard_jones", num_train=1000),
         modules=ModuleConfig(path="two_body", law="mutual", entities="alike"),
-        bouncegrad=BounceGradConfig(num_steps=2000, batch_size=12),
+        bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
     )
@@ -197,7 +205,7 @@ def mixed() -> ExperimentConfig:
         modules=ModuleConfig(
             path="two_body", law="mutual", num_relations=3, entities="alike"
         ),
-        bouncegrad=BounceGradConfig(num_steps=2000, batch_size=12),
+        bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
     )
@@ -208,7 +216,7 @@ def flocks() -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(system="flocks", num_train=500),
         modules=ModuleConfig(entities="alike"),
-        bouncegrad=BounceGradConfig(num_steps=1000),
+        bouncegrad=_steps(1000),
         training=TrainingConfig(num_evaluations=6),
         prediction=PredictionConfig(num_substeps=20, domain=_BOX),
     )
@@ -219,7 +227,7 @@ def neurons() -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(system="neurons", num_train=500),
         modules=ModuleConfig(path="interpolated", entities="alike"),
-        bouncegrad=BounceGradConfig(num_steps=1000),
+        bouncegrad=_steps(1000),
         training=TrainingConfig(num_evaluations=6),
     )
 
@@ -230,6 +238,7 @@ def general() -> ExperimentConfig:
         data=DataConfig(system="springs", num_train=100, num_test=100),
         bouncegrad=BounceGradConfig(num_steps=1000),
         training=TrainingConfig(num_evaluations=5),
+        inference=InferenceConfig(algorithm="auto"),
         num_restarts=2,
     )
 

@@ -247,6 +247,7 @@ def compute(
             "trained one: training runs on one device"
         )
     datasets, loaded = _read(config)
+    config = trained.with_search(config, datasets, loaded and loaded[0])
     found = _trained(config, datasets, run, mesh, loaded)
     if found is None:
         return None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from experiments.relational_inference.config import ExperimentConfig
+from experiments.relational_inference.datasets import Datasets
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.inference.artifacts import load_model
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.bank import resolve
 from modmeta.relational.modules.network import ModelParams
 
 
@@ -48,3 +53,32 @@ def check(path: str, model: RelationalModel, observed: TrajectoryDataset) -> Non
         model.read(observed)
     except DataError as error:
         raise ModelMismatchError(f"{path}: {error}") from error
+
+
+def with_search(
+    config: ExperimentConfig, datasets: Datasets, model: RelationalModel | None
+) -> ExperimentConfig:
+    """The same with the search that suits the systems for "auto".
+
+    Args:
+      config: The configuration.
+      datasets: Its data.
+      model: The model, where one is given; None where it is to be trained.
+
+    Raises:
+      DataError: If there is no model of these columns.
+    """
+    if model is None:
+        try:
+            modules = resolve(config.modules, datasets.observed.features)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        is_additive = modules.node_update == "additive"
+    else:
+        is_additive = model.bank.is_additive
+    sizes = [part.num_nodes.max() for part in (datasets.train, datasets.observed)]
+    inference = config.inference.resolved(
+        int(max(sizes)),
+        is_additive=is_additive and not config.energy.couples_receivers,
+    )
+    return dataclasses.replace(config, inference=inference)

@@ -133,10 +133,10 @@ def infer_relations(
       candidates: Which edges may hold a relation; by default all.
       memory: What is held at once.
       bouncegrad: Options of a step of meta-training; None for those that suit the
-        number of entities, see `BounceGradConfig.for_entities`.
+        number of entities, see `BounceGradConfig.resolved`.
       training: Options of the loop around it.
       inference: Options of the final search; None for those that suit the number of
-        entities, see `InferenceConfig.for_entities`.
+        entities, see `InferenceConfig.resolved`.
       mesh: Devices that share the final search; training stays on one.
       progress: "auto" shows a bar where somebody looks on, in a terminal or a notebook;
         None shows none, anywhere; or a meter such as
@@ -205,13 +205,12 @@ def infer_relations(
         num_relations=MAX_RELATIONS if is_auto else int(num_relations),
     )
     num_entities = int(dataset.num_nodes.max(initial=1))
-    if inference is None:
-        # What energies are asked for may not be sums that edges can be solved for.
-        is_additive = resolve(modules, dataset.features).node_update == "additive"
-        inference = InferenceConfig.for_entities(
-            num_entities, is_additive=is_additive and energy is None
-        )
     energy = energy or EnergyConfig()
+    # What energies are asked for may not be sums that edges can be solved for.
+    is_additive = resolve(modules, dataset.features).node_update == "additive"
+    inference = (inference or InferenceConfig(algorithm="auto")).resolved(
+        num_entities, is_additive=is_additive and not energy.couples_receivers
+    )
     energy.check_algorithm(inference.algorithm)
     options = Options(
         modules=modules,
@@ -222,7 +221,7 @@ def infer_relations(
             "candidates": candidates,
             "memory": memory,
         },
-        bouncegrad=bouncegrad or BounceGradConfig.for_entities(num_entities),
+        bouncegrad=bouncegrad or BounceGradConfig(),
         training=training or TrainingConfig(),
         inference=inference,
         num_restarts=num_restarts,

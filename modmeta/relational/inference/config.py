@@ -12,6 +12,8 @@ from modmeta import search
 from modmeta.runtime import option_types
 
 MESSAGES = ("cache", "recompute")
+# The search that suits the number of entities.
+AUTO = "auto"
 # What a search gets from the model; the user chooses the rest.
 GIVEN_OPTIONS = (
     "propose",
@@ -103,7 +105,8 @@ class InferenceConfig:
     """How structures are inferred.
 
     Attributes:
-      algorithm: One of `modmeta.search.SEARCHES`. "integer_least_squares" finds in
+      algorithm: One of `modmeta.search.SEARCHES`, or "auto" for the one that suits the
+        number of entities, see `resolved`. "integer_least_squares" finds in
         tens of steps, at any number of entities, what annealing does in small systems
         alone, where messages add up.
       options: Options of the search by name, for instance `{"beam_size": 16}`; what is
@@ -137,41 +140,30 @@ class InferenceConfig:
     tempered: bool = True
     learned: bool = True
 
-    @classmethod
-    def for_entities(cls, num_entities: int, *, is_additive: bool) -> InferenceConfig:
-        """Defaults for systems of so many entities.
+    def resolved(self, num_entities: int, *, is_additive: bool) -> InferenceConfig:
+        """The same with the search that suits so many entities for "auto".
+
+        Among many it is integer least squares, with as many steps as these ask for;
+        else annealing.
 
         Args:
           num_entities: Of the largest system.
           is_additive: Whether messages add up, so that edges can be solved for.
         """
+        if self.algorithm != AUTO:
+            return self
         if num_entities < _MANY_ENTITIES or not is_additive:
-            return cls()
+            return dataclasses.replace(self, algorithm="simulated_annealing")
         num_steps = max(_LEAST_DECODINGS, num_entities // _ENTITIES_PER_DECODING)
-        return cls(algorithm="integer_least_squares", num_steps=num_steps)
+        return dataclasses.replace(
+            self, algorithm="integer_least_squares", num_steps=num_steps
+        )
 
     def __post_init__(self) -> None:
         """Checks the options, and freezes those of the search."""
         option_types.settle(self)
-        spec = search.spec_of(self.algorithm)
         object.__setattr__(self, "options", FrozenDict(self.options))
-        known = sorted(set(spec.options) - set(GIVEN_OPTIONS))
-        unknown = sorted(set(self.options) - set(known))
-        if unknown:
-            raise ValueError(
-                f"options: found {unknown} for {self.algorithm!r}, expected "
-                f"{'some of ' + str(known) if known else 'none'}"
-            )
-        for name, value in self.options.items():
-            kind = type(spec.defaults[name])
-            if type(value) is not kind and (type(value), kind) != (int, float):
-                raise ValueError(
-                    f"options.{name}: found {value!r}, expected something like "
-                    f"{spec.defaults[name]!r}"
-                )
-        # The builder knows what else an option may be.
-        moves = {"propose": search.flip_edge()} if spec.needs_proposal else {}
-        spec.build(**moves, **self.options)
+        self._check_search()
         for name in ("num_steps", "num_samples"):
             if getattr(self, name) < 0:
                 raise ValueError(
@@ -190,3 +182,31 @@ class InferenceConfig:
             raise ValueError(
                 f"sample_temperature: found {self.sample_temperature}, expected above 0"
             )
+
+    def _check_search(self) -> None:
+        """Checks the options of the search."""
+        if self.algorithm == AUTO:
+            if self.options:
+                raise ValueError(
+                    f"options: found {sorted(self.options)} with algorithm 'auto', "
+                    "expected a search by name, which they belong to"
+                )
+            return
+        spec = search.spec_of(self.algorithm)
+        known = sorted(set(spec.options) - set(GIVEN_OPTIONS))
+        unknown = sorted(set(self.options) - set(known))
+        if unknown:
+            raise ValueError(
+                f"options: found {unknown} for {self.algorithm!r}, expected "
+                f"{'some of ' + str(known) if known else 'none'}"
+            )
+        for name, value in self.options.items():
+            kind = type(spec.defaults[name])
+            if type(value) is not kind and (type(value), kind) != (int, float):
+                raise ValueError(
+                    f"options.{name}: found {value!r}, expected something like "
+                    f"{spec.defaults[name]!r}"
+                )
+        # The builder knows what else an option may be.
+        moves = {"propose": search.flip_edge()} if spec.needs_proposal else {}
+        spec.build(**moves, **self.options)

@@ -354,6 +354,10 @@ def infer_dataset(
       ValueError: If processes do not agree on the arguments.
     """
     dataset = model.read(dataset)
+    config = config.resolved(
+        int(dataset.num_nodes.max(initial=1)),
+        is_additive=model.bank.is_additive and not model.energy.couples_receivers,
+    )
     programs.make_room()
     edges = model.candidate_edges(dataset)
     states = host_states(dataset, params.preprocessing.normalization)

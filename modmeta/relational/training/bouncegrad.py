@@ -52,6 +52,7 @@ class BounceGradState(NamedTuple):
       schedule: State of the temperature schedule.
       rng_key: Key of the run; step i uses `fold_in(rng_key, i)`.
       step: `()` int32, steps taken.
+      num_held: `()` int32, steps in which structures stay as they are.
     """
 
     params: ModelParams
@@ -61,13 +62,15 @@ class BounceGradState(NamedTuple):
     schedule: schedules.ScheduleState
     rng_key: jax.Array
     step: jax.Array
+    num_held: jax.Array
 
 
 class BounceGrad(NamedTuple):
     """Meta-training as a pair of pure functions.
 
     Attributes:
-      init: `(rng_key, params, num_tasks, max_nodes) -> state`.
+      init: `(rng_key, params, num_tasks, max_nodes, start=None) -> state`: structures
+        of the training tasks that are known to say something; None draws them.
       step: `(state, states, batch) -> (state, metrics)`; states are
         `[tasks, nodes, time, features]`, or `Frames`.
     """
@@ -104,14 +107,14 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
 
     Args:
       model: The model.
-      config: Options.
+      config: Options, resolved.
 
     Returns:
       `BounceGrad(init, step)`; neither is jitted.
 
     Raises:
-      ValueError: If the mixture gradient is asked for without independent receivers
-        and the message cache.
+      ValueError: If the number of proposals is not known, or the mixture gradient is
+        asked for without independent receivers and the message cache.
     """
     can_mix = model.keeps_messages and not model.energy.couples_receivers
     if config.gradient == "mixture" and not can_mix:
@@ -119,6 +122,11 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             f"gradient: found 'mixture' with {model.energy} and messages "
             f"{model.memory.messages!r}, expected independent receivers and kept "
             "messages"
+        )
+    if not config.search_steps:
+        raise ValueError(
+            "search_steps: found 0, expected the number that suits the entities: see "
+            "BounceGradConfig.resolved"
         )
     network = model.network
     schedule = temperature_schedule(config, 1.0 / model.bank.config.span)
@@ -143,23 +151,32 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         proposal_optimizer = optax.flatten(proposal_optimizer)
 
     def init(
-        rng_key: jax.Array, params: ModelParams, num_tasks: int, max_nodes: int
+        rng_key: jax.Array,
+        params: ModelParams,
+        num_tasks: int,
+        max_nodes: int,
+        start: TaskStructures | None = None,
     ) -> BounceGradState:
         key_structures, key_run = jax.random.split(rng_key)
-        return BounceGradState(
-            params=params,
-            optimizer=optimizer.init(params.modules),
-            proposal_optimizer=proposal_optimizer.init(params.proposal),
-            structures=random_structures(
+        num_held = int(config.held_fraction * config.num_steps)
+        if start is None:
+            num_held = 0
+            start = random_structures(
                 key_structures,
                 num_tasks,
                 max_nodes,
                 model.num_relations,
                 model.num_node_modules,
-            ),
+            )
+        return BounceGradState(
+            params=params,
+            optimizer=optimizer.init(params.modules),
+            proposal_optimizer=proposal_optimizer.init(params.proposal),
+            structures=start,
             schedule=schedule.init(),
             rng_key=key_run,
             step=jnp.zeros((), jnp.int32),
+            num_held=jnp.int32(num_held),
         )
 
     def step(
@@ -205,7 +222,12 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             jnp.full((problems.mask.shape[0], config.search_steps), temperature),
             transform=lambda _, info: info,
         )
-        structure = problems.join(chains.structure)
+        is_held = state.step < state.num_held
+        structure = jax.tree.map(
+            lambda kept, found: jnp.where(is_held, kept, found),
+            structure,
+            problems.join(chains.structure),
+        )
         structures = scatter_structure(
             state.structures, batch.tasks, supergraph, structure
         )
@@ -275,6 +297,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             schedule=schedule.step(state.schedule, num_worsening, num_accepted),
             rng_key=state.rng_key,
             step=state.step + 1,
+            num_held=state.num_held,
         )
         return new_state, metrics
 

@@ -13,9 +13,13 @@ GRADIENTS = ("chosen", "mixture")
 TEMPERATURES = ("geometric", "acceptance")
 
 
-# Edges of a step of `BounceGradConfig.for_entities`, and senders that the usual number
-# of proposals is enough for.
-_EDGES_PER_STEP, _FEW_SENDERS = 1800, 7
+STARTS = ("auto", "random")
+
+
+# Systems and proposals of a step where entities are few; edges of a step where they are
+# many, and senders that so many proposals are enough for.
+_BATCH_SIZE, _SEARCH_STEPS = 32, 8
+_EDGES_PER_STEP, FEW_SENDERS = 1800, 7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +28,19 @@ class BounceGradConfig:
 
     Attributes:
       num_steps: Gradient steps.
-      batch_size: Systems per step.
-      search_steps: Proposals per problem and visit.
+      batch_size: Systems per step; 0 for as many as suit the number of entities, see
+        `resolved`.
+      search_steps: Proposals per problem and visit; 0 likewise.
       temperature: "geometric": from `initial_temperature` to 1 nat over the first
         `annealed_fraction` of training. "acceptance": the reference's control of the
         acceptance rate of worsening moves.
       initial_temperature: Nats.
       annealed_fraction: Share of training after which the temperature stays at 1.
+      start: Structures before the first step. "random": drawn. "auto": where receivers
+        have more than a few senders, and sparse regression explains what was held out,
+        those that it finds, see `classical.sparse`; else drawn.
+      held_fraction: Share of training in which structures that were found stay as they
+        are; modules learn from them, and then the search goes on from there.
       gradient: "chosen": through the structure of the chain, as in the paper.
         "mixture": through all assignments of a receiver's incoming edges, weighted by
         softmax(-energy / temperature); only where these can be enumerated.
@@ -52,11 +62,13 @@ class BounceGradConfig:
     """
 
     num_steps: int = 1000
-    batch_size: int = 32
-    search_steps: int = 8
+    batch_size: int = 0
+    search_steps: int = 0
     temperature: str = "geometric"
     initial_temperature: float = 50.0
     annealed_fraction: float = 0.6
+    start: str = "auto"
+    held_fraction: float = 0.3
     gradient: str = "chosen"
     search_frames: int = 0
     gradient_frames: int = 16
@@ -69,33 +81,33 @@ class BounceGradConfig:
     proposal_learning_rate: float = 1e-3
     proposal_weight_decay: float = 1e-4
 
-    @classmethod
-    def for_entities(cls, num_entities: int) -> BounceGradConfig:
-        """Defaults for systems of so many entities.
+    def resolved(self, num_entities: int) -> BounceGradConfig:
+        """The same with numbers that suit so many entities where there are none.
 
         Edges grow with their square, and a step should not: of large systems it sees
         fewer, and searches these longer, as every receiver has more edges.
         """
         num_edges = max(num_entities * (num_entities - 1), 1)
-        usual = cls()
-        batch_size = min(max(_EDGES_PER_STEP // num_edges, 1), usual.batch_size)
-        share = max((num_entities - 1) // _FEW_SENDERS, 1)
-        return cls(batch_size=batch_size, search_steps=share * usual.search_steps)
+        batch_size = min(max(_EDGES_PER_STEP // num_edges, 1), _BATCH_SIZE)
+        search_steps = max((num_entities - 1) // FEW_SENDERS, 1) * _SEARCH_STEPS
+        return dataclasses.replace(
+            self,
+            batch_size=self.batch_size or batch_size,
+            search_steps=self.search_steps or search_steps,
+        )
 
     def __post_init__(self) -> None:
         """Checks the options."""
         option_types.settle(self)
-        for field in ("num_steps", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(
-                    f"{field}: found {getattr(self, field)}, expected at least 1"
-                )
-        for field in ("search_steps", "search_frames", "gradient_frames"):
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps: found {self.num_steps}, expected at least 1")
+        for field in ("batch_size", "search_steps", "search_frames", "gradient_frames"):
             if getattr(self, field) < 0:
                 raise ValueError(
                     f"{field}: found {getattr(self, field)}, expected at least 0"
                 )
-        for field in ("mean_power", "annealed_fraction", "warmup_fraction"):
+        shares = ("annealed_fraction", "held_fraction", "warmup_fraction")
+        for field in ("mean_power", *shares):
             if not 0.0 <= getattr(self, field) <= 1.0:
                 raise ValueError(
                     f"{field}: found {getattr(self, field)}, expected 0 to 1"
@@ -115,6 +127,8 @@ class BounceGradConfig:
             raise ValueError(
                 f"gradient: found {self.gradient!r}, expected one of {GRADIENTS}"
             )
+        if self.start not in STARTS:
+            raise ValueError(f"start: found {self.start!r}, expected one of {STARTS}")
         if self.temperature not in TEMPERATURES:
             raise ValueError(
                 f"temperature: found {self.temperature!r}, expected one of "

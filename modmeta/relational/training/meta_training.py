@@ -20,15 +20,16 @@ from modmeta.relational.inference import infer
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
-from modmeta.relational.tasks import structures
 from modmeta.relational.tasks.batches import TaskBatch, TaskSampler, all_batches
 from modmeta.relational.tasks.states import device_states, host_states
+from modmeta.relational.tasks.structures import random_structures
 from modmeta.relational.training.bouncegrad import (
     BounceGradConfig,
     BounceGradState,
     bouncegrad,
 )
 from modmeta.relational.training.config import TrainingConfig
+from modmeta.relational.training.starts import find_start
 from modmeta.runtime import training_loop
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter
@@ -127,6 +128,7 @@ def train(
     Returns:
       The result.
     """
+    config = config.resolved(int(train_set.num_nodes.max(initial=1)))
     algorithm = bouncegrad(model, config)
     sampler = TaskSampler(
         train_set.num_nodes,
@@ -153,13 +155,15 @@ def train(
     scored = float(max(valid_set.counted().sum(), 1))
 
     key_run, key_follow, key_evaluate = jax.random.split(jax.random.key(seed), 3)
+    start = find_start(model, train_set, config, seed)
     state = MetaTrainingState(
         bouncegrad=algorithm.init(
-            key_run, params, train_set.num_tasks, train_set.max_nodes
+            key_run, params, train_set.num_tasks, train_set.max_nodes, start(train_set)
         ),
         best=training_loop.Best.start(params),
         followed={
-            name: structures.random_structures(
+            name: start(dataset)
+            or random_structures(
                 jax.random.fold_in(key_follow, index),
                 dataset.num_tasks,
                 dataset.max_nodes,
@@ -194,12 +198,15 @@ def train(
         record = {"valid_energy": float(energy)}
         if "warm" in found and label_metrics is not None:
             record.update(label_metrics(found["warm"]))
+        # Modules that have just begun would lead away from what regression found.
+        is_held = step < int(state.bouncegrad.num_held)
         is_annealed = step >= config.annealed_fraction * config.num_steps
         best = state.best.update(state.bouncegrad.params, energy, counts=is_annealed)
-        state = state._replace(
-            best=best,
-            followed={name: item.structures for name, item in found.items()},
-        )
+        state = state._replace(best=best)
+        if not is_held:
+            state = state._replace(
+                followed={name: item.structures for name, item in found.items()}
+            )
         is_done = training.patience > 0 and best.num_without_gain >= training.patience
         return state, record, bool(is_done)
 

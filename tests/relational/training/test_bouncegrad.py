@@ -404,16 +404,22 @@ def test_options_that_do_not_go_together():
 
 def test_defaults_follow_the_number_of_entities():
     """Edges of a step stay about the same; proposals grow with senders."""
-    usual = BounceGradConfig()
-    assert all(BounceGradConfig.for_entities(count) == usual for count in range(1, 9))
+    usual = BounceGradConfig().resolved(5)
+    assert (usual.batch_size, usual.search_steps) == (32, 8)
+    assert all(BounceGradConfig().resolved(count) == usual for count in range(1, 9))
     for count in (10, 20, 30, 100):
-        config = BounceGradConfig.for_entities(count)
+        config = BounceGradConfig().resolved(count)
         is_single = config.batch_size == 1
         assert is_single or config.batch_size * count * (count - 1) <= 1800
         assert usual.search_steps <= config.search_steps < 2 * count
-    small = InferenceConfig.for_entities(10, is_additive=True)
-    assert small == InferenceConfig.for_entities(30, is_additive=False)
-    assert small == InferenceConfig()
-    large = InferenceConfig.for_entities(30, is_additive=True)
+    given = BounceGradConfig(batch_size=7, search_steps=3)
+    assert given.resolved(100) == given
+    auto = InferenceConfig(algorithm="auto")
+    small = auto.resolved(10, is_additive=True)
+    assert small == auto.resolved(30, is_additive=False) == InferenceConfig()
+    assert InferenceConfig().resolved(30, is_additive=True) == InferenceConfig()
+    large = auto.resolved(30, is_additive=True)
     assert (large.algorithm, large.num_steps) == ("integer_least_squares", 8)
-    assert InferenceConfig.for_entities(100, is_additive=True).num_steps == 25
+    assert auto.resolved(100, is_additive=True).num_steps == 25
+    with pytest.raises(ValueError, match="options: found .*'auto', expected a search"):
+        InferenceConfig(algorithm="auto", options={"beam_size": 8})
