@@ -22,11 +22,13 @@ from modmeta.relational.evaluation.alternatives import (
     recommend,
 )
 from modmeta.relational.evaluation.changes import ChangeModel
+from modmeta.relational.evaluation.consistency import Consistency, compare_parts
 from modmeta.relational.evaluation.gains import is_worthwhile
 from modmeta.relational.evaluation.granted import Granted
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
 
@@ -57,6 +59,8 @@ class Evidence(NamedTuple):
       is_held_out: Whether there are such frames; where recordings are too short, all
         frames served to find the graph.
       is_granted: Whether what entities do alone and together is taken from errors.
+      consistency: Whether the first frames and the rest tell the same; None where that
+        is not known.
     """
 
     found: np.ndarray
@@ -69,6 +73,7 @@ class Evidence(NamedTuple):
     alternatives: Alternatives | None = None
     is_held_out: bool = True
     is_granted: bool = False
+    consistency: Consistency | None = None
 
 
 def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
@@ -155,9 +160,7 @@ def gather(
     some = dataset.without_labels().take(slice(0, _MAX_SYSTEMS))
     span = model.bank.config.span
     split = parts.split(some, span)
-    early = infer_dataset(
-        rng_key, model, params, some if split is None else split.first, config
-    )
+    early, consistency = _search_parts(rng_key, model, params, some, split, config)
     edges, nodes = np.asarray(early.edges), np.asarray(early.node_modules)
     changes = ChangeModel(model, params, some)
     granted = None if split is None else Granted(split, span)
@@ -230,7 +233,37 @@ def gather(
         alternatives=alternatives,
         is_held_out=split is not None,
         is_granted=bool(chosen),
+        consistency=consistency,
     )
+
+
+def _search_parts(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    params: ModelParams,
+    dataset: TrajectoryDataset,
+    split: parts.Split | None,
+    config: InferenceConfig,
+) -> tuple[Relations, Consistency | None]:
+    """Relations by the first frames, and whether the rest alone tell the same.
+
+    Each part is all of the frames, of which some do not count, so that one program
+    serves both.
+    """
+
+    def search(part):
+        return infer_dataset(rng_key, model, params, part, config)
+
+    if split is None:
+        return search(dataset), None
+    encoders = set(model.network.proposal.encoder.split("+"))
+    if model.energy.form == "rollout" or encoders & {"mlp", "cnn"}:
+        # These take frames that do not count for what was observed.
+        return search(split.first), None
+    early = search(dataset.seen(split.early))
+    if not config.num_samples:
+        return early, None
+    return early, compare_parts(early, search(dataset.seen(split.late)))
 
 
 def _clipped(changes: np.ndarray) -> np.ndarray:

@@ -15,18 +15,15 @@ import numpy as np
 
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import matching
-from modmeta.relational.evaluation.alternatives import (
-    Recommendation,
-    is_worthless,
-    recommend,
-)
-from modmeta.relational.evaluation.effects import no_interaction
+from modmeta.relational.evaluation.alternatives import is_worthless, recommend
+from modmeta.relational.evaluation.consistency import SURE, tempered
 from modmeta.relational.evaluation.gains import (
     is_certain,
     is_certain_by_share,
     is_worthwhile,
 )
 from modmeta.relational.evaluation.held_out import Evidence, gather
+from modmeta.relational.evaluation.sentences import AGREEMENT, UNEXPLAINED, sentence
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
@@ -35,20 +32,11 @@ from modmeta.relational.modules.network import ModelParams
 # Relations, and differences between them, must change this share of all changes (root
 # mean squares).
 _NOTICEABLE = 0.03
-# Share of the changes that is worth a word if it stays unexplained.
-_UNEXPLAINED = 0.1
-# A pair is sure above this probability.
-_SURE = 0.9
 # A graph of which fewer pairs are sure, and that leaves more of the changes
 # unexplained, may stand for what nobody recorded.
 _FEW_SURE, _MOSTLY_UNEXPLAINED = 0.25, 0.5
-# Systems whose graphs agree on so many more pairs than chance, of those that chance
-# leaves, may be recordings of one.
-_SHARED = 0.5
 # Of fewer blocks there is no standard error.
 _MIN_BLOCKS = 3
-# Restarts that agree on fewer pairs than this have not found the graph.
-_AGREEMENT = 0.9
 
 
 class Verdict(NamedTuple):
@@ -57,7 +45,8 @@ class Verdict(NamedTuple):
     Attributes:
       supported: Whether relations are needed to explain frames that were held out,
         beside what entities do alone and what all of a system do together, and some
-        pairs are sure or most of the changes explained; whether a model that hears the
+        pairs are sure or most of the changes explained; whether the first frames and
+        the rest, or restarts, agree; whether a model that hears the
         frames before is the right one for them; of series, also whether they explain
         surely more than the own past of every node. False where recordings are too
         short to hold frames out.
@@ -75,6 +64,8 @@ class Verdict(NamedTuple):
       sentence: All that in plain words.
       recommended: Name of a classical method in `classical.METHODS` whose regression
         explains the held-out frames better; None where there is none.
+      temperature: By which probabilities were lowered, see `consistency.Consistency`; 1
+        where the first frames and the rest tell the same.
     """
 
     supported: bool
@@ -85,6 +76,7 @@ class Verdict(NamedTuple):
     num_segments: int
     sentence: str
     recommended: str | None = None
+    temperature: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and text, for JSON."""
@@ -155,19 +147,24 @@ def conclude(
     num_relations = _count(evidence)
     is_graph, is_any = num_relations > 1, num_relations > 0
     unexplained = float(evidence.found.sum() / max(evidence.total.sum(), 1e-30))
-    is_repeated = agreement is None or agreement >= _AGREEMENT or not is_graph
+    is_repeated = agreement is None or agreement >= AGREEMENT or not is_graph
     other = recommend(evidence.alternatives)
     is_too_fast = other is not None and other.is_within_frame
     is_idle = is_any and is_worthless(evidence.alternatives)
     is_sound = evidence.is_held_out and not is_too_fast and not is_idle
-    sure = _share_of_sure(found)
+    consistency, temperature = evidence.consistency, 1.0
+    is_torn = False
+    if consistency is not None and is_graph:
+        temperature = consistency.temperature
+        is_torn = temperature > 1.0 and consistency.agreement < AGREEMENT
+    sure = _share_of_sure(tempered(found, temperature))
     is_vague = unexplained > _MOSTLY_UNEXPLAINED and sure is not None
     is_vague = is_vague and is_graph and sure < _FEW_SURE
-    supported = bool(is_any and is_repeated and is_sound and not is_vague)
+    supported = is_any and is_repeated and is_sound and not (is_vague or is_torn)
     is_unclear = not is_any and any(
         _is_better(error, evidence.none) for error in (evidence.found, *evidence.single)
     )
-    sentence = _sentence(
+    text = sentence(
         num_relations,
         is_unclear and max(evidence.effects) >= _NOTICEABLE,
         evidence.effects,
@@ -181,16 +178,18 @@ def conclude(
         evidence.is_granted,
         is_new,
         other,
+        consistency,
     )
     return Verdict(
-        supported,
+        bool(supported),
         num_relations,
         ratio,
         evidence.effects,
         agreement,
         1,
-        sentence,
+        text,
         None if other is None else other.method,
+        temperature,
     )
 
 
@@ -200,9 +199,10 @@ def settle(found: Relations, verdict: Verdict) -> Relations:
     Where nothing depends on other entities, or one relation holds everywhere, the
     pairs that a search told apart are not different: all have one relation. Where
     there is no evidence for any, no relation has a higher probability than another.
+    Where parts of recordings contradict each other, probabilities are lower.
     """
     if verdict.num_relations > 1:
-        return found
+        return tempered(found, verdict.temperature)
     edges = np.asarray(found.edges)
     num_relations = np.shape(found.probabilities)[-1]
     is_edge = edges >= 0
@@ -255,7 +255,7 @@ def _count(evidence: Evidence) -> int:
         # Where the graph tells pairs apart and errs by it, or gains by it though not
         # surely, or much stays unexplained, pairs are not said to be alike: something
         # else may hide how they differ.
-        is_alike = single.sum() <= _UNEXPLAINED * evidence.total.sum()
+        is_alike = single.sum() <= UNEXPLAINED * evidence.total.sum()
         is_alike = is_alike and not is_worthwhile(single, evidence.found)
         is_gain = is_worthwhile(evidence.found, single)
         is_alike = is_alike and not (is_gain and _is_noticeable(evidence, single))
@@ -288,7 +288,7 @@ def _share_of_sure(found: Relations) -> float | None:
         return None
     is_edge = np.asarray(found.edges) >= 0
     surest = np.max(np.asarray(found.probabilities), axis=-1)[is_edge]
-    return float(np.mean(surest > _SURE))
+    return float(np.mean(surest > SURE))
 
 
 def _agreement(edges: np.ndarray, others: np.ndarray) -> float:
@@ -298,95 +298,3 @@ def _agreement(edges: np.ndarray, others: np.ndarray) -> float:
     confusion = matching.confusion_matrix(others, edges, count, count)
     names = matching.match_relations(confusion)
     return float(matching.edge_accuracy(others, edges, names))
-
-
-def _may_share_graph(edges: np.ndarray) -> bool:
-    """Whether graphs `[tasks, nodes, nodes]` agree far beyond chance."""
-    is_edge = edges >= 0
-    # Padded systems differ in size: they are not recordings of one.
-    if len(edges) < 3 or (is_edge != is_edge[:1]).any() or not is_edge.any():
-        return False
-    shares = np.stack([(edges == k).mean(axis=0) for k in range(edges.max() + 1)])
-    pairs = is_edge[0]
-    count = len(edges)
-    # Mean over pairs of systems, not of a system with itself.
-    together = (np.sum(shares[:, pairs] ** 2, axis=0) * count - 1.0) / (count - 1)
-    chance = float(np.sum(np.mean(shares[:, pairs], axis=1) ** 2))
-    return bool(together.mean() - chance > _SHARED * (1.0 - chance) and chance < 1.0)
-
-
-def _sentence(
-    num_relations: int,
-    is_unclear: bool,
-    effects: Sequence[float],
-    agreement: float | None,
-    unexplained: float,
-    sure: float | None,
-    found: Relations,
-    is_vague: bool,
-    is_idle: bool,
-    is_held_out: bool,
-    is_granted: bool,
-    is_new: bool,
-    other: Recommendation | None,
-) -> str:
-    if num_relations == 0 and other is not None:
-        text = "This model finds nothing here that depends on other entities"
-    elif is_unclear:
-        text = (
-            "Entities act on each other here, but these data do not tell which pairs "
-            "differ, if any do: more systems might"
-        )
-        if is_granted:
-            text += "; if something moves bodies alike, relative_to_mean takes it out"
-    elif num_relations == 0 and is_new:
-        text = (
-            "The relations that this model was trained on are not found here: systems "
-            "of another kind need a training of their own"
-        )
-    elif num_relations == 0 and is_granted:
-        text = (
-            "Nothing here speaks for relations: what every entity does alone and what "
-            "all do alike explain as much, unless all follow one of them"
-        )
-    elif num_relations == 0:
-        text = "Nothing here depends on other entities, as far as these data tell"
-    elif num_relations == 1:
-        text = "One relation holds between all entities: no pair differs from another"
-    else:
-        text = f"The data support {num_relations} relations"
-        none = no_interaction(effects, found.edges)
-        if none is not None:
-            text += f" (relation {none} is no interaction)"
-        if sure is not None:
-            text += f"; {sure:.0%} of the pairs are sure"
-    if agreement is not None and agreement < _AGREEMENT:
-        text += (
-            f"; but restarts agree on {agreement:.0%} of the pairs only: do not rely "
-            "on this graph"
-        )
-    if num_relations > 1 and _may_share_graph(np.asarray(found.edges)):
-        text += (
-            "; all systems may be recordings of one graph: shared_graph=True searches "
-            "them as one"
-        )
-    if num_relations and unexplained > _UNEXPLAINED:
-        text += f"; {unexplained:.0%} of the changes stay unexplained"
-    if is_vague:
-        text += (
-            ", and hardly a pair is sure: something that was not recorded may act "
-            "here, do not rely on this graph"
-        )
-    if is_idle:
-        text += (
-            "; but the own past of every entity alone explains held-out frames as "
-            "well: do not rely on this graph"
-        )
-    if num_relations and not is_held_out:
-        text += (
-            "; but recordings are too short to keep frames back, so this is what the "
-            "graph explains of frames that it was found in: do not rely on it"
-        )
-    if other is not None:
-        text += f"; but {other.sentence}"
-    return text + "."
