@@ -403,6 +403,17 @@ def test_roles_by_name_number_and_custom():
     assert cloud.features.positions == (1, 2, 0)
 
 
+def test_a_velocity_of_one_position_alone_is_told():
+    """Velocities are derived then, and a column that says one of them stays."""
+    found = as_dataset(STATES[..., :3], feature_names=("x", "y", "vx"))
+    assert found.features.velocities == (3, 4)
+    (note,) = [note for note in found.notes if "'vx'" in note]
+    assert "not all positions have one: it is taken for a plain number" in note
+    for names in (("x", "y", "mass"), ("x", "vx", "mass")):
+        notes = as_dataset(STATES[..., :3], feature_names=names).notes
+        assert not [note for note in notes if "not all positions" in note]
+
+
 def test_node_mask():
     mask = np.arange(NODES) < np.array([4, 3, 2])[:, None]
     found = documented(node_mask=Tensor(mask), labels=LABELS)

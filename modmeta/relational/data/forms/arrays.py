@@ -14,7 +14,11 @@ from modmeta.relational.data import hints
 from modmeta.relational.data.dataset import TrajectoryDataset, validate
 from modmeta.relational.data.derived import prepare
 from modmeta.relational.data.domains import Domain, in_box
-from modmeta.relational.data.forms.columns import resolve_columns, usual_roles
+from modmeta.relational.data.forms.columns import (
+    lone_velocities,
+    resolve_columns,
+    usual_roles,
+)
 from modmeta.relational.data.forms.given import Given, as_numpy, read_states
 from modmeta.relational.data.forms.inputs import names_columns, read_input
 from modmeta.relational.data.forms.labels import read_labels
@@ -341,6 +345,12 @@ def _read_features(
             notes.append(
                 f"Features {taken} are taken for {role}, by their names; "
                 "positions=() takes them for plain numbers."
+            )
+        for name in lone_velocities(names, usual):
+            notes.append(
+                f"Feature {name!r} is called like a velocity, and not all positions "
+                "have one: it is taken for a plain number, beside velocities that are "
+                "derived. If it is one, give the others too, or leave it out."
             )
     spec = FeatureSpec(
         names,
