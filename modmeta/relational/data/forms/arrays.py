@@ -94,12 +94,12 @@ def as_dataset(
           one task: of NumPy, JAX, PyTorch or what else NumPy reads;
         - one array `[time, nodes, features]` per task, whose numbers of frames and of
           nodes may differ;
-        - a long table: a pandas data frame, or a mapping from names to columns, with a
-          row per system, time and entity;
+        - a long table: a pandas data frame, a vector of rows with named fields, or a
+          mapping from names to columns, with a row per system, time and entity;
         - a list with a data frame, or a path of a table, per system;
         - an `xarray.DataArray` or `xarray.Dataset`;
-        - a path: `.npz`, `.csv`, `.tsv` or `.parquet`, a `loc_<suffix>.npy`, or a
-          folder with such files, or with those of train, valid and test;
+        - a path: `.npz`, `.npy`, `.csv`, `.tsv` or `.parquet`, a `loc_<suffix>.npy`, or
+          a folder with such files, or with those of train, valid and test;
         - the arrays of a `.npz` by their names;
         - a data set, which is returned as it is.
 
@@ -202,7 +202,7 @@ def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
         )
     except DataError as error:
         message = str(error)
-        if not place or message.startswith(place):
+        if not place or message.startswith((place, "trajectories: ")):
             raise
         raise DataError(place + message) from error
 
