@@ -21,7 +21,7 @@ import time
 _STARTED = time.perf_counter()
 
 import contextlib  # noqa: E402
-from collections.abc import Iterator, Mapping  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping  # noqa: E402
 from typing import TYPE_CHECKING, Any, NamedTuple  # noqa: E402
 
 from absl import app, flags, logging  # noqa: E402
@@ -127,6 +127,53 @@ def integers(holder: flags.FlagHolder) -> tuple[int, ...] | None:
             f"{holder.name}: found {','.join(holder.value)!r}, expected whole numbers "
             "between commas"
         ) from None
+
+
+def start(main: Callable[[list[str]], None]) -> None:
+    """Runs a program with the flags of its command line."""
+    app.run(main, flags_parser=parse)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Reads the flags; what is no value of a flag is told in the words of a refusal.
+
+    Returns:
+      The words that are no flags.
+
+    Raises:
+      flags.Error: If a flag is unknown, or has no such value.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except flags.IllegalFlagValueError as error:
+        raise flags.Error(_refusal(str(error), error.__context__)) from error
+
+
+def _refusal(text: str, reason: BaseException | None) -> str:
+    """Which flag, what was found, and what was expected."""
+    # As absl writes it: "flag --NAME=VALUE: REASON".
+    name, _, rest = text.removeprefix("flag --").partition("=")
+    flag = flags.FLAGS[name]
+    if flag.value is None and rest.startswith("None: "):
+        return f"{name}: found none, expected --{name}=VALUE"
+    found = rest.removesuffix(f": {reason}")
+    parser = flag.parser
+    kinds = {
+        flags.BooleanParser: "true or false",
+        flags.IntegerParser: "a whole number",
+        flags.FloatParser: "a number",
+    }
+    expected = kinds.get(type(parser), parser.syntactic_help)
+    if isinstance(parser, flags.EnumParser):
+        expected = f"one of {', '.join(parser.enum_values)}"
+    lower, upper = (
+        getattr(parser, f"{side}_bound", None) for side in ("lower", "upper")
+    )
+    if lower is not None:
+        expected += (
+            f" from {lower} on" if upper is None else f" from {lower} to {upper}"
+        )
+    return f"{name}: found {found!r}, expected {expected}"
 
 
 def check_arguments(argv: list[str]) -> None:

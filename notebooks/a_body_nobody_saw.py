@@ -118,7 +118,7 @@ for system, error in enumerate(errors):
 known = np.flatnonzero(found.is_known[:, 0])[:3]
 shown = known if len(known) else np.arange(1)
 figure = figure_style.new_figure(3.6 * len(shown), 4.0)
-colors = figure_style.node_colors(VISIBLE)
+*colors, hidden_color = figure_style.node_colors(VISIBLE + 1)
 for axes, system in zip(
     figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True
 ):
@@ -132,9 +132,9 @@ for axes, system in zip(
     truth = whole.states[system, :, VISIBLE, :2]
     told = found.states[system, :, 0, :2]
     axes.plot(*truth.T, "--", color="black", linewidth=1.4, label="the body, in truth")
-    axes.plot(*told[::3].T, ".", color=figure_style.COLORS[1], label="as it was found")
-    axes.plot(*told[0], "o", color=figure_style.COLORS[1], fillstyle="none")
-    axes.plot(*told[-1], "o", color=figure_style.COLORS[1])
+    axes.plot(*told[::3].T, ".", color=hidden_color, label="as it was found")
+    axes.plot(*told[0], "o", color=hidden_color, fillstyle="none")
+    axes.plot(*told[-1], "o", color=hidden_color)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(f"system {system}: a body that nobody saw", fontsize=10)
     axes.legend(fontsize=8, frameon=False)

@@ -3,7 +3,7 @@
 python -m experiments.hidden.main --config=springs --workdir=DIR
 """
 
-from absl import app, flags
+from absl import flags
 
 from experiments import launcher
 
@@ -50,4 +50,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launcher.start(main)

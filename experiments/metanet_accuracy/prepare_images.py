@@ -4,8 +4,9 @@ python -m experiments.metanet_accuracy.prepare_images \
     --source=fashion_mnist --path=DIR --size=7 --output=fashion7.npz
 """
 
-from absl import app, flags
+from absl import flags
 
+from experiments import launcher
 from experiments.metanet_accuracy.image_sources import SOURCES, read_source
 from modmeta.metanet.zoo.images import ImageError, save_images
 
@@ -35,8 +36,7 @@ flags.mark_flags_as_required(["source", "path", "output"])
 
 def main(argv: list[str]) -> None:
     """Reads, averages and writes the images that the flags describe."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Found extra arguments {argv[1:]}.")
+    launcher.check_arguments(argv)
     try:
         image_set = read_source(_SOURCE.value, _PATH.value, _SIZE.value)
         save_images(_OUTPUT.value, image_set)
@@ -52,4 +52,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launcher.start(main)

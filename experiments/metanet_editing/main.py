@@ -3,7 +3,7 @@
 python -m experiments.metanet_editing.main --config=digits --workdir=DIR
 """
 
-from absl import app, flags
+from absl import flags
 
 from experiments import launcher
 
@@ -58,4 +58,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launcher.start(main)

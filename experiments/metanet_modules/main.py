@@ -3,7 +3,7 @@
 python -m experiments.metanet_modules.main --config=laws --workdir=DIR
 """
 
-from absl import app, flags
+from absl import flags
 
 from experiments import launcher
 
@@ -55,4 +55,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launcher.start(main)

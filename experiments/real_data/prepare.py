@@ -4,7 +4,9 @@ python -m experiments.real_data.prepare \
     --source=grid --path=pypower/case14.py --output=case14.npz
 """
 
-from absl import app, flags
+from absl import flags
+
+from experiments import launcher
 
 _SOURCE = flags.DEFINE_enum(
     "source",
@@ -43,8 +45,7 @@ flags.mark_flags_as_required(["source", "path", "output"])
 
 def main(argv: list[str]) -> None:
     """Reads the wiring, simulates, and writes."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Found extra arguments {argv[1:]}.")
+    launcher.check_arguments(argv)
     from experiments.real_data import networks
     from modmeta.relational import data
 
@@ -66,4 +67,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launcher.start(main)

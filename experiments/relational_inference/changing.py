@@ -23,7 +23,7 @@ def without_labels(config: ExperimentConfig, datasets: Datasets) -> Datasets:
       DataError: If recordings share one graph, or are too short to tell.
     """
     try:
-        stretches.check_changing(datasets.observed, config.data.shared_graph)
+        stretches.check_changing(datasets.observed.num_frames, config.data.shared_graph)
     except ValueError as error:
         raise DataError(str(error)) from error
     everything = datasets.everything

@@ -19,6 +19,7 @@ from modmeta.relational import (
     TrainingConfig,
 )
 from modmeta.relational.data.domains import Domain
+from modmeta.relational.evaluation import stretches
 from modmeta.relational.hidden.find import MOST_HIDDEN
 from modmeta.relational.inference.config import AUTO
 from modmeta.relational.modules.bank import ModuleBank
@@ -86,6 +87,8 @@ class ExperimentConfig:
             )
         if self.inference.algorithm != AUTO:
             self.energy.check_algorithm(self.inference.algorithm)
+        if self.changing and self.data.num_observed:
+            stretches.check_changing(self.data.num_observed, self.data.shared_graph)
         if self.hidden not in HIDDEN:
             raise ValueError(f"hidden: found {self.hidden!r}, expected one of {HIDDEN}")
         if self.hidden != "none" and (self.changing or self.data.shared_graph):

@@ -36,6 +36,7 @@ class DataConfig:
         what the file says, or those called x, y, z; "none" for none.
       velocities: The same for their velocities.
       inputs: Columns of `file` that are given and not predicted.
+      domain: Box that positions of `file` wrap in; open for none.
       frame_interval: Time between the frames of `file`; 0 for what the file says.
       num_train: Systems that training may see, validation included; 0 with `file`
         for four fifths of them.
@@ -65,6 +66,7 @@ class DataConfig:
     positions: tuple[str, ...] = ()
     velocities: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    domain: Domain = Domain()
     frame_interval: float = 0.0
     num_train: int = 500
     num_test: int = 1000
@@ -83,6 +85,13 @@ class DataConfig:
         if not self.file and self.system not in SYSTEMS:
             raise ValueError(
                 f"system: found {self.system!r}, expected one of {SYSTEMS}"
+            )
+        if self.domain.kind != "open" and not (
+            self.file and self.domain.kind == "periodic"
+        ):
+            raise ValueError(
+                f"data.domain: found {self.domain.kind!r}, expected 'periodic' with a "
+                "file whose positions wrap; walls are prediction.domain"
             )
         if self.observation not in OBSERVATIONS:
             raise ValueError(

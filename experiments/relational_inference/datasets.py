@@ -116,12 +116,14 @@ def read_file(
         feature_names=config.features or None,
         roles={name: _columns(said) for name, said in roles.items() if said},
         derive_velocities=config.derive_velocities,
+        domain=None if config.domain.kind == "open" else config.domain,
         frame_interval=config.frame_interval or None,
     )
     if model is None:
         return read_dataset(config.file, reading)
     layout = model.bank.layout
     interval = layout.frame_interval or None
+    reading = reading._replace(usual_columns=dict(layout.key_columns))
     return transfer.read_like(config.file, layout.spec, interval, reading)
 
 

@@ -3,7 +3,7 @@
 python -m experiments.relational_inference.main --config=springs --workdir=DIR
 """
 
-from absl import app, flags
+from absl import flags
 
 from experiments import launcher
 
@@ -43,6 +43,12 @@ _INPUTS = flags.DEFINE_list(
     None,
     "Names or numbers of the columns of --data that are given and not predicted, such "
     "as a stimulus. Default: what the file says.",
+)
+_BOX = flags.DEFINE_list(
+    "box",
+    None,
+    "Box that positions of --data wrap in: its sides from lower to upper, one per "
+    "position, as in 0:10,0:10; open for an axis that does not wrap. Default: none.",
 )
 _FRAME_INTERVAL = flags.DEFINE_float(
     "frame_interval",
@@ -170,6 +176,7 @@ def main(argv: list[str]) -> None:
         _check_model_flags()
         num_nodes = launcher.integers(_NUM_NODES)
         num_relations, is_auto = _relations()
+        corners = _corners()
     # Imported late: a wrong flag should not wait for JAX.
     from experiments.relational_inference.config import values_of_file
     from experiments.relational_inference.train import EXPERIMENT
@@ -204,6 +211,8 @@ def main(argv: list[str]) -> None:
                 said[name] = ["none"]
         values |= values_of_file(_DATA.value, _NUM_TRAIN.value)
         values |= {f"data.{name}": value for name, value in said.items()}
+        if corners:
+            values |= {"data.domain.kind": "periodic", **corners}
     config = launcher.configure(EXPERIMENT, _FLAGS, values)
     mesh = None
     with launcher.usage_errors():
@@ -230,6 +239,24 @@ def _relations() -> tuple[int | None, bool | None]:
     return int(value), False
 
 
+def _corners() -> dict[str, tuple[float, ...]]:
+    """The corners of the box that positions wrap in; nothing where none is said."""
+    if not _BOX.value:
+        return {}
+    sides = []
+    for side in _BOX.value:
+        words = ["-inf", "inf"] if side == "open" else side.split(":")
+        try:
+            low, high = map(float, words)
+        except ValueError:
+            raise ValueError(
+                f"box: found {side!r}, expected lower:upper, as 0:10, or open"
+            ) from None
+        sides.append((low, high))
+    lower, upper = zip(*sides, strict=True)
+    return {"data.domain.lower": lower, "data.domain.upper": upper}
+
+
 def _check_file_flags() -> None:
     """Refuses what is said of a file where there is none, and no file of one's own."""
     holders = (
@@ -238,6 +265,7 @@ def _check_file_flags() -> None:
         _POSITIONS,
         _VELOCITIES,
         _INPUTS,
+        _BOX,
         _FRAME_INTERVAL,
     )
     for holder in holders:
@@ -287,4 +315,4 @@ def _check_processes() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launcher.start(main)

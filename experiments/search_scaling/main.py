@@ -3,7 +3,7 @@
 python -m experiments.search_scaling.main --config=springs --workdir=DIR
 """
 
-from absl import app, flags
+from absl import flags
 
 from experiments import launcher
 
@@ -57,4 +57,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launcher.start(main)

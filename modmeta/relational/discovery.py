@@ -138,7 +138,9 @@ def discover(
         share one graph.
     """
     if changing:
-        stretches.check_changing(dataset, shared_graph=searched is not dataset)
+        stretches.check_changing(
+            dataset.num_frames, shared_graph=searched is not dataset
+        )
     windows = training_windows(dataset.without_labels(), changing=changing)
     train_set, valid_set = split_validation(windows, seed)
     keys = [

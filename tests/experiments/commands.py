@@ -8,6 +8,8 @@ import sys
 import pytest
 from absl import app, flags
 
+from experiments import launcher
+
 
 @contextlib.contextmanager
 def launched(name):
@@ -23,14 +25,14 @@ def launched(name):
 
 
 def check_refused(program, words, message, folder, workdir, capsys):
-    """Runs a launched program as `app.run` does: one sentence, and nothing written."""
+    """Runs a launched program as `start` does: one sentence, and nothing written."""
     before = {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
     flags.FLAGS.unparse_flags()
     for name in flags.FLAGS:
         flags.FLAGS[name].unparse()
     refused = (flags.Error, app.UsageError, SystemExit)
     with pytest.raises(refused, match=message) as caught:
-        program.main(flags.FLAGS([program.__name__, *words]))
+        program.main(launcher.parse([program.__name__, *words]))
     assert len(str(caught.value)) < 900
     assert not workdir.exists()
     assert before == {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}

@@ -150,7 +150,10 @@ FLAGS = {
     "no data": (["--config=general"], "data: found none with --config=general"),
     "a word": (["springs"], "arguments: found springs"),
     "seed": (["--seed=-1"], "seed"),
-    "seed, text": (["--seed=one"], "seed"),
+    "seed, text": (
+        ["--seed=one"],
+        "seed: found 'one', expected a whole number from 0 to",
+    ),
     "steps": (["--num_steps=0"], "num_steps"),
     "restarts": (["--num_restarts=0"], "num_restarts"),
     "relations": (["--num_relations=1"], "num_relations: found '1'"),
@@ -158,6 +161,30 @@ FLAGS = {
     "nodes": (["--num_nodes=5,ten"], "num_nodes: found '5,ten'"),
     "nodes, one": (["--num_nodes=1"], r"num_nodes: found \(1,\)"),
     "degree": (["--mean_degree=9"], "mean_degree: found 9.0"),
+    "degree, text": (
+        ["--mean_degree=few"],
+        "^mean_degree: found 'few', expected a number from 0.0 on$",
+    ),
+    "workdir": (["--workdir="], "--workdir=: found nothing, expected a value"),
+    "box, no file": (["--box=0:1"], "box: found .* without --data"),
+    "box, side": ([CSV, "--box=0:10,5"], "box: found '5', expected lower:upper"),
+    "box, order": ([CSV, "--box=0:10,5:0"], "found corners .* the lower one first"),
+    "box, axes": ([CSV, "--box=0:50"], "domain: found 1 coordinates with positions"),
+    "box, too small": ([CSV, "--box=0:2,open"], "found sides at 0 and 2 and a body at"),
+    "box, simulated": (
+        ["--set=data.domain.kind=periodic", "--set=data.domain.lower=(0,0)"]
+        + ["--set=data.domain.upper=(1,1)"],
+        "data.domain: found 'periodic', expected 'periodic' with a file",
+    ),
+    "box, walls": (
+        [CSV, "--set=data.domain.kind=reflecting", "--set=data.domain.lower=(0,0)"]
+        + ["--set=data.domain.upper=(9,9)"],
+        "data.domain: found 'reflecting', expected .* walls are prediction.domain",
+    ),
+    "changing": (
+        ["--changing", "--set=data.num_observed=12"],
+        "changing: found True with 12 frames, expected at least 20",
+    ),
     "prior": (["--prior=antisymmetric"], "prior"),
     "train": ([GOOD, "--num_train=99"], "num_train: found 99, expected at most the 24"),
     "observed": ([GOOD, "--set=data.num_observed=99"], "num_observed: found 99"),
@@ -179,7 +206,10 @@ FLAGS = {
     "velocities, number": ([GOOD, "--positions=0,1", "--velocities=2"], "2 positions"),
     "interval": ([GOOD, "--frame_interval=-1"], "frame_interval: found -1.0"),
     "interval, zero": ([CSV, "--frame_interval=0"], "frame_interval: found 0.0, expe"),
-    "interval, text": ([GOOD, "--frame_interval=fast"], "frame_interval"),
+    "interval, text": (
+        [GOOD, "--frame_interval=fast"],
+        "^frame_interval: found 'fast', expected a number$",
+    ),
     "interval, no file": (["--frame_interval=1"], "frame_interval: found 1.0 without"),
     "model, absent": (["--model={folder}/absent.npz"], "absent.npz"),
     "model, none": (["--model={folder}/model.npz"], "expected a modmeta.artifact"),

@@ -151,7 +151,10 @@ GOOD = "--data={folder}/good.npz"
 REAL_FLAGS = {
     "no data": ([], "data: found no file, expected --data=FILE for --config=netsim"),
     "no data, csv": (["--config=csv"], "expected --data=FILE for --config=csv"),
-    "no preset": (["--config=netsin"], "config=netsin.*netsim"),
+    "no preset": (
+        ["--config=netsin"],
+        "config: found 'netsin', expected one of netsim, ",
+    ),
     "empty data": (["--data="], "--data=: found nothing, expected a value"),
     "empty labels": ([GOOD, "--labels="], "--labels=: found nothing"),
     "labels of netsim": (
@@ -168,10 +171,22 @@ REAL_FLAGS = {
         ["--config=dream3", "--data={folder}/genes.npz", "--set=sizes=ten"],
         "found 'ten' for 'sizes'",
     ),
-    "steps, none": ([GOOD, "--num_steps=0"], "num_steps=0"),
-    "steps, text": ([GOOD, "--num_steps=many"], "num_steps=many"),
-    "seed, negative": ([GOOD, "--seed=-1"], "seed=-1"),
-    "seed, huge": ([GOOD, "--seed=5000000000"], r"seed=5000000000.*\[0, 4294967295\]"),
+    "steps, none": (
+        [GOOD, "--num_steps=0"],
+        "num_steps: found '0', expected a whole number from 1 on",
+    ),
+    "steps, text": (
+        [GOOD, "--num_steps=many"],
+        "num_steps: found 'many', expected a whole number from",
+    ),
+    "seed, negative": (
+        [GOOD, "--seed=-1"],
+        "seed: found '-1', expected a whole number from 0 to 4294967295",
+    ),
+    "seed, huge": (
+        [GOOD, "--seed=5000000000"],
+        "seed: found '5000000000', expected .* to 4294967295",
+    ),
     "seed, set": ([GOOD, "--set=seed=-4"], "seed: found -4, expected 0 to"),
     "nodes": ([GOOD, "--set=max_nodes=-1"], "max_nodes: found -1"),
     "nodes, text": ([GOOD, "--set=max_nodes=all"], "found 'all' for 'max_nodes'"),
@@ -191,14 +206,20 @@ REAL_FLAGS = {
         [GOOD, "--set=inference.algorithm=magic"],
         "found 'magic', expected",
     ),
-    "smoke": ([GOOD, "--smoke=perhaps"], "smoke=perhaps"),
+    "smoke": (
+        [GOOD, "--smoke=perhaps"],
+        "smoke: found 'perhaps', expected true or false",
+    ),
     "series": (
         ["--config=csv", "--data={folder}/two.csv", "--set=series=w"],
         r"series: found 'w', expected one of \['v', 'u'\]",
     ),
 }
 HIDDEN_FLAGS = {
-    "preset": (["--config=general"], "config=general.*springs"),
+    "preset": (
+        ["--config=general"],
+        "config: found 'general', expected one of springs, ",
+    ),
     "hidden, empty": (
         ["--hidden="],
         "hidden: found",
@@ -208,7 +229,10 @@ HIDDEN_FLAGS = {
     "hidden, half": (["--hidden=1.5"], "hidden: found '1.5'"),
     "hidden, twice": (["--hidden=0,0"], r"hidden: found \(0, 0\), expected different"),
     "hidden, many": (["--hidden=9"], r"hidden: found \(9,\).* max_hidden, 2"),
-    "tests": (["--num_test=0"], "num_test=0"),
+    "tests": (
+        ["--num_test=0"],
+        "num_test: found '0', expected a whole number from 1 on",
+    ),
     "tests, set": (["--set=num_test=-4"], "num_test: found -4, expected at least 1"),
     "model, empty": (["--model="], "--model=: found nothing"),
     "model, absent": (["--model=none.npz"], "none.npz: found no such file, expected"),

@@ -13,7 +13,7 @@ import pytest
 from experiments import common
 from experiments.relational_inference import config as config_lib
 from experiments.relational_inference import datasets, report, train, trained
-from modmeta.relational import as_dataset, data
+from modmeta.relational import Domain, as_dataset, data
 from modmeta.relational.inference import artifacts
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.training import setup
@@ -110,6 +110,31 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, write):
     assert common.digest_of(None, "") == ""
 
 
+def test_a_box_on_the_command_line(tmp_path):
+    """The same as by the call, with an axis that does not wrap."""
+    rows = table().rename(columns={"a": "x", "b": "y", "when": "time"})
+    rows["x"] = np.mod(rows["x"], 2.0)
+    rows.drop(columns=["c", "d"]).to_csv(tmp_path / "box.csv", index=False)
+    columns = 'data.columns=("system=run","entity=fish")'
+    domain = Domain("periodic", (0.0, -np.inf), (2.0, np.inf))
+    values = config_lib.values_of_file(str(tmp_path / "box.csv"))
+    config = common.configure(
+        train.EXPERIMENT,
+        "springs",
+        values=values
+        | {f"data.domain.{f}": getattr(domain, f) for f in ("kind", "lower", "upper")},
+        assignments=[columns],
+    )
+    expected = as_dataset(
+        tmp_path / "box.csv",
+        columns={"system": "run", "entity": "fish"},
+        domain=domain,
+    )
+    found = datasets.read_file(config.data)
+    assert found.features == expected.features and found.features.periodic
+    np.testing.assert_array_equal(found.states, expected.states)
+
+
 def test_columns_by_number_and_none(tmp_path):
     np.savez(tmp_path / "set.npz", states=SPRINGS.states, frame_interval=0.1)
     config = configure(
@@ -126,6 +151,29 @@ def test_columns_by_number_and_none(tmp_path):
         said = f'data.positions=("{none}",)'
         config = configure(tmp_path / "named.csv", columns, said)
         assert datasets.read_file(config.data).features.positions == ()
+
+
+def test_a_model_remembers_the_columns_of_its_table(tmp_path):
+    """So that a new table of the same kind needs no words; what is said wins."""
+    said = configure(write_csv(tmp_path), *SAID)
+    sizes = {"edge_sizes": (4,), "node_sizes": (4,), "message_size": 4}
+    model, params = setup.build_model(
+        datasets.read_file(said.data), jax.random.key(0), modules=ModuleConfig(**sizes)
+    )
+    artifacts.save_model(tmp_path / "model.npz", model, params)
+    again, _ = artifacts.load_model(tmp_path / "model.npz")
+    assert again == model
+    plain = configure(tmp_path / "tracks.csv")
+    found = datasets.read_file(plain.data, again)
+    np.testing.assert_array_equal(found.states, SPRINGS.states)
+    assert found.features == model.bank.layout.spec
+    renamed = table().rename(columns={"when": "time", "fish": "who"})
+    renamed.to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(data.DataError, match="none that names the entity"):
+        datasets.read_file(configure(tmp_path / "other.csv").data, again)
+    config = configure(tmp_path / "other.csv", 'data.columns=("entity=who",)')
+    found = datasets.read_file(config.data, again)
+    np.testing.assert_array_equal(found.states, SPRINGS.states)
 
 
 @pytest.mark.parametrize("is_shared", [False, True])

@@ -365,7 +365,7 @@ HIDDEN = {
     ),
     "walls, outside": (
         {"config": HiddenConfig(domain=Domain(BOX, (50.0, 50.0), (60.0, 60.0)))},
-        "domain: found walls at 50 and 60 and a body at",
+        "domain: found sides at 50 and 60 and a body at",
     ),
     "walls, periodic": (
         {"config": HiddenConfig(domain=Domain("periodic", (-9.0, -9.0), (9.0, 9.0)))},

@@ -132,7 +132,9 @@ class TrajectoryDataset:
             edges = np.asarray(edges)
             validation.check_edges(edges, node_mask, num_relations)
             pairs = validation.pair_mask(node_mask)
-            edges = np.where(pairs, edges, NO_EDGE).astype(np.int32)
+            # Unsigned labels have no -1.
+            edges = np.where(pairs, edges, 0).astype(np.int32)
+            edges[~pairs] = NO_EDGE
             if num_relations is None:
                 num_relations = max(int(edges.max(initial=0)), 0) + 1
         normal_form = {

@@ -24,8 +24,9 @@ DOMAINS = ("open", "reflecting", "periodic")
 # Positions wrap that step by more than this share of their extent, so often and by
 # amounts that agree to this share, and else by less than the last one, all but some.
 _JUMP, _MIN_JUMPS, _AGREE, _STEP, _SOME = 0.5, 5, 0.05, 0.25, 0.02
-# Share of a box by which a body may be seen outside of its walls.
-_BEYOND = 0.05
+# Share of a box by which a body may be seen outside of its sides, and by which the box
+# that positions seem to wrap in may differ from the one that is declared.
+_BEYOND, _OTHER_SIZE = 0.05, 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,25 +109,58 @@ def in_box(dataset: TrajectoryDataset, domain: Domain | None) -> TrajectoryDatas
             f"the box {features.periodic}, expected the same"
         )
     states = np.array(dataset.states, np.float64)
-    for column, low, period in periodic:
-        outside = (states[..., column] < low - 1e-3 * period) | (
-            states[..., column] > low + (1.0 + 1e-3) * period
-        )
-        if (outside & dataset.is_observed).any():
-            raise DataError(
-                f"domain: found feature {column} ({features.names[column]!r}) outside "
-                f"of {low:g} to {low + period:g}, expected positions in the box"
-            )
+    _check_inside(dataset, domain)
+    notes = _another_box(dataset, domain)
+    for column, _, period in periodic:
         velocity = None
         if features.velocities:
             velocity = features.velocities[features.positions.index(column)]
         states[..., column] = _unwrapped(dataset, column, velocity, period)
     names = ", ".join(repr(features.names[column]) for column, _, _ in periodic)
+    wrap = f"Positions {names} wrap: bodies act by nearest image."
     return dataclasses.replace(
         dataset,
         states=states,
         features=dataclasses.replace(features, periodic=periodic),
-        notes=(*dataset.notes, f"Positions {names} wrap: bodies act by nearest image."),
+        notes=(*dataset.notes, wrap, *notes),
+    )
+
+
+def _check_inside(dataset: TrajectoryDataset, domain: Domain) -> None:
+    """Raises a DataError at the first body that was seen outside of a domain.
+
+    A little is granted: noise, and the last step before a wall.
+    """
+    features = dataset.features
+    for column, low, high in zip(
+        features.positions, domain.lower, domain.upper, strict=True
+    ):
+        values = dataset.states[..., column]
+        slack = _BEYOND * (high - low) if math.isfinite(high - low) else 0.0
+        outside = (values < low - slack) | (values > high + slack)
+        outside &= dataset.is_observed
+        if outside.any():
+            index = first_index(outside)
+            raise DataError(
+                f"domain: found sides at {low:g} and {high:g} and a body at "
+                f"{values[index]:g} in feature {column} ({features.names[column]!r}), "
+                f"index {list(index)}, expected all bodies between the sides"
+            )
+
+
+def _another_box(dataset: TrajectoryDataset, domain: Domain) -> tuple[str, ...]:
+    """A note where positions jump as in a box of another size than is declared."""
+    seen = apparent_box(dataset)
+    if seen is None:
+        return ()
+    sizes = np.subtract([seen.upper, domain.upper], [seen.lower, domain.lower])
+    both = np.isfinite(sizes).all(axis=0)
+    if np.allclose(sizes[0, both], sizes[1, both], rtol=_OTHER_SIZE):
+        return ()
+    found, said = ([float(f"{size:.4g}") for size in row] for row in sizes)
+    return (
+        f"Positions jump as if the sides of the box were {found} long, and {said} are "
+        "declared: look at the corners of the domain.",
     )
 
 
@@ -146,7 +180,8 @@ def check_walls(domain: Domain, dataset: TrajectoryDataset) -> None:
     if domain.kind == "periodic" and domain != domain_of(features):
         raise ValueError(
             f"domain: found {domain} with a model of {domain_of(features)}, "
-            "expected the same: a periodic box is declared where data are read"
+            "expected the same: a periodic box is declared where data are read, in a "
+            "shell by --box"
         )
     if domain.kind != "reflecting":
         return
@@ -155,21 +190,7 @@ def check_walls(domain: Domain, dataset: TrajectoryDataset) -> None:
             f"domain: found {len(domain.lower)} coordinates, expected "
             f"{len(features.positions)}"
         )
-    for column, low, high in zip(
-        features.positions, domain.lower, domain.upper, strict=True
-    ):
-        values = dataset.states[..., column]
-        # Noise, and the last step before a wall.
-        slack = _BEYOND * (high - low) if math.isfinite(high - low) else 0.0
-        outside = (values < low - slack) | (values > high + slack)
-        outside &= dataset.is_observed
-        if outside.any():
-            index = first_index(outside)
-            raise DataError(
-                f"domain: found walls at {low:g} and {high:g} and a body at "
-                f"{values[index]:g} in feature {column} ({features.names[column]!r}), "
-                f"index {list(index)}, expected all bodies between the walls"
-            )
+    _check_inside(dataset, domain)
 
 
 def _unwrapped(

@@ -7,6 +7,7 @@ scored there. Letters: L tasks, T frames, N nodes, F features.
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ def read_entries(states: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """States as a plain array, and which of its entries are missing.
 
     Args:
-      states: `[L, T, N, F]`; entries of a masked array and NaN are missing, and with
-        one feature all features of that node at that frame.
+      states: `[L, T, N, F]`; entries of a masked array, NaN, and None among numbers
+        are missing, and with one feature all features of that node at that frame.
 
     Returns:
       The array, NaN where something is masked, and `[L, T, N]`, None where nothing is.
@@ -30,7 +31,7 @@ def read_entries(states: Any) -> tuple[np.ndarray, np.ndarray | None]:
         if masked.any() and states.dtype.kind in "biuf":
             kind = np.result_type(states.dtype, np.float32)
             states = np.where(masked, np.nan, states.astype(kind))
-    states = np.asarray(states)
+    states = _as_floats(np.asarray(states))
     if states.dtype.kind != "f" or not states.ndim:
         return states, None
     # A sum is NaN if an entry is, and needs no mask of the size of the data.
@@ -39,6 +40,16 @@ def read_entries(states: Any) -> tuple[np.ndarray, np.ndarray | None]:
             return states, None
     missing = np.isnan(states).any(axis=-1)
     return states, missing if missing.any() else None
+
+
+def _as_floats(states: np.ndarray) -> np.ndarray:
+    """Numbers that NumPy does not hold as such: Python's, and half floats of others."""
+    if states.dtype.kind == "V" and "float" in states.dtype.name:
+        return states.astype(np.float32)
+    is_number = (numbers.Real, np.bool_, type(None))
+    if states.dtype == object and all(isinstance(v, is_number) for v in states.flat):
+        return states.astype(np.float64)
+    return states
 
 
 def segment_bounds(

@@ -40,9 +40,14 @@ def suspicions(dataset: TrajectoryDataset) -> list[str]:
     box = apparent_box(dataset)
     if box is not None:
         lower, upper = ([float(f"{c:.4g}") for c in s] for s in (box.lower, box.upper))
+        sides = ",".join(
+            f"{low:g}:{high:g}" if np.isfinite(high - low) else "open"
+            for low, high in zip(lower, upper, strict=True)
+        )
         found.append(
             f"Positions jump as if they wrapped between {lower} and {upper}: if they "
-            f'do, give the box, as domain=Domain("periodic", {lower}, {upper}).'
+            f'do, give the box, as domain=Domain("periodic", {lower}, {upper}), in a '
+            f"shell --box={sides}."
         )
         return found
     interval, explained = _motion_by_velocities(dataset)

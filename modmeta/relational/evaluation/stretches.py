@@ -82,8 +82,8 @@ class Stretches(NamedTuple):
         )
 
 
-def check_changing(dataset: TrajectoryDataset, shared_graph: bool) -> None:
-    """Refuses recordings in which no change could be found.
+def check_changing(num_frames: int, shared_graph: bool) -> None:
+    """Refuses recordings of so many frames in which no change could be found.
 
     Raises:
       ValueError: If they share one graph, or are too short for two windows.
@@ -93,9 +93,9 @@ def check_changing(dataset: TrajectoryDataset, shared_graph: bool) -> None:
             "changing: found True with shared_graph=True, expected one of the two: a "
             "graph that all recordings share does not change"
         )
-    if dataset.num_frames < 2 * _SHORTEST:
+    if num_frames < 2 * _SHORTEST:
         raise ValueError(
-            f"changing: found True with {dataset.num_frames} frames, expected at least "
+            f"changing: found True with {num_frames} frames, expected at least "
             f"{2 * _SHORTEST} for relations that change"
         )
 

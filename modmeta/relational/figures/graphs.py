@@ -143,7 +143,9 @@ def plot_adjacency(
         axes.set_ylabel(f"{name}\nreceiver (row)")
     bar = figure.colorbar(image, ax=grid, shrink=0.9 if num_rows == 1 else 0.6)
     if graded:
-        bar.set_label(f"probability of relation {relation_names[1]}")
+        # Names such as "relation 1" say themselves what they are.
+        name = str(relation_names[1])
+        bar.set_label(f"probability of {f'relation {name}' if name == '1' else name}")
     else:
         bar.set_label("relation")
         bar.set_ticks(range(num_relations), labels=relation_names[:num_relations])

@@ -65,12 +65,15 @@ class FeatureLayout:
       compress: Whether targets are compressed by sign(y) log(1 + |y|), which keeps
         close encounters from dominating.
       frame_interval: Unit of time of the model; 0 where it is not known.
+      key_columns: What columns of the training table the systems, times and entities
+        were read from, as pairs of a key and a name.
     """
 
     spec: FeatureSpec
     predicted: tuple[int, ...]
     compress: bool = True
     frame_interval: float = 0.0
+    key_columns: tuple[tuple[str, str], ...] = ()
 
     @property
     def num_features(self) -> int:
@@ -150,7 +153,13 @@ def fit_preprocessing(
     moving[[column for column, _ in spec.lagged]] = False
     moving[list(spec.inputs)] = False
     predicted = tuple(int(column) for column in np.flatnonzero(moving))
-    layout = FeatureLayout(spec, predicted, compress, dataset.frame_interval)
+    layout = FeatureLayout(
+        spec,
+        predicted,
+        compress,
+        dataset.frame_interval,
+        tuple((dataset.key_columns or {}).items()),
+    )
     if not predicted:
         raise DataError(
             f"states: found the features {spec.names}, of which none changes between "

@@ -125,12 +125,28 @@ def test_units_are_those_of_the_box(tmp_path):
     [
         (Domain("reflecting", (0, 0), (1, 1)), ValueError, "walls are declared where"),
         (Domain("periodic", (0.0,), (1.0,)), DataError, "found 1 coordinates"),
-        (Domain("periodic", (-1, 0), (1, 5)), DataError, "'feature_0'. outside of -1"),
+        (
+            Domain("periodic", (-1, 0), (1, 5)),
+            DataError,
+            "sides at -1 and 1 and a body",
+        ),
     ],
 )
 def test_boxes_that_cannot_be(domain, error, message):
     with pytest.raises(error, match=message):
         read(drifting()[2], domain=domain)
+
+
+def test_a_box_of_another_size_than_positions_wrap_in_gets_a_note():
+    """Bodies fit in both, or nearly so, and noise carries some over the sides."""
+    _, speed, wrapped = drifting(num_tasks=8)
+    right = read(wrapped, speed, domain=BOX)
+    assert len(right.notes) == 1
+    noisy = wrapped + np.random.default_rng(0).normal(0.0, 0.01, wrapped.shape)
+    assert len(read(noisy, speed, domain=BOX).notes) == 1
+    for upper in ((2.9, 5.0), (np.inf, 5.3), (2.0, 4.8)):
+        other = read(wrapped, speed, domain=dataclasses.replace(BOX, upper=upper))
+        assert "as if the sides of the box were" in other.notes[-1]
 
 
 def test_another_box_than_before_is_refused():

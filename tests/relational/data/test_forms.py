@@ -6,6 +6,7 @@ The truth is the documented array. Nothing is trained or compiled.
 import dataclasses
 import re
 
+import ml_dtypes
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,6 +125,11 @@ def as_npz(tmp_path):
     return tmp_path / "set.npz"
 
 
+def as_bars(tmp_path):
+    table().to_csv(tmp_path / "tracks.csv", index=False, sep="|")
+    return tmp_path / "tracks.csv"
+
+
 def as_saved(tmp_path):
     data.save_npz(tmp_path / "saved.npz", documented())
     return tmp_path / "saved.npz"
@@ -152,6 +158,8 @@ FORMS = {
     "tensor": lambda _: Tensor(STATES),
     "dlpack": lambda _: Capsule(STATES),
     "float64 in another order": lambda _: np.asfortranarray(STATES),
+    "numbers of Python": lambda _: STATES.astype(object),
+    "rows with named fields": lambda _: table().to_records(index=False),
     "mapping of arrays": lambda _: {"states": STATES},
     "frame": lambda _: table(),
     "frame, usual names": lambda _: table(keys=("Trial", "t", "particle_id")),
@@ -172,6 +180,7 @@ FORMS = {
     "csv": as_csv,
     "csv, semicolons, compressed": as_semicolons,
     "csv, decimal commas": as_decimal_commas,
+    "csv, bars": as_bars,
     "parquet": as_parquet,
     "npz": as_npz,
     "npz that was saved": as_saved,
@@ -184,12 +193,59 @@ FORMS = {
 def test_every_form_is_the_documented_array(form, tmp_path):
     given = FORMS[form](tmp_path)
     is_named = not isinstance(given, list | tuple | np.ndarray | Tensor | Capsule)
+    is_named |= form == "rows with named fields"
     options = {"frame_interval": INTERVAL, "labels": LABELS}
     if form == "npz that was saved":
         del options["frame_interval"]
     if not is_named or form == "mapping of arrays":
         options |= {"feature_names": NAMES, **ROLES}
     assert_same(as_dataset(given, **options), documented(labels=LABELS))
+
+
+@pytest.mark.parametrize("kind", ["i2", ">i4", "u1", "f2", ">f4", "g", "?", "bf2"])
+def test_every_kind_of_number(kind, tmp_path):
+    """Also in a file that holds the array alone, and with axes that have names."""
+    kind = ml_dtypes.bfloat16 if kind == "bf2" else kind
+    states = np.abs(np.round(3.0 * STATES)).astype(kind)
+    options = {"feature_names": NAMES, **ROLES, "frame_interval": INTERVAL}
+    expected = as_dataset(states.astype(np.float64), **options)
+    assert_same(as_dataset(states, **options), expected)
+    dims = ("time", "system", "entity", "feature")
+    axes = xr.DataArray(states.swapaxes(0, 1), dims=dims)
+    assert_same(as_dataset(axes, **options), expected)
+    if kind != ml_dtypes.bfloat16:
+        np.save(tmp_path / "alone.npy", states)
+        assert_same(as_dataset(tmp_path / "alone.npy", **options), expected)
+
+
+def test_none_among_numbers_was_not_observed():
+    gappy = STATES.copy()
+    gappy[0, 4, 1] = gappy[1, 5, 2, 0] = np.nan
+    objects = np.where(np.isnan(gappy), None, gappy)
+    expected = as_dataset(gappy)
+    assert_same(as_dataset(objects), expected)
+    assert_same(as_dataset(objects.tolist()), expected)
+
+
+@pytest.mark.parametrize(
+    "given, found",
+    [
+        (None, "NoneType, expected an array, a list of arrays, a table or a path"),
+        (iter(STATES), ".*iterator, expected an array"),
+        (b"system,time", "bytes, expected an array"),
+        (table().to_csv(), "a text of .* characters that is no path"),
+    ],
+)
+def test_what_is_no_form_is_called_by_its_name(given, found):
+    with pytest.raises(DataError, match=f"^trajectories: found {found}"):
+        as_dataset(given)
+
+
+@pytest.mark.parametrize("name", ["a.mat", "a.nc", "a.json", "a.pkl", "a.feather"])
+def test_files_of_other_programs_are_refused_in_a_sentence(tmp_path, name):
+    (tmp_path / name).write_bytes(b"content")
+    with pytest.raises(DataError, match="found a file of unknown form, expected .* .+"):
+        as_dataset(tmp_path / name)
 
 
 def test_left_out_is_told():
@@ -335,6 +391,10 @@ def test_names_of_systems_and_entities(tmp_path):
 OFF = ~np.eye(NODES, dtype=bool)
 LABEL_FORMS = {
     "booleans": LABELS.astype(bool),
+    "unsigned": LABELS.astype(np.uint8),
+    "numbers of Python": LABELS.astype(object),
+    "nothing on the diagonal": np.where(np.eye(NODES, dtype=bool), None, LABELS),
+    "NaN on the diagonal": np.where(np.eye(NODES, dtype=bool), np.nan, LABELS),
     "signs": 2 * LABELS - 1,
     "floats": LABELS.astype(float),
     "texts": np.array(["free", "spring"])[LABELS],
@@ -401,6 +461,17 @@ def test_roles_by_name_number_and_custom():
         STATES[..., [0, 1, 2]], feature_names=("Pos_Z", "pos_x", "POS y")
     )
     assert cloud.features.positions == (1, 2, 0)
+
+
+def test_a_velocity_of_one_position_alone_is_told():
+    """Velocities are derived then, and a column that says one of them stays."""
+    found = as_dataset(STATES[..., :3], feature_names=("x", "y", "vx"))
+    assert found.features.velocities == (3, 4)
+    (note,) = [note for note in found.notes if "'vx'" in note]
+    assert "not all positions have one: it is taken for a plain number" in note
+    for names in (("x", "y", "mass"), ("x", "vx", "mass")):
+        notes = as_dataset(STATES[..., :3], feature_names=names).notes
+        assert not [note for note in notes if "not all positions" in note]
 
 
 def test_node_mask():

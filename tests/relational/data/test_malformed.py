@@ -52,8 +52,8 @@ def array(states=STATES, dims=DIMS, **coords):
 
 
 ARRAYS = {
-    "scalar": (np.float64(1.0), {}, r"states: found 0 axes with shape \(\)"),
-    "nothing": (None, {}, "states: found 0 axes|found a NoneType|dtype object"),
+    "scalar": (np.float64(1.0), {}, "trajectories: found float64, expected an array"),
+    "nothing": (None, {}, "trajectories: found NoneType, expected"),
     "vector": (STATES[0, 0, 0], {}, r"states: found 1 axes with shape \(4,\)"),
     "matrix": (STATES[0, 0], {}, "states: found 2 axes .* one feature is an axis too"),
     "five axes": (STATES[None], {}, "states: found 5 axes"),
@@ -91,7 +91,7 @@ ARRAYS = {
     ),
     "texts": (STATES.astype(str), {}, "states: found dtype <U"),
     "complex": (STATES.astype(complex), {}, "states: found dtype complex128"),
-    "objects": (STATES.astype(object), {}, "states: found dtype object"),
+    "objects": (STATES.astype(str).astype(object), {}, "states: found dtype object"),
     "dates": (STATES.astype("datetime64[s]"), {}, "states: found dtype datetime64"),
     "ragged lists": (
         [[[[1.0, 2.0], [1.0]]]],
@@ -119,9 +119,9 @@ ARRAYS = {
         {},
         r"trajectories\[1\]: found a Br",
     ),
-    "a function": (len, {}, "found 0 axes|dtype object"),
-    "a set": ({1.0, 2.0}, {}, "found 0 axes|dtype object"),
-    "a number of systems": (3, {}, "states: found 0 axes"),
+    "a function": (len, {}, "trajectories: found builtin_function_or_method, exp"),
+    "a set": ({1.0, 2.0}, {}, "trajectories: found set, expected an array"),
+    "a number of systems": (3, {}, "trajectories: found int, expected an array"),
 }
 OPTIONS = {
     "names, too few": ({"feature_names": NAMES[:3]}, "feature_names: found 3 names"),
@@ -467,7 +467,11 @@ TABLES = {
         r"axes: found \['sample'\] beside",
     ),
     "axes, no key": (array, {"columns": {"space": "time"}}, "found the key 'space'"),
-    "axes, no feature": (array, {"feature_names": ["z"]}, "feature_names: found 'z'"),
+    "axes, no feature": (
+        array,
+        {"feature_names": ["z"]},
+        r"feature_names: found 1 names \('z',\)",
+    ),
     "axes, times backwards": (
         lambda: array(time=np.arange(8)[::-1]),
         {},
@@ -546,7 +550,10 @@ FILES = {
         "absent.csv: found no such",
     ),
     "nothing there, as text": (lambda folder: str(folder / "a.npz"), "no such file"),
-    "an ending": (text("1,2", "table.doc"), "unknown form, expected a .npz, a table"),
+    "an ending": (
+        text("1,2", "table.doc"),
+        "unknown form, expected a .npz, a .npy, a table",
+    ),
     "a folder without data": (
         lambda folder: folder,
         r"found a folder without loc_",

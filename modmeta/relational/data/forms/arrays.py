@@ -14,7 +14,11 @@ from modmeta.relational.data import hints
 from modmeta.relational.data.dataset import TrajectoryDataset, validate
 from modmeta.relational.data.derived import prepare
 from modmeta.relational.data.domains import Domain, in_box
-from modmeta.relational.data.forms.columns import resolve_columns, usual_roles
+from modmeta.relational.data.forms.columns import (
+    lone_velocities,
+    resolve_columns,
+    usual_roles,
+)
 from modmeta.relational.data.forms.given import Given, as_numpy, read_states
 from modmeta.relational.data.forms.inputs import names_columns, read_input
 from modmeta.relational.data.forms.labels import read_labels
@@ -90,12 +94,12 @@ def as_dataset(
           one task: of NumPy, JAX, PyTorch or what else NumPy reads;
         - one array `[time, nodes, features]` per task, whose numbers of frames and of
           nodes may differ;
-        - a long table: a pandas data frame, or a mapping from names to columns, with a
-          row per system, time and entity;
+        - a long table: a pandas data frame, a vector of rows with named fields, or a
+          mapping from names to columns, with a row per system, time and entity;
         - a list with a data frame, or a path of a table, per system;
         - an `xarray.DataArray` or `xarray.Dataset`;
-        - a path: `.npz`, `.csv`, `.tsv` or `.parquet`, a `loc_<suffix>.npy`, or a
-          folder with such files, or with those of train, valid and test;
+        - a path: `.npz`, `.npy`, `.csv`, `.tsv` or `.parquet`, a `loc_<suffix>.npy`, or
+          a folder with such files, or with those of train, valid and test;
         - the arrays of a `.npz` by their names;
         - a data set, which is returned as it is.
 
@@ -198,7 +202,7 @@ def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
         )
     except DataError as error:
         message = str(error)
-        if not place or message.startswith(place):
+        if not place or message.startswith((place, "trajectories: ")):
             raise
         raise DataError(place + message) from error
 
@@ -341,6 +345,12 @@ def _read_features(
             notes.append(
                 f"Features {taken} are taken for {role}, by their names; "
                 "positions=() takes them for plain numbers."
+            )
+        for name in lone_velocities(names, usual):
+            notes.append(
+                f"Feature {name!r} is called like a velocity, and not all positions "
+                "have one: it is taken for a plain number, beside velocities that are "
+                "derived. If it is one, give the others too, or leave it out."
             )
     spec = FeatureSpec(
         names,

@@ -199,5 +199,18 @@ def usual_roles(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return roles
 
 
+def lone_velocities(names: Sequence[str], roles: Mapping[str, Any]) -> list[str]:
+    """Names of velocities of some positions, where others have none.
+
+    Args:
+      names: Names of all features.
+      roles: What `usual_roles` found.
+    """
+    if "positions" not in roles or "velocities" in roles:
+        return []
+    usual = {f"{prefix}{axis}" for prefix in _VELOCITIES for axis in _AXES}
+    return [name for name in names if plain(name) in usual]
+
+
 def _is_listed(entries: Any) -> bool:
     return isinstance(entries, list | tuple | range)

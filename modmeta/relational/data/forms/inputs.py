@@ -13,7 +13,7 @@ from modmeta.relational.data.forms.columns import KEYS, KeyNames, find_keys
 from modmeta.relational.data.forms.files import read_arrays, read_npz
 from modmeta.relational.data.forms.given import Given, as_numpy
 from modmeta.relational.data.forms.labelled import is_labelled, read_labelled
-from modmeta.relational.data.forms.nri_files import choose_suffixes, read_nri
+from modmeta.relational.data.forms.nri_files import choose_suffixes, read_npy, read_nri
 from modmeta.relational.data.forms.table_files import (
     CSV_ENDINGS,
     PARQUET_ENDINGS,
@@ -59,6 +59,9 @@ def read_input(
         return read_labelled(trajectories, *options)
     if _is_frame(trajectories):
         return read_table(frame_columns(trajectories), *options)
+    if _is_record_array(trajectories):
+        columns = {name: trajectories[name] for name in trajectories.dtype.names}
+        return read_table(columns, *options)
     if _are_tables(trajectories):
         return read_table(_one_below_the_other(trajectories, keys), *options)
     if isinstance(trajectories, Mapping):
@@ -76,13 +79,18 @@ def names_columns(trajectories: Any) -> bool:
         return True
     if is_labelled(trajectories) or _is_frame(trajectories):
         return True
-    if _are_tables(trajectories):
+    if _is_record_array(trajectories) or _are_tables(trajectories):
         return True
     return isinstance(trajectories, Mapping) and "states" not in trajectories
 
 
 def _is_frame(value: Any) -> bool:
     return hasattr(value, "columns") and hasattr(value, "iloc")
+
+
+def _is_record_array(value: Any) -> bool:
+    """Whether it is a vector of rows with named fields, as NumPy reads from tables."""
+    return isinstance(value, np.ndarray) and value.ndim == 1 and bool(value.dtype.names)
 
 
 def _is_table_path(value: Any) -> bool:
@@ -141,6 +149,13 @@ def _table_columns(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_path(path: pathlib.Path, keys, feature_names, frame_interval) -> Given:
+    try:
+        path.exists()
+    except OSError as error:
+        raise DataError(
+            f"trajectories: found a text of {len(str(path))} characters that is no "
+            "path, expected one, or what a file holds as a table or an array"
+        ) from error
     if path.is_dir():
         _refuse_columns(keys.said)
         return read_nri(path, choose_suffixes(path), **_interval(frame_interval))
@@ -154,9 +169,12 @@ def _read_path(path: pathlib.Path, keys, feature_names, frame_interval) -> Given
         return read_nri(path.parent, [suffix], **_interval(frame_interval))
     if path.suffix == ".npz":
         return read_npz(path)
+    if path.suffix == ".npy":
+        return Given(read_npy(path))
     raise DataError(
-        "found a file of unknown form, expected a .npz, a table that ends in .csv, "
-        ".tsv or .parquet, a loc_<suffix>.npy or a folder with such files"
+        "found a file of unknown form, expected a .npz, a .npy, a table that ends in "
+        ".csv, .tsv or .parquet, a loc_<suffix>.npy or a folder with such files; what "
+        "other packages read (xarray, scipy.io, pandas) can be passed as it is"
     )
 
 
@@ -178,12 +196,10 @@ def _plain_states(trajectories: Any) -> Any:
     if isinstance(found, np.ndarray):
         return found
     if not isinstance(found, list | tuple):
-        try:
-            return np.asarray(found)
-        except ValueError as error:
-            raise DataError(
-                f"trajectories: found a {type(trajectories).__name__}, expected arrays"
-            ) from error
+        raise DataError(
+            f"trajectories: found {type(trajectories).__name__}, expected an array, "
+            "a list of arrays, a table or a path"
+        )
     if not found:
         raise DataError("trajectories: found no system, expected at least one")
     for index, system in enumerate(trajectories):

@@ -71,13 +71,20 @@ def read_labelled(
         if key not in found:
             array, found[key] = array.expand_dims(f"one {key}", axis), f"one {key}"
     array = array.transpose(*(found[key] for key in (*KEYS, "feature")))
-    names = _names(array, found["feature"]) or [
-        f"feature_{i}" for i in range(array.shape[3])
-    ]
-    if "one feature" in array.dims:
-        names = [str(array.name or "feature_0")]
     values = np.asarray(array.values)
-    if feature_names is not None:
+    names = _names(array, found["feature"])
+    if "one feature" in array.dims and array.name:
+        names = [str(array.name)]
+    if names is None and feature_names is not None:
+        if len(feature_names) != values.shape[3]:
+            raise DataError(
+                f"feature_names: found {len(feature_names)} names "
+                f"{tuple(feature_names)}, expected {values.shape[3]}, one per feature"
+            )
+        names = [str(name) for name in feature_names]
+    elif names is None:
+        names = [f"feature_{i}" for i in range(values.shape[3])]
+    elif feature_names is not None:
         missing = [name for name in feature_names if name not in names]
         if missing:
             raise DataError(

@@ -5,6 +5,7 @@ Everywhere in this package labels are `[tasks, receivers, senders]`, 0 to K - 1.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -99,6 +100,10 @@ def _stacked(labels: Sequence[Any], name: str) -> Any:
 
 def _matrices(array: np.ndarray, num_tasks: int, size: int, name: str) -> np.ndarray:
     """Labels `[tasks, size, size]` from any shape that means them."""
+    if array.dtype == object and not array.ndim:
+        raise DataError(
+            f"{name}: found a {type(array.item()).__name__}, expected {_FORMS}"
+        )
     flat = size * (size - 1)
     shapes = {
         (num_tasks, size, size): array,
@@ -142,6 +147,10 @@ def _numbered(
     matrices: list[np.ndarray], pairs: list[np.ndarray], name: str
 ) -> tuple[list[np.ndarray], tuple[str, ...]]:
     """Numbers in place of booleans, texts and signs."""
+    matrices = [
+        _as_numbers(matrix, is_pair)
+        for matrix, is_pair in zip(matrices, pairs, strict=True)
+    ]
     kinds = {matrix.dtype.kind for matrix in matrices}
     if kinds <= {"U", "O", "T"}:
         return _from_texts(matrices, pairs, name)
@@ -155,6 +164,16 @@ def _numbered(
     return [(matrix > 0).astype(np.int8) for matrix in matrices], (
         "Labels -1 and 1 are called 0 and 1.",
     )
+
+
+def _as_numbers(matrix: np.ndarray, is_pair: np.ndarray) -> np.ndarray:
+    """Python's numbers as those of NumPy, whatever stands where there is no pair."""
+    is_number = (numbers.Real, np.bool_)
+    if matrix.dtype != object or not is_pair.any():
+        return matrix
+    if not all(isinstance(value, is_number) for value in matrix[is_pair]):
+        return matrix
+    return np.where(is_pair, matrix, 0).astype(np.float64)
 
 
 def _from_texts(

@@ -134,7 +134,7 @@ def _read_part(
             f"{paths['loc']}: no such file, expected loc_<suffix>.npy; loc files in "
             f"the folder have the suffixes {nri_suffixes(directory)}"
         )
-    location = _read_npy(paths["loc"])
+    location = read_npy(paths["loc"])
     validation.check_numeric(str(paths["loc"]), location)
     if location.ndim != 4 or not 1 <= location.shape[2] <= len(_AXIS_NAMES):
         raise DataError(
@@ -143,7 +143,7 @@ def _read_part(
         )
     both = [location]
     if paths["vel"].is_file():
-        velocity = _read_npy(paths["vel"])
+        velocity = read_npy(paths["vel"])
         validation.check_numeric(str(paths["vel"]), velocity)
         if velocity.shape != location.shape:
             raise DataError(
@@ -154,7 +154,7 @@ def _read_part(
     states = np.ascontiguousarray(np.concatenate(both, axis=2).swapaxes(2, 3))
     edges = None
     if paths["edges"].is_file():
-        edges = _read_npy(paths["edges"])
+        edges = read_npy(paths["edges"])
         expected = (len(states), states.shape[2], states.shape[2])
         validation.check_numeric(f"{paths['edges']}: edges", edges)
         if edges.shape != expected:
@@ -165,7 +165,12 @@ def _read_part(
     return states, edges
 
 
-def _read_npy(path: pathlib.Path) -> np.ndarray:
+def read_npy(path: pathlib.Path) -> np.ndarray:
+    """The array of a `.npy`.
+
+    Raises:
+      DataError: If it is damaged, or holds Python objects.
+    """
     try:
         with open(path, "rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)

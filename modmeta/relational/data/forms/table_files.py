@@ -14,15 +14,15 @@ from modmeta.runtime.optional import import_optional
 
 CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 PARQUET_ENDINGS = (".parquet", ".pq")
-_DELIMITERS = ",;\t"
+_DELIMITERS = ",;\t|"
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 
 
 def read_csv(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Columns of a text table with a line of names, as texts.
 
-    Commas, semicolons or tabs are between columns, whichever the first line has most;
-    with semicolons, decimals may have commas.
+    Commas, semicolons, tabs or bars are between columns, whichever the first line has
+    most; with semicolons, decimals may have commas.
 
     Raises:
       DataError: If there is no line of names, or a line has another number of columns.
