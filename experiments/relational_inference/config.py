@@ -19,6 +19,7 @@ from modmeta.relational import (
     TrainingConfig,
 )
 from modmeta.relational.data.domains import Domain
+from modmeta.relational.data.simulators.particles import MAX_FORCE
 from modmeta.relational.evaluation import stretches
 from modmeta.relational.hidden.find import MOST_HIDDEN
 from modmeta.relational.inference.config import AUTO
@@ -148,7 +149,11 @@ def charged() -> ExperimentConfig:
         data=DataConfig(system="charged", num_train=2000),
         # Bound pairs circle each other within a frame.
         modules=ModuleConfig(
-            path="two_body", law="mutual", num_points=16, entities="alike"
+            path="two_body",
+            law="mutual",
+            num_points=16,
+            entities="alike",
+            max_rate=MAX_FORCE,
         ),
         bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
@@ -182,7 +187,11 @@ def gravity() -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(system="gravity", num_train=1000),
         modules=ModuleConfig(
-            path="two_body", law="mutual", num_points=16, entities="alike"
+            path="two_body",
+            law="mutual",
+            num_points=16,
+            entities="alike",
+            max_rate=MAX_FORCE,
         ),
         bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
@@ -194,7 +203,9 @@ def lennard_jones() -> ExperimentConfig:
     """Five bodies, half of the pairs attract and repel as neutral atoms do."""
     return ExperimentConfig(
         data=DataConfig(system="lennard_jones", num_train=1000),
-        modules=ModuleConfig(path="two_body", law="mutual", entities="alike"),
+        modules=ModuleConfig(
+            path="two_body", law="mutual", entities="alike", max_rate=MAX_FORCE
+        ),
         bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
@@ -206,7 +217,11 @@ def mixed() -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(system="mixed", num_train=1000),
         modules=ModuleConfig(
-            path="two_body", law="mutual", num_relations=3, entities="alike"
+            path="two_body",
+            law="mutual",
+            num_relations=3,
+            entities="alike",
+            max_rate=MAX_FORCE,
         ),
         bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),

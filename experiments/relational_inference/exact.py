@@ -19,7 +19,7 @@ from modmeta.relational.data.simulators.pairwise import (
     lennard_jones_law,
 )
 
-# Of the mean over directions.
+# Directions of the mean over them.
 _NUM_DIRECTIONS = 64
 # Steps of the exact law per frame; the generators of bodies take 100.
 SUBSTEPS = (10, 20, 50, 100)
@@ -42,55 +42,66 @@ def as_generated(strength: np.ndarray) -> np.ndarray:
     return np.mean(left, axis=-1)
 
 
-def charged_law(distance: np.ndarray) -> np.ndarray:
-    """Pull of charges of opposite sign."""
-    return as_generated(np.asarray(distance) ** -2.0)
-
-
-def lennard_jones(distance: np.ndarray) -> np.ndarray:
-    """Pull of neutral atoms."""
-    return as_generated(lennard_jones_law(np.asarray(distance, np.float32)))
-
-
-def gravity(distance: np.ndarray, mass: float) -> np.ndarray:
-    """Pull of a sender of some mass."""
-    return as_generated(mass * np.asarray(gravity_law(distance)))
-
-
 Law = Callable[[np.ndarray], np.ndarray]
-# Rate towards the sender under every relation of a simulator, by its label.
-_TRUE_LAWS: dict[str, tuple[Law, ...]] = {
-    "springs": (np.zeros_like, lambda distance: 0.1 * distance),
+
+
+def _attraction(distance: np.ndarray) -> np.ndarray:
+    return distance**-2.0
+
+
+def _repulsion(distance: np.ndarray) -> np.ndarray:
+    return -(distance**-2.0)
+
+
+def _spring(distance: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    return 0.1 * strength * distance
+
+
+# Rate towards the sender under every relation of a simulator, by its label, before
+# anything is clipped.
+_LAWS: dict[str, tuple[Law, ...]] = {
+    "springs": (np.zeros_like, _spring),
     "springs4": tuple(
-        functools.partial(np.multiply, 0.1 * strength) for strength in SPRINGS4
+        functools.partial(_spring, strength=strength) for strength in SPRINGS4
     ),
-    "charged": (charged_law, lambda distance: -charged_law(distance)),
+    "charged": (_attraction, _repulsion),
     "kuramoto": (np.zeros_like, np.sin),
-    "lennard_jones": (np.zeros_like, lennard_jones),
-    "mixed": (
-        np.zeros_like,
-        lambda distance: 0.1 * distance,
-        lambda distance: -charged_law(distance),
-    ),
+    "lennard_jones": (np.zeros_like, lennard_jones_law),
+    "mixed": (np.zeros_like, _spring, _repulsion),
     # At equal velocities, as laws are shown.
     "flocks": (np.zeros_like, cohesion_law),
 }
 
 
-def true_laws(config: DataConfig, observed: TrajectoryDataset) -> tuple[Law, ...]:
+def true_laws(
+    config: DataConfig, observed: TrajectoryDataset, max_rate: float = 0.0
+) -> tuple[Law, ...]:
     """The law of every relation by its label; nothing where none is known.
 
     Args:
       config: What was simulated.
       observed: The systems, raw units: a law that depends on masses is that of their
         mean, as in `evaluation.laws`.
+      max_rate: What components are known to be cut off at. Laws are then those of
+        pairs along an axis, as `evaluation.laws` shows them; else means over
+        directions of what the simulator leaves.
     """
     if config.file:
         return ()
     if config.system == "gravity":
         mass = float(np.mean(observed.states[:, 0, :, -1][observed.node_mask]))
-        return np.zeros_like, functools.partial(gravity, mass=mass)
-    return _TRUE_LAWS.get(config.system, ())
+        laws: tuple[Law, ...] = (
+            np.zeros_like,
+            lambda distance: mass * np.asarray(gravity_law(distance)),
+        )
+    else:
+        laws = _LAWS.get(config.system, ())
+    return tuple(functools.partial(_acting, law, max_rate) for law in laws)
+
+
+def _acting(law: Law, max_rate: float, distance: np.ndarray) -> np.ndarray:
+    rates = np.asarray(law(np.asarray(distance)), np.float64)
+    return np.clip(rates, -max_rate, max_rate) if max_rate else as_generated(rates)
 
 
 def exact_predictions(

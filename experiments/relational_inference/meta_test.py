@@ -225,7 +225,7 @@ def laws_of_modules(
     curves: list[laws.LawCurve],
 ) -> list[Callable[[np.ndarray], np.ndarray] | None]:
     """The law of the simulator that every curve stands for; None where unknown."""
-    known = true_laws(config.data, observed)
+    known = true_laws(config.data, observed, config.modules.max_rate)
     labels = [None if names is None else int(names[c.relation]) for c in curves]
     return [
         None if label is None or label >= len(known) else known[label]
@@ -274,6 +274,8 @@ def assumptions(config: ExperimentConfig, model: RelationalModel) -> list[str]:
         found.append("forces act along the line between two entities")
     if modules.law == "mutual":
         found.append("both entities of a pair feel the same force")
+    if modules.max_rate:
+        found.append(f"components of rates are cut off at {modules.max_rate:g}")
     if model.bank.has_laws and modules.entities == "alike":
         found.append("entities differ in nothing that is not a column")
     if modules.null_relation:

@@ -16,7 +16,9 @@ def test_laws_are_means_over_directions_of_clipped_forces(distance):
     direction = np.stack([np.cos(angles), np.sin(angles)])
     force = np.clip(direction / distance**2, -100.0, 100.0)
     expected = np.mean(np.sum(force * direction, axis=0))
-    found = exact.charged_law(np.array([distance]))
+    pull, push = exact.true_laws(DataConfig(system="charged"), None)
+    found = pull(np.array([distance]))
+    np.testing.assert_allclose(push(np.array([distance])), -found)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     if distance > 0.1:
         np.testing.assert_allclose(found, distance**-2.0, rtol=1e-6)
@@ -34,3 +36,10 @@ def test_gravity_is_that_of_the_mean_mass_of_real_bodies():
     assert nothing(np.ones(3)).max() == 0.0
     np.testing.assert_allclose(pull(np.array([2.0])), 0.5 * 2.4 / 4.0, rtol=1e-5)
     assert exact.true_laws(DataConfig(system="gravity", file="mine.npz"), dataset) == ()
+
+
+def test_laws_of_declared_bounds_are_those_of_pairs_along_an_axis():
+    pull, push = exact.true_laws(DataConfig(system="charged"), None, max_rate=100.0)
+    distances = np.array([0.05, 0.1, 0.5])
+    np.testing.assert_allclose(pull(distances), [100.0, 100.0, 4.0], rtol=1e-6)
+    np.testing.assert_allclose(push(distances), [-100.0, -100.0, -4.0], rtol=1e-6)

@@ -154,11 +154,12 @@ def law_curves(
     """Evaluates the law of every relation.
 
     Laws that depend on more than distance or angle are shown at relative velocity
-    zero, with other features at their means. Where entities differ, factors and laws
-    are known up to one common scale: a law is that of an entity whose factor is the
-    median. The band is that of a Laplace
-    approximation of the last layer (Daxberger et al. 2021), with the sandwich
-    covariance over systems, which holds where the likelihood is wrong too.
+    zero, with other features at their means, and where components are cut off
+    (`ModuleConfig.max_rate`), for pairs that lie along an axis. Where entities differ,
+    factors and laws are known up to one common scale: a law is that of an entity whose
+    factor is the median. The band is that of a Laplace approximation of the last layer
+    (Daxberger et al. 2021), with the sandwich covariance over systems, which holds
+    where the likelihood is wrong too.
 
     Args:
       model: The model.
@@ -308,7 +309,7 @@ def _rates(model, params, relative, relation) -> tuple[np.ndarray, np.ndarray]:
 
     def rates(flat):
         rate, others, _ = laws.pair_rates(units, restore(flat), relative)
-        return rate[:, 0] if laws.law.is_spatial else others[:, -1]
+        return units.cut(rate)[:, 0] if laws.law.is_spatial else others[:, -1]
 
     values, slopes = jax.jit(lambda f: (rates(f), jax.jacfwd(rates)(f)))(flat)
     return np.asarray(values, np.float64), np.asarray(slopes, np.float64)

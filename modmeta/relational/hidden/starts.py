@@ -106,9 +106,9 @@ def law_tables(modules: BoundBank) -> tuple[jax.Array, jax.Array]:
     relative = RelativeState(
         displacement, velocity, jnp.zeros((_GRID, 2 * len(law.columns())))
     )
-    pulls = jax.vmap(lambda edge: laws.pair_rates(units, edge, relative)[0][:, 0])(
-        modules.params.edge
-    )
+    pulls = jax.vmap(
+        lambda edge: units.cut(laws.pair_rates(units, edge, relative)[0])[:, 0]
+    )(modules.params.edge)
     if modules.bank.config.null_relation:
         pulls = pulls.at[0].set(0.0)
     return distance, pulls
@@ -153,7 +153,7 @@ def _forces_along(
     relative = relative_state(laws.law, modules.preprocessing, known, states[:, None])
 
     def of_law(edge):
-        return laws.pair_rates(units, edge, relative)[0]
+        return units.cut(laws.pair_rates(units, edge, relative)[0])
 
     found = jax.vmap(of_law)(modules.params.edge)
     if modules.bank.config.null_relation:

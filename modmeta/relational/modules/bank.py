@@ -43,6 +43,11 @@ def resolve(config: ModuleConfig, spec: FeatureSpec) -> ModuleConfig:
             f"path: found 'two_body' with positions {spec.positions} and velocities "
             f"{spec.velocities}, expected columns of both"
         )
+    if config.max_rate and not spec.positions:
+        raise ValueError(
+            f"max_rate: found {config.max_rate} with positions {spec.positions}, "
+            "expected 0, or columns of positions, whose rates are bounded"
+        )
     geometry = resolve_geometry(config.geometry, spec)
     node_update = config.node_update
     if path != "start":
@@ -142,7 +147,7 @@ class ModuleBank:
         """How laws make messages."""
         config = self.config
         return LawMessages(
-            LawLayout(config.law, config.attributes, self.layout),
+            LawLayout(config.law, config.attributes, self.layout, config.max_rate),
             config.path,
             config.num_points,
             config.span,

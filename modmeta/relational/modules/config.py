@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from modmeta import networks
 from modmeta.runtime import option_types
@@ -45,6 +46,11 @@ class ModuleConfig:
         displacement. "mutual": central, and both entities of a pair feel it, alike but
         for what their attributes say; the two-body path then moves both. Differences of
         angles, and other features of both ends, are seen by all of them.
+      max_rate: What every component of an entity's acceleration (without velocities, of
+        its velocity) is cut off at, in the units of the data, where that is known: a
+        motor has a largest force, and simulators clip what close encounters would make
+        of it. Laws are then what acts before. 0 for no such bound; messages from the
+        start have none.
       attributes: Whether laws read features that do not change in time.
       entities: "alike": what is not in a column is the same for all. "differ": the sum
         of the messages to an entity counts by a factor of its own (an unknown mass),
@@ -82,6 +88,7 @@ class ModuleConfig:
 
     path: str = "auto"
     law: str = "general"
+    max_rate: float = 0.0
     attributes: bool = True
     entities: str = "auto"
     num_points: int = 0
@@ -138,6 +145,11 @@ class ModuleConfig:
             raise ValueError(
                 f"num_points: found {self.num_points}, expected 0 or a positive "
                 "number, even on two-body paths"
+            )
+        if not 0.0 <= self.max_rate < math.inf:
+            raise ValueError(
+                f"max_rate: found {self.max_rate}, expected a positive number, or 0 "
+                "for no bound"
             )
         if self.span < 0 or (self.path == "start" and self.span > 1):
             raise ValueError(

@@ -98,6 +98,7 @@ class Integrator:
             alone = alone + self.effects.offsets
         axes = laws.law.num_axes
         acceleration = total[:, :axes] + units.acceleration * alone[:, :axes]
+        acceleration = units.cut(acceleration)
         moves = laws.law.moves
         if not all(moves):
             # Motion in a plane of space: nothing was learned of what never changes.

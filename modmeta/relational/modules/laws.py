@@ -63,11 +63,13 @@ class LawLayout:
       kind: "general", "central" or "mutual", see `ModuleConfig.law`.
       reads_attributes: Whether features that do not change enter.
       layout: Facts about the feature columns.
+      max_rate: See `ModuleConfig.max_rate`.
     """
 
     kind: str
     reads_attributes: bool
     layout: FeatureLayout
+    max_rate: float = 0.0
 
     @property
     def is_spatial(self) -> bool:
@@ -213,12 +215,22 @@ class Units(NamedTuple):
       others: `()` of every other rate, in units of its target per frame interval.
       changes: `[2 C + O]` from moments and impulses of accelerations and integrals of
         other rates to units of the targets.
+      bounds: `[C]` what the components of an acceleration are cut off at; None where
+        they are not.
     """
 
     acceleration: jax.Array
     limit: jax.Array
     others: jax.Array
     changes: jax.Array
+    bounds: jax.Array | None = None
+
+    def cut(self, accelerations: jax.Array) -> jax.Array:
+        """Accelerations `[..., C]` as they act where components are cut off."""
+        if self.bounds is None:
+            return accelerations
+        bounds = jnp.reshape(self.bounds, (1,) * (accelerations.ndim - 1) + (-1,))
+        return jnp.clip(accelerations, -bounds, bounds)
 
 
 def units_of(law: LawLayout, preprocessing: Preprocessing, span: int) -> Units:
@@ -250,7 +262,13 @@ def units_of(law: LawLayout, preprocessing: Preprocessing, span: int) -> Units:
         changes = changes.at[np.array(places)].set(1.0 / (per * scale[targets]))
     # Where nothing changed, the largest is zero.
     largest = jnp.maximum(largest, typical)
-    return Units(typical, _HEADROOM * largest, per_span, changes)
+    bounds = None
+    if law.max_rate:
+        interval = layout.frame_interval or 1.0
+        unit = preprocessing.normalization.scale[np.array(spec.positions)]
+        order = 2 if spec.velocities else 1
+        bounds = law.max_rate * interval**order / (unit * preprocessing.position_scale)
+    return Units(typical, _HEADROOM * largest, per_span, changes, bounds)
 
 
 class LawNetwork(nn.Module):

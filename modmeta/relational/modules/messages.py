@@ -228,7 +228,8 @@ class LawMessages:
         """One law at relative states.
 
         Returns:
-          Accelerations `[..., C]`, other rates `[..., O]`, and the inputs `[..., I]`.
+          Accelerations `[..., C]`, before any component is cut off, other rates
+          `[..., O]`, and the inputs `[..., I]`.
         """
         inputs, directions = law_inputs(self.law, relative)
         outputs = self.edge_module.apply({"params": params}, inputs, method="rates")
@@ -245,7 +246,8 @@ class LawMessages:
         """Integrals of a law over the intervals, and the inputs that it was asked."""
 
         def rates(relative):
-            return self.pair_rates(units, params, relative)
+            accelerations, others, inputs = self.pair_rates(units, params, relative)
+            return units.cut(accelerations), others, inputs
 
         def relative(name):
             return relative_state(

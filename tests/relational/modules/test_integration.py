@@ -102,6 +102,25 @@ def test_bodies_against_an_adaptive_solver(null):
     assert errors[0] > 2.5 * errors[1] > 6.0 * errors[2]
 
 
+def test_net_accelerations_are_cut_off_in_raw_units():
+    """Units of 3 and of half a time: a raw rate is 12 of the normalised ones."""
+    layout = dataclasses.replace(BODIES, frame_interval=0.5)
+    free = setting(layout)
+    bound = setting(layout, max_rate=0.6)
+    constants = preprocessing()
+    scale = constants.normalization._replace(scale=jnp.full((5,), 3.0))
+    constants = constants._replace(normalization=scale)
+    free, bound = (
+        dataclasses.replace(i, modules=i.modules.replace(preprocessing=constants))
+        for i in (free, bound)
+    )
+    states = random_states(BODIES, (NODES + 1, 1))[:, 0]
+    rates, cut = (np.asarray(i.rates(states)[0])[:NODES] for i in (free, bound))
+    raw = rates * float(constants.position_scale) * 3.0 / 0.5**2
+    assert 0.1 < np.mean(np.abs(raw) > 0.6) < 0.9
+    np.testing.assert_allclose(cut, rates * np.clip(raw, -0.6, 0.6) / raw, rtol=1e-5)
+
+
 def test_inputs_against_an_adaptive_solver():
     """They go straight to what they are at the next frame; pairs do not hear them."""
     spec = FeatureSpec(BODIES.spec.names, (0, 2), (1, 3), inputs=(4,))

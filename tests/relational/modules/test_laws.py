@@ -150,11 +150,13 @@ def test_angles_follow_their_turns_and_others_the_nearest_frames():
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["central", "general"])
-def test_message_is_the_integral_of_its_law_along_the_path(kind):
+@pytest.mark.parametrize(
+    ("kind", "max_rate"), [("central", 0.0), ("general", 0.0), ("central", 0.0105)]
+)
+def test_message_is_the_integral_of_its_law_along_the_path(kind, max_rate):
     """Simpson's rule on 2,000 steps; the error falls with the number of points."""
     constants, duration = preprocessing(), 1.5
-    law = law_of(kind=kind)
+    law = dataclasses.replace(law_of(kind=kind), max_rate=max_rate)
     units = laws.units_of(law, constants, 1)
     bank = messages_of(law)
 
@@ -174,6 +176,11 @@ def test_message_is_the_integral_of_its_law_along_the_path(kind):
     time = np.linspace(0.0, duration, 2001)
     states = [states_of(cubic(b, time), cubic(b, time, 1)) for b in (1, 0)]
     rates = np.asarray(rate(*states), np.float64)
+    if max_rate:
+        # Normalised positions have the unit of raw ones, frames are the unit of time.
+        bound = max_rate / constants.position_scale
+        assert 0.2 < np.mean(np.abs(rates) > bound) < 0.8
+        rates = np.clip(rates, -bound, bound)
     impulse = scipy.integrate.simpson(rates, x=time, axis=0)
     moment = scipy.integrate.simpson((duration - time)[:, None] * rates, x=time, axis=0)
     expected = changes_by_hand(constants, impulse, moment)
@@ -188,7 +195,8 @@ def test_message_is_the_integral_of_its_law_along_the_path(kind):
         return found
 
     errors = [np.abs(found - expected).max() for found in messages()]
-    assert errors[-1] < 3e-3 * np.abs(expected).max()
+    # Where a component is cut off, a rate has a kink.
+    assert errors[-1] < (3e-2 if max_rate else 3e-3) * np.abs(expected).max()
     assert errors[1] < 0.2 * errors[0]
 
 
