@@ -40,6 +40,8 @@ class ExperimentConfig:
       bouncegrad: Meta-training.
       training: Loop around it.
       inference: Search at meta-test.
+      sized_search: Whether `inference` is replaced by what suits the number of
+        entities, where they are many, see `InferenceConfig.for_entities`.
       prediction: Integration of laws at meta-test.
       baseline: See `preprocessing.fit_preprocessing`.
       compress: See `preprocessing.FeatureLayout`.
@@ -67,6 +69,7 @@ class ExperimentConfig:
     bouncegrad: BounceGradConfig = BounceGradConfig()
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
+    sized_search: bool = False
     prediction: PredictionConfig = PredictionConfig()
     baseline: str = "auto"
     compress: bool = True
@@ -264,6 +267,7 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
             "training.num_evaluations": 4,
             "inference.num_steps": 32,
             "inference.num_samples": 16,
+            "sized_search": False,
             "num_restarts": 1,
         },
     )

@@ -188,6 +188,10 @@ def main(argv: list[str]) -> None:
         "num_restarts": _NUM_RESTARTS.value,
         "bouncegrad.num_steps": _NUM_STEPS.value,
         "energy.prior": _PRIOR.value,
+        # Who names an option of the search means all the others as they are.
+        "sized_search": not any(
+            word.startswith("inference.") for word in _FLAGS.assignments.value
+        ),
         "model": _MODEL.value,
     }
     said = {

@@ -24,13 +24,14 @@ from experiments.relational_inference.meta_test import (
     edge_accuracies,
     meta_test,
 )
-from modmeta.relational import discovery
+from modmeta.relational import InferenceConfig, discovery
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.evaluation import rollouts, scores, verdict
 from modmeta.relational.inference import infer, memory
 from modmeta.relational.inference.features import renamed
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.modules.bank import resolve
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.structures import TaskStructures
@@ -247,6 +248,7 @@ def compute(
             "trained one: training runs on one device"
         )
     datasets, loaded = _read(config)
+    config = _with_sized_search(config, datasets, loaded)
     found = _trained(config, datasets, run, mesh, loaded)
     if found is None:
         return None
@@ -338,6 +340,30 @@ def _read(
     if config.changing:
         datasets = changing.without_labels(config, datasets)
     return datasets, loaded
+
+
+def _with_sized_search(
+    config: ExperimentConfig,
+    datasets: Datasets,
+    loaded: tuple[RelationalModel, ModelParams] | None,
+) -> ExperimentConfig:
+    """The configuration with the search that suits the size of its systems."""
+    if not config.sized_search:
+        return config
+    observed = datasets.observed
+    if datasets.everything is not None:
+        observed = datasets.everything
+    if loaded is None:
+        modules = resolve(config.modules, observed.features)
+        is_additive = modules.node_update == "additive"
+    else:
+        is_additive = loaded[0].bank.is_additive
+    suited = InferenceConfig.for_entities(
+        int(observed.num_nodes.max(initial=1)),
+        is_additive=is_additive and config.energy.traits.residuals,
+    )
+    is_usual = suited == InferenceConfig()
+    return config if is_usual else dataclasses.replace(config, inference=suited)
 
 
 def _accuracies(

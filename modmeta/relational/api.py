@@ -208,8 +208,9 @@ def infer_relations(
     if inference is None:
         # What energies are asked for may not be sums that edges can be solved for.
         is_additive = resolve(modules, dataset.features).node_update == "additive"
+        has_residuals = energy is None or energy.traits.residuals
         inference = InferenceConfig.for_entities(
-            num_entities, is_additive=is_additive and energy is None
+            num_entities, is_additive=is_additive and has_residuals
         )
     energy = energy or EnergyConfig()
     energy.check_algorithm(inference.algorithm)
