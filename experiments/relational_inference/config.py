@@ -69,7 +69,7 @@ class ExperimentConfig:
     memory: MemoryConfig = MemoryConfig()
     bouncegrad: BounceGradConfig = BounceGradConfig()
     training: TrainingConfig = TrainingConfig()
-    inference: InferenceConfig = InferenceConfig()
+    inference: InferenceConfig = InferenceConfig(algorithm=AUTO)
     prediction: PredictionConfig = PredictionConfig()
     baseline: str = "auto"
     compress: bool = True
@@ -256,7 +256,6 @@ def general() -> ExperimentConfig:
         data=DataConfig(system="springs", num_train=100, num_test=100),
         bouncegrad=BounceGradConfig(num_steps=1000),
         training=TrainingConfig(num_evaluations=5),
-        inference=InferenceConfig(algorithm="auto"),
         num_restarts=2,
     )
 

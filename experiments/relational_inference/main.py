@@ -195,6 +195,7 @@ def main(argv: list[str]) -> None:
         "num_restarts": _NUM_RESTARTS.value,
         "bouncegrad.num_steps": _NUM_STEPS.value,
         "energy.prior": _PRIOR.value,
+        "inference.algorithm": _search(),
         "model": _MODEL.value,
     }
     said = {
@@ -237,6 +238,16 @@ def _relations() -> tuple[int | None, bool | None]:
             f"num_relations: found {value!r}, expected a number from 2 on or 'auto'"
         )
     return int(value), False
+
+
+def _search() -> str | None:
+    """The search, where other options of it are named: that which they are meant for.
+
+    None where it is named too, or nothing is said, so that it follows the data.
+    """
+    said = [word.partition("=")[0] for word in _FLAGS.assignments.value]
+    is_open = not any(name.startswith("inference.") for name in said)
+    return None if is_open or "inference.algorithm" in said else "simulated_annealing"
 
 
 def _corners() -> dict[str, tuple[float, ...]]:

@@ -351,16 +351,18 @@ def _symmetric_search(
         # The prior couples the receivers: they cannot be searched chunk by chunk.
         memory = dataclasses.replace(memory, messages="recompute")
     energy = dataclasses.replace(model.energy, prior="symmetric")
-    # Near the answer already: what is left are pairs of edges that disagree. A step
-    # is one of a system here, and some searches visit one receiver in each.
-    num_steps = max(config.inference.num_steps, int(observed.num_nodes.max()))
     options = config.inference
     if SEARCHES[options.algorithm].needs.independent_receivers:
         options = dataclasses.replace(options, algorithm=TRAINING_SEARCH, options={})
+    num_steps = options.num_steps
+    if not SEARCHES[options.algorithm].sweeps:
+        # Near the answer already: what is left are pairs of edges that disagree. A step
+        # is one of a system here, and some searches visit one receiver in each.
+        num_steps = 3 * max(num_steps, int(observed.num_nodes.max()))
     options = dataclasses.replace(
         options,
         num_chains=1,
-        num_steps=3 * num_steps,
+        num_steps=num_steps,
         initial_temperature=50.0,
         num_samples=0,
     )

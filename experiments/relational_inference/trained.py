@@ -79,6 +79,6 @@ def with_search(
     sizes = [part.num_nodes.max() for part in (datasets.train, datasets.observed)]
     inference = config.inference.resolved(
         int(max(sizes)),
-        is_additive=is_additive and not config.energy.couples_receivers,
+        is_additive=is_additive and config.energy.traits.residuals,
     )
     return dataclasses.replace(config, inference=inference)

@@ -47,6 +47,7 @@ EnergyTraits(independent_receivers=False, relaxed=False, residuals=True)
 | `proposals.py`, `schedules.py` | moves; temperatures |
 | `assignments.py` | exact answers for small problems |
 | `evaluation.py`, `factorised.py`, `decoding.py`, `checks.py` | parts of searches |
+| `extrinsic.py` | what receivers that a prior ties together tell each other |
 | `draws.py` | random choices |
 
 | search | samples at fixed temperature | moves by | needs |
@@ -104,6 +105,8 @@ from modmeta.search.base import Structure as Structure
 from modmeta.search.base import init as init
 from modmeta.search.base import no_prior as no_prior
 from modmeta.search.base import traits_of as traits_of
+from modmeta.search.extrinsic import Opposites as Opposites
+from modmeta.search.extrinsic import opposites as opposites
 from modmeta.search.proposals import flip_edge as flip_edge
 from modmeta.search.proposals import flip_pair as flip_pair
 from modmeta.search.proposals import mixture as mixture
@@ -139,6 +142,7 @@ __all__ = [
     "EnergyTraits",
     "Enumeration",
     "InitFn",
+    "Opposites",
     "Proposal",
     "ProposalFunction",
     "SEARCHES",
@@ -177,6 +181,7 @@ __all__ = [
     "mean_field",
     "mixture",
     "no_prior",
+    "opposites",
     "options_of",
     "parallel_tempering",
     "redraw_node",

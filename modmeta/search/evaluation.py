@@ -56,8 +56,29 @@ def evaluate(
     """
     touched = energy.local(structure, receivers)
     local_energies = writes.put_all(local_energies, receivers, touched)
-    total = jnp.sum(local_energies) + energy.prior(structure)
-    return Evaluated(structure, local_energies, total)
+    return total(energy, structure, local_energies)
+
+
+def total(
+    energy: base.Energy, structure: base.Structure, local_energies: jax.Array
+) -> Evaluated:
+    """A structure whose receivers are evaluated, `[R]`, with its prior."""
+    value = jnp.sum(local_energies) + energy.prior(structure)
+    return Evaluated(structure, local_energies, value)
+
+
+def with_row(
+    structure: base.Structure,
+    receiver: jax.Array,
+    row: jax.Array,
+    node_module: jax.Array | None = None,
+) -> base.Structure:
+    """A structure with other incoming edges of a receiver, see `evaluate_row`."""
+    edge_modules, node_modules = structure
+    edge_modules = writes.put(edge_modules, (receiver,), row)
+    if node_module is not None:
+        node_modules = writes.put(node_modules, (receiver,), node_module)
+    return base.Structure(edge_modules, node_modules)
 
 
 def evaluate_row(
@@ -78,19 +99,14 @@ def evaluate_row(
       row: `[D]` modules of its edges.
       node_module: `()` its own module; None leaves it.
     """
-    edge_modules, node_modules = state.structure
-    edge_modules = writes.put(edge_modules, (receiver,), row)
-    if node_module is not None:
-        node_modules = writes.put(node_modules, (receiver,), node_module)
-    structure = base.Structure(edge_modules, node_modules)
+    structure = with_row(state.structure, receiver, row, node_module)
     return evaluate(energy, structure, state.local_energies, receivers)
 
 
 def evaluate_fully(energy: base.Energy, structure: base.Structure) -> Evaluated:
     """Evaluates a structure at all receivers."""
     local_energies = energy.local(structure, jnp.arange(len(structure.node_modules)))
-    total = jnp.sum(local_energies) + energy.prior(structure)
-    return Evaluated(structure, local_energies, total)
+    return total(energy, structure, local_energies)
 
 
 def select(condition: jax.Array, chosen: Any, otherwise: Any) -> Any:

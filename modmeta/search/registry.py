@@ -55,6 +55,7 @@ class SearchSpec:
       uses_logits: Whether `candidates.edge_logits` have an effect.
       is_exhaustive: Whether it goes through all assignments of a receiver, so that it
         suits receivers of few edges alone.
+      sweeps: Whether a step visits all receivers that a prior ties together.
       needs: What it needs of an energy.
       workspace: `(shapes, options) -> bytes` that a step needs besides the state and
         what the energy itself needs, per chain and problem. All options are given.
@@ -64,6 +65,7 @@ class SearchSpec:
     samples: bool = False
     uses_logits: bool = True
     is_exhaustive: bool = False
+    sweeps: bool = False
     needs: base.EnergyTraits = base.EnergyTraits()
     workspace: Callable[[base.SearchShapes, Mapping[str, Any]], int] = _no_workspace
 
@@ -110,6 +112,7 @@ _SEARCHES: dict[str, SearchSpec] = {
     "mean_field": SearchSpec(mean_field.mean_field),
     "integer_least_squares": SearchSpec(
         integer_least_squares.integer_least_squares,
+        sweeps=True,
         needs=integer_least_squares.NEEDS,
         workspace=integer_least_squares.workspace,
     ),
@@ -281,8 +284,11 @@ def bytes_per_chain(name: str, shapes: base.SearchShapes, **options: Any) -> int
     options = {**spec.defaults, **options}
     algorithm = spec.build(**options)
     # Never computed with, only their shapes.
+    # Several receivers are one problem because a prior ties them together.
+    is_tied = shapes.num_receivers > 1 and not spec.needs.independent_receivers
     energy = base.Energy(
         local=lambda structure, receivers: jnp.zeros(receivers.shape),
+        prior=(lambda structure: jnp.zeros(())) if is_tied else base.no_prior,
         relaxed=lambda edge_weights, node_modules: jnp.zeros(()),
         residuals=lambda weights, node, receiver: jnp.zeros(shapes.num_residuals),
     )
@@ -293,7 +299,10 @@ def bytes_per_chain(name: str, shapes: base.SearchShapes, **options: Any) -> int
             jnp.zeros(slots, jnp.int32), jnp.zeros(slots[:1], jnp.int32)
         )
         candidates = base.Candidates(
-            jnp.ones(slots, bool), jnp.zeros((*slots, shapes.num_modules))
+            jnp.ones(slots, bool),
+            jnp.zeros((*slots, shapes.num_modules)),
+            reverse_slots=jnp.zeros(slots, jnp.int32),
+            sender_receivers=jnp.zeros(slots, jnp.int32),
         )
         return algorithm.init(structure, energy, candidates)
 

@@ -25,11 +25,11 @@ def symmetric_prior(
     Returns:
       `structure -> ()`.
     """
-    is_pair, slots = _opposite_edges(candidates)
+    at = search.opposites(candidates)
 
     def prior(structure: search.Structure) -> jax.Array:
-        opposite = structure.edge_modules[candidates.sender_receivers, slots]
-        differs = is_pair & (opposite != structure.edge_modules)
+        opposite = structure.edge_modules[at.receivers, at.slots]
+        differs = at.is_pair & (opposite != structure.edge_modules)
         return 0.5 * weight * jnp.sum(differs)
 
     return prior
@@ -42,18 +42,11 @@ def relaxed_symmetric_prior(
 
     Its expectation if edges are drawn independently with these probabilities.
     """
-    is_pair, slots = _opposite_edges(candidates)
+    at = search.opposites(candidates)
 
     def prior(edge_weights: jax.Array) -> jax.Array:
-        opposite = edge_weights[candidates.sender_receivers, slots]
+        opposite = edge_weights[at.receivers, at.slots]
         agreement = jnp.sum(edge_weights * opposite, axis=-1)
-        return 0.5 * weight * jnp.sum(jnp.where(is_pair, 1.0 - agreement, 0.0))
+        return 0.5 * weight * jnp.sum(jnp.where(at.is_pair, 1.0 - agreement, 0.0))
 
     return prior
-
-
-def _opposite_edges(candidates: search.Candidates) -> tuple[jax.Array, jax.Array]:
-    """Whether a slot's edge has an opposite, and its slot at the sender: `[R, D]`."""
-    num_slots = candidates.slot_mask.shape[1]
-    is_pair = candidates.slot_mask & (candidates.reverse_slots < num_slots)
-    return is_pair, jnp.minimum(candidates.reverse_slots, num_slots - 1)

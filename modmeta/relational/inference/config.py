@@ -112,7 +112,8 @@ class InferenceConfig:
       options: Options of the search by name, for instance `{"beam_size": 16}`; what is
         not named has its default. Moves are those of `MoveConfig`.
       num_steps: Steps per chain and problem: per receiver, or per system where a
-        prior or a roll-out couples receivers. A step of annealing is one proposal.
+        prior or a roll-out couples receivers. A step of annealing is one proposal, one
+        of integer least squares decodes a receiver, or under a prior all of a system.
       num_chains: Chains per problem; the best structure of all counts.
       initial_temperature: Nats, at the first proposal; 0 takes, for every problem,
         the standard deviation of the energy over a few random structures, at which

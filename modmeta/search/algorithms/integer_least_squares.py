@@ -4,6 +4,10 @@ For energies that are half of a sum of squares whose terms are nearly linear in 
 edges, as the change of a node is in the messages that add up to it. A step makes the
 residuals of one receiver linear, decodes its edges (`modmeta.search.decoding`) and
 evaluates the best of what comes out. Learned probabilities are the prior of the edges.
+
+Where a prior ties edges to their opposites, deciding receiver after receiver would stop
+where two of them are wrong together. There a step decodes all receivers in turn, and
+each is told what the others know of its edges (`modmeta.search.extrinsic`).
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from modmeta.search import (
     decoding,
     draws,
     evaluation,
+    extrinsic,
     proposals,
     writes,
 )
@@ -41,6 +46,18 @@ def workspace(shapes: base.SearchShapes, options: Mapping[str, Any]) -> int:
     return options["num_node_modules"] * one
 
 
+class Exchange(NamedTuple):
+    """What receivers that a prior ties together know of each other.
+
+    Attributes:
+      opinions: See `extrinsic`.
+      best_local: `[R]` energies of the receivers in the best structure.
+    """
+
+    opinions: extrinsic.Opinions
+    best_local: jax.Array
+
+
 class LeastSquaresMemory(NamedTuple):
     """Where residuals are made linear, and what is known of the edges before.
 
@@ -50,11 +67,20 @@ class LeastSquaresMemory(NamedTuple):
       shares: `[R, K]` modules among the incoming edges of a receiver as found so far,
         one of each added; uniform at first.
       is_visited: `[R]` bool, whether a receiver was decoded before.
+      exchange: What receivers told each other; None where nothing ties them together.
     """
 
     centers: jax.Array
     shares: jax.Array
     is_visited: jax.Array
+    exchange: Exchange | None = None
+
+
+def is_exchanged(energy: base.Energy, candidates: base.Candidates) -> bool:
+    """Whether a prior ties receivers, and tables tell which edges are opposite."""
+    tables = (candidates.reverse_slots, candidates.sender_receivers)
+    is_tied = energy.prior is not base.no_prior and energy.is_local
+    return is_tied and all(table is not None for table in tables)
 
 
 def integer_least_squares(
@@ -69,11 +95,17 @@ def integer_least_squares(
     """Decoding of one receiver per step as `SearchAlgorithm(init, step)`.
 
     The receiver is drawn among those with incoming edges, and its edges from what was
-    decoded and what is present, with weights exp(-energy / T). That leaves minima which
-    a prior ties together, but samples nothing: which assignments are decoded depends on
-    the present one. The lowest of all counts as best.
+    decoded and what is present, with weights exp(-energy / T). That samples nothing:
+    which assignments are decoded depends on the present one. The lowest of all counts
+    as best.
 
-    A step costs `num_candidates` proposals per node module at one receiver, and D K
+    Where a prior ties receivers together and candidates have the tables of opposite
+    edges, a step visits all R receivers. The present edges of each are then those that
+    it and what it was told find best, whatever the temperature. All that is known of a
+    receiver is tried in the best structure too, which costs no node update. A visit
+    costs D (K - 1) proposals more, single changes of the first decoded assignment.
+
+    A visit costs `num_candidates` proposals per node module at one receiver, and D K
     node updates more for each of these modules to make the residuals linear; decoding
     itself takes O(`beam_size` D^2 K) operations and no node update.
 
@@ -113,23 +145,25 @@ def integer_least_squares(
         base.check_traits(NEEDS, base.traits_of(energy), "integer_least_squares")
         num_receivers, _, num_modules = candidates.edge_logits.shape
         shares = jnp.full((num_receivers, num_modules), 1.0 / num_modules)
+        state = base.init(structure, energy, candidates)
+        exchange = None
+        if is_exchanged(energy, candidates):
+            opinions = extrinsic.unknown(structure, num_modules)
+            exchange = Exchange(opinions, state.local_energies)
         memory = LeastSquaresMemory(
             centers=prior(candidates, shares[:, None]),
             shares=shares,
             is_visited=jnp.zeros(num_receivers, bool),
+            exchange=exchange,
         )
-        return base.init(structure, energy, candidates)._replace(memory=memory)
+        return state._replace(memory=memory)
 
-    def step(rng_key, state, energy, candidates, temperature):
-        base.check_traits(NEEDS, base.traits_of(energy), "integer_least_squares")
-        num_receivers, num_slots, num_modules = candidates.edge_logits.shape
-        keys = jax.random.split(rng_key, 4)
-        key_receiver, key_noise, key_order, key_draw = keys
-        has_edges = jnp.any(candidates.slot_mask, axis=1)
-        receiver = draws.uniform_index(key_receiver, has_edges)
+    def decode(key_noise, key_order, state, energy, candidates, receiver):
+        """Assignments `[n, D]` of a receiver and its own module with each, `[n]`."""
+        _, num_slots, num_modules = candidates.edge_logits.shape
         mask = candidates.slot_mask[receiver]
         row, node_module = evaluation.take(state.structure, receiver)
-        centers, shares, is_visited = state.memory
+        centers, shares, is_visited, exchange = state.memory
         key_scale, key_noise = jax.random.split(key_noise)
         scale = jnp.where(is_visited[receiver], jax.random.uniform(key_scale), 0.0)
         center = jnp.where(
@@ -138,6 +172,10 @@ def integer_least_squares(
         probabilities = prior(
             evaluation.take(candidates, receiver), shares[receiver][None]
         )
+        if exchange is not None:
+            told = exchange.opinions.told[receiver]
+            probabilities = extrinsic.heard(probabilities, told)
+            probabilities = jnp.maximum(probabilities, _MIN_PROBABILITY)
         nodes = jnp.arange(num_node_modules, dtype=jnp.int32)
         if num_node_modules == 1:
             nodes = node_module[None]
@@ -160,6 +198,31 @@ def integer_least_squares(
         rows = jax.vmap(decode_for)(nodes)
         nodes = jnp.repeat(nodes, rows.shape[1])
         rows = jnp.where(mask[None], rows.reshape(-1, num_slots), row[None])
+        return rows, nodes
+
+    def remember(state, candidates, receiver):
+        """The state, once a receiver was decoded, with what is known of its edges."""
+        num_modules = candidates.edge_logits.shape[2]
+        mask, memory = candidates.slot_mask[receiver], state.memory
+        best = state.best_structure.edge_modules[receiver]
+        found = jax.nn.one_hot(best, num_modules)
+        counts = jnp.sum(jnp.where(mask[:, None], found, 0.0), axis=0)
+        share = (counts + 1.0) / (jnp.sum(counts) + num_modules)
+        memory = memory._replace(
+            centers=writes.put(memory.centers, (receiver,), found),
+            shares=writes.put(memory.shares, (receiver,), share),
+            is_visited=writes.put(memory.is_visited, (receiver,), jnp.bool_(True)),
+        )
+        return state._replace(memory=memory)
+
+    def step_alone(rng_key, state, energy, candidates, temperature):
+        """One receiver, whatever the others are."""
+        num_receivers, num_slots, num_modules = candidates.edge_logits.shape
+        keys = jax.random.split(rng_key, 4)
+        key_receiver, key_noise, key_order, key_draw = keys
+        has_edges = jnp.any(candidates.slot_mask, axis=1)
+        receiver = draws.uniform_index(key_receiver, has_edges)
+        rows, nodes = decode(key_noise, key_order, state, energy, candidates, receiver)
         receivers = evaluation.touched_receivers(energy, receiver[None], num_receivers)
 
         def evaluate(item):
@@ -182,17 +245,90 @@ def integer_least_squares(
             best=evaluation.lowest(decoded),
             num_proposals=len(rows),
             num_node_updates=len(rows) * receivers.shape[0] + linearisations,
+            memory=state.memory,
         )
-        best = new_state.best_structure.edge_modules[receiver]
-        found = jax.nn.one_hot(best, num_modules)
-        counts = jnp.sum(jnp.where(mask[:, None], found, 0.0), axis=0)
-        share = (counts + 1.0) / (jnp.sum(counts) + num_modules)
-        memory = LeastSquaresMemory(
-            centers=writes.put(centers, (receiver,), found),
-            shares=writes.put(shares, (receiver,), share),
-            is_visited=writes.put(is_visited, (receiver,), jnp.bool_(True)),
-        )
-        new_state = new_state._replace(memory=memory)
+        new_state = remember(new_state, candidates, receiver)
         return new_state, evaluation.drawn_info(state, new_state, temperature)
+
+    def step_together(rng_key, state, energy, candidates):
+        """Every receiver in turn, each told by the others what they know."""
+        num_receivers, num_slots, num_modules = candidates.edge_logits.shape
+        at = extrinsic.opposites(candidates)
+
+        def visit(state, item):
+            receiver, key = item
+            key_noise, key_order = jax.random.split(key)
+            rows, nodes = decode(
+                key_noise, key_order, state, energy, candidates, receiver
+            )
+            # So that there is an assignment with every module on every edge.
+            changed = extrinsic.single_changes(
+                rows[0], candidates.slot_mask[receiver], num_modules
+            )
+            rows = jnp.concatenate([rows, changed])
+            nodes = jnp.concatenate([nodes, jnp.full(len(changed), nodes[0])])
+            present, (opinions, best_local) = state.structure, state.memory.exchange
+
+            def evaluate(item):
+                structure = evaluation.with_row(present, receiver, *item)
+                return energy.local(structure, receiver[None])[0]
+
+            energies = jax.lax.map(evaluate, (rows, nodes))
+            is_finite = jnp.isfinite(energies)
+            energies = jnp.where(is_finite, energies, extrinsic.UNKNOWN)
+            found = extrinsic.Assignments(rows, nodes, energies)
+            costs = extrinsic.pair_costs(energy, present, at, receiver, num_modules)
+            opinions, every, believed = extrinsic.consider(
+                opinions, at, receiver, found, costs
+            )
+
+            def placed(structure, local_energies, assignment):
+                row, node_module, local = assignment
+                local = jnp.where(local < extrinsic.UNKNOWN, local, jnp.inf)
+                return evaluation.total(
+                    energy,
+                    evaluation.with_row(structure, receiver, row, node_module),
+                    writes.put(local_energies, (receiver,), local),
+                )
+
+            chosen = placed(
+                present, state.local_energies, evaluation.take(every, believed.argmin())
+            )
+            is_finite = jnp.isfinite(chosen.energy)
+            chosen = evaluation.select(is_finite, chosen, evaluation.present(state))
+            # What is known costs nothing to try in the best structure as well.
+            best = state.best_structure, best_local
+            totals = jax.lax.map(lambda one: placed(*best, one).energy, every)
+            totals = jnp.where(jnp.isfinite(totals), totals, jnp.inf)
+            improved = placed(*best, evaluation.take(every, totals.argmin()))
+            lowest = evaluation.select(
+                evaluation.is_better(improved.energy, chosen.energy), improved, chosen
+            )
+            is_better = evaluation.is_better(lowest.energy, state.best_energy)
+            best_local = jnp.where(is_better, lowest.local_energies, best_local)
+            linearisations = num_node_modules * num_slots * num_modules
+            new_state = evaluation.advance(
+                state,
+                chosen,
+                best=lowest,
+                num_proposals=len(rows),
+                num_node_updates=len(rows) + linearisations,
+                memory=state.memory._replace(exchange=Exchange(opinions, best_local)),
+            )
+            return remember(new_state, candidates, receiver), None
+
+        key_order, key_visits = jax.random.split(rng_key)
+        order = jax.random.permutation(key_order, num_receivers)
+        keys = jax.random.split(key_visits, num_receivers)
+        new_state, _ = jax.lax.scan(visit, state, (order, keys))
+        reached = evaluation.present(new_state)
+        is_finite = jnp.isfinite(reached.energy)
+        return new_state, evaluation.deterministic_info(state, reached, is_finite)
+
+    def step(rng_key, state, energy, candidates, temperature):
+        base.check_traits(NEEDS, base.traits_of(energy), "integer_least_squares")
+        if is_exchanged(energy, candidates):
+            return step_together(rng_key, state, energy, candidates)
+        return step_alone(rng_key, state, energy, candidates, temperature)
 
     return base.SearchAlgorithm(init, step)
