@@ -384,6 +384,7 @@ def test_acceptance_temperature():
         ({"search_steps": -1}, "search_steps: found -1, expected at least 0"),
         ({"gradient_frames": -1}, "gradient_frames: found -1"),
         ({"gradient": "all"}, "gradient: found 'all', expected one of"),
+        ({"start": "warm"}, "start: found 'warm', expected one of"),
         ({"temperature": "linear"}, "temperature: found 'linear', expected one of"),
     ],
 )
