@@ -44,6 +44,7 @@ def score(situation: Situation, result: RelationalInference) -> dict[str, Any]:
     counts = np.bincount(labels[is_edge])
     accuracy = result.edge_accuracy
     confidence = float(np.max(result.probabilities, axis=-1)[is_edge].mean())
+    bins = calibration.reliability_bins(result.probabilities, labels, names)
     return {
         "edge_accuracy": accuracy,
         "majority": float(counts.max() / counts.sum()),
@@ -52,6 +53,12 @@ def score(situation: Situation, result: RelationalInference) -> dict[str, Any]:
         "expected_calibration_error": calibration.expected_calibration_error(
             result.probabilities, labels, names
         ),
+        # Sums over pairs, so that those of all situations can be joined.
+        "reliability": {
+            "count": bins.count.tolist(),
+            "confidence": np.nan_to_num(bins.confidence * bins.count).tolist(),
+            "accuracy": np.nan_to_num(bins.accuracy * bins.count).tolist(),
+        },
         "auroc": ranking.auroc(ranked, labels),
         "auroc_regression": ranking.auroc(
             baselines.edge_strengths(result.dataset), labels
@@ -116,12 +123,26 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
     rows = list(found.values())
     return {
         "situations": found,
-        "expected_calibration_error": float(
-            np.mean([row["expected_calibration_error"] for row in rows])
-        ),
+        "expected_calibration_error": _pooled_error(rows),
         "largest_overconfidence": max(row["overconfidence"] for row in rows),
         "right_counts": int(sum(row["right_count"] for row in rows)),
     }
+
+
+def _pooled_error(rows: list[dict[str, Any]]) -> float | None:
+    """Expected calibration error over the pairs of all situations.
+
+    Of those whose verdict names relations: where it finds none, no relation is said to
+    be likelier than another. None where there is no such situation.
+    """
+    named = [row["reliability"] for row in rows if row["verdict"]["num_relations"]]
+    if not named:
+        return None
+    count, confidence, accuracy = (
+        np.sum([row[name] for row in named], axis=0)
+        for name in ("count", "confidence", "accuracy")
+    )
+    return float(np.abs(confidence - accuracy).sum() / count.sum())
 
 
 def format_summary(summary: dict[str, Any]) -> str:
@@ -137,14 +158,18 @@ def format_summary(summary: dict[str, Any]) -> str:
                 "AUROC": row["auroc"],
                 "regression": row["auroc_regression"],
                 "relations": row["verdict"]["num_relations"],
+                "supported": "yes" if row["verdict"]["supported"] else "no",
                 "right": "yes" if row["right_count"] else "no",
                 "ratio": row["verdict"]["held_out_ratio"],
                 "seconds": round(row["seconds"]),
             }
         )
+    error = summary["expected_calibration_error"]
+    found = "none" if error is None else f"{error:.4f}"
+    table = common.format_table(rows, float_format=".4g")
     return (
-        f"{common.format_table(rows, float_format='.3g')}\n\nmean expected calibration "
-        f"error {summary['expected_calibration_error']:.3f}, largest overconfidence "
+        f"{table}\n\nexpected calibration error over all pairs of named relations "
+        f"{found}, largest overconfidence "
         f"{summary['largest_overconfidence']:.3f}"
     )
 

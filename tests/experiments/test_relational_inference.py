@@ -24,10 +24,11 @@ from experiments.relational_inference import (
     exact,
     report,
     train,
+    trained,
 )
 from experiments.relational_inference import config as config_lib
 from modmeta.relational import data
-from modmeta.relational.data import DataError
+from modmeta.relational.data import DataError, validation
 from modmeta.relational.evaluation import laws, stretches
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.inference import artifacts, infer
@@ -610,6 +611,27 @@ def test_help_lists_every_flag():
     ):
         assert f"\n  --{name}:" in process.stdout or f"--[no]{name}:" in process.stdout
     assert "without labels" in process.stdout
+
+
+@pytest.mark.parametrize(
+    "size, expected", [(5, "simulated_annealing"), (20, "integer")]
+)
+def test_the_general_preset_searches_as_the_number_of_entities_asks_for(size, expected):
+    """As `infer_relations` does; what is named stays, and numbers of steps follow."""
+    general = config_lib.CONFIGS["general"]()
+    states = np.random.default_rng(0).normal(size=(3, 6, size, 4)).astype(np.float32)
+    dataset = data.TrajectoryDataset(
+        states=states, features=validation.PARTICLE_FEATURES, frame_interval=0.1
+    )
+    given = datasets.Datasets(dataset, dataset, None, 6, True)
+    found = trained.with_search(general, given, None)
+    assert found.inference.algorithm.startswith(expected)
+    assert general.bouncegrad.resolved(size).batch_size == (32 if size == 5 else 4)
+    named = common.override(general, {"inference.algorithm": "gibbs"})
+    assert trained.with_search(named, given, None) == named
+    coupled = common.override(general, {"energy.prior": "symmetric"})
+    found = trained.with_search(coupled, given, None)
+    assert found.inference.algorithm == "simulated_annealing"
 
 
 def test_laws_alone_are_integrated_and_meet_walls():

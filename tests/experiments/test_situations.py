@@ -79,6 +79,23 @@ def test_a_run_scores_every_situation_and_goes_on(monkeypatch, tmp_path):
     assert row["expected_calibration_error"] < 0.03 and row["right_count"]
     assert row["auroc"] == pytest.approx(0.9, abs=0.03)
     assert "directed springs" in compute.format_summary(summary)
+    assert summary["expected_calibration_error"] < 0.03
+    again = common.run(compute.EXPERIMENT, experiment, tmp_path / "run")
+    assert again["situations"] == summary["situations"]
+
+
+def test_the_calibration_of_all_kinds_is_that_of_all_their_pairs():
+    """One kind of 90 pairs that errs by 0.1, and one of 10 that errs by 0.5."""
+
+    def row(count, confidence, accuracy, num_relations=2):
+        bins = {"count": count, "confidence": confidence, "accuracy": accuracy}
+        return {"reliability": bins, "verdict": {"num_relations": num_relations}}
+
+    rows = [row([0, 90], [0, 81.0], [0, 72.0]), row([10, 0], [5.0, 0], [10.0, 0])]
+    assert compute._pooled_error(rows) == pytest.approx(0.14)
+    nothing = row([100, 0], [50.0, 0], [100.0, 0], num_relations=0)
+    assert compute._pooled_error([rows[0], nothing]) == pytest.approx(0.1)
+    assert compute._pooled_error([nothing]) is None
 
 
 def test_springs_that_change_follow_either_graph():

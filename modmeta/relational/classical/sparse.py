@@ -13,10 +13,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
 from modmeta.relational.classical.pair_terms import (
     PairTerms,
@@ -26,6 +24,7 @@ from modmeta.relational.classical.pair_terms import (
     pair_terms,
     typical_change,
 )
+from modmeta.relational.classical.subsets import FLOOR, TINY, best_sum, criterion
 from modmeta.relational.data import TrajectoryDataset
 
 # Share of the rows of a receiver that senders are found in; the others judge.
@@ -37,14 +36,11 @@ _CLEAR = 0.1
 _MIN_CLEAR = 8
 # So large a share of them must agree, and laws that differ by less are one.
 _AGREEING, _ALIKE = 0.2, 0.3
-# Numbers that are held at once, systems of equations that are solved for all pairs of
-# senders, and senders of which all pairs can be tried.
-_MAX_NUMBERS, _MAX_SYSTEMS, _MAX_SENDERS = 8_000_000, 150_000, 200
-# Sets of senders that go on: so many per sender, at least, and at most.
-_BEAM_PER_SENDER, _LEAST_BEAM, _LARGEST_BEAM, _PATIENCE = 8, 64, 256, 3
+# Numbers that are held at once; systems of equations that are solved for all pairs of
+# senders, and receivers that these are of; senders of which all pairs can be tried.
+_MAX_NUMBERS, _MAX_SYSTEMS, _MAX_RECEIVERS, _MAX_SENDERS = 8_000_000, 150_000, 600, 200
 _NUM_ROUNDS = 2
-_RIDGE, _FLOOR = 1e-9, 1e-10
-_TINY = 1e-30
+_RIDGE = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +97,7 @@ class SparseLaws:
         target, columns = _beyond_own(terms, rows, np.swapaxes(columns, 1, 2))
         is_pair = np.repeat(_flat(terms.is_pair), num_laws, axis=1)
         count = _flat(rows).sum(axis=1) / self.span
-        chosen = _best_sum(target, columns, is_pair, count, num_laws)
+        chosen = best_sum(target, columns, is_pair, count, num_laws)
         chosen = chosen.reshape(-1, num_senders, num_laws)
         return np.where(chosen.any(axis=2), 1 + np.argmax(chosen, axis=2), 0)
 
@@ -157,7 +153,7 @@ def fit(
             return None
         laws = dataclasses.replace(laws, weights=_refit(part, laws, edges))
     _, (found, alone) = laws._search(part, judge=True)
-    unexplained = float(found / max(alone, _TINY))
+    unexplained = float(found / max(alone, TINY))
     if not unexplained < _UNEXPLAINED:
         return None
     return dataclasses.replace(laws, unexplained=unexplained)
@@ -165,12 +161,17 @@ def fit(
 
 def _few(dataset: TrajectoryDataset, seed: int) -> TrajectoryDataset:
     """As many systems as laws need: what more would tell is not worth its time."""
-    needed = _MAX_SYSTEMS // max(dataset.max_nodes**3 // 2, 1)
-    needed = max(4 * needed // max(dataset.max_nodes, 1), 8)
+    needed = max(4 * _num_receivers(dataset) // max(dataset.max_nodes, 1), 8)
     if dataset.num_tasks <= needed:
         return dataset
     order = np.random.default_rng(seed).permutation(dataset.num_tasks)
     return dataset.take(np.sort(order[:needed]))
+
+
+def _num_receivers(dataset: TrajectoryDataset) -> int:
+    """Receivers of which all pairs of senders are tried."""
+    pairs = max((dataset.max_nodes - 1) * (dataset.max_nodes - 2) // 2, 1)
+    return int(np.clip(_MAX_SYSTEMS // pairs, 1, _MAX_RECEIVERS))
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
@@ -219,130 +220,12 @@ def _beyond_own(
     return both[..., 0], both[..., 1:]
 
 
-def _criterion(
-    squares: np.ndarray, start: np.ndarray, count: np.ndarray, num_senders: int, size
-) -> np.ndarray:
-    """Extended Bayesian criterion of sums of squares; sets of `size` of the senders.
-
-    Chen and Chen (2008): of many sets, one will explain something by chance.
-    """
-    floor = _FLOOR * np.maximum(start, _TINY)
-    sets = (
-        gammaln(num_senders + 1) - gammaln(size + 1) - gammaln(num_senders - size + 1)
-    )
-    return count * np.log(np.maximum(squares, 0.0) + floor) + 2.0 * sets
-
-
-def _best_sum(
-    target: np.ndarray,
-    columns: np.ndarray,
-    is_pair: np.ndarray,
-    count: np.ndarray,
-    num_laws: int,
-) -> np.ndarray:
-    """Columns whose sum, times a factor of the receiver, explains a target best.
-
-    By a beam search over sets that grow by one sender at a time.
-
-    Args:
-      target: `[B, R]`.
-      columns: `[B, R, X]`, those of a sender's laws side by side.
-      is_pair: `[B, X]` whether there is such a sender.
-      count: `[B]` independent rows.
-      num_laws: L.
-
-    Returns:
-      `[B, X]` bool.
-    """
-    batch, _, size = columns.shape
-    turned = np.swapaxes(columns, 1, 2)
-    gram = turned @ columns
-    slopes = (turned @ target[..., None])[..., 0]
-    start = np.square(target).sum(axis=1)
-    own_square = np.einsum("bxx->bx", gram)
-    sender = np.arange(size) // num_laws
-    names = np.random.default_rng(0).integers(1, 2**52, size)
-    num_senders, beam = size // num_laws, _BEAM_PER_SENDER * (size // num_laws)
-    beam = int(np.clip(beam, _LEAST_BEAM, _LARGEST_BEAM))
-    best = np.zeros((batch, size), bool)
-    lowest = _criterion(start, start, count, num_senders, 0)
-    since = np.zeros(batch, int)
-    sets = _Sets.empty(batch, size)
-    going = np.arange(batch)
-    for number in range(1, num_senders + 1):
-        at = np.arange(len(going))[:, None]
-        products = sets.product[..., None] + slopes[going, None]
-        squares = sets.square[..., None] + 2.0 * sets.cross + own_square[going, None]
-        gain = np.square(np.maximum(products, 0.0)) / np.maximum(squares, _TINY)
-        taken = sets.chosen.reshape(*sets.chosen.shape[:2], num_senders, num_laws)
-        is_open = is_pair[going, None] & ~taken.any(axis=3)[..., sender]
-        gain = np.where(is_open, gain, -1.0).reshape(len(going), -1)
-        keys = (sets.key[..., None] + names).reshape(len(going), -1)
-        width = min(4 * beam, gain.shape[1])
-        top = np.argpartition(-gain, width - 1, axis=1)[:, :width]
-        # A set is reached in many orders: one of them goes on.
-        top = np.take_along_axis(top, np.argsort(keys[at, top], axis=1), axis=1)
-        repeated = np.diff(keys[at, top], axis=1, prepend=0) == 0
-        value = np.where(repeated, -2.0, gain[at, top])
-        first = np.argsort(-value, axis=1)[:, :beam]
-        top, value = top[at, first], value[at, first]
-        parent, added = np.divmod(top, size)
-        chosen = sets.chosen[at, parent]
-        chosen[at, np.arange(top.shape[1]), added] = True
-        sets = _Sets(
-            chosen,
-            # What is no set, as there are fewer of them, never comes to anything.
-            np.where(value < 0.0, -1 - np.arange(top.shape[1]), keys[at, top]),
-            np.where(value < 0.0, -np.inf, products[at, parent, added]),
-            squares[at, parent, added],
-            sets.cross[at, parent] + gram[going[:, None], added],
-        )
-        left = start[going] - value[:, 0]
-        score = _criterion(left, start[going], count[going], num_senders, number)
-        is_better = (score < lowest[going]) & (value[:, 0] >= 0.0)
-        lowest[going] = np.where(is_better, score, lowest[going])
-        best[going] = np.where(is_better[:, None], chosen[:, 0], best[going])
-        since[going] = np.where(is_better, 0, since[going] + 1)
-        goes_on = since[going] < _PATIENCE
-        going, sets = going[goes_on], _Sets(*(leaf[goes_on] for leaf in sets))
-        if not len(going):
-            break
-    return best
-
-
-class _Sets(NamedTuple):
-    """Sets of columns `[B, sets, ...]`, and what their sums do.
-
-    Attributes:
-      chosen: `[..., X]` whether a column is in the set.
-      key: A number that sets of the same columns share.
-      product: Of their sum with the target.
-      square: Of their sum.
-      cross: `[..., X]` products of their sum with all columns.
-    """
-
-    chosen: np.ndarray
-    key: np.ndarray
-    product: np.ndarray
-    square: np.ndarray
-    cross: np.ndarray
-
-    @classmethod
-    def empty(cls, batch: int, size: int) -> _Sets:
-        """One set of nothing for each of a batch."""
-        zeros = np.zeros((batch, 1))
-        nothing = np.zeros((batch, 1, size))
-        return cls(nothing.astype(bool), zeros.astype(np.int64), zeros, zeros, nothing)
-
-
 def _first_laws(
     dataset: TrajectoryDataset, laws: SparseLaws, seed: int
 ) -> np.ndarray | None:
     """Laws `[L, P]` of receivers that one or two senders explain; None without any."""
     found = []
-    num_senders = dataset.max_nodes - 1
-    budget = max(_MAX_SYSTEMS // max(num_senders * (num_senders - 1) // 2, 1), 1)
-    share = budget / max(dataset.node_mask.sum(), 1)
+    share = _num_receivers(dataset) / max(dataset.node_mask.sum(), 1)
     rng = np.random.default_rng(seed)
     for _, _, terms in _chunks(dataset, laws):
         some = rng.random(terms.changes.shape[0] * terms.changes.shape[1]) < share
@@ -375,11 +258,11 @@ def _clear_receivers(terms: PairTerms, span: int) -> list:
         start = float(goal @ goal)
         if count < 4 * size + 4 or not start > 0.0:
             continue
-        unit = np.maximum(np.sqrt(np.square(design).sum(axis=0)), _TINY)
+        unit = np.maximum(np.sqrt(np.square(design).sum(axis=0)), TINY)
         scaled = design / unit
         gram = (scaled.T @ scaled).reshape(num_senders, size, num_senders, size)
         slopes = (scaled.T @ goal).reshape(num_senders, size)
-        best, chosen = count * np.log(start * (1.0 + _FLOOR)), None
+        best, chosen = count * np.log(start * (1.0 + FLOOR)), None
         for sets in (np.arange(num_senders)[:, None], pairs):
             sets = sets[is_pair[sets].all(axis=1)]
             number = sets.shape[1]
@@ -391,7 +274,7 @@ def _clear_receivers(terms: PairTerms, span: int) -> list:
             blocks = blocks + _RIDGE * np.eye(number * size)
             weights = np.linalg.solve(blocks, sides[..., None])[..., 0]
             left = start - np.sum(weights * sides, axis=1)
-            score = _criterion(left, start, count, int(is_pair.sum()), number)
+            score = criterion(left, start, count, int(is_pair.sum()), number)
             score = score + number * size * np.log(count)
             at = int(np.argmin(score))
             if score[at] < best:
@@ -450,7 +333,7 @@ def _solve_laws(receivers: list, num_laws: int) -> np.ndarray:
         design = np.einsum("srp,ls->rlp", parts, is_law).reshape(len(target), -1)
         gram += design.T @ design / left
         side += design.T @ target / left
-    unit = np.sqrt(np.maximum(np.diag(gram), _TINY))
+    unit = np.sqrt(np.maximum(np.diag(gram), TINY))
     scaled = gram / np.outer(unit, unit) + _RIDGE * np.eye(size)
     return (np.linalg.solve(scaled, side / unit) / unit).reshape(num_laws, -1)
 
@@ -474,7 +357,7 @@ def _refit(
             if not square > 0.0:
                 continue
             factor = max(float(added @ goal), 0.0) / square
-            left = float(np.square(goal - factor * added).sum()) + _FLOOR * start
+            left = float(np.square(goal - factor * added).sum()) + FLOOR * start
             parts = factor * design.reshape(len(goal), num_laws, size)
             receivers.append(
                 (np.moveaxis(parts, 1, 0), goal, left, np.arange(num_laws))

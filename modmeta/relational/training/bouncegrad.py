@@ -123,10 +123,10 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             f"{model.memory.messages!r}, expected independent receivers and kept "
             "messages"
         )
-    if not config.search_steps:
+    if config.search_steps is None:
         raise ValueError(
-            "search_steps: found 0, expected the number that suits the entities: see "
-            "BounceGradConfig.resolved"
+            "search_steps: found None, expected the number that suits the entities, "
+            "see BounceGradConfig.resolved"
         )
     network = model.network
     schedule = temperature_schedule(config, 1.0 / model.bank.config.span)

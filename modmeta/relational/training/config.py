@@ -28,9 +28,9 @@ class BounceGradConfig:
 
     Attributes:
       num_steps: Gradient steps.
-      batch_size: Systems per step; 0 for as many as suit the number of entities, see
-        `resolved`.
-      search_steps: Proposals per problem and visit; 0 likewise.
+      batch_size: Systems per step; None for as many as suit the number of entities,
+        see `resolved`.
+      search_steps: Proposals per problem and visit; None likewise.
       temperature: "geometric": from `initial_temperature` to 1 nat over the first
         `annealed_fraction` of training. "acceptance": the reference's control of the
         acceptance rate of worsening moves.
@@ -62,8 +62,8 @@ class BounceGradConfig:
     """
 
     num_steps: int = 1000
-    batch_size: int = 0
-    search_steps: int = 0
+    batch_size: int | None = None
+    search_steps: int | None = None
     temperature: str = "geometric"
     initial_temperature: float = 50.0
     annealed_fraction: float = 0.6
@@ -92,16 +92,24 @@ class BounceGradConfig:
         search_steps = max((num_entities - 1) // FEW_SENDERS, 1) * _SEARCH_STEPS
         return dataclasses.replace(
             self,
-            batch_size=self.batch_size or batch_size,
-            search_steps=self.search_steps or search_steps,
+            batch_size=batch_size if self.batch_size is None else self.batch_size,
+            search_steps=(
+                search_steps if self.search_steps is None else self.search_steps
+            ),
         )
 
     def __post_init__(self) -> None:
         """Checks the options."""
         option_types.settle(self)
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps: found {self.num_steps}, expected at least 1")
-        for field in ("batch_size", "search_steps", "search_frames", "gradient_frames"):
+        for field in ("num_steps", "batch_size"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ValueError(f"{field}: found {value}, expected at least 1")
+        if self.search_steps is not None and self.search_steps < 0:
+            raise ValueError(
+                f"search_steps: found {self.search_steps}, expected at least 0"
+            )
+        for field in ("search_frames", "gradient_frames"):
             if getattr(self, field) < 0:
                 raise ValueError(
                     f"{field}: found {getattr(self, field)}, expected at least 0"

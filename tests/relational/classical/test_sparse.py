@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modmeta.relational import as_dataset
-from modmeta.relational.classical import sparse
+from modmeta.relational.classical import sparse, subsets
 
 NUM_SYSTEMS, NUM_NODES, NUM_FRAMES, INTERVAL = 10, 10, 40, 0.1
 SPRING = 0.4
@@ -128,7 +128,7 @@ def test_the_best_sum_is_that_of_all_sets(num_laws):
         truth = sets[rng.integers(len(sets))]
         target[b] = 0.7 * columns[b] @ truth + 0.1 * rng.normal(size=rows)
     count = np.full(batch, float(rows))
-    found = sparse._best_sum(target, columns, is_open, count, num_laws)
+    found = subsets.best_sum(target, columns, is_open, count, num_laws)
     for b in range(batch):
         scores = []
         for chosen in sets:
@@ -137,5 +137,5 @@ def test_the_best_sum_is_that_of_all_sets(num_laws):
             left = np.square(target[b] - factor * added).sum()
             start = np.square(target[b]).sum()
             size = int(chosen.sum())
-            scores.append(sparse._criterion(left, start, rows, num_senders, size))
+            scores.append(subsets.criterion(left, start, rows, num_senders, size))
         np.testing.assert_array_equal(found[b], sets[int(np.argmin(scores))])

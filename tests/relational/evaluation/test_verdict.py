@@ -13,6 +13,7 @@ from modmeta.relational import as_dataset, discovery
 from modmeta.relational.classical import METHODS
 from modmeta.relational.evaluation import gains, held_out, verdict
 from modmeta.relational.evaluation.alternatives import Alternatives
+from modmeta.relational.evaluation.consistency import Consistency
 from modmeta.relational.evaluation.effects import no_interaction, relation_names
 from modmeta.relational.evaluation.held_out import Evidence
 from modmeta.relational.inference.relations import Relations
@@ -194,6 +195,27 @@ def test_restarts_that_disagree_take_the_support_away():
     torn = verdict.conclude(TWO, 0.6, relations())
     assert agreed.supported and not torn.supported
     assert "restarts agree on 60% of the pairs only" in torn.sentence
+
+
+@pytest.mark.parametrize("agreement, supported", [(0.96, True), (0.8, False)])
+def test_parts_that_contradict_each_other_are_not_as_sure(agreement, supported):
+    """They are told of, and probabilities are lower: those of three in four."""
+    graph = relations(sure=0.95)
+    torn = TWO._replace(consistency=Consistency(agreement, 0.999, 3.0))
+    concluded = verdict.conclude(torn, None, graph)
+    assert concluded.supported == supported
+    words = f"contradict each other on {1.0 - agreement:.0%} of the pairs"
+    assert words in concluded.sentence
+    assert "; 0% of the pairs are sure" in concluded.sentence
+    assert ("do not rely on this graph" in concluded.sentence) == (not supported)
+    lower = verdict.settle(graph, concluded)
+    odds = 19.0 ** (1.0 / 3.0)
+    surest = np.max(lower.probabilities, axis=-1)[graph.edges >= 0]
+    np.testing.assert_allclose(surest, odds / (1.0 + odds), rtol=1e-5)
+    as_stated = TWO._replace(consistency=Consistency(0.998, 0.999, 1.0))
+    concluded = verdict.conclude(as_stated, None, graph)
+    assert concluded.supported and "contradict" not in concluded.sentence
+    assert verdict.settle(graph, concluded) is graph
 
 
 def test_what_stays_unexplained_is_said():

@@ -128,7 +128,7 @@ def test_advice_is_good_enough_and_the_best(monkeypatch):
 def test_training_that_does_not_fit_is_refused(monkeypatch):
     model = wide_model()
     _, _, params, states, batches, *_ = arguments(model, 30)
-    algorithm = bouncegrad.bouncegrad(model, BounceGradConfig())
+    algorithm = bouncegrad.bouncegrad(model, BounceGradConfig().resolved(30))
     state = algorithm.init(jax.random.key(0), params, 1, 30)
     batch = TaskBatch(*jax.tree.map(lambda leaf: leaf[0], tuple(batches)))
     monkeypatch.setattr(memory, "available_bytes", lambda: 2**20)

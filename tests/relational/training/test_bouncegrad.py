@@ -204,6 +204,25 @@ def test_steps_of_mixed_sizes_compile_once_and_touch_their_tasks_alone():
     )
 
 
+def test_structures_that_were_found_are_held_at_first():
+    """For three of twelve steps; those that were drawn are not held."""
+    given, states, _ = default_run()
+    num_tasks, size = len(given.sizes), max(given.sizes)
+    start = states[0].structures
+    state = given.algorithm.init(
+        jax.random.key(3), given.params, num_tasks, size, start
+    )
+    assert int(state.num_held) == 3 and int(states[0].num_held) == 0
+    args = (given.states, given.batch(0))
+    for held, is_kept in ((state, True), (state._replace(num_held=0), False)):
+        held = held._replace(num_held=jnp.int32(held.num_held))
+        found, metrics = given.step(held, *args)
+        same = np.array_equal(found.structures.edge_modules, start.edge_modules)
+        assert same == is_kept
+        assert metrics["gradient_norm"] > 0.0
+    assert given.num_traces == 1
+
+
 def test_chosen_gradient():
     given, states, metrics = default_run()
     batch = given.batch(0)
@@ -384,6 +403,7 @@ def test_acceptance_temperature():
         ({"search_steps": -1}, "search_steps: found -1, expected at least 0"),
         ({"gradient_frames": -1}, "gradient_frames: found -1"),
         ({"gradient": "all"}, "gradient: found 'all', expected one of"),
+        ({"start": "warm"}, "start: found 'warm', expected one of"),
         ({"temperature": "linear"}, "temperature: found 'linear', expected one of"),
     ],
 )
