@@ -28,6 +28,7 @@ CONFIGS = {
         use_globals=True,
         outputs_nodes=True,
         encoding="fourier",
+        value_scales=(1.0, 30.0),
     ),
 }
 
@@ -336,7 +337,7 @@ def test_windows_of_edges_give_the_same_numbers(aggregation):
     )
     windowed = dataclasses.replace(config, edge_window=20)
     assert len(batch.senders) % 20 and len(batch.senders) > 40
-    pooling = "layer_mean" if aggregation == "typed_mean" else "mean"
+    pooling = "layer_statistics" if aggregation == "typed_mean" else "mean"
     modules = [readouts.InvariantMetanet(c, 3, pooling) for c in (config, windowed)]
     params = random_params(modules[0], batch)
 

@@ -23,7 +23,7 @@ def random_embeddings(rng, graph, width=4):
 
 
 @pytest.mark.parametrize(
-    "pooling, outputs_nodes", [("mean", False), ("layer_mean", True)]
+    "pooling, outputs_nodes", [("mean", False), ("layer_statistics", True)]
 )
 def test_output_ignores_the_order_of_hidden_units(pooling, outputs_nodes):
     rng = np.random.default_rng(0)
@@ -72,10 +72,9 @@ def test_readout_equals_a_loop_over_groups():
     rng = np.random.default_rng(2)
     graph = graph_of((2, 3, 2), hand_made.random_tensors(rng, (2, 3, 2)))
     embeddings = random_embeddings(rng, graph)
-    weights = None
     for pooling in gmn.POOLINGS:
         module = readouts.GraphReadout(2, 4, pooling)
-        weights = weights or random_params(module, embeddings, graph)
+        weights = random_params(module, embeddings, graph)
         found = jax.jit(module.apply)(weights, embeddings, graph)[0]
         layers = jax.tree.map(np.asarray, weights["params"])
 
@@ -90,11 +89,16 @@ def test_readout_equals_a_loop_over_groups():
                 edges.types[index],
                 edges.is_reversed[index],
             )
-            key = key if pooling == "layer_mean" else None
+            key = None if pooling == "mean" else key
             row = hand_made.relu(linear(layers["edges"], row))
             groups.setdefault(key, []).append(row)
-        assert len(groups) == (8 if pooling == "layer_mean" else 1)
-        pooled = np.mean([np.mean(rows, axis=0) for rows in groups.values()], axis=0)
+        assert len(groups) == (1 if pooling == "mean" else 8)
+        read = [np.mean(rows, axis=0) for rows in groups.values()]
+        if pooling == "layer_statistics":
+            spreads = [np.std(rows, axis=0) for rows in groups.values()]
+            moments = [np.r_[pair] for pair in zip(read, spreads, strict=True)]
+            read = [hand_made.relu(linear(layers["groups"], row)) for row in moments]
+        pooled = np.mean(read, axis=0)
         hidden = hand_made.relu(linear(layers["output"]["layer_0"], pooled))
         assert_close(found, linear(layers["output"]["layer_1"], hidden))
 

@@ -19,12 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta import graphs
-from modmeta.metanet.models.blocks import Embeddings, add_pooled, pool, scale_rows
+from modmeta.metanet.models import pooling as pools
+from modmeta.metanet.models.blocks import Embeddings
 from modmeta.metanet.models.features import edge_order
 from modmeta.metanet.models.gmn import GraphMetanet
 from modmeta.metanet.models.normalized import Linear, as_row
 from modmeta.metanet.models.options import POOLINGS, MetanetConfig
+from modmeta.metanet.models.pooling import scale_rows
 from modmeta.metanet.models.windows import (
+    Window,
     Wiring,
     over_networks,
     over_windows,
@@ -42,7 +45,7 @@ class GraphReadout(nn.Module):
     Attributes:
       num_outputs: Size of the output.
       width: Hidden width.
-      pooling: See `modmeta.metanet.models.blocks.pool`.
+      pooling: See `modmeta.metanet.models.options.POOLINGS`.
       uses_nodes: Whether node embeddings are pooled too; both parts then pass through
         a LayerNorm.
       activation: Of the hidden layer after the pooling, see
@@ -62,6 +65,8 @@ class GraphReadout(nn.Module):
                 f"pooling: found {self.pooling!r}, expected one of {POOLINGS}"
             )
         self.edges = Linear(self.width)
+        if self.pooling == "layer_statistics":
+            self.groups = Dense(self.width)
         if self.uses_nodes:
             self.nodes = Dense(self.width)
             self.edge_norm, self.node_norm = nn.LayerNorm(), nn.LayerNorm()
@@ -80,10 +85,25 @@ class GraphReadout(nn.Module):
         Raises:
           ValueError: If the pooling is unknown or node embeddings are missing.
         """
+        wiring = wiring_of(graph)
         terms = self.terms(embeddings.edges)
-        zeros = jnp.zeros((len(graph.n_node), *terms.shape[1:]))
-        pooled = add_pooled(zeros, terms, wiring_of(graph), self.pooling, None)
-        return self.read(pooled, embeddings.nodes, graph)
+        total = self.add(self.zeros(wiring), terms, wiring, None)
+        return self.read(total, embeddings.nodes, graph, wiring)
+
+    def zeros(self, wiring: Wiring) -> jax.Array:
+        """What nothing gives to the pool."""
+        batch = wiring.values.shape[1:]
+        if self.pooling == "layer_statistics":
+            return jnp.zeros((len(wiring.table.groups), *batch, 2 * self.width))
+        return jnp.zeros((len(wiring.edge_counts), *batch, self.width))
+
+    def add(
+        self, total: jax.Array, terms: jax.Array, wiring: Wiring, window: Window | None
+    ) -> jax.Array:
+        """Adds the terms of the edges of a window, None for all, to the pool."""
+        if self.pooling == "layer_statistics":
+            return pools.add_moments(total, terms, wiring, window)
+        return pools.add_pooled(total, terms, wiring, self.pooling, window)
 
     def terms(self, edges: jax.Array) -> jax.Array:
         """What edges give to the pool of their graph."""
@@ -91,9 +111,18 @@ class GraphReadout(nn.Module):
         return nn.relu(row_product(edges, kernel) + as_row(bias, edges))
 
     def read(
-        self, pooled: jax.Array, nodes: jax.Array | None, graph: graphs.GraphsTuple
+        self,
+        total: jax.Array,
+        nodes: jax.Array | None,
+        graph: graphs.GraphsTuple,
+        wiring: Wiring,
     ) -> jax.Array:
-        """The outputs, from pooled edges `[G, (B,) width]` and nodes; as for a call."""
+        """The outputs, from the pool of all edges and from nodes; as for a call."""
+        pooled = total
+        if self.pooling == "layer_statistics":
+            shares = pools.group_shares(wiring)
+            groups = nn.relu(self.groups(pools.moments_of(total, shares)))
+            pooled = pools.mean_of_groups(groups, shares, len(graph.n_node))
         is_real = jnp.asarray(graph.globals.is_real)
         if self.uses_nodes:
             if nodes is None:
@@ -101,7 +130,7 @@ class GraphReadout(nn.Module):
                     "embeddings.nodes: found None, expected an array; set "
                     "outputs_nodes of MetanetConfig"
                 )
-            others = pool(
+            others = pools.pool(
                 nn.relu(self.nodes(nodes)),
                 graphs.node_graphs(graph),
                 is_real.shape[0],
@@ -120,7 +149,7 @@ class InvariantMetanet(nn.Module):
     Attributes:
       config: Options of the metanetwork.
       num_outputs: Size of the output.
-      pooling: See `modmeta.metanet.models.blocks.pool`.
+      pooling: See `modmeta.metanet.models.options.POOLINGS`.
     """
 
     config: MetanetConfig
@@ -166,14 +195,13 @@ def _read(module: Any, graph: graphs.GraphsTuple) -> jax.Array:
         return nn.relu(module.metanet.edges_of(states, window, linear))
 
     def add(total, terms, window):
-        return add_pooled(total, terms, wiring, readout.pooling, window)
+        return readout.add(total, terms, wiring, window)
 
-    batch = wiring.values.shape[1:]
-    total = jnp.zeros((len(graph.n_node), *batch, readout.width))
-    pooled = over_windows(
+    total = readout.zeros(wiring)
+    total = over_windows(
         module, terms, add, total, wiring.num_edges, config.edge_window
     )
-    return readout.read(pooled, metanet.nodes_of(states), graph)
+    return readout.read(total, metanet.nodes_of(states), graph, wiring)
 
 
 class ParameterEdges(NamedTuple):
