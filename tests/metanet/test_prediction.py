@@ -1,6 +1,7 @@
 """Supervised training: what it learns, what it must not learn, and that it resumes."""
 
 import dataclasses
+import functools
 import types
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import pytest
 import scipy.special
 
 from modmeta.metanet import InvariantMetanet, MetanetConfig, trace
-from modmeta.metanet.learning import prediction, scores, sources
+from modmeta.metanet.learning import parts, prediction, scores, sources
 from modmeta.metanet.models import baselines
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter, read_metrics
@@ -57,6 +58,37 @@ SOURCE, WEIGHTS = make_networks(240)
 TARGETS = scipy.special.expit((WEIGHTS[:, 0] * WEIGHTS[:, 1]).sum(-1)).astype("f4")
 METANET = MetanetConfig(width=16, num_blocks=2, reverse_messages=True)
 PREDICTOR = prediction.GraphPredictor(InvariantMetanet(METANET, 1))
+
+
+def test_parts_learn_and_predict_as_one_batch():
+    """Loss, gradient and outputs of a batch do not depend on how it is cut."""
+    inputs = normal(1, 1)
+    topology = trace(TwoMaps(), TwoMaps().init(jax.random.key(0), inputs), inputs)
+    rows = [WEIGHTS[:10].reshape(10, 8)]
+    chosen = np.array([7, 2, 9, 4, 0, 5, 1])
+    cut = sources.GraphSource([topology], rows, part_edges=2 * topology.num_edges)
+    inputs = [
+        source.batch(chosen, source.budget(chosen[None])) for source in (SOURCE, cut)
+    ]
+    assert inputs[1].places.shape[0] > 2
+    params = jax.jit(PREDICTOR.init)(jax.random.key(1), parts.first_part(inputs[1]))
+
+    @jax.jit
+    def judge(inputs):
+        def losses(params, inputs, targets):
+            outputs = PREDICTOR.apply(params, inputs)
+            return prediction.accuracy_loss(outputs, targets)
+
+        targets = TARGETS[chosen]
+        found = parts.value_and_gradient(losses, params, inputs, targets)
+        apply = functools.partial(PREDICTOR.apply, params)
+        return found, parts.outputs_of(apply, inputs, len(chosen))
+
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6),
+        judge(inputs[1]),
+        judge(inputs[0]),
+    )
 
 
 def test_rows_are_read_as_their_graphs():

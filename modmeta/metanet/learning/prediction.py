@@ -33,7 +33,7 @@ import numpy as np
 import optax
 
 from modmeta import graphs
-from modmeta.metanet.learning import checks
+from modmeta.metanet.learning import checks, parts
 from modmeta.metanet.learning.sources import Source, evaluation_plan, training_plan
 from modmeta.metanet.models.responses import graph_with_responses
 from modmeta.runtime import option_types, training_loop
@@ -161,6 +161,7 @@ class PredictionConfig:
       batch_size: Networks per step; all of the training networks if there are fewer.
       learning_rate: Its peak; it rises to it over the first twentieth of the steps.
       gradient_norm: Norm that gradients are clipped to.
+      weight_decay: Of AdamW, as a multiple of the learning rate; 0: Adam.
       num_evaluations: How often validation networks are judged; once per step at most.
     """
 
@@ -168,6 +169,7 @@ class PredictionConfig:
     batch_size: int = 16
     learning_rate: float = 3e-3
     gradient_norm: float = 1.0
+    weight_decay: float = 0.0
     num_evaluations: int = 20
 
     def __post_init__(self) -> None:
@@ -175,7 +177,10 @@ class PredictionConfig:
         option_types.settle(self)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value <= 0:
+            if field.name == "weight_decay":
+                if value < 0:
+                    raise ValueError(f"weight_decay: found {value}, expected >= 0")
+            elif value <= 0:
                 raise ValueError(f"{field.name}: found {value}, expected above 0")
 
 
@@ -216,12 +221,12 @@ def _optimizer(config: PredictionConfig) -> optax.GradientTransformation:
         max(config.num_steps // 20, 1),
         max(config.num_steps, 2),
     )
+    adam = optax.adam(schedule)
+    if config.weight_decay:
+        adam = optax.adamw(schedule, weight_decay=config.weight_decay)
     # Of all parameters as one vector: a few operations in place of some for each.
-    return optax.flatten(
-        optax.chain(
-            optax.clip_by_global_norm(config.gradient_norm), optax.adam(schedule)
-        )
-    )
+    clip = optax.clip_by_global_norm(config.gradient_norm)
+    return optax.flatten(optax.chain(clip, adam))
 
 
 @functools.partial(
@@ -240,18 +245,18 @@ def _step(
     inputs: Any,
     targets: Any,
 ) -> tuple[FitState, jax.Array]:
-    def loss(params):
-        return jnp.mean(objective(predictor.apply(params, inputs), targets))
+    def losses(params, inputs, targets):
+        return objective(predictor.apply(params, inputs), targets)
 
-    value, gradient = jax.value_and_grad(loss)(state.params)
+    value, gradient = parts.value_and_gradient(losses, state.params, inputs, targets)
     updates, optimizer = _optimizer(config).update(gradient, state.optimizer)
     params = optax.apply_updates(state.params, updates)
     return state._replace(params=params, optimizer=optimizer), value
 
 
-@functools.partial(jax.jit, static_argnames="predictor")
-def _apply(predictor: Predictor, params: Any, inputs: Any) -> Any:
-    return predictor.apply(params, inputs)
+@functools.partial(jax.jit, static_argnames=("predictor", "count"))
+def _apply(predictor: Predictor, params: Any, inputs: Any, count: int) -> Any:
+    return parts.outputs_of(functools.partial(predictor.apply, params), inputs, count)
 
 
 def predict(
@@ -283,8 +288,9 @@ def predict(
         raise ValueError("rows: found no networks, expected some")
     plan, is_first = evaluation_plan(source.sizes[rows], min(batch_size, len(rows)))
     budget = source.budget(rows[plan])
-    parts = [
-        jax.device_get(_apply(predictor, params, source.batch(rows[indices], budget)))
+    size = plan.shape[1]
+    found = [
+        _apply(predictor, params, source.batch(rows[indices], budget), size)
         for indices in plan
     ]
     order = np.argsort(plan[is_first])
@@ -292,7 +298,7 @@ def predict(
     def gather(*leaves):
         return np.stack(leaves)[is_first][order]
 
-    return jax.tree.map(gather, *parts)
+    return jax.tree.map(gather, *jax.device_get(found))
 
 
 def fit(
@@ -349,7 +355,8 @@ def fit(
     ]
     budget = source.budget(plan)
     if params is None:
-        params = _init(predictor, jax.random.key(seed), source.batch(plan[0], budget))
+        first = parts.first_part(source.batch(plan[0], budget))
+        params = _init(predictor, jax.random.key(seed), first)
     state = FitState(
         params, _optimizer(config).init(params), training_loop.Best.start(params)
     )
