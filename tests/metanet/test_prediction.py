@@ -338,6 +338,19 @@ def test_stopped_fit_goes_on_to_the_same_end(tmp_path):
     assert (other.params["params"]["kernel"] != whole.params["params"]["kernel"]).any()
 
 
+def test_networks_without_a_result_are_left_out():
+    """The training is that of the other networks, and says how many it left out."""
+    source, targets = vectors()
+    targets = np.array(targets)
+    without = np.array([5, 17, 190])
+    targets[without] = (np.nan, np.inf, np.nan)
+    with pytest.warns(UserWarning, match=r"left out: 2 of 160 \(train\), 1 of 40 \(va"):
+        found = fit(linear_predictor(), targets, SHORT, source=source)
+    splits = {name: np.setdiff1d(rows, without) for name, rows in SPLITS.items()}
+    expected = fit(linear_predictor(), targets, SHORT, source=source, splits=splits)
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -358,6 +371,7 @@ def test_wrong_splits(changes, message):
         ({"num_steps": 0}, "num_steps: found 0, expected above 0"),
         ({"learning_rate": 0.0}, "learning_rate: found 0.0, expected above 0"),
         ({"gradient_norm": -1.0}, "gradient_norm: found -1.0, expected above 0"),
+        ({"weight_decay": -0.1}, "weight_decay: found -0.1, expected >= 0"),
         ({"num_evaluations": 0}, "num_evaluations: found 0, expected above 0"),
     ],
 )
@@ -399,7 +413,10 @@ def test_a_loss_that_validation_networks_never_have_is_no_result():
         ({"splits": {"train": np.arange(240) < 9, "valid": [9]}}, "found bool of shap"),
         ({"targets": np.ones(239)}, r"targets: found \(239,\), expected .* 240 netw"),
         ({"targets": [1.0] * 240}, r"targets\[0\]: found float, expected an array"),
-        ({"targets": {"a": np.full(240, np.nan)}}, r"\['a'\]: found NaN .* 199 mo"),
+        (
+            {"targets": {"a": np.full(240, np.nan)}},
+            r"\['a'\]: found NaN .* all 160",
+        ),
         ({"predictor": nn.Dense(1)}, r"found a module, Dense, expected .*GraphPredi"),
         ({"params": prediction.FitResult(0, 0, 0, True)}, "found FitResult, expected"),
     ],

@@ -24,118 +24,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from modmeta import graphs
 from modmeta.metanet.learning import checks, parts
+from modmeta.metanet.learning.predictors import GraphPredictor as GraphPredictor
+from modmeta.metanet.learning.predictors import Predictor as Predictor
+from modmeta.metanet.learning.predictors import TopologyPredictor as TopologyPredictor
+from modmeta.metanet.learning.predictors import VectorPredictor as VectorPredictor
 from modmeta.metanet.learning.sources import Source, evaluation_plan, training_plan
-from modmeta.metanet.models.responses import graph_with_responses
 from modmeta.runtime import option_types, training_loop
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter
 from modmeta.runtime.progress import ProgressMeter
 
-if TYPE_CHECKING:
-    from modmeta.metanet.parameter_graphs.topology import Topology
-
 # Initial values are drawn once: what the compiler takes to make that fast is lost.
 _QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
-
-
-class Predictor(Protocol):
-    """What learns; hashable, since compiled programs are kept by it."""
-
-    def init(self, rng_key: jax.Array, inputs: Any) -> Any:
-        """Initial parameters; the key is consumed."""
-
-    def apply(self, params: Any, inputs: Any) -> Any:
-        """Outputs with leaves `[b, ...]` for a batch of a source."""
-
-
-@dataclasses.dataclass(frozen=True)
-class GraphPredictor:
-    """A module that maps graphs `[G]` to `[G, K]`, as a predictor.
-
-    Attributes:
-      module: For instance `readouts.InvariantMetanet`.
-    """
-
-    module: nn.Module
-
-    def init(self, rng_key: jax.Array, inputs: graphs.GraphsTuple) -> Any:
-        """Initial parameters; the key is consumed."""
-        return self.module.init(rng_key, inputs)
-
-    def apply(self, params: Any, inputs: graphs.GraphsTuple) -> jax.Array:
-        """Outputs of all graphs but the last, which is padding.
-
-        Returns:
-          `[b, K]`, or `[b]` where K is 1.
-        """
-        return _without_last_of_one(self.module.apply(params, inputs)[:-1])
-
-
-@dataclasses.dataclass(frozen=True)
-class TopologyPredictor:
-    """A module that reads graphs, for networks of one topology: batches are rows.
-
-    Faster than `GraphPredictor`: what belongs to the topology is computed once for a
-    batch, and a `VectorSource` of parameters serves as the source.
-
-    Attributes:
-      module: Maps a graph with b networks to leaves `[1, b, ...]`, for instance
-        `readouts.InvariantMetanet`.
-      topology: Architecture of the networks.
-      bidirectional: See `modmeta.metanet.models.features.to_graph`.
-    """
-
-    module: nn.Module
-    topology: Topology
-    bidirectional: bool = False
-
-    def graph(self, rows: jax.Array) -> graphs.GraphsTuple:
-        """The graph of flat parameters `[b, M]`, with responses after them if any."""
-        return graph_with_responses(
-            self.topology, rows, bidirectional=self.bidirectional
-        )
-
-    def init(self, rng_key: jax.Array, inputs: jax.Array) -> Any:
-        """Initial parameters; the key is consumed."""
-        return self.module.init(rng_key, self.graph(inputs))
-
-    def apply(self, params: Any, inputs: jax.Array) -> Any:
-        """Outputs of all networks, leaves `[b, ...]`; `[b]` where one is `[b, 1]`."""
-        outputs = self.module.apply(params, self.graph(inputs))
-        return jax.tree.map(lambda leaf: _without_last_of_one(leaf[0]), outputs)
-
-
-@dataclasses.dataclass(frozen=True)
-class VectorPredictor:
-    """A module that maps `[b, ...]` to leaves `[b, K]`, as a predictor.
-
-    Attributes:
-      module: For instance `baselines.StatisticsNetwork`.
-    """
-
-    module: nn.Module
-
-    def init(self, rng_key: jax.Array, inputs: Any) -> Any:
-        """Initial parameters; the key is consumed."""
-        return self.module.init(rng_key, inputs)
-
-    def apply(self, params: Any, inputs: Any) -> Any:
-        """Outputs `[b, K]`, or `[b]` where K is 1."""
-        return jax.tree.map(_without_last_of_one, self.module.apply(params, inputs))
-
-
-def _without_last_of_one(leaf: jax.Array) -> jax.Array:
-    return leaf[..., 0] if leaf.shape[-1] == 1 else leaf
 
 
 def accuracy_loss(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -323,7 +231,8 @@ def fit(
       predictor: What learns.
       objective: `(outputs, targets) -> [b]` losses, one per network.
       source: The networks.
-      targets: Pytree with leaves `[n, ...]`.
+      targets: Pytree with leaves `[n, ...]`. Networks whose targets are NaN or infinite
+        are left out, with a warning.
       splits: Indices of networks; "train" is trained on, "valid" chooses. Other splits
         are not looked at.
       config: Options.
@@ -342,13 +251,15 @@ def fit(
 
     Raises:
       ValueError: If the predictor is none; if a split is missing or empty, or a network
-        is in both; if targets are not of these networks, or not finite.
+        is in both; if targets are not of these networks, or finite for none of them.
       FloatingPointError: If a loss is not finite.
     """
     count = len(source.sizes)
     checks.check_predictor(predictor, params)
     train_rows, valid_rows = checks.checked_splits(splits, count)
-    checks.check_targets(targets, np.concatenate([train_rows, valid_rows]), count)
+    train_rows, valid_rows = checks.rows_with_targets(
+        targets, {"train": train_rows, "valid": valid_rows}, count
+    )
     batch_size = min(config.batch_size, len(train_rows))
     plan = train_rows[
         training_plan(source.sizes[train_rows], batch_size, config.num_steps, seed)
