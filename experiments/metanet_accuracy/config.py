@@ -170,7 +170,6 @@ def diverse() -> ExperimentConfig:
         metanet=dataclasses.replace(_METANET, width=24),
         training=PredictionConfig(num_steps=1200, num_evaluations=12),
         learning_rates=(3e-3, 1e-2),
-        counts=(140, 330, 660),
     )
 
 
