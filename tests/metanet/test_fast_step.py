@@ -7,7 +7,14 @@ import pytest
 
 from benchmarks.plain_metanet import plain_metanet
 from modmeta.metanet.input_networks.sines import polynomial_sine
-from modmeta.metanet.models import features, gmn, readouts, responses, windows
+from modmeta.metanet.models import (
+    features,
+    gmn,
+    readouts,
+    responses,
+    weight_updates,
+    windows,
+)
 from modmeta.metanet.parameter_graphs import tracing
 from modmeta.networks import MLP
 from tests.metanet import hand_made
@@ -90,8 +97,8 @@ def test_forward_derivatives_agree_with_reverse_ones(topology, two_at_once):
 
 def test_changes_of_weights_are_the_same_some_networks_at_a_time(topology, monkeypatch):
     config = gmn.MetanetConfig(width=4, num_blocks=1)
-    module = readouts.WeightUpdateMetanet(config, num_heads=2)
-    table = readouts.parameter_edges(topology)
+    module = weight_updates.WeightUpdateMetanet(config, num_heads=2)
+    table = weight_updates.parameter_edges(topology)
     rows = rows_of(topology)
     graph = features.rows_to_graph(topology, rows)
     params = random_params(module, graph, table, rows.T)

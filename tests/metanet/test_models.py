@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modmeta import graphs
-from modmeta.metanet.models import features, gmn, readouts
+from modmeta.metanet.models import features, gmn, readouts, weight_updates
 from tests.metanet import hand_made
 
 WIDTHS = (2, 5, 3)
@@ -361,10 +361,10 @@ def test_windows_write_the_changes_of_all_weights():
     topology = hand_made.topology(WIDTHS)
     values = hand_made.flatten(hand_made.random_tensors(rng, WIDTHS))
     graph = features.to_graph(topology, np.stack([values, -values], -1))
-    table = readouts.parameter_edges(topology)
+    table = weight_updates.parameter_edges(topology)
     config = gmn.MetanetConfig(width=4, num_blocks=1)
     windowed = dataclasses.replace(config, edge_window=7)
-    modules = [readouts.WeightUpdateMetanet(c, 2) for c in (config, windowed)]
+    modules = [weight_updates.WeightUpdateMetanet(c, 2) for c in (config, windowed)]
     given = graph, table, np.stack([values, -values], -1)
     params = random_params(modules[0], *given)
     expected, found = (

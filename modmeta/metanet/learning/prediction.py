@@ -6,8 +6,8 @@ accuracies: an objective compares outputs with targets, network by network. Outp
 targets are pytrees with one row per network. A task that edits networks differs in the
 three alone: the batches of its source hold the flat parameters `[b, P]` beside the
 graph, the predictor gives new ones `[b, P]`
-(`modmeta.metanet.models.readouts.WeightUpdateMetanet`, with axes swapped), and the
-objective runs the networks with them and compares what comes out with targets
+(`modmeta.metanet.models.weight_updates.WeightUpdateMetanet`, with axes swapped), and
+the objective runs the networks with them and compares what comes out with targets
 `[b, ...]`, say images, or compares the weights themselves.
 
 Accuracy prediction follows Lim et al. 2023 (arXiv 2312.04501): binary cross-entropy

@@ -136,12 +136,8 @@ class EdgeEncoder(nn.Module):
         fan_ins = match_batch(jnp.asarray(table.fan_ins)[rows], values)
         if self.rescale_by_fan_in:
             values = values * fan_ins
-        scalars = [values]
-        if self.value_scales:
-            # Of a network that diverged, a raw value would hide all that is small.
-            spread = values * jnp.sqrt(fan_ins)
-            both = [(scale * values, scale * spread) for scale in self.value_scales]
-            scalars = [jnp.arcsinh(scalar) for pair in both for scalar in pair]
+        # Of a network that diverged, a raw value would hide all that is small.
+        scalars = scaled_values(values, fan_ins, self.value_scales) or [values]
         encoder = ScalarEncoder(half, self.encoding, name="values")
         encoded = encoder(scalars[0][..., None])
         # A cut kernel, so that values and their encodings need not be joined.
@@ -151,6 +147,21 @@ class EdgeEncoder(nn.Module):
         for scalar, row in zip(scalars, kernel, strict=False):
             varying = varying + scalar[..., None] * as_row(row, varying)
         return varying + match_batch(fixed[rows], varying)
+
+
+def scaled_values(
+    values: jax.Array, fan_ins: jax.Array, scales: tuple[float, ...]
+) -> list[jax.Array]:
+    """Inverse hyperbolic sines of values `[F, (B)]` at several scales, two for each.
+
+    Args:
+      values: Of edges.
+      fan_ins: `[F, (1)]` of the same edges.
+      scales: See `modmeta.metanet.models.options.MetanetConfig.value_scales`.
+    """
+    spread = values * jnp.sqrt(fan_ins)
+    both = [(scale * values, scale * spread) for scale in scales]
+    return [jnp.arcsinh(scalar) for pair in both for scalar in pair]
 
 
 def match_batch(features: jax.Array, like: jax.Array) -> jax.Array:
