@@ -9,6 +9,7 @@
 | `stopping.py` | Ctrl-C as a request |
 | `tables.py` | plain text tables |
 | `image_data.py` | images that experiments read |
+| `rates.py` | learning rates that validation networks choose |
 | `zoos.py` | the zoo of networks that an experiment reads |
 
 Flags are in `experiments.launcher`, which imports none of this before it has to.

@@ -14,10 +14,19 @@ from modmeta.metanet.zoo.recipes import Recipe
 
 MODELS = (
     "gmn",
+    "layer_sets",
+    "published_gmn",
     "deep_sets",
     "weight_convolution",
     "statistics",
     "architecture",
+)
+
+
+# Weights that hardly moved and those of a network that diverged are four powers of ten
+# apart.
+_METANET = MetanetConfig(
+    width=32, num_blocks=3, reverse_messages=True, value_scales=(1.0, 10.0, 100.0)
 )
 
 
@@ -32,11 +41,15 @@ class ExperimentConfig:
       models: Members of `MODELS`, in the order of the table; differences are given to
         the first.
       metanet: The graph metanetwork. All other models get as many parameters.
-      pooling: See `modmeta.metanet.models.blocks.pool`.
+      pooling: Of the metanetwork, see `modmeta.metanet.models.options.POOLINGS`.
       bidirectional: Whether the parameter graph holds every edge reversed, too.
       training: Training of models that read weights.
       vector_training: Training of models that read a few features of a network.
+      learning_rates: Tried for `pilot_share` of the steps each; validation networks
+        choose, for every model.
+      pilot_share: See there; 0 takes the first rate.
       num_train: Networks of the training split that are used; 0 for all.
+      counts: Numbers of training networks that every model is trained with, too.
       max_train_width: Width above which networks are neither trained on nor chosen by,
         and all of them are to test; 0 for the splits of the zoo.
       num_resamples: Bootstrap draws behind every interval.
@@ -46,14 +59,15 @@ class ExperimentConfig:
     images: str = ""
     zoo: ClassifierZooConfig = ClassifierZooConfig()
     models: tuple[str, ...] = MODELS
-    metanet: MetanetConfig = MetanetConfig(
-        width=32, num_blocks=3, reverse_messages=True
-    )
-    pooling: str = "mean"
+    metanet: MetanetConfig = _METANET
+    pooling: str = "layer_statistics"
     bidirectional: bool = False
     training: PredictionConfig = PredictionConfig()
     vector_training: PredictionConfig = PredictionConfig(num_steps=3000, batch_size=32)
+    learning_rates: tuple[float, ...] = (3e-3,)
+    pilot_share: float = 0.25
     num_train: int = 0
+    counts: tuple[int, ...] = ()
     max_train_width: int = 0
     num_resamples: int = 1000
     seed: int = 0
@@ -81,6 +95,21 @@ class ExperimentConfig:
                 "training networks of the zoo"
                 + (" that are no wider" if self.max_train_width else "")
             )
+        rates = self.learning_rates
+        if not rates or min(rates) <= 0 or len(set(rates)) < len(rates):
+            raise ValueError(
+                f"learning_rates: found {rates}, expected some above 0, each once"
+            )
+        if not 0 <= self.pilot_share <= 1:
+            raise ValueError(f"pilot_share: found {self.pilot_share}, expected 0 to 1")
+        used = self.num_train or num_train
+        counts = self.counts
+        is_in_range = all(0 < count < used for count in counts)
+        if not is_in_range or len(set(counts)) < len(counts):
+            raise ValueError(
+                f"counts: found {counts}, expected numbers from 1 to {used - 1}, each "
+                "once, fewer than the training networks that are used"
+            )
         if self.pooling not in POOLINGS:
             raise ValueError(
                 f"pooling: found {self.pooling!r}, expected one of "
@@ -100,12 +129,17 @@ class ExperimentConfig:
         pools = {name: rows[~is_wide[rows]] for name, rows in pools.items()}
         return {**pools, "test": np.flatnonzero(is_wide)}
 
-    def splits(self) -> dict[str, np.ndarray]:
-        """Numbers of the networks that are trained on, choose and are to test."""
-        pools = self._pools()
-        if self.num_train:
+    def splits(self, count: int = 0) -> dict[str, np.ndarray]:
+        """Numbers of the networks that are trained on, choose and are to test.
+
+        Args:
+          count: Networks to train on; 0 for `num_train`. A smaller choice is part of a
+            larger one.
+        """
+        pools, count = self._pools(), count or self.num_train
+        if count:
             rng = np.random.default_rng(self.seed)
-            pools["train"] = np.sort(rng.permutation(pools["train"])[: self.num_train])
+            pools["train"] = np.sort(rng.permutation(pools["train"])[:count])
         return pools
 
 
@@ -115,29 +149,38 @@ def digits() -> ExperimentConfig:
 
 
 def diverse() -> ExperimentConfig:
-    """400 networks per family, on images of a file; hours on two cores.
+    """400 networks per family, on images of a file; two hours on two cores.
 
-    Made for CIFAR-10 at 8x8 or Fashion-MNIST at 7x7 pixels, see `prepare_images`.
+    Made for Fashion-MNIST at 7x7 or CIFAR-10 at 8x8 pixels, see `prepare_images`.
     """
     return ExperimentConfig(
         zoo=ClassifierZooConfig(
-            widths=(4, 6, 8, 12, 16, 24),
-            num_shapes=16,
-            networks_per_shape=25,
+            widths=(4, 6, 8, 12, 16),
+            num_shapes=8,
+            networks_per_shape=50,
             num_valid=200,
             num_test=400,
-            num_train_images=8000,
+            num_train_images=3000,
+            num_test_images=5000,
             recipe=Recipe(
                 batch_size=50, num_epochs=(1, 8), learning_rates=(1e-3, 5e-2)
             ),
             chunk_size=25,
         ),
-        metanet=MetanetConfig(width=48, num_blocks=4, reverse_messages=True),
-        training=PredictionConfig(num_steps=5000, num_evaluations=50),
+        metanet=dataclasses.replace(_METANET, width=24),
+        training=PredictionConfig(num_steps=1200, num_evaluations=12),
+        learning_rates=(3e-3, 1e-2),
     )
 
 
-CONFIGS = {"digits": digits, "diverse": diverse}
+def convolutions() -> ExperimentConfig:
+    """As `diverse`, with networks of 40 shapes of one family, 2-D convolutions."""
+    return common.override(
+        diverse(), {"zoo.families": ("cnn_2d",), "zoo.num_shapes": 40}
+    )
+
+
+CONFIGS = {"digits": digits, "diverse": diverse, "convolutions": convolutions}
 
 
 def smoke(config: ExperimentConfig) -> ExperimentConfig:

@@ -5,6 +5,7 @@ All have about as many parameters as the graph metanetwork.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,7 +24,9 @@ from modmeta.metanet.learning.prediction import (
 )
 from modmeta.metanet.learning.sources import GraphSource, Source, VectorSource
 from modmeta.metanet.models import baselines
+from modmeta.metanet.models.gmn import MetanetConfig
 from modmeta.metanet.models.readouts import InvariantMetanet
+from modmeta.metanet.models.windows import edges_at_once
 from modmeta.metanet.zoo import families, unflatten
 
 # Sorting compiles slowly and runs once per shape.
@@ -57,6 +60,7 @@ def make_contenders(
         networks.topologies,
         [group.parameters for group in networks.groups],
         bidirectional=config.bidirectional,
+        part_edges=edges_at_once(config.metanet.width),
     )
     gmn = InvariantMetanet(config.metanet, 1, config.pooling)
     target = baselines.count_parameters(gmn, _example(graph_source))
@@ -83,6 +87,29 @@ def make_contenders(
     makers = {
         "gmn": lambda: Contender(
             graph_source, GraphPredictor(gmn), config.training, target
+        ),
+        "layer_sets": lambda: matched(
+            graph_source,
+            lambda width: InvariantMetanet(
+                dataclasses.replace(config.metanet, num_blocks=0, width=width),
+                1,
+                config.pooling,
+            ),
+            GraphPredictor,
+            config.training,
+        ),
+        "published_gmn": lambda: matched(
+            graph_source,
+            lambda width: InvariantMetanet(
+                MetanetConfig(
+                    width=width,
+                    num_blocks=config.metanet.num_blocks,
+                    reverse_messages=config.metanet.reverse_messages,
+                ),
+                1,
+            ),
+            GraphPredictor,
+            config.training,
         ),
         "deep_sets": lambda: matched(
             graph_source,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MODEL_NAMES = {
     "gmn": "GMN",
+    "layer_sets": "layers, no messages",
+    "published_gmn": "GMN, pooled at once",
     "deep_sets": "DeepSets",
     "weight_convolution": "DMC",
     "statistics": "StatNN",
@@ -117,6 +119,50 @@ def plot_learning_curves(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
         axes.grid(**figure_style.GRID)
         figure_style.log_if_positive(axes)
     panels[0].set_ylabel("divergence from the accuracy (nats)")
+    _legend_above(figure, handles)
+    return figure
+
+
+def plot_training_sizes(
+    scores: Mapping[int, Mapping[str, Mapping[str, Any]]],
+) -> Figure:
+    """Draws R2 and Kendall's tau against the number of training networks.
+
+    Args:
+      scores: By number of training networks, then by model: `r_squared` and
+        `kendall_tau` as intervals.
+    """
+    figure = figure_style.new_figure(7.8, 3.6)
+    counts = sorted(scores)
+    handles = []
+    for axes, (key, title) in zip(
+        figure.subplots(1, 2),
+        (("r_squared", "$R^2$"), ("kendall_tau", "$\\tau$")),
+        strict=True,
+    ):
+        handles = []
+        for index, model in enumerate(scores[counts[0]]):
+            found = [scores[count][model][key] for count in counts]
+            low, values, high = (
+                np.array([interval[end] for interval in found])
+                for end in ("low", "value", "high")
+            )
+            lengths = np.maximum([values - low, high - values], 0.0)
+            handles.append(
+                axes.errorbar(
+                    counts,
+                    values,
+                    lengths,
+                    label=MODEL_NAMES[model],
+                    capsize=2,
+                    **figure_style.line_style(index, len(counts)),
+                )
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("training networks")
+        axes.set_title(title, fontsize=9)
+        axes.grid(**figure_style.GRID)
+    figure.axes[0].set_ylim(bottom=-0.2)
     _legend_above(figure, handles)
     return figure
 

@@ -38,6 +38,7 @@ _FLAGS = launcher.define_flags(
     {
         "digits": "960 networks on small digits, a quarter of an hour on two cores",
         "diverse": "400 networks per family on the images of --data, hours",
+        "convolutions": "2,000 networks of 2-D convolutions on them, hours",
     },
     "training.learning_rate=1e-3",
     "experiments/metanet_accuracy/config.py",

@@ -24,7 +24,7 @@ def write_outputs(
     params: Mapping[str, Any],
     predictions: Mapping[str, np.ndarray],
     records: Mapping[str, Sequence[Mapping[str, Any]]],
-    scores: Mapping[str, Mapping[str, Any]],
+    summary: Mapping[str, Any],
 ) -> None:
     """Writes `predictions.npz`, the chosen parameters of every model and the figures.
 
@@ -34,7 +34,7 @@ def write_outputs(
       params: Chosen parameters, by model.
       predictions: Predicted accuracies of the test networks, by model.
       records: Records of the training log, by model.
-      scores: Scores, by model.
+      summary: Of the run.
     """
     for name, chosen in params.items():
         save_artifact(
@@ -43,6 +43,7 @@ def write_outputs(
             kind=MODEL_KIND,
             metadata={"model": name},
         )
+    scores = summary["models"]
     rows = networks.splits["test"]
     with atomic_write(workdir / "predictions.npz") as file:
         np.savez(
@@ -64,6 +65,10 @@ def write_outputs(
         ),
         "learning_curves": figures.plot_learning_curves(records),
     }
+    by_count = {int(n): found for n, found in summary["models_by_count"].items()}
+    if by_count:
+        by_count[summary["num_train"]] = scores
+        drawn["training_sizes"] = figures.plot_training_sizes(by_count)
     for name, figure in drawn.items():
         figure.savefig(workdir / f"{name}.png", dpi=150)
 
@@ -77,16 +82,24 @@ def format_summary(summary: Mapping[str, Any]) -> str:
             return "-"
         return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
-    rows = [
-        {
+    def row(count: int, name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+        whole = summary["models"][name]
+        return {
+            "networks": count,
             "model": figures.MODEL_NAMES[name],
             "R2": interval(found["r_squared"]),
             "tau": interval(found["kendall_tau"]),
             "tau in families": interval(found["kendall_tau_within_families"]),
-            "parameters": found["num_parameters"],
+            "rate": f"{whole['learning_rate']:g}",
+            "parameters": whole["num_parameters"],
             "seconds": f"{found['train_seconds']:.0f}",
         }
-        for name, found in summary["models"].items()
+
+    by_count = {**summary["models_by_count"], summary["num_train"]: summary["models"]}
+    rows = [
+        row(count, name, found)
+        for count, models in by_count.items()
+        for name, found in models.items()
     ]
     accuracy = summary["zoo"]["accuracy"]
     return "\n".join(

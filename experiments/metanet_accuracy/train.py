@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
 
 from experiments import common
 from experiments.common.image_data import check_images, read_images
+from experiments.common.rates import choose_rate
 from experiments.common.zoos import open_zoo
 from experiments.metanet_accuracy import report
 from experiments.metanet_accuracy.config import CONFIGS, ExperimentConfig, smoke
@@ -22,26 +25,77 @@ from modmeta.metanet.zoo import classifiers
 from modmeta.metanet.zoo.images import ImageError
 
 
+class Stopped(Exception):
+    """The user asked to stop."""
+
+
+class Fitted(NamedTuple):
+    """A model after training.
+
+    Attributes:
+      result: Of the training.
+      learning_rate: The rate that validation networks chose.
+      predicted: `[test networks]` accuracies.
+    """
+
+    result: prediction.FitResult
+    learning_rate: float
+    predicted: np.ndarray
+
+
 def train_contender(
     config: ExperimentConfig,
     networks: Networks,
     name: str,
     contender: Contender,
     run: common.Run,
-) -> prediction.FitResult:
-    """Trains or resumes a model; its files go to `models/<name>`."""
-    with run.loop(f"models/{name}") as arguments:
-        return prediction.fit(
+) -> dict[int, Fitted]:
+    """Trains or resumes a model with all training networks (0) and some of them.
+
+    Its files go to `models/<name>`.
+
+    Raises:
+      Stopped: If the user asked to stop.
+    """
+
+    def fit(place, training, count=0):
+        with run.loop(place) as arguments:
+            result = prediction.fit(
+                contender.predictor,
+                prediction.accuracy_loss,
+                contender.source,
+                networks.accuracies,
+                config.splits(count),
+                training,
+                seed=config.seed,
+                description=place.removeprefix("models/"),
+                **arguments,
+            )
+        if not result.is_finished:
+            raise Stopped
+        return result
+
+    training = contender.training
+    rate = choose_rate(
+        config.learning_rates,
+        training,
+        math.ceil(config.pilot_share * training.num_steps),
+        lambda label, short: fit(f"models/{name}/pilots/{label}", short),
+    )
+    training = dataclasses.replace(training, learning_rate=rate)
+    fitted = {}
+    for count in (0, *config.counts):
+        place = f"models/{name}/of_{count}" if count else f"models/{name}"
+        result = fit(place, training, count)
+        outputs = prediction.predict(
             contender.predictor,
-            prediction.accuracy_loss,
+            result.params,
             contender.source,
-            networks.accuracies,
-            networks.splits,
-            contender.training,
-            seed=config.seed,
-            description=name,
-            **arguments,
+            networks.splits["test"],
+            batch_size=training.batch_size,
         )
+        fitted[count] = Fitted(result, rate, scipy.special.expit(outputs))
+    return fitted
 
 
 def score_predictions(
@@ -146,37 +200,38 @@ def compute(
     zoo_seconds = run.seconds
     networks = read_networks(directory, config, image_set)
     contenders = make_contenders(config, networks)
-    results, predictions = {}, {}
-    for name, contender in contenders.items():
-        results[name] = train_contender(config, networks, name, contender, run)
-        if not results[name].is_finished:
-            return None
-        outputs = prediction.predict(
-            contender.predictor,
-            results[name].params,
-            contender.source,
-            networks.splits["test"],
-            batch_size=contender.training.batch_size,
-        )
-        predictions[name] = scipy.special.expit(outputs)
-    found = score_predictions(config, networks, predictions)
+    try:
+        fitted = {
+            name: train_contender(config, networks, name, contender, run)
+            for name, contender in contenders.items()
+        }
+    except Stopped:
+        return None
+    found = {}
+    for count in (0, *config.counts):
+        predictions = {name: fitted[name][count].predicted for name in contenders}
+        found[count] = score_predictions(config, networks, predictions)
+        for name, scored in found[count].items():
+            result = fitted[name][count].result
+            scored |= {"valid_loss": result.valid_loss, "train_seconds": result.seconds}
     summary = {
         "models": {
             name: {
-                **found[name],
-                "valid_loss": results[name].valid_loss,
+                **found[0][name],
+                "learning_rate": fitted[name][0].learning_rate,
                 "num_parameters": contenders[name].num_parameters,
-                "train_seconds": results[name].seconds,
             }
             for name in contenders
         },
+        "models_by_count": {str(count): found[count] for count in config.counts},
         "zoo": describe_zoo(networks),
         **{f"num_{name}": len(rows) for name, rows in networks.splits.items()},
         "zoo_seconds": zoo_seconds,
     }
     records = {name: run.records(f"models/{name}") for name in contenders}
-    params = {name: result.params for name, result in results.items()}
-    report.write_outputs(run.workdir, networks, params, predictions, records, found)
+    params = {name: fitted[name][0].result.params for name in contenders}
+    predictions = {name: fitted[name][0].predicted for name in contenders}
+    report.write_outputs(run.workdir, networks, params, predictions, records, summary)
     return summary
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import common
+from experiments.common.rates import choose_rate
 from experiments.metanet_editing.config import ExperimentConfig
 from experiments.metanet_editing.networks import FieldNetworks
 from modmeta.metanet.learning import prediction
@@ -69,19 +70,13 @@ class Trainer:
         Raises:
           Stopped: If the user asked to stop.
         """
+
+        def pilot(rate, short):
+            place = f"pilots/{name}/{rate}"
+            return self._fit(place, contender, objective, targets, short, 0)
+
         rates, num_steps = self.config.learning_rates, self.config.pilot_steps
-        if len(rates) == 1 or not num_steps:
-            return rates[0]
-        losses = []
-        for rate in rates:
-            short = dataclasses.replace(
-                training, num_steps=num_steps, num_evaluations=1, learning_rate=rate
-            )
-            result = self._fit(
-                f"pilots/{name}/{rate:g}", contender, objective, targets, short, 0
-            )
-            losses.append(result.valid_loss)
-        return rates[int(np.argmin(losses))]
+        return choose_rate(rates, training, num_steps, pilot)
 
     def fit(
         self, name, contender, objective, targets, training, rate, count=0

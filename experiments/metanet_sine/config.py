@@ -63,7 +63,7 @@ class ExperimentConfig:
       views: How a network is disturbed for its second view.
       training: Contrastive training.
       bidirectional: Whether the parameter graph holds every edge reversed, too.
-      pooling: See `modmeta.metanet.models.blocks.pool`.
+      pooling: See `modmeta.metanet.models.options.POOLINGS`.
       embedding_size: Numbers that describe a network.
       readout_width: Width of the read-out that pools the edges.
       num_train: Networks of the training split that are used; 0 for all.

@@ -35,7 +35,7 @@ class ContrastiveMetanet(nn.Module):
       config: Options of the metanetwork.
       embedding_size: Size of an embedding and of a projection.
       readout_width: Width of the read-out.
-      pooling: See `modmeta.metanet.models.blocks.pool`.
+      pooling: See `modmeta.metanet.models.options.POOLINGS`.
     """
 
     config: MetanetConfig

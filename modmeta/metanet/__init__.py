@@ -9,8 +9,10 @@ from modmeta.metanet.models.features import to_graph as to_graph
 from modmeta.metanet.models.gmn import GraphMetanet as GraphMetanet
 from modmeta.metanet.models.gmn import MetanetConfig as MetanetConfig
 from modmeta.metanet.models.readouts import InvariantMetanet as InvariantMetanet
-from modmeta.metanet.models.readouts import WeightUpdateMetanet as WeightUpdateMetanet
-from modmeta.metanet.models.readouts import parameter_edges as parameter_edges
+from modmeta.metanet.models.weight_updates import (
+    WeightUpdateMetanet as WeightUpdateMetanet,
+)
+from modmeta.metanet.models.weight_updates import parameter_edges as parameter_edges
 from modmeta.metanet.parameter_graphs.errors import (
     UnsupportedLayerError as UnsupportedLayerError,
 )

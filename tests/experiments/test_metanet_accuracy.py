@@ -35,7 +35,9 @@ FILES = {
     "zoo",
 }
 CLOCKS = ("zoo_seconds", "total_seconds")
+MODELS = ("gmn", "deep_sets", "weight_convolution", "statistics", "architecture")
 CHANGES = {
+    "models": MODELS,
     "zoo.families": ("cnn_2d", "deep_sets"),
     "zoo.widths": (4,),
     "zoo.networks_per_shape": 14,
@@ -106,7 +108,7 @@ def test_files_and_summary(finished, config):
         4,
         10,
     ]
-    assert tuple(written["models"]) == config_lib.MODELS
+    assert tuple(written["models"]) == MODELS
     sizes = [model["num_parameters"] for model in written["models"].values()]
     assert max(sizes) < 1.5 * min(sizes)
     for name, model in written["models"].items():
@@ -232,6 +234,20 @@ def test_chosen_models_predict_what_was_scored(finished, found, config):
         assert np.ptp(outputs) > 1e-4
 
 
+def test_all_models_have_as_many_parameters(finished, config):
+    """The metanetwork without messages, and with the published read-out, too."""
+    known = networks.read_networks(
+        finished[0] / "zoo", config, image_data.read_images(config.images)
+    )
+    config = dataclasses.replace(config, models=config_lib.MODELS)
+    made = contenders.make_contenders(config, known)
+    sizes = [contender.num_parameters for contender in made.values()]
+    assert max(sizes) < 1.5 * min(sizes)
+    modules = {name: made[name].predictor.module for name in ("gmn", "layer_sets")}
+    blocks = [module.config.num_blocks for module in modules.values()]
+    assert blocks == [config.metanet.num_blocks, 0]
+
+
 def test_architecture_sees_no_weights(finished, found):
     """Networks of one shape get one prediction, from this model alone."""
     for family in ("cnn_2d", "deep_sets"):
@@ -338,15 +354,41 @@ def test_run_stopped_thrice_goes_on_to_the_same_end(
 
 
 def test_zoo_is_shared_by_runs(finished, config, tmp_path):
-    """Fewer training networks and models of the same zoo, which stays as it is."""
+    """Fewer training networks and models of the same zoo, which stays as it is.
+
+    Learning rates are tried, and a part of the networks is trained with, too.
+    """
     directory = finished[0] / "zoo"
     before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
     other = dataclasses.replace(
-        config, num_train=6, seed=1, models=("statistics", "architecture")
+        config,
+        num_train=6,
+        counts=(4,),
+        learning_rates=(1e-6, 1e-2),
+        pilot_share=0.5,
+        seed=1,
+        models=("statistics", "architecture"),
     )
+    few, some, all_of_them = (set(other.splits(n)["train"]) for n in (4, 0, 14))
+    assert few < some < all_of_them and len(few) == 4
     summary = run(other, tmp_path / "run", zoo_directory=directory)
     assert summary["num_train"] == 6 and summary["num_test"] == 10
     assert tuple(summary["models"]) == ("statistics", "architecture")
+    for name, model in summary["models"].items():
+        place = tmp_path / "run" / "models" / name
+        tried = {
+            rate: read_metrics(place / "pilots" / f"{rate:g}" / "metrics.jsonl")
+            for rate in other.learning_rates
+        }
+        assert [records[-1]["step"] for records in tried.values()] == [3, 3]
+        losses = {rate: records[-1]["valid_loss"] for rate, records in tried.items()}
+        assert model["learning_rate"] == min(losses, key=losses.get)
+        records = read_metrics(place / "of_4" / "metrics.jsonl")
+        found = summary["models_by_count"]["4"][name]
+        assert found["valid_loss"] == min(record["valid_loss"] for record in records)
+        assert found["r_squared"] != model["r_squared"]
+    assert (tmp_path / "run" / "training_sizes.png").exists()
+    assert report.format_summary(summary).count("StatNN") == 2
     assert before == {path: path.stat().st_mtime_ns for path in directory.iterdir()}
     assert not (tmp_path / "run" / "zoo").exists()
 

@@ -60,7 +60,7 @@ def test_widths_that_training_does_not_see():
         ("training.num_steps=0", "num_steps: found 0, expected above 0"),
         (
             "models=('gmn', 'oracle')",
-            "models: found .* expected some of gmn, deep_sets",
+            "models: found .* expected some of gmn, layer_sets",
         ),
         ("models=('gmn', 'gmn')", "models: found .* each once"),
         ("num_train=661", "num_train: found 661, expected 0 to 660, the training"),
@@ -71,6 +71,9 @@ def test_widths_that_training_does_not_see():
             "or a width from 4 to below 12",
         ),
         ("max_train_width=3", "leaves no network for train, valid, expected 0 or a"),
+        ("learning_rates=()", r"learning_rates: found \(\), expected some above 0"),
+        ("pilot_share=2.0", "pilot_share: found 2.0, expected 0 to 1"),
+        ("counts=(10, 660)", r"counts: found \(10, 660\), expected .* 1 to 659, each"),
         ("num_resamples=0", "num_resamples: found 0, expected at least 1"),
         ("pooling=max", "pooling: found 'max', expected one of mean, layer_mean"),
         ("zoo.recipe.max_dropout=1.0", "max_dropout: found 1.0, expected 0 to below 1"),

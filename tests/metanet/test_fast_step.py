@@ -7,7 +7,14 @@ import pytest
 
 from benchmarks.plain_metanet import plain_metanet
 from modmeta.metanet.input_networks.sines import polynomial_sine
-from modmeta.metanet.models import features, gmn, readouts, responses, windows
+from modmeta.metanet.models import (
+    features,
+    gmn,
+    readouts,
+    responses,
+    weight_updates,
+    windows,
+)
 from modmeta.metanet.parameter_graphs import tracing
 from modmeta.networks import MLP
 from tests.metanet import hand_made
@@ -67,10 +74,31 @@ def test_outputs_and_gradients_equal_the_plain_ones(
         np.testing.assert_allclose(leaf / size, other / size, atol=3e-5)
 
 
+def test_forward_derivatives_agree_with_reverse_ones(topology, two_at_once):
+    module = readouts.InvariantMetanet(gmn.MetanetConfig(width=4, num_blocks=1), 2)
+    rows = rows_of(topology)
+    params = random_params(module, features.rows_to_graph(topology, rows))
+    tangents = jax.tree.map(lambda leaf: jnp.cos(leaf + 1.0), (params, rows))
+    weights = jax.random.normal(jax.random.key(1), (NUM_NETWORKS, 2))
+
+    @jax.jit
+    def both(params, rows):
+        def read(params, rows):
+            graph = features.rows_to_graph(topology, rows)
+            return jnp.sum(weights * module.apply(params, graph)[0])
+
+        _, along = jax.jvp(read, (params, rows), tangents)
+        gradients = jax.grad(read, argnums=(0, 1))(params, rows)
+        products = jax.tree.map(lambda g, t: jnp.sum(g * t), gradients, tangents)
+        return along, sum(jax.tree.leaves(products))
+
+    np.testing.assert_allclose(*both(params, rows), rtol=1e-4)
+
+
 def test_changes_of_weights_are_the_same_some_networks_at_a_time(topology, monkeypatch):
     config = gmn.MetanetConfig(width=4, num_blocks=1)
-    module = readouts.WeightUpdateMetanet(config, num_heads=2)
-    table = readouts.parameter_edges(topology)
+    module = weight_updates.WeightUpdateMetanet(config, num_heads=2)
+    table = weight_updates.parameter_edges(topology)
     rows = rows_of(topology)
     graph = features.rows_to_graph(topology, rows)
     params = random_params(module, graph, table, rows.T)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modmeta import metanet
 from modmeta.metanet.models import encoders, features
 from tests.metanet import hand_made
 from tests.metanet.test_models import random_params
@@ -68,6 +69,8 @@ def test_counts_and_weights_equal_loops():
     keys = list(zip(edges.layers[:, 0], edges.types, edges.is_reversed, strict=True))
     expected = [1 / (len(set(keys)) * keys.count(key)) for key in keys]
     np.testing.assert_allclose(edges.group_weights, expected, rtol=1e-6)
+    pairs = set(zip(keys, edges.groups.tolist(), strict=True))
+    assert len(pairs) == len(set(keys)) == len(set(edges.groups.tolist()))
     keys = list(zip(topology.node_layers, topology.node_types, strict=True))
     expected = [1 / (len(set(keys)) * keys.count(key)) for key in keys]
     np.testing.assert_allclose(graph.nodes.group_weights, expected, rtol=1e-6)
@@ -182,6 +185,54 @@ def test_rescaled_values_are_multiplied_by_the_fan_in():
     by_hand = values * features.edge_rows(graph).fan_ins[:, None]
     np.testing.assert_allclose(scaled, plain.apply(params, by_hand, *rest), rtol=1e-5)
     assert not jnp.allclose(scaled, plain.apply(params, values, *rest))
+
+
+def test_values_enter_at_several_scales():
+    """Against the encoder of raw values, of which the scaled ones take the place."""
+    rng = np.random.default_rng(5)
+    topology = hand_made.topology(WIDTHS)
+    values = (0.01 * rng.normal(size=topology.num_edges)).astype(np.float32)
+    graph = features.to_graph(topology, values)
+    values, rest = graph.edges.values, (graph.edges.kinds, features.table_rows(graph))
+    encoder = encoders.EdgeEncoder(4, value_scales=(2.0, 50.0))
+    params = random_params(encoder, values, *rest)
+    kernel = params["params"]["output_values"]["kernel"]
+    assert kernel.shape == (4 + 2, 4)
+    fan_ins = features.edge_rows(graph).fan_ins
+    scaled = [s * values * f for s in (2, 50) for f in (1.0, np.sqrt(fan_ins))]
+    scaled = np.arcsinh(np.stack(scaled, -1))
+    cut = {"kernel": kernel[np.array([0, 4, 5])]}
+    plain = {**params["params"], "output_values": cut}
+    expected = encoders.EdgeEncoder(4).apply({"params": plain}, scaled[:, 0], *rest)
+    expected = expected + scaled[:, 1:] @ kernel[1:4]
+    found = encoder.apply(params, values, *rest)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_constants_need_no_kinds_of_their_own():
+    """A table of constants: an edge holds its value, and its row says the rest."""
+    table = np.arange(6, dtype=np.float32).reshape(2, 3) + 0.5
+
+    def model(variables, inputs):
+        return inputs @ variables["kernel"] + table[None]
+
+    variables = {"kernel": np.ones((4, 3), np.float32)}
+    topology = metanet.trace(model, variables, np.ones((1, 2, 4), np.float32))
+    kinds, graph = (
+        topology.kinds,
+        metanet.to_graph(topology, topology.edge_values(variables)),
+    )
+    assert len(set(kinds.constants.tolist())) >= 6
+    rows = features.edge_rows(graph)
+    assert graph.globals.shared.types.shape[1] < 2 * len(kinds.types)
+    for index, edge in enumerate(features.edge_order(topology)):
+        kind = topology.edge_kinds[edge % topology.num_edges]
+        ends = (kinds.receiver_counts[kind], kinds.sender_counts[kind])
+        assert rows.types[index] == kinds.types[kind]
+        assert rows.layers[index, 0] == kinds.layers[kind]
+        assert rows.is_reversed[index] == (edge >= topology.num_edges)
+        assert rows.receiver_counts[index] == ends[int(rows.is_reversed[index])]
+        np.testing.assert_array_equal(rows.positions[index], kinds.positions[kind])
 
 
 def test_bad_input_is_named():

@@ -6,7 +6,7 @@ import pytest
 
 from modmeta import metanet
 from modmeta.metanet.input_networks import architectures
-from modmeta.metanet.models import features, gmn, readouts
+from modmeta.metanet.models import features, gmn, readouts, weight_updates
 from modmeta.metanet.parameter_graphs import symmetries
 from tests.metanet.small_networks import normal, random_variables
 from tests.metanet.test_models import assert_close, random_params
@@ -31,9 +31,9 @@ def test_symmetries_of_traced_networks(name):
     variables = random_variables(network, inputs)
     topology = metanet.trace(network, variables, inputs)
     config = gmn.MetanetConfig(width=8, num_blocks=2, outputs_nodes=True)
-    table = readouts.parameter_edges(topology)
+    table = weight_updates.parameter_edges(topology)
     reader = readouts.InvariantMetanet(config, 3)
-    writer = readouts.WeightUpdateMetanet(config, initial_step=1.0)
+    writer = weight_updates.WeightUpdateMetanet(config, initial_step=1.0)
     vector = np.asarray(topology.flatten(variables))
     graph = features.to_graph(topology, topology.edge_values(variables))
     reader_params = random_params(reader, graph, seed=2)

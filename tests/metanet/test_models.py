@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modmeta import graphs
-from modmeta.metanet.models import features, gmn, readouts
+from modmeta.metanet.models import features, gmn, readouts, weight_updates
 from tests.metanet import hand_made
 
 WIDTHS = (2, 5, 3)
@@ -28,6 +28,7 @@ CONFIGS = {
         use_globals=True,
         outputs_nodes=True,
         encoding="fourier",
+        value_scales=(1.0, 30.0),
     ),
 }
 
@@ -336,7 +337,7 @@ def test_windows_of_edges_give_the_same_numbers(aggregation):
     )
     windowed = dataclasses.replace(config, edge_window=20)
     assert len(batch.senders) % 20 and len(batch.senders) > 40
-    pooling = "layer_mean" if aggregation == "typed_mean" else "mean"
+    pooling = "layer_statistics" if aggregation == "typed_mean" else "mean"
     modules = [readouts.InvariantMetanet(c, 3, pooling) for c in (config, windowed)]
     params = random_params(modules[0], batch)
 
@@ -360,10 +361,10 @@ def test_windows_write_the_changes_of_all_weights():
     topology = hand_made.topology(WIDTHS)
     values = hand_made.flatten(hand_made.random_tensors(rng, WIDTHS))
     graph = features.to_graph(topology, np.stack([values, -values], -1))
-    table = readouts.parameter_edges(topology)
+    table = weight_updates.parameter_edges(topology)
     config = gmn.MetanetConfig(width=4, num_blocks=1)
     windowed = dataclasses.replace(config, edge_window=7)
-    modules = [readouts.WeightUpdateMetanet(c, 2) for c in (config, windowed)]
+    modules = [weight_updates.WeightUpdateMetanet(c, 2) for c in (config, windowed)]
     given = graph, table, np.stack([values, -values], -1)
     params = random_params(modules[0], *given)
     expected, found = (

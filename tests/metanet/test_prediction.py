@@ -1,6 +1,7 @@
 """Supervised training: what it learns, what it must not learn, and that it resumes."""
 
 import dataclasses
+import functools
 import types
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import pytest
 import scipy.special
 
 from modmeta.metanet import InvariantMetanet, MetanetConfig, trace
-from modmeta.metanet.learning import prediction, scores, sources
+from modmeta.metanet.learning import parts, prediction, scores, sources
 from modmeta.metanet.models import baselines
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter, read_metrics
@@ -57,6 +58,37 @@ SOURCE, WEIGHTS = make_networks(240)
 TARGETS = scipy.special.expit((WEIGHTS[:, 0] * WEIGHTS[:, 1]).sum(-1)).astype("f4")
 METANET = MetanetConfig(width=16, num_blocks=2, reverse_messages=True)
 PREDICTOR = prediction.GraphPredictor(InvariantMetanet(METANET, 1))
+
+
+def test_parts_learn_and_predict_as_one_batch():
+    """Loss, gradient and outputs of a batch do not depend on how it is cut."""
+    inputs = normal(1, 1)
+    topology = trace(TwoMaps(), TwoMaps().init(jax.random.key(0), inputs), inputs)
+    rows = [WEIGHTS[:10].reshape(10, 8)]
+    chosen = np.array([7, 2, 9, 4, 0, 5, 1])
+    cut = sources.GraphSource([topology], rows, part_edges=2 * topology.num_edges)
+    inputs = [
+        source.batch(chosen, source.budget(chosen[None])) for source in (SOURCE, cut)
+    ]
+    assert inputs[1].places.shape[0] > 2
+    params = jax.jit(PREDICTOR.init)(jax.random.key(1), parts.first_part(inputs[1]))
+
+    @jax.jit
+    def judge(inputs):
+        def losses(params, inputs, targets):
+            outputs = PREDICTOR.apply(params, inputs)
+            return prediction.accuracy_loss(outputs, targets)
+
+        targets = TARGETS[chosen]
+        found = parts.value_and_gradient(losses, params, inputs, targets)
+        apply = functools.partial(PREDICTOR.apply, params)
+        return found, parts.outputs_of(apply, inputs, len(chosen))
+
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6),
+        judge(inputs[1]),
+        judge(inputs[0]),
+    )
 
 
 def test_rows_are_read_as_their_graphs():
@@ -306,6 +338,19 @@ def test_stopped_fit_goes_on_to_the_same_end(tmp_path):
     assert (other.params["params"]["kernel"] != whole.params["params"]["kernel"]).any()
 
 
+def test_networks_without_a_result_are_left_out():
+    """The training is that of the other networks, and says how many it left out."""
+    source, targets = vectors()
+    targets = np.array(targets)
+    without = np.array([5, 17, 190])
+    targets[without] = (np.nan, np.inf, np.nan)
+    with pytest.warns(UserWarning, match=r"left out: 2 of 160 \(train\), 1 of 40 \(va"):
+        found = fit(linear_predictor(), targets, SHORT, source=source)
+    splits = {name: np.setdiff1d(rows, without) for name, rows in SPLITS.items()}
+    expected = fit(linear_predictor(), targets, SHORT, source=source, splits=splits)
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -326,6 +371,7 @@ def test_wrong_splits(changes, message):
         ({"num_steps": 0}, "num_steps: found 0, expected above 0"),
         ({"learning_rate": 0.0}, "learning_rate: found 0.0, expected above 0"),
         ({"gradient_norm": -1.0}, "gradient_norm: found -1.0, expected above 0"),
+        ({"weight_decay": -0.1}, "weight_decay: found -0.1, expected >= 0"),
         ({"num_evaluations": 0}, "num_evaluations: found 0, expected above 0"),
     ],
 )
@@ -367,7 +413,10 @@ def test_a_loss_that_validation_networks_never_have_is_no_result():
         ({"splits": {"train": np.arange(240) < 9, "valid": [9]}}, "found bool of shap"),
         ({"targets": np.ones(239)}, r"targets: found \(239,\), expected .* 240 netw"),
         ({"targets": [1.0] * 240}, r"targets\[0\]: found float, expected an array"),
-        ({"targets": {"a": np.full(240, np.nan)}}, r"\['a'\]: found NaN .* 199 mo"),
+        (
+            {"targets": {"a": np.full(240, np.nan)}},
+            r"\['a'\]: found NaN .* all 160",
+        ),
         ({"predictor": nn.Dense(1)}, r"found a module, Dense, expected .*GraphPredi"),
         ({"params": prediction.FitResult(0, 0, 0, True)}, "found FitResult, expected"),
     ],

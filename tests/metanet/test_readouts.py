@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modmeta import graphs, metanet
-from modmeta.metanet.models import features, gmn, readouts
+from modmeta.metanet.models import features, gmn, readouts, weight_updates
 from tests.metanet import hand_made
 from tests.metanet.small_networks import normal, random_variables
 from tests.metanet.test_models import assert_close, graph_of, random_params
@@ -23,7 +23,7 @@ def random_embeddings(rng, graph, width=4):
 
 
 @pytest.mark.parametrize(
-    "pooling, outputs_nodes", [("mean", False), ("layer_mean", True)]
+    "pooling, outputs_nodes", [("mean", False), ("layer_statistics", True)]
 )
 def test_output_ignores_the_order_of_hidden_units(pooling, outputs_nodes):
     rng = np.random.default_rng(0)
@@ -72,10 +72,9 @@ def test_readout_equals_a_loop_over_groups():
     rng = np.random.default_rng(2)
     graph = graph_of((2, 3, 2), hand_made.random_tensors(rng, (2, 3, 2)))
     embeddings = random_embeddings(rng, graph)
-    weights = None
     for pooling in gmn.POOLINGS:
-        module = readouts.GraphReadout(2, 4, pooling)
-        weights = weights or random_params(module, embeddings, graph)
+        module = readouts.GraphReadout(2, 4, pooling, value_scales=(5.0,))
+        weights = random_params(module, embeddings, graph)
         found = jax.jit(module.apply)(weights, embeddings, graph)[0]
         layers = jax.tree.map(np.asarray, weights["params"])
 
@@ -90,11 +89,22 @@ def test_readout_equals_a_loop_over_groups():
                 edges.types[index],
                 edges.is_reversed[index],
             )
-            key = key if pooling == "layer_mean" else None
+            key = None if pooling == "mean" else key
             row = hand_made.relu(linear(layers["edges"], row))
+            if pooling == "layer_statistics":
+                value = graph.edges.values[index]
+                spread = value * np.sqrt(edges.fan_ins[index])
+                row = np.r_[row, np.arcsinh(5.0 * np.r_[value, spread])]
             groups.setdefault(key, []).append(row)
-        assert len(groups) == (8 if pooling == "layer_mean" else 1)
-        pooled = np.mean([np.mean(rows, axis=0) for rows in groups.values()], axis=0)
+        assert len(groups) == (1 if pooling == "mean" else 8)
+        read = [np.mean(rows, axis=0) for rows in groups.values()]
+        if pooling == "layer_statistics":
+            spreads = [np.std(rows, axis=0) for rows in groups.values()]
+            moments = [np.r_[pair] for pair in zip(read, spreads, strict=True)]
+            for layer in layers["groups"].values():
+                moments = [hand_made.relu(linear(layer, row)) for row in moments]
+            read = moments
+        pooled = np.mean(read, axis=0)
         hidden = hand_made.relu(linear(layers["output"]["layer_0"], pooled))
         assert_close(found, linear(layers["output"]["layer_1"], hidden))
 
@@ -150,8 +160,8 @@ def test_new_weights_move_with_the_hidden_units(num_heads):
     permutations = hand_made.random_permutations(rng, WIDTHS)
     topology = hand_made.topology(WIDTHS)
     config = gmn.MetanetConfig(width=4, num_blocks=2)
-    module = readouts.WeightUpdateMetanet(config, num_heads, num_layers=4)
-    table = readouts.parameter_edges(topology)
+    module = weight_updates.WeightUpdateMetanet(config, num_heads, num_layers=4)
+    table = weight_updates.parameter_edges(topology)
     vector = hand_made.flatten(tensors)
     params = random_params(module, graph_of(WIDTHS, tensors), table, vector)
 
@@ -179,9 +189,9 @@ def test_step_size_zero_is_the_identity_and_steps_belong_to_layers():
     tensors = hand_made.random_tensors(rng, WIDTHS)
     topology = hand_made.topology(WIDTHS)
     graph, vector = graph_of(WIDTHS, tensors), hand_made.flatten(tensors)
-    table = readouts.parameter_edges(topology)
+    table = weight_updates.parameter_edges(topology)
     config = gmn.MetanetConfig(width=4, num_blocks=1)
-    module = readouts.WeightUpdateMetanet(config, num_layers=4)
+    module = weight_updates.WeightUpdateMetanet(config, num_layers=4)
     init = jax.jit(lambda key: module.init(key, graph, table, vector))
     params = init(jax.random.key(0))
     steps = params["params"]["update"]["steps"]
@@ -201,19 +211,19 @@ def test_tied_parameters_take_the_mean_over_their_edges():
     # Parameter 1 has three edges, one edge is constant, parameter 2 has no edge.
     topology.edge_parameters = np.array([1, 0, 1, -1, 3, 1], np.int32)
     topology.num_parameters = 4
-    table = readouts.parameter_edges(topology)
+    table = weight_updates.parameter_edges(topology)
     order = features.edge_order(topology)
     edge_changes = np.random.default_rng(6).normal(size=(2, 6)).astype(np.float32)
     # Changes of reversed edges must not count.
     changes = np.concatenate([edge_changes, np.full((2, 6), 1e3)], axis=1)[:, order]
     parameters = np.array([0.5, -1.0, 2.0, 3.0], np.float32)
-    found = readouts.updated_parameters(table, parameters, jnp.asarray(changes))
+    found = weight_updates.updated_parameters(table, parameters, jnp.asarray(changes))
     for head, edges in enumerate(edge_changes):
         mean = (edges[0] + edges[2] + edges[5]) / 3
         expected = parameters + np.array([edges[1], mean, 0.0, edges[4]])
         np.testing.assert_allclose(found[head], expected, rtol=1e-5)
     with pytest.raises(ValueError, match="parameters: found 3 rows, expected 4"):
-        readouts.updated_parameters(table, parameters[:3], jnp.asarray(changes))
+        weight_updates.updated_parameters(table, parameters[:3], jnp.asarray(changes))
 
 
 def test_outputs_of_several_networks_are_averaged():
@@ -226,7 +236,7 @@ def test_outputs_of_several_networks_are_averaged():
         hidden = jax.nn.relu(tensors[0] @ inputs + tensors[1])
         return {"output": tensors[2] @ hidden + tensors[3]}
 
-    average = jax.jit(lambda *given: readouts.average_outputs(apply, *given))
+    average = jax.jit(lambda *given: weight_updates.average_outputs(apply, *given))
     found = average(stacked, inputs)["output"]
     expected = np.mean([hand_made.mlp(t, inputs) for t in networks], axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -262,11 +272,11 @@ def test_new_weights_of_a_traced_network():
     model, inputs = Twice(), normal(3)
     variables = random_variables(model, inputs)
     topology = metanet.trace(model, variables, inputs)
-    table = readouts.parameter_edges(topology)
+    table = weight_updates.parameter_edges(topology)
     vector = topology.flatten(variables)
     assert set(table.counts.tolist()) >= {0, 1, 2}
     config = gmn.MetanetConfig(width=4, num_blocks=1, aggregation="typed_mean")
-    module = readouts.WeightUpdateMetanet(config)
+    module = weight_updates.WeightUpdateMetanet(config)
     graph = features.to_graph(topology, topology.edge_values(variables))
     params = random_params(module, graph, table, vector)
     apply = jax.jit(lambda params: module.apply(params, graph, table, vector)[0])
@@ -297,7 +307,7 @@ def test_new_weights_of_a_traced_network():
     # Flat parameters of several heads are averaged as functions.
     heads = np.stack([vector, topology.flatten(changed)])
     found = jax.jit(
-        lambda heads, inputs: readouts.average_outputs(
+        lambda heads, inputs: weight_updates.average_outputs(
             lambda head, x: model.apply(topology.unflatten(head), x), heads, inputs
         )
     )(heads, inputs)

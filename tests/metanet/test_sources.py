@@ -87,6 +87,38 @@ def test_batch_is_the_graphs_and_padding():
     assert batch.edges.values.shape == (budget.num_edges,)
 
 
+def test_parts_hold_every_network_once():
+    """Parts of like size, whose graphs are those of the networks they name."""
+    source = sources.GraphSource(TOPOLOGIES, PARAMETERS, part_edges=80)
+    batches = np.array([[8, 0, 4, 7, 1], [8, 7, 6, 5, 3]])
+    budget = source.budget(batches)
+    most = source.sizes.max()
+    assert budget.num_parts > 1 and budget.part.num_edges < 1.5 * max(most, 80)
+    assert most > 1
+    for rows in batches:
+        batch = source.batch(rows, budget)
+        named = batch.places[batch.places < len(rows)]
+        assert sorted(named) == list(range(len(rows)))
+        assert (batch.places < len(rows)).any(axis=1).all()
+        for index, places in enumerate(batch.places):
+            own = rows[places[places < len(rows)]]
+            part = jax.tree.map(lambda leaf, index=index: leaf[index], batch.inputs)
+            ones = [to_graph(*PAIRS[row], bidirectional=False) for row in own]
+            assert_equal(part, graphs.batch_graphs(ones, budget.part))
+    # What fits is one batch as ever; a network larger than a part is a part.
+    whole = sources.GraphSource(TOPOLOGIES, PARAMETERS, part_edges=10**6)
+    assert whole.budget(batches) == make_source().budget(batches)
+    alone = sources.GraphSource(TOPOLOGIES, PARAMETERS, part_edges=1)
+    assert alone.budget(batches).part.num_edges >= most
+    with pytest.raises(ValueError, match="part_edges: found 0, expected at least 1"):
+        sources.GraphSource(TOPOLOGIES, PARAMETERS, part_edges=0)
+
+
+def test_networks_without_edges_fill_parts():
+    parts = sources.assign(np.array([[0, 5, 0, 0]]), 3)
+    assert sorted(set(parts.ravel().tolist())) == [0, 1, 2]
+
+
 def test_budget_is_the_smallest_that_holds_every_batch():
     source = make_source()
     batches = np.array([[0, 1, 2], [3, 4, 0], [5, 6, 7]])

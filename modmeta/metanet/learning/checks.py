@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,18 +82,24 @@ def checked_splits(
     return train, valid
 
 
-def check_targets(targets: Any, rows: np.ndarray, count: int) -> None:
-    """Checks that every network has targets, and those of some networks are finite.
+def rows_with_targets(
+    targets: Any, splits: Mapping[str, np.ndarray], count: int
+) -> list[np.ndarray]:
+    """The networks of every split whose targets are finite.
+
+    A network whose result is NaN or infinite has nothing to learn from; a warning says
+    how many there are.
 
     Args:
       targets: Pytree with leaves `[n, ...]`.
-      rows: Networks whose targets are needed.
+      splits: Networks whose targets are needed, by the name of their split.
       count: n.
 
     Raises:
-      ValueError: If a leaf is no array with a row per network, or a number is NaN or
-        infinite; the message names the network.
+      ValueError: If a leaf is no array with a row per network, or no network of a split
+        has finite targets; the message names the leaf.
     """
+    is_finite = np.ones(count, bool)
     for path, leaf in jax.tree_util.tree_leaves_with_path(targets):
         name = "targets" + jax.tree_util.keystr(path)
         if not hasattr(leaf, "shape") or leaf.shape[:1] != (count,):
@@ -101,12 +108,21 @@ def check_targets(targets: Any, rows: np.ndarray, count: int) -> None:
                 f"{name}: found {found}, expected an array with a row for each of "
                 f"{count} networks"
             )
-        values = np.asarray(leaf)[rows]
+        values = np.asarray(leaf)
         if jax.dtypes.issubdtype(values.dtype, np.inexact):
-            is_finite = np.isfinite(values).reshape(len(rows), -1).all(axis=1)
-            if not is_finite.all():
+            is_finite &= np.isfinite(values).reshape(count, -1).all(axis=1)
+        for split, rows in splits.items():
+            if not is_finite[rows].any():
                 raise ValueError(
-                    f"{name}: found NaN or infinite numbers for network "
-                    f"{rows[np.argmin(is_finite)]} and {np.sum(~is_finite) - 1} more, "
-                    "expected finite ones; leave such networks out of the splits"
+                    f"{name}: found NaN or infinite numbers for all {len(rows)} "
+                    f"networks of the split {split}, expected finite ones for some"
                 )
+    missing = [(split, rows, is_finite[rows]) for split, rows in splits.items()]
+    if not all(kept.all() for _, _, kept in missing):
+        counts = [f"{(~kept).sum()} of {len(kept)} ({s})" for s, _, kept in missing]
+        warnings.warn(
+            "targets: found NaN or infinite numbers for some networks, which are left "
+            f"out: {', '.join(counts)}",
+            stacklevel=3,
+        )
+    return [rows[kept] for _, rows, kept in missing]

@@ -6,8 +6,8 @@ accuracies: an objective compares outputs with targets, network by network. Outp
 targets are pytrees with one row per network. A task that edits networks differs in the
 three alone: the batches of its source hold the flat parameters `[b, P]` beside the
 graph, the predictor gives new ones `[b, P]`
-(`modmeta.metanet.models.readouts.WeightUpdateMetanet`, with axes swapped), and the
-objective runs the networks with them and compares what comes out with targets
+(`modmeta.metanet.models.weight_updates.WeightUpdateMetanet`, with axes swapped), and
+the objective runs the networks with them and compares what comes out with targets
 `[b, ...]`, say images, or compares the weights themselves.
 
 Accuracy prediction follows Lim et al. 2023 (arXiv 2312.04501): binary cross-entropy
@@ -24,118 +24,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from modmeta import graphs
-from modmeta.metanet.learning import checks
+from modmeta.metanet.learning import checks, parts
+from modmeta.metanet.learning.predictors import GraphPredictor as GraphPredictor
+from modmeta.metanet.learning.predictors import Predictor as Predictor
+from modmeta.metanet.learning.predictors import TopologyPredictor as TopologyPredictor
+from modmeta.metanet.learning.predictors import VectorPredictor as VectorPredictor
 from modmeta.metanet.learning.sources import Source, evaluation_plan, training_plan
-from modmeta.metanet.models.responses import graph_with_responses
 from modmeta.runtime import option_types, training_loop
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter
 from modmeta.runtime.progress import ProgressMeter
 
-if TYPE_CHECKING:
-    from modmeta.metanet.parameter_graphs.topology import Topology
-
 # Initial values are drawn once: what the compiler takes to make that fast is lost.
 _QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
-
-
-class Predictor(Protocol):
-    """What learns; hashable, since compiled programs are kept by it."""
-
-    def init(self, rng_key: jax.Array, inputs: Any) -> Any:
-        """Initial parameters; the key is consumed."""
-
-    def apply(self, params: Any, inputs: Any) -> Any:
-        """Outputs with leaves `[b, ...]` for a batch of a source."""
-
-
-@dataclasses.dataclass(frozen=True)
-class GraphPredictor:
-    """A module that maps graphs `[G]` to `[G, K]`, as a predictor.
-
-    Attributes:
-      module: For instance `readouts.InvariantMetanet`.
-    """
-
-    module: nn.Module
-
-    def init(self, rng_key: jax.Array, inputs: graphs.GraphsTuple) -> Any:
-        """Initial parameters; the key is consumed."""
-        return self.module.init(rng_key, inputs)
-
-    def apply(self, params: Any, inputs: graphs.GraphsTuple) -> jax.Array:
-        """Outputs of all graphs but the last, which is padding.
-
-        Returns:
-          `[b, K]`, or `[b]` where K is 1.
-        """
-        return _without_last_of_one(self.module.apply(params, inputs)[:-1])
-
-
-@dataclasses.dataclass(frozen=True)
-class TopologyPredictor:
-    """A module that reads graphs, for networks of one topology: batches are rows.
-
-    Faster than `GraphPredictor`: what belongs to the topology is computed once for a
-    batch, and a `VectorSource` of parameters serves as the source.
-
-    Attributes:
-      module: Maps a graph with b networks to leaves `[1, b, ...]`, for instance
-        `readouts.InvariantMetanet`.
-      topology: Architecture of the networks.
-      bidirectional: See `modmeta.metanet.models.features.to_graph`.
-    """
-
-    module: nn.Module
-    topology: Topology
-    bidirectional: bool = False
-
-    def graph(self, rows: jax.Array) -> graphs.GraphsTuple:
-        """The graph of flat parameters `[b, M]`, with responses after them if any."""
-        return graph_with_responses(
-            self.topology, rows, bidirectional=self.bidirectional
-        )
-
-    def init(self, rng_key: jax.Array, inputs: jax.Array) -> Any:
-        """Initial parameters; the key is consumed."""
-        return self.module.init(rng_key, self.graph(inputs))
-
-    def apply(self, params: Any, inputs: jax.Array) -> Any:
-        """Outputs of all networks, leaves `[b, ...]`; `[b]` where one is `[b, 1]`."""
-        outputs = self.module.apply(params, self.graph(inputs))
-        return jax.tree.map(lambda leaf: _without_last_of_one(leaf[0]), outputs)
-
-
-@dataclasses.dataclass(frozen=True)
-class VectorPredictor:
-    """A module that maps `[b, ...]` to leaves `[b, K]`, as a predictor.
-
-    Attributes:
-      module: For instance `baselines.StatisticsNetwork`.
-    """
-
-    module: nn.Module
-
-    def init(self, rng_key: jax.Array, inputs: Any) -> Any:
-        """Initial parameters; the key is consumed."""
-        return self.module.init(rng_key, inputs)
-
-    def apply(self, params: Any, inputs: Any) -> Any:
-        """Outputs `[b, K]`, or `[b]` where K is 1."""
-        return jax.tree.map(_without_last_of_one, self.module.apply(params, inputs))
-
-
-def _without_last_of_one(leaf: jax.Array) -> jax.Array:
-    return leaf[..., 0] if leaf.shape[-1] == 1 else leaf
 
 
 def accuracy_loss(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -161,6 +69,7 @@ class PredictionConfig:
       batch_size: Networks per step; all of the training networks if there are fewer.
       learning_rate: Its peak; it rises to it over the first twentieth of the steps.
       gradient_norm: Norm that gradients are clipped to.
+      weight_decay: Of AdamW, as a multiple of the learning rate; 0: Adam.
       num_evaluations: How often validation networks are judged; once per step at most.
     """
 
@@ -168,6 +77,7 @@ class PredictionConfig:
     batch_size: int = 16
     learning_rate: float = 3e-3
     gradient_norm: float = 1.0
+    weight_decay: float = 0.0
     num_evaluations: int = 20
 
     def __post_init__(self) -> None:
@@ -175,7 +85,10 @@ class PredictionConfig:
         option_types.settle(self)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value <= 0:
+            if field.name == "weight_decay":
+                if value < 0:
+                    raise ValueError(f"weight_decay: found {value}, expected >= 0")
+            elif value <= 0:
                 raise ValueError(f"{field.name}: found {value}, expected above 0")
 
 
@@ -216,12 +129,12 @@ def _optimizer(config: PredictionConfig) -> optax.GradientTransformation:
         max(config.num_steps // 20, 1),
         max(config.num_steps, 2),
     )
+    adam = optax.adam(schedule)
+    if config.weight_decay:
+        adam = optax.adamw(schedule, weight_decay=config.weight_decay)
     # Of all parameters as one vector: a few operations in place of some for each.
-    return optax.flatten(
-        optax.chain(
-            optax.clip_by_global_norm(config.gradient_norm), optax.adam(schedule)
-        )
-    )
+    clip = optax.clip_by_global_norm(config.gradient_norm)
+    return optax.flatten(optax.chain(clip, adam))
 
 
 @functools.partial(
@@ -240,18 +153,18 @@ def _step(
     inputs: Any,
     targets: Any,
 ) -> tuple[FitState, jax.Array]:
-    def loss(params):
-        return jnp.mean(objective(predictor.apply(params, inputs), targets))
+    def losses(params, inputs, targets):
+        return objective(predictor.apply(params, inputs), targets)
 
-    value, gradient = jax.value_and_grad(loss)(state.params)
+    value, gradient = parts.value_and_gradient(losses, state.params, inputs, targets)
     updates, optimizer = _optimizer(config).update(gradient, state.optimizer)
     params = optax.apply_updates(state.params, updates)
     return state._replace(params=params, optimizer=optimizer), value
 
 
-@functools.partial(jax.jit, static_argnames="predictor")
-def _apply(predictor: Predictor, params: Any, inputs: Any) -> Any:
-    return predictor.apply(params, inputs)
+@functools.partial(jax.jit, static_argnames=("predictor", "count"))
+def _apply(predictor: Predictor, params: Any, inputs: Any, count: int) -> Any:
+    return parts.outputs_of(functools.partial(predictor.apply, params), inputs, count)
 
 
 def predict(
@@ -283,8 +196,9 @@ def predict(
         raise ValueError("rows: found no networks, expected some")
     plan, is_first = evaluation_plan(source.sizes[rows], min(batch_size, len(rows)))
     budget = source.budget(rows[plan])
-    parts = [
-        jax.device_get(_apply(predictor, params, source.batch(rows[indices], budget)))
+    size = plan.shape[1]
+    found = [
+        _apply(predictor, params, source.batch(rows[indices], budget), size)
         for indices in plan
     ]
     order = np.argsort(plan[is_first])
@@ -292,7 +206,7 @@ def predict(
     def gather(*leaves):
         return np.stack(leaves)[is_first][order]
 
-    return jax.tree.map(gather, *parts)
+    return jax.tree.map(gather, *jax.device_get(found))
 
 
 def fit(
@@ -317,7 +231,8 @@ def fit(
       predictor: What learns.
       objective: `(outputs, targets) -> [b]` losses, one per network.
       source: The networks.
-      targets: Pytree with leaves `[n, ...]`.
+      targets: Pytree with leaves `[n, ...]`. Networks whose targets are NaN or infinite
+        are left out, with a warning.
       splits: Indices of networks; "train" is trained on, "valid" chooses. Other splits
         are not looked at.
       config: Options.
@@ -336,20 +251,23 @@ def fit(
 
     Raises:
       ValueError: If the predictor is none; if a split is missing or empty, or a network
-        is in both; if targets are not of these networks, or not finite.
+        is in both; if targets are not of these networks, or finite for none of them.
       FloatingPointError: If a loss is not finite.
     """
     count = len(source.sizes)
     checks.check_predictor(predictor, params)
     train_rows, valid_rows = checks.checked_splits(splits, count)
-    checks.check_targets(targets, np.concatenate([train_rows, valid_rows]), count)
+    train_rows, valid_rows = checks.rows_with_targets(
+        targets, {"train": train_rows, "valid": valid_rows}, count
+    )
     batch_size = min(config.batch_size, len(train_rows))
     plan = train_rows[
         training_plan(source.sizes[train_rows], batch_size, config.num_steps, seed)
     ]
     budget = source.budget(plan)
     if params is None:
-        params = _init(predictor, jax.random.key(seed), source.batch(plan[0], budget))
+        first = parts.first_part(source.batch(plan[0], budget))
+        params = _init(predictor, jax.random.key(seed), first)
     state = FitState(
         params, _optimizer(config).init(params), training_loop.Best.start(params)
     )

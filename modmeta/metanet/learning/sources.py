@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from modmeta import graphs
+from modmeta.metanet.learning.parts import Parts, assign
 from modmeta.metanet.models.features import edge_order, to_graph
 
 if TYPE_CHECKING:
@@ -34,7 +36,10 @@ class Source(Protocol):
         """Static sizes that hold all of the batches `[..., b]` of indices."""
 
     def batch(self, rows: np.ndarray, budget: Any) -> Any:
-        """Sets the networks `[b]` as a pytree whose shapes follow b and the budget."""
+        """Sets the networks `[b]` as a pytree whose shapes follow b and the budget.
+
+        What a predictor takes, or `Parts` of that.
+        """
 
 
 class _Template(NamedTuple):
@@ -43,6 +48,18 @@ class _Template(NamedTuple):
     graph: graphs.GraphsTuple
     parameters: np.ndarray  # [F] index into the flat parameters, -1: constant
     constants: np.ndarray  # [F]
+
+
+class PartsBudget(NamedTuple):
+    """Sizes of batches of graphs in parts.
+
+    Attributes:
+      part: Of every part.
+      num_parts: Number of parts.
+    """
+
+    part: graphs.GraphBudget
+    num_parts: int
 
 
 class GraphSource:
@@ -55,6 +72,8 @@ class GraphSource:
       parameters: `[networks, M]` flat parameters of every group, in the order of
         `Topology.flatten`. Networks are numbered through all groups.
       bidirectional: See `modmeta.metanet.models.features.to_graph`.
+      part_edges: Edges above which a batch is set in parts of about so many, or of as
+        many as the largest network has; None: in one.
 
     Raises:
       ValueError: If there is no topology, or parameters do not fit theirs or are not
@@ -67,7 +86,13 @@ class GraphSource:
         parameters: Sequence[np.ndarray],
         *,
         bidirectional: bool = False,
+        part_edges: int | None = None,
     ):
+        if part_edges is not None and part_edges < 1:
+            raise ValueError(
+                f"part_edges: found {part_edges}, expected at least 1, or None"
+            )
+        self._part_edges = part_edges
         self._templates, self._parameters = [], []
         if not isinstance(topologies, list | tuple) or not topologies:
             found = "none" if isinstance(topologies, list | tuple) else "no list"
@@ -130,18 +155,51 @@ class GraphSource:
         edges = template.graph.edges._replace(values=values)
         return template.graph._replace(edges=edges)
 
-    def budget(self, batches: np.ndarray) -> graphs.GraphBudget:
+    def budget(self, batches: np.ndarray) -> graphs.GraphBudget | PartsBudget:
         """The smallest budget that holds every batch `[..., b]`."""
-        return graphs.GraphBudget(
-            num_nodes=int(self._num_nodes[batches].sum(-1).max()) + 1,
-            num_edges=int(self.sizes[batches].sum(-1).max()),
-            num_graphs=batches.shape[-1] + 1,
+        sizes = self.sizes[batches]
+        candidates = [1]
+        if self._part_edges is not None:
+            most = max(self._part_edges, int(sizes.max()))
+            fewest = max(int(sizes.sum(-1).max()) // most, 1)
+            candidates = [n for n in (fewest, fewest + 1) if n <= batches.shape[-1]]
+        plans = [(count, assign(sizes, count)) for count in candidates]
+
+        def largest(plan: tuple[int, np.ndarray], amounts: Any) -> int:
+            count, parts = plan
+            sums = [np.where(parts == p, amounts, 0).sum(-1) for p in range(count)]
+            return int(np.max(sums))
+
+        # With the least padding.
+        plan = min(plans, key=lambda plan: plan[0] * largest(plan, sizes))
+
+        part = graphs.GraphBudget(
+            num_nodes=largest(plan, self._num_nodes[batches]) + 1,
+            num_edges=largest(plan, sizes),
+            num_graphs=largest(plan, 1) + 1,
             num_rows=max(graphs.num_rows(item.graph) for item in self._templates),
         )
+        return part if plan[0] == 1 else PartsBudget(part, plan[0])
 
-    def batch(self, rows: np.ndarray, budget: graphs.GraphBudget) -> graphs.GraphsTuple:
-        """The networks `[b]` as one graph of b graphs and a graph of padding."""
-        return graphs.batch_graphs([self.graph(row) for row in rows], budget)
+    def batch(
+        self, rows: np.ndarray, budget: graphs.GraphBudget | PartsBudget
+    ) -> graphs.GraphsTuple | Parts:
+        """The networks `[b]` as one graph of b graphs and a graph of padding.
+
+        Or, with several parts, `Parts` of such graphs.
+        """
+        if not isinstance(budget, PartsBudget):
+            return graphs.batch_graphs([self.graph(row) for row in rows], budget)
+        part, num_parts = budget
+        owners = assign(self.sizes[rows], num_parts)
+        places = np.full((num_parts, part.num_graphs - 1), len(rows), np.int32)
+        batches = []
+        for index, own in enumerate(places):
+            (members,) = np.nonzero(owners == index)
+            own[: len(members)] = members
+            networks = [self.graph(row) for row in rows[members]]
+            batches.append(graphs.batch_graphs(networks, part))
+        return Parts(jax.tree.map(lambda *leaves: np.stack(leaves), *batches), places)
 
 
 class VectorSource:

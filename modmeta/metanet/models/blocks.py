@@ -1,4 +1,4 @@
-"""One step of message passing over a parameter graph, and pools over its graphs.
+"""One step of message passing over a parameter graph.
 
 Parts of a block can be called one by one, for edges that are computed in windows; see
 `modmeta.metanet.models.windows`. Letters as in `modmeta.metanet.models.gmn`.
@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from modmeta import graphs
 from modmeta.metanet.models.normalized import (
     Linear,
     Norm,
@@ -22,6 +21,7 @@ from modmeta.metanet.models.normalized import (
     normalized_product,
 )
 from modmeta.metanet.models.options import MetanetConfig
+from modmeta.metanet.models.pooling import add_pooled, counted, pool, scale_rows
 from modmeta.metanet.models.windows import Window, Wiring
 from modmeta.networks import Dense, get_activation
 
@@ -83,65 +83,6 @@ class Totals(NamedTuple):
 def rows_at(values: jax.Array, indices: jax.Array) -> jax.Array:
     """Rows `[rows, ...]` of given indices, which are in range: no pass checks them."""
     return values.at[indices].get(mode="promise_in_bounds")
-
-
-def scale_rows(values: jax.Array, scales: jax.Array) -> jax.Array:
-    """Multiplies every row of `[rows, ...]` by its own number of `[rows]`."""
-    return values * scales.reshape(-1, *[1] * (values.ndim - 1))
-
-
-def pool(
-    values: jax.Array,
-    owners: jax.Array,
-    num_graphs: int,
-    group_weights: jax.Array,
-    pooling: str,
-) -> jax.Array:
-    """Pools rows over their graphs: `[rows, ...]` to `[num_graphs, ...]`.
-
-    Args:
-      values: `[rows, ...]`.
-      owners: `[rows]` graph of a row, sorted.
-      num_graphs: Number of graphs.
-      group_weights: `[rows]` weights for "layer_mean".
-      pooling: "mean" over all rows of a graph, or "layer_mean", the mean over the
-        groups of a graph (layer, type, direction) of the mean within each.
-    """
-    if pooling == "mean":
-        return graphs.segment_mean(values, owners, num_graphs, is_sorted=True)
-    values = scale_rows(values, group_weights)
-    return graphs.segment_sum(values, owners, num_graphs, is_sorted=True)
-
-
-def add_pooled(
-    total: jax.Array,
-    values: jax.Array,
-    wiring: Wiring,
-    pooling: str,
-    window: Window | None,
-) -> jax.Array:
-    """Adds to `[G, ...]` what the edges of a window give to the pool of their graph.
-
-    Args:
-      total: `[G, ...]` so far.
-      values: Of the edges of the window, one row each.
-      wiring: Of all edges.
-      pooling: As for `pool`.
-      window: The window, None for all edges.
-    """
-    wiring = wiring.at(window)
-    owners = wiring.owners()
-    if pooling == "mean":
-        weights = (1.0 / jnp.maximum(wiring.edge_counts, 1.0))[owners]
-    else:
-        weights = wiring.table.group_weights[wiring.rows]
-    values = scale_rows(values, counted(weights, window))
-    return total + graphs.segment_sum(values, owners, len(total), is_sorted=True)
-
-
-def counted(weights: jax.Array, window: Window | None) -> jax.Array:
-    """Weights of edges, zero for those that a window before this one held."""
-    return weights if window is None else jnp.where(window.is_new, weights, 0.0)
 
 
 class MetanetBlock(nn.Module):

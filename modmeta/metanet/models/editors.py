@@ -25,8 +25,8 @@ from modmeta.metanet.models.mlp_baselines import (
     mlp_weights,
     with_positions,
 )
-from modmeta.metanet.models.readouts import WeightUpdateMetanet, parameter_edges
 from modmeta.metanet.models.responses import graph_with_responses
+from modmeta.metanet.models.weight_updates import WeightUpdateMetanet, parameter_edges
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.networks import MLP
 

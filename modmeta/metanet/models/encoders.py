@@ -103,12 +103,14 @@ class EdgeEncoder(nn.Module):
       direction_flag: Whether a reversed edge is told from its original.
       rescale_by_fan_in: Whether values are multiplied by the fan-in, which undoes the
         shrinking of weights with width.
+      value_scales: See `modmeta.metanet.models.options.MetanetConfig`.
     """
 
     width: int
     encoding: str = "sine"
     direction_flag: bool = True
     rescale_by_fan_in: bool = False
+    value_scales: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(
@@ -131,14 +133,35 @@ class EdgeEncoder(nn.Module):
             parts.append(table.is_reversed[:, None].astype(jnp.float32))
         # Once per kind; only what depends on the values is done per edge.
         fixed = Dense(self.width, name="output_fixed")(jnp.concatenate(parts, axis=-1))
+        fan_ins = match_batch(jnp.asarray(table.fan_ins)[rows], values)
         if self.rescale_by_fan_in:
-            values = values * match_batch(jnp.asarray(table.fan_ins)[rows], values)
-        # A cut kernel, so that values and their encodings need not be joined.
+            values = values * fan_ins
+        # Of a network that diverged, a raw value would hide all that is small.
+        scalars = scaled_values(values, fan_ins, self.value_scales) or [values]
         encoder = ScalarEncoder(half, self.encoding, name="values")
-        kernel, _ = Linear(self.width, None, name="output_values")(1 + half)
-        (varying,) = edge_products(encoder(values[..., None]), (kernel[1:],))
-        varying = varying + values[..., None] * as_row(kernel[0], varying)
+        encoded = encoder(scalars[0][..., None])
+        # A cut kernel, so that values and their encodings need not be joined.
+        size = len(scalars)
+        kernel, _ = Linear(self.width, None, name="output_values")(size + half)
+        (varying,) = edge_products(encoded, (kernel[size:],))
+        for scalar, row in zip(scalars, kernel, strict=False):
+            varying = varying + scalar[..., None] * as_row(row, varying)
         return varying + match_batch(fixed[rows], varying)
+
+
+def scaled_values(
+    values: jax.Array, fan_ins: jax.Array, scales: tuple[float, ...]
+) -> list[jax.Array]:
+    """Inverse hyperbolic sines of values `[F, (B)]` at several scales, two for each.
+
+    Args:
+      values: Of edges.
+      fan_ins: `[F, (1)]` of the same edges.
+      scales: See `modmeta.metanet.models.options.MetanetConfig.value_scales`.
+    """
+    spread = values * jnp.sqrt(fan_ins)
+    both = [(scale * values, scale * spread) for scale in scales]
+    return [jnp.arcsinh(scalar) for pair in both for scalar in pair]
 
 
 def match_batch(features: jax.Array, like: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ from modmeta import graphs
 from modmeta.metanet.parameter_graphs.edges import stable_order
 
 if TYPE_CHECKING:
+    from modmeta.metanet.parameter_graphs.edges import EdgeKinds
     from modmeta.metanet.parameter_graphs.topology import Topology
 
 NUM_TYPES = 64
@@ -78,6 +79,7 @@ class EdgeTable(NamedTuple):
       sender_counts: The same, out of the sender.
       group_weights: Weights of the mean over (layer, type, direction) groups of the
         means within them; over the edges of a graph they sum to one.
+      groups: int32, number of that group within the graph, below K.
     """
 
     types: np.ndarray | jax.Array
@@ -88,6 +90,7 @@ class EdgeTable(NamedTuple):
     receiver_counts: np.ndarray | jax.Array
     sender_counts: np.ndarray | jax.Array
     group_weights: np.ndarray | jax.Array
+    groups: np.ndarray | jax.Array
 
 
 def row_numbers(graph: graphs.GraphsTuple) -> Any:
@@ -180,8 +183,8 @@ def to_graph(
         int(np.max(topology.kinds.layers, initial=0)),
         1,
     )
-    kinds = topology.edge_kinds
-    table = _edge_table(topology, depth, bidirectional=bidirectional)
+    kept, kinds = _merged_kinds(topology)
+    table = _edge_table(kept, kinds, depth, bidirectional=bidirectional)
     senders, receivers = topology.senders, topology.receivers
     order = edge_order(topology, bidirectional=bidirectional)
     if bidirectional:
@@ -189,7 +192,7 @@ def to_graph(
         both = np.concatenate([senders, receivers])
         receivers = np.concatenate([receivers, senders])[order]
         senders = both[order]
-        offset = len(topology.kinds.types)
+        offset = len(kept.types)
         dtype = np.uint16 if 2 * offset <= 2**16 else np.int32
         kinds = kinds.astype(dtype)
         kinds = np.concatenate([kinds, kinds + dtype(offset)])[order]
@@ -211,15 +214,34 @@ def to_graph(
     return graphs.single_graph(nodes, edges, senders, receivers, shared)
 
 
-def _edge_table(topology: Topology, depth: int, *, bidirectional: bool) -> EdgeTable:
+def _merged_kinds(topology: Topology) -> tuple[EdgeKinds, np.ndarray]:
+    """Kinds of edges, those as one that differ in their constants, and their rows.
+
+    A constant is the value of its edge. A table of positions has one per entry.
+    """
+    kinds, rows = topology.kinds, topology.edge_kinds
+    columns = [kinds.types, kinds.layers, *kinds.positions.T]
+    columns += [kinds.receiver_counts, kinds.sender_counts]
+    _, first, merged = np.unique(
+        np.stack(columns), axis=1, return_index=True, return_inverse=True
+    )
+    if len(first) == len(kinds.types):
+        return kinds, rows
+    kept = type(kinds)(*(leaf[first] for leaf in kinds))
+    return kept, merged.ravel().astype(rows.dtype)[rows]
+
+
+def _edge_table(
+    kinds: EdgeKinds, rows: np.ndarray, depth: int, *, bidirectional: bool
+) -> EdgeTable:
     """Rows of the kinds of edges, then those of their reverses."""
-    kinds = topology.kinds
     directions = (False, True) if bidirectional else (False,)
-    counts = np.bincount(topology.edge_kinds, minlength=len(kinds.types))
+    counts = np.bincount(rows, minlength=len(kinds.types))
     _, groups = np.unique(
         np.stack([kinds.layers, kinds.types]), axis=1, return_inverse=True
     )
-    sizes = np.bincount(groups.ravel(), counts)
+    groups = groups.ravel().astype(np.int32)
+    sizes = np.bincount(groups, counts)
     weights = 1.0 / (len(directions) * np.count_nonzero(sizes) * np.maximum(sizes, 1))
     tables = [
         EdgeTable(
@@ -230,7 +252,8 @@ def _edge_table(topology: Topology, depth: int, *, bidirectional: bool) -> EdgeT
             fan_ins=kinds.receiver_counts.astype(np.float32),
             receiver_counts=ends[0].astype(np.float32),
             sender_counts=ends[1].astype(np.float32),
-            group_weights=weights.astype(np.float32)[groups.ravel()],
+            group_weights=weights.astype(np.float32)[groups],
+            groups=groups + np.int32(len(sizes) * is_reversed),
         )
         for is_reversed in directions
         for ends in [

@@ -71,6 +71,7 @@ class GraphMetanet(nn.Module):
             config.encoding,
             config.direction_flag,
             config.rescale_by_fan_in,
+            config.value_scales,
         )
         if config.num_blocks or config.outputs_nodes:
             self.node_encoder = NodeEncoder(config.width, config.encoding)
@@ -143,11 +144,11 @@ class GraphMetanet(nn.Module):
     ) -> jax.Array:
         """Embeddings of the edges of a window after so many blocks, computed again."""
         edges, wiring = self._encoded(states.wiring, window), states.wiring.at(window)
-        for block, projections in list(
-            zip(self._blocks, states.projections, strict=False)
-        )[:count]:
-            ends = projections.at(wiring)
-            edges, _ = block.update_edges(edges, ends, with_messages=False)
+        for index in range(count):
+            ends = states.projections[index].at(wiring)
+            edges, _ = self._blocks[index].update_edges(
+                edges, ends, with_messages=False
+            )
         return edges
 
     def _windowed_block(self, index: int, states: States) -> States:

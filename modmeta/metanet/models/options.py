@@ -9,7 +9,7 @@ from modmeta.networks import ACTIVATIONS
 from modmeta.runtime import option_types
 
 AGGREGATIONS = ("sum", "mean", "typed_mean")
-POOLINGS = ("mean", "layer_mean")
+POOLINGS = ("mean", "layer_mean", "layer_statistics")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,9 @@ class MetanetConfig:
         edges at the same reach.
       direction_flag: Whether the encoder tells reversed edges from their originals.
       rescale_by_fan_in: Whether edge values are multiplied by the fan-in.
+      value_scales: Factors at which edge values enter, as inverse hyperbolic sines of
+        `factor value` and `factor value sqrt(fan-in)`; empty: as they are. Small values
+        of different size are told from each other then, and huge ones are in range.
       outputs_nodes: Whether the last block updates nodes as well, for read-outs that
         use them.
       checkpoint_blocks: Whether blocks are computed again in the backward pass, which
@@ -49,6 +52,7 @@ class MetanetConfig:
     reverse_messages: bool = False
     direction_flag: bool = True
     rescale_by_fan_in: bool = False
+    value_scales: tuple[float, ...] = ()
     outputs_nodes: bool = False
     checkpoint_blocks: bool = False
     edge_window: int | None = None

@@ -149,6 +149,13 @@ def over_windows(
     return scan(module, total, jnp.arange(-(-num_edges // size)))[0]
 
 
+def edges_at_once(width: int) -> int | None:
+    """Edges whose embeddings stay in the cache of a CPU, or None for all."""
+    if jax.default_backend() != "cpu":
+        return None
+    return CACHE_BYTES // (4 * width)
+
+
 def networks_at_once(num_edges: int, width: int) -> int | None:
     """Networks of one topology whose edges stay in the cache, or None for all.
 
@@ -156,9 +163,8 @@ def networks_at_once(num_edges: int, width: int) -> int | None:
     1,153 edges takes half as long when few of them are computed at once. Other devices
     need large arrays to be busy.
     """
-    if jax.default_backend() != "cpu":
-        return None
-    return max(CACHE_BYTES // (4 * num_edges * width), 1)
+    size = edges_at_once(width)
+    return None if size is None else max(size // num_edges, 1)
 
 
 def over_networks(
