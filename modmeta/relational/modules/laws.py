@@ -232,6 +232,14 @@ class Units(NamedTuple):
         bounds = jnp.reshape(self.bounds, (1,) * (accelerations.ndim - 1) + (-1,))
         return jnp.clip(accelerations, -bounds, bounds)
 
+    def learned_cut(self, accelerations: jax.Array) -> jax.Array:
+        """The same with the slopes of what is not cut off, to learn by.
+
+        Else nothing would ever bring a law back that is wrong beyond the bounds.
+        """
+        beyond = self.cut(accelerations) - accelerations
+        return accelerations + jax.lax.stop_gradient(beyond)
+
 
 def units_of(law: LawLayout, preprocessing: Preprocessing, span: int) -> Units:
     """Units for intervals of `span` frames, see `Units`."""

@@ -247,7 +247,7 @@ class LawMessages:
 
         def rates(relative):
             accelerations, others, inputs = self.pair_rates(units, params, relative)
-            return units.cut(accelerations), others, inputs
+            return units.learned_cut(accelerations), others, inputs
 
         def relative(name):
             return relative_state(
