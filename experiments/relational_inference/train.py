@@ -248,7 +248,7 @@ def compute(
             "trained one: training runs on one device"
         )
     datasets, loaded = _read(config)
-    config = _with_sized_search(config, datasets, loaded)
+    config = with_sized_search(config, datasets, loaded)
     found = _trained(config, datasets, run, mesh, loaded)
     if found is None:
         return None
@@ -342,12 +342,12 @@ def _read(
     return datasets, loaded
 
 
-def _with_sized_search(
+def with_sized_search(
     config: ExperimentConfig,
     datasets: Datasets,
     loaded: tuple[RelationalModel, ModelParams] | None,
 ) -> ExperimentConfig:
-    """The configuration with the search that suits the size of its systems."""
+    """The configuration with the search that suits its largest system, if asked for."""
     if not config.sized_search:
         return config
     observed = datasets.observed

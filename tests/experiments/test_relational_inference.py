@@ -34,6 +34,7 @@ from modmeta.relational.inference import artifacts, infer
 from modmeta.runtime import devices
 from modmeta.runtime.metrics import read_metrics
 
+BODIES = data.FeatureSpec(("x", "y", "vx", "vy"), (0, 1), (2, 3))
 FILES = {
     "config.json",
     "summary.json",
@@ -567,6 +568,30 @@ def test_search_that_cannot_minimise_the_energy_is_refused():
                 "energy.form=rollout",
             ]
         )
+
+
+def test_many_entities_are_searched_as_suits_them():
+    """Unless an option of the search was named, or energies are not sums."""
+
+    def algorithm(num_nodes, **values):
+        observed = types.SimpleNamespace(
+            num_nodes=np.array([5, num_nodes]), features=BODIES
+        )
+        given = types.SimpleNamespace(observed=observed, everything=None)
+        config = common.override(config_lib.springs(), values)
+        found = train.with_sized_search(config, given, None)
+        return found.inference.algorithm, found.inference.num_steps
+
+    usual = config_lib.springs().inference
+    unchanged = usual.algorithm, usual.num_steps
+    sized = {"sized_search": True}
+    assert algorithm(5, **sized) == algorithm(40) == unchanged
+    for values in ({}, {"energy.prior": "symmetric"}):
+        found = algorithm(40, **sized, **values)
+        assert found[0] == "integer_least_squares"
+        assert found[1] > algorithm(20, **sized, **values)[1] // 2
+    for values in ({"energy.form": "rollout"}, {"modules.node_update": "mlp"}):
+        assert algorithm(40, **sized, **values) == unchanged
 
 
 def test_launcher_refuses_a_wrong_value(tmp_path):
