@@ -361,6 +361,7 @@ def with_sized_search(
     suited = InferenceConfig.for_entities(
         int(observed.num_nodes.max(initial=1)),
         is_additive=is_additive and config.energy.traits.residuals,
+        is_coupled=config.energy.couples_receivers,
     )
     is_usual = suited == InferenceConfig()
     return config if is_usual else dataclasses.replace(config, inference=suited)

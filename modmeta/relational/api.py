@@ -205,14 +205,15 @@ def infer_relations(
         num_relations=MAX_RELATIONS if is_auto else int(num_relations),
     )
     num_entities = int(dataset.num_nodes.max(initial=1))
+    energy = energy or EnergyConfig()
     if inference is None:
         # What energies are asked for may not be sums that edges can be solved for.
         is_additive = resolve(modules, dataset.features).node_update == "additive"
-        has_residuals = energy is None or energy.traits.residuals
         inference = InferenceConfig.for_entities(
-            num_entities, is_additive=is_additive and has_residuals
+            num_entities,
+            is_additive=is_additive and energy.traits.residuals,
+            is_coupled=energy.couples_receivers,
         )
-    energy = energy or EnergyConfig()
     energy.check_algorithm(inference.algorithm)
     options = Options(
         modules=modules,

@@ -586,6 +586,8 @@ def test_many_entities_are_searched_as_suits_them():
     unchanged = usual.algorithm, usual.num_steps
     sized = {"sized_search": True}
     assert algorithm(5, **sized) == algorithm(40) == unchanged
+    mutual = algorithm(5, **sized, **{"energy.prior": "symmetric"})
+    assert mutual == ("integer_least_squares", 8)
     for values in ({}, {"energy.prior": "symmetric"}):
         found = algorithm(40, **sized, **values)
         assert found[0] == "integer_least_squares"

@@ -139,14 +139,19 @@ class InferenceConfig:
     learned: bool = True
 
     @classmethod
-    def for_entities(cls, num_entities: int, *, is_additive: bool) -> InferenceConfig:
+    def for_entities(
+        cls, num_entities: int, *, is_additive: bool, is_coupled: bool = False
+    ) -> InferenceConfig:
         """Defaults for systems of so many entities.
 
         Args:
           num_entities: Of the largest system.
-          is_additive: Whether messages add up, so that edges can be solved for.
+          is_additive: Whether messages add up and are scored frame by frame, so that
+            edges can be solved for.
+          is_coupled: Whether a prior ties receivers together.
         """
-        if num_entities < _MANY_ENTITIES or not is_additive:
+        is_easy = num_entities < _MANY_ENTITIES and not is_coupled
+        if is_easy or not is_additive:
             return cls()
         num_steps = max(_LEAST_DECODINGS, num_entities // _ENTITIES_PER_DECODING)
         return cls(algorithm="integer_least_squares", num_steps=num_steps)
