@@ -415,5 +415,5 @@ def test_defaults_follow_the_number_of_entities():
     assert small == InferenceConfig.for_entities(30, is_additive=False)
     assert small == InferenceConfig()
     large = InferenceConfig.for_entities(30, is_additive=True)
-    assert (large.algorithm, large.num_steps) == ("integer_least_squares", 8)
-    assert InferenceConfig.for_entities(100, is_additive=True).num_steps == 25
+    assert (large.algorithm, large.num_steps) == ("integer_least_squares", 10)
+    assert InferenceConfig.for_entities(100, is_additive=True).num_steps == 33
