@@ -80,5 +80,6 @@ def with_search(
     inference = config.inference.resolved(
         int(max(sizes)),
         is_additive=is_additive and config.energy.traits.residuals,
+        is_coupled=config.energy.couples_receivers,
     )
     return dataclasses.replace(config, inference=inference)

@@ -27,7 +27,7 @@ from experiments.relational_inference import (
     trained,
 )
 from experiments.relational_inference import config as config_lib
-from modmeta.relational import data
+from modmeta.relational import InferenceConfig, data
 from modmeta.relational.data import DataError, validation
 from modmeta.relational.evaluation import laws, stretches
 from modmeta.relational.evaluation.stretches import Stretches
@@ -35,6 +35,7 @@ from modmeta.relational.inference import artifacts, infer
 from modmeta.runtime import devices
 from modmeta.runtime.metrics import read_metrics
 
+BODIES = data.FeatureSpec(("x", "y", "vx", "vy"), (0, 1), (2, 3))
 FILES = {
     "config.json",
     "summary.json",
@@ -568,6 +569,33 @@ def test_search_that_cannot_minimise_the_energy_is_refused():
                 "energy.form=rollout",
             ]
         )
+
+
+def test_many_entities_are_searched_as_suits_them():
+    """Unless an option of the search was named, or energies are not sums."""
+
+    def algorithm(num_nodes, *assignments):
+        config = flags(assignments=list(assignments))
+        few, many = (
+            types.SimpleNamespace(num_nodes=np.array([5, count]), features=BODIES)
+            for count in (5, num_nodes)
+        )
+        given = types.SimpleNamespace(train=few, observed=many)
+        found = trained.with_search(config, given, None)
+        return found.inference.algorithm, found.inference.num_steps
+
+    usual = InferenceConfig()
+    unchanged = usual.algorithm, usual.num_steps
+    assert algorithm(5) == unchanged
+    assert algorithm(40, "inference.algorithm=simulated_annealing") == unchanged
+    mutual = "energy.prior=symmetric"
+    assert algorithm(5, mutual) == ("integer_least_squares", 8)
+    for said in ((), (mutual,)):
+        found = algorithm(40, *said)
+        assert found[0] == "integer_least_squares"
+        assert found[1] > algorithm(20, *said)[1] // 2
+    for said in ("energy.form=rollout", "modules.node_update=mlp"):
+        assert algorithm(40, said) == unchanged
 
 
 def test_launcher_refuses_a_wrong_value(tmp_path):

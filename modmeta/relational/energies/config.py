@@ -19,7 +19,8 @@ class EnergyConfig:
       form: "one_step": observed frames as input. "rollout": free roll-outs of
         `horizon` steps, as in the paper.
       horizon: Steps of a roll-out.
-      prior: "none", or "symmetric": opposite edges should agree.
+      prior: "none", or "symmetric": opposite edges should agree. Integer least squares
+        searches such structures best.
       prior_weight: Nats per pair of edges that disagree, for "symmetric".
     """
 

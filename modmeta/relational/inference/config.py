@@ -96,8 +96,8 @@ class MemoryConfig:
 
 # From so many entities on, annealing does not find the best structures.
 _MANY_ENTITIES = 16
-# Decodings of a receiver: of 49 senders nearly all are right after two, of 99 after 16.
-_LEAST_DECODINGS, _ENTITIES_PER_DECODING = 8, 4
+# Decodings of a receiver: of 49 senders nearly all are right after two, of 99 after 24.
+_LEAST_DECODINGS, _ENTITIES_PER_DECODING = 8, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,19 +141,24 @@ class InferenceConfig:
     tempered: bool = True
     learned: bool = True
 
-    def resolved(self, num_entities: int, *, is_additive: bool) -> InferenceConfig:
+    def resolved(
+        self, num_entities: int, *, is_additive: bool, is_coupled: bool = False
+    ) -> InferenceConfig:
         """The same with the search that suits so many entities for "auto".
 
-        Among many it is integer least squares, with as many steps as these ask for;
-        else annealing.
+        Among many, or where a prior ties receivers together, it is integer least
+        squares, with as many steps as these ask for; else annealing.
 
         Args:
           num_entities: Of the largest system.
-          is_additive: Whether messages add up, so that edges can be solved for.
+          is_additive: Whether messages add up and are scored frame by frame, so that
+            edges can be solved for.
+          is_coupled: Whether a prior ties receivers together.
         """
         if self.algorithm != AUTO:
             return self
-        if num_entities < _MANY_ENTITIES or not is_additive:
+        is_easy = num_entities < _MANY_ENTITIES and not is_coupled
+        if is_easy or not is_additive:
             return dataclasses.replace(self, algorithm="simulated_annealing")
         num_steps = max(_LEAST_DECODINGS, num_entities // _ENTITIES_PER_DECODING)
         return dataclasses.replace(

@@ -439,7 +439,7 @@ def test_defaults_follow_the_number_of_entities():
     assert small == auto.resolved(30, is_additive=False) == InferenceConfig()
     assert InferenceConfig().resolved(30, is_additive=True) == InferenceConfig()
     large = auto.resolved(30, is_additive=True)
-    assert (large.algorithm, large.num_steps) == ("integer_least_squares", 8)
-    assert auto.resolved(100, is_additive=True).num_steps == 25
+    assert (large.algorithm, large.num_steps) == ("integer_least_squares", 10)
+    assert auto.resolved(100, is_additive=True).num_steps == 33
     with pytest.raises(ValueError, match="options: found .*'auto', expected a search"):
         InferenceConfig(algorithm="auto", options={"beam_size": 8})
