@@ -31,7 +31,7 @@ from modmeta.relational.data import TrajectoryDataset
 _FIRST_PART = 0.75
 # Laws must leave no more than this share of what receivers alone leave of the others.
 # Those that leave next to nothing are the right ones.
-_UNEXPLAINED, _NEARLY_NOTHING = 0.5, 0.01
+_UNEXPLAINED, _NEARLY_NOTHING = 0.4, 0.01
 # A receiver tells of a law if so much is left at most by one or two senders.
 _CLEAR = 0.5
 _MIN_CLEAR = 8
