@@ -1,9 +1,9 @@
 """Which few senders explain a receiver, by laws that all pairs of a relation share.
 
-Among many entities most pairs do nothing, and a graph drawn at random explains nothing
-from which a law could be learned. But some receivers hear one or two senders alone.
-There all pairs of senders can be tried, each with a law of its own; the laws of those
-that explain are then sought at all receivers.
+Among many entities a graph drawn at random explains nothing from which a law could be
+learned. But some receivers hear one or two senders alone. There all pairs of senders
+can be tried, each with a law of its own; the laws of those that explain are then sought
+at all receivers.
 
 Letters: B receivers, M senders, R rows, P functions of a pair, L laws.
 """
@@ -30,12 +30,14 @@ from modmeta.relational.data import TrajectoryDataset
 # Share of the rows of a receiver that senders are found in; the others judge.
 _FIRST_PART = 0.75
 # Laws must leave no more than this share of what receivers alone leave of the others.
-_UNEXPLAINED = 0.25
+# Those that leave next to nothing are the right ones.
+_UNEXPLAINED, _NEARLY_NOTHING = 0.4, 0.01
 # A receiver tells of a law if so much is left at most by one or two senders.
-_CLEAR = 0.1
+_CLEAR = 0.5
 _MIN_CLEAR = 8
-# So large a share of them must agree, and laws that differ by less are one.
-_AGREEING, _ALIKE = 0.2, 0.3
+# So large a share of them must agree, or else so large, and laws that differ by less
+# are one.
+_AGREEING, _ALIKE = (0.2, 0.05), 0.3
 # Numbers that are held at once; systems of equations that are solved for all pairs of
 # senders, and receivers that these are of; senders of which all pairs can be tried.
 _MAX_NUMBERS, _MAX_SYSTEMS, _MAX_RECEIVERS, _MAX_SENDERS = 8_000_000, 150_000, 600, 200
@@ -143,7 +145,32 @@ def fit(
         typical_change(dataset, span),
     )
     part = _few(dataset, seed)
-    weights = _first_laws(part, laws, seed)
+    best = None
+    for functions in _families(num_functions(dataset)):
+        found = _learned(part, laws, functions, seed)
+        if found is None or (best and best.unexplained <= found.unexplained):
+            continue
+        best = found
+        if best.unexplained < _NEARLY_NOTHING:
+            break
+    return best if best and best.unexplained < _UNEXPLAINED else None
+
+
+def _families(size: int) -> list[list[int]]:
+    """Functions that laws are looked for in: all of them, then one at a time.
+
+    Where noise hides the law of a sender that has many free numbers, it may show one
+    that has a single one.
+    """
+    alone = [[number] for number in range(size)]
+    return [list(range(size)), *alone] if size > 1 else alone
+
+
+def _learned(
+    part: TrajectoryDataset, laws: SparseLaws, functions: list[int], seed: int
+) -> SparseLaws | None:
+    """Laws that begin with some functions, and what they leave; None without any."""
+    weights = _first_laws(part, laws, functions, seed)
     if weights is None:
         return None
     laws = dataclasses.replace(laws, weights=weights)
@@ -153,10 +180,7 @@ def fit(
             return None
         laws = dataclasses.replace(laws, weights=_refit(part, laws, edges))
     _, (found, alone) = laws._search(part, judge=True)
-    unexplained = float(found / max(alone, TINY))
-    if not unexplained < _UNEXPLAINED:
-        return None
-    return dataclasses.replace(laws, unexplained=unexplained)
+    return dataclasses.replace(laws, unexplained=float(found / max(alone, TINY)))
 
 
 def _few(dataset: TrajectoryDataset, seed: int) -> TrajectoryDataset:
@@ -221,7 +245,7 @@ def _beyond_own(
 
 
 def _first_laws(
-    dataset: TrajectoryDataset, laws: SparseLaws, seed: int
+    dataset: TrajectoryDataset, laws: SparseLaws, functions: list[int], seed: int
 ) -> np.ndarray | None:
     """Laws `[L, P]` of receivers that one or two senders explain; None without any."""
     found = []
@@ -233,11 +257,17 @@ def _first_laws(
         if not some.any():
             continue
         picked = PairTerms(*(_flat(values)[some][:, None] for values in terms))
+        picked = picked._replace(pairs=picked.pairs[..., functions])
         found += _clear_receivers(picked, laws.span)
     if len(found) < _MIN_CLEAR:
         return None
     grams, weights = (np.array(values) for values in zip(*found, strict=True))
-    return _modes(weights, grams.mean(axis=0), len(laws.weights))
+    modes = _modes(weights, grams.mean(axis=0), len(laws.weights))
+    if modes is None:
+        return None
+    full = np.zeros_like(laws.weights)
+    full[:, functions] = modes
+    return full
 
 
 def _clear_receivers(terms: PairTerms, span: int) -> list:
@@ -256,7 +286,7 @@ def _clear_receivers(terms: PairTerms, span: int) -> list:
         target, columns, counts, _flat(terms.is_pair), strict=True
     ):
         start = float(goal @ goal)
-        if count < 4 * size + 4 or not start > 0.0:
+        if count < 2 * size + 4 or not start > 0.0:
             continue
         unit = np.maximum(np.sqrt(np.square(design).sum(axis=0)), TINY)
         scaled = design / unit
@@ -267,9 +297,8 @@ def _clear_receivers(terms: PairTerms, span: int) -> list:
             sets = sets[is_pair[sets].all(axis=1)]
             number = sets.shape[1]
             blocks = gram[sets[:, :, None], :, sets[:, None], :]
-            blocks = blocks.transpose(0, 1, 3, 2, 4).reshape(
-                len(sets), number * size, -1
-            )
+            blocks = blocks.transpose(0, 1, 3, 2, 4)
+            blocks = blocks.reshape(len(sets), number * size, -1)
             sides = slopes[sets].reshape(len(sets), -1)
             blocks = blocks + _RIDGE * np.eye(number * size)
             weights = np.linalg.solve(blocks, sides[..., None])[..., 0]
@@ -303,15 +332,18 @@ def _modes(weights: np.ndarray, gram: np.ndarray, count: int) -> np.ndarray | No
     points = weights @ (vectors * np.sqrt(np.maximum(values, 0.0)))
     modes, is_left = [], np.ones(len(points), bool)
     for _ in range(count):
-        needed = max(_MIN_CLEAR, int(_AGREEING * is_left.sum() / count))
-        if is_left.sum() <= needed:
-            return None
         rest = points[is_left]
         apart = np.linalg.norm(rest[:, None] - rest, axis=2)
-        reach = np.partition(apart, needed, axis=1)[:, needed]
-        centre = int(np.argmin(reach))
-        size = np.linalg.norm(rest[centre])
-        if reach[centre] > _ALIKE * size:
+        for share in _AGREEING:
+            needed = max(_MIN_CLEAR, int(share * len(rest) / count))
+            if len(rest) <= needed:
+                return None
+            reach = np.partition(apart, needed, axis=1)[:, needed]
+            centre = int(np.argmin(reach))
+            size = np.linalg.norm(rest[centre])
+            if reach[centre] <= _ALIKE * size:
+                break
+        else:
             return None
         modes.append(weights[is_left][apart[centre] <= reach[centre]].mean(axis=0))
         is_left[is_left] = apart[centre] > _ALIKE * size
