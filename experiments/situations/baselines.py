@@ -37,10 +37,10 @@ def edge_strengths(dataset: TrajectoryDataset, *, is_alone: bool = True) -> np.n
     """How strongly every sender adds to its receiver, by least squares.
 
     Own velocities, or else states, and a constant are regressed out, unless nothing is
-    said to act on a receiver alone (`is_alone`), which few frames may not tell. One regression per
-    receiver of every system: of rates of velocities on displacements, of turns on sines
-    of differences of angles, of changes of plain features on those of all senders (a
-    vector autoregression).
+    said to act on a receiver alone (`is_alone`), which few frames may not tell. One
+    regression per receiver of every system: of rates of velocities on displacements, of
+    turns on sines of differences of angles, of changes of plain features on those of
+    all senders (a vector autoregression).
 
     Returns:
       `[tasks, nodes, nodes]`, NaN where there is no edge.
