@@ -21,7 +21,11 @@ from modmeta.relational.evaluation import verdict
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.features import renamed
 from modmeta.relational.inference.infer import infer_dataset
-from modmeta.relational.modules.preprocessing import Preprocessing, spread_within
+from modmeta.relational.modules.preprocessing import (
+    FeatureLayout,
+    Preprocessing,
+    spread_within,
+)
 
 # Intervals that frames show and intervals that are said may differ by this factor.
 _SAME_INTERVAL = 1.25
@@ -85,7 +89,19 @@ def read_new(
     if reading.usual_columns is None:
         reading = reading._replace(usual_columns=like.key_columns)
     dataset = read_like(trajectories, like.features, like.frame_interval, reading)
-    check_interval(dataset, like)
+    apparent = hints.apparent_interval(like)
+    check_interval(dataset, like.frame_interval, apparent or 0.0)
+    return dataset
+
+
+def read_for(
+    trajectories: Any, layout: FeatureLayout, reading: Reading = _NOTHING
+) -> TrajectoryDataset:
+    """The same for a model whose training data are not at hand."""
+    reading = reading._replace(usual_columns=dict(layout.key_columns))
+    interval = layout.frame_interval or None
+    dataset = read_like(trajectories, layout.spec, interval, reading)
+    check_interval(dataset, layout.frame_interval, layout.apparent_interval)
     return dataset
 
 
@@ -113,23 +129,25 @@ def read_more(
     return read_new(trajectories, like, reading)
 
 
-def check_interval(dataset: TrajectoryDataset, like: TrajectoryDataset) -> None:
+def check_interval(dataset: TrajectoryDataset, trained: float, apparent: float) -> None:
     """Refuses frames that are evidently not as far apart as is said.
 
     Args:
       dataset: New data.
-      like: The training data.
+      trained: Interval of the training data.
+      apparent: That by which their velocities explain their positions; 0 where it is
+        not known.
 
     Raises:
       DataError: If by their velocities, positions move at another interval.
     """
-    found, expected = map(hints.apparent_interval, (dataset, like))
-    if found is None or expected is None:
+    found = hints.apparent_interval(dataset)
+    if found is None or not apparent:
         return
     # By the same factor as in training: units of positions and velocities may differ.
-    said = dataset.frame_interval * expected / like.frame_interval
+    said = dataset.frame_interval * apparent / trained
     if not 1.0 / _SAME_INTERVAL < found / said < _SAME_INTERVAL:
-        likely = found * like.frame_interval / expected
+        likely = found * trained / apparent
         raise DataError(
             f"frame_interval: found {dataset.frame_interval:g} with positions that "
             f"move by {found:.3g} times their velocities per frame, expected about "
