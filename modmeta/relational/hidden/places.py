@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta.relational.hidden.forces import distance_of
 from modmeta.search import all_assignments
 
 # Laws are wrong by a share of the largest force, and of the typical one left.
@@ -50,7 +51,6 @@ def places_of(
     distance: jax.Array,
     pulls: jax.Array,
     first: jax.Array,
-    distance_of,
 ) -> Places:
     """Places that explain what is left of the forces on all receivers.
 
@@ -60,7 +60,6 @@ def places_of(
       distance: `[G]` at which laws are known.
       pulls: `[K, G]` of every law there; negative ones push.
       first: `[V]` assignments to begin with.
-      distance_of: See `starts.distance_of`.
     """
     num_visible, num_relations = len(left), len(pulls)
     size = jnp.sqrt(jnp.sum(jnp.square(left), axis=-1) + _TINY)

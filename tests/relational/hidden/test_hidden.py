@@ -17,9 +17,9 @@ from modmeta.relational.hidden import (
     assessment,
     combining,
     find,
+    forces,
     scenes,
     search,
-    starts,
 )
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.find import find_hidden, with_symmetry
@@ -136,10 +136,10 @@ def test_a_law_turns_a_force_into_a_distance(sign):
     whole, *_ = springs()
     model, params = power_model(whole, (0.0, sign * 0.7), -2.0)
     modules = model.network.modules(params)
-    distance, pulls = jax.jit(starts.law_tables)(modules)
+    distance, pulls = jax.jit(forces.law_tables)(modules)
     np.testing.assert_array_equal(pulls[0], 0.0)
     wanted = np.interp([0.07, 0.5, 3.0], distance, pulls[1])
-    got = jax.jit(starts.distance_of)(
+    got = jax.jit(forces.distance_of)(
         distance, pulls[1], jnp.asarray(wanted, np.float32)
     )
     # Softened below a hundredth of the spread.

@@ -9,7 +9,7 @@ import pytest
 
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.frames import Frames
-from modmeta.relational.hidden import fitting, places, scenes, starts
+from modmeta.relational.hidden import fitting, places, scenes
 from modmeta.relational.tasks.states import host_states
 from tests.relational.hidden.laws_by_hand import VISIBLE, springs
 
@@ -41,7 +41,7 @@ def one_hidden(seed, num_visible=4):
 def found_places():
     def find(left, where, first):
         tables = jnp.asarray(DISTANCE, jnp.float32), jnp.asarray(PULLS, jnp.float32)
-        return places.places_of(left, where, *tables, first, starts.distance_of)
+        return places.places_of(left, where, *tables, first)
 
     return jax.jit(find)
 
