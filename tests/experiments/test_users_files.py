@@ -201,7 +201,7 @@ def test_with_a_model_all_systems_are_scored(tmp_path, model, is_shared):
         assert found.test_rows is None and found.everything.num_tasks == 1
     else:
         np.testing.assert_array_equal(found.test_rows, np.arange(24))
-    trained.check("model.npz", model[0], found.observed)
+    trained.check("model.npz", *model, found.observed)
     notes = train._notes(model[0], None, found.everything)
     assert "'a' for 'x'" in notes[0] and "'d' for 'vy'" in notes[0]
 
@@ -244,7 +244,7 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path, model):
     with pytest.raises(
         trained.ModelMismatchError, match=r"model.npz: features: found positions \(2, 3"
     ):
-        trained.check("model.npz", model[0], found.observed)
+        trained.check("model.npz", *model, found.observed)
 
 
 def test_labels_the_other_way_round_are_told(model):

@@ -25,6 +25,7 @@ from modmeta.relational.hidden.combining import (
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.found import HiddenEntities
 from modmeta.relational.hidden.search import Level
+from modmeta.relational.inference.features import check_time_unit
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.states import host_states
@@ -88,6 +89,7 @@ def find_hidden(
     """
     option_types.check("config", config, HiddenConfig | None)
     config = config or HiddenConfig()
+    check_time_unit(dataset, model.bank.layout, params.preprocessing)
     dataset, most = check(
         model, dataset, num_hidden=num_hidden, max_hidden=max_hidden, config=config
     )

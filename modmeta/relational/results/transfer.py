@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset, hints
@@ -19,13 +18,13 @@ from modmeta.relational.data.segments import concatenate_tasks
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation import verdict
 from modmeta.relational.inference.config import InferenceConfig
-from modmeta.relational.inference.features import renamed
-from modmeta.relational.inference.infer import infer_dataset
-from modmeta.relational.modules.preprocessing import (
-    FeatureLayout,
-    Preprocessing,
-    spread_within,
+from modmeta.relational.inference.features import (
+    check_time_unit,
+    relative_spreads,
+    renamed,
 )
+from modmeta.relational.inference.infer import infer_dataset
+from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
 
 # Intervals that frames show and intervals that are said may differ by this factor.
 _SAME_INTERVAL = 1.25
@@ -183,6 +182,7 @@ def discover_again(
     if shared_graph:
         dataset = concatenate_tasks(dataset)
     model.read(dataset)
+    check_time_unit(dataset, model.bank.layout, params.preprocessing)
     dataset = dataset.with_notes(renamed(model.bank.layout.spec, dataset.features))
     dataset = dataset.with_notes(other_sizes(dataset, params.preprocessing))
     key_infer, key_judge = jax.random.split(jax.random.key(seed))
@@ -200,16 +200,8 @@ def discover_again(
 
 def other_sizes(dataset: TrajectoryDataset, preprocessing: Preprocessing) -> list[str]:
     """A note on columns that spread much more, or less, than in the training data."""
-    features, seen = dataset.features, dataset.is_observed
-    scale = np.asarray(preprocessing.normalization.scale, np.float64)
-    found = {}
-    for column in features.recorded:
-        values = dataset.states[..., column].astype(np.float64)[seen]
-        if column not in features.positions and values.size and np.ptp(values):
-            found[column] = 0.5 * np.ptp(values) / scale[column]
-    for column in features.positions:
-        trained = float(preprocessing.position_scale) * scale[column]
-        found[column] = spread_within(dataset) / trained
+    features = dataset.features
+    found = relative_spreads(dataset, preprocessing)
     low, high = 1.0 / _OTHER_SIZE, _OTHER_SIZE
     unlike = [c for c, ratio in found.items() if ratio and not low < ratio < high]
     if not unlike:
