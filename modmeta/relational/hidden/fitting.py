@@ -4,7 +4,7 @@ Relations are chosen anew at every round, from all that a receiver may have: giv
 paths, receivers are independent.
 
 Letters: V visible entities, H hidden ones, D = V - 1 slots, K relations, A assignments
-of the slots of a receiver, T frames, F features, P parameters.
+of the slots of a receiver, G pieces, T frames, F features, P parameters of a start.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Fit(NamedTuple):
       guess: Where they begin, and what acts on them.
       edges: `[V, D + H]` relations of the edges that end at visible entities, from
         hidden ones last.
-      energy: `()` nats, prior of the start included.
+      energy: `()` nats, prior of the start and joints of the pieces included.
     """
 
     guess: Guess
