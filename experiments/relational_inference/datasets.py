@@ -121,10 +121,7 @@ def read_file(
     )
     if model is None:
         return read_dataset(config.file, reading)
-    layout = model.bank.layout
-    interval = layout.frame_interval or None
-    reading = reading._replace(usual_columns=dict(layout.key_columns))
-    return transfer.read_like(config.file, layout.spec, interval, reading)
+    return transfer.read_for(config.file, model.bank.layout, reading)
 
 
 def _columns(said: tuple[str, ...]) -> tuple[int | str, ...]:

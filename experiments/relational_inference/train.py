@@ -333,7 +333,7 @@ def _read(
         model, params = trained.load(config.model)
         loaded = dataclasses.replace(model, **config.search_options), params
         datasets = make_datasets(config.data, config.seed, model)
-        trained.check(config.model, loaded[0], datasets.observed)
+        trained.check(config.model, *loaded, datasets.observed)
     else:
         datasets = make_datasets(config.data, config.seed)
     if config.changing:

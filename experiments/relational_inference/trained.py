@@ -8,6 +8,7 @@ from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.inference.artifacts import load_model
+from modmeta.relational.inference.features import check_time_unit
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import resolve
 from modmeta.relational.modules.network import ModelParams
@@ -36,21 +37,28 @@ def load(path: str) -> tuple[RelationalModel, ModelParams]:
         raise ModelMismatchError(str(error)) from error
 
 
-def check(path: str, model: RelationalModel, observed: TrajectoryDataset) -> None:
+def check(
+    path: str,
+    model: RelationalModel,
+    params: ModelParams,
+    observed: TrajectoryDataset,
+) -> None:
     """Refuses data that a model cannot read.
 
     Args:
       path: Where the model comes from.
       model: The model.
+      params: Its arrays.
       observed: Systems to search, observed frames; they may have any size and number
         of frames, and names of features of their own.
 
     Raises:
-      ModelMismatchError: If columns have other roles than in training, or frames are at
-        an interval at which the model says nothing.
+      ModelMismatchError: If columns have other roles than in training, frames are at an
+        interval at which the model says nothing, or time is in another unit.
     """
     try:
         model.read(observed)
+        check_time_unit(observed, model.bank.layout, params.preprocessing)
     except DataError as error:
         raise ModelMismatchError(f"{path}: {error}") from error
 

@@ -51,7 +51,7 @@ def _model(
         artifacts.save_model(path, model, result.params)
     # From the file in any case, so that a resumed run goes on from the same numbers.
     model, params = trained.load(str(path))
-    trained.check(str(path), model, like)
+    trained.check(str(path), model, params, like)
     return dataclasses.replace(model, **config.training.search_options), params
 
 

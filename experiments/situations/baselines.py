@@ -33,13 +33,14 @@ def _middle(values: np.ndarray) -> np.ndarray:
     return 0.5 * (values[1:] + values[:-1])
 
 
-def edge_strengths(dataset: TrajectoryDataset) -> np.ndarray:
+def edge_strengths(dataset: TrajectoryDataset, *, is_alone: bool = True) -> np.ndarray:
     """How strongly every sender adds to its receiver, by least squares.
 
-    Own velocities, or else states, and a constant are regressed out. One regression per
-    receiver of every system: of rates of velocities on displacements, of turns on sines
-    of differences of angles, of changes of plain features on those of all senders (a
-    vector autoregression).
+    Own velocities, or else states, and a constant are regressed out, unless nothing is
+    said to act on a receiver alone (`is_alone`), which few frames may not tell. One
+    regression per receiver of every system: of rates of velocities on displacements, of
+    turns on sines of differences of angles, of changes of plain features on those of
+    all senders (a vector autoregression).
 
     Returns:
       `[tasks, nodes, nodes]`, NaN where there is no edge.
@@ -59,6 +60,8 @@ def edge_strengths(dataset: TrajectoryDataset) -> np.ndarray:
             senders = [s for s in range(size) if s != receiver]
             parts = terms[rows][:, receiver][:, senders]
             own = dataset.states[task, :-1, receiver][rows][:, alone]
+            own = np.concatenate([own, np.ones((len(own), 1))], axis=1)
+            own = own if is_alone else own[:, :0]
             goal = target[rows, receiver]
             weights = _regress(goal, parts, own, features.has_motion)
             found[task, receiver, senders] = weights
@@ -68,17 +71,16 @@ def edge_strengths(dataset: TrajectoryDataset) -> np.ndarray:
 def _regress(
     goal: np.ndarray, parts: np.ndarray, own: np.ndarray, is_spatial: bool
 ) -> np.ndarray:
-    """Strengths `[D]` from changes `[T, Y]`, terms `[T, D, C]`, own states `[T, F]`."""
+    """Strengths `[D]` from changes `[T, Y]`, terms `[T, D, C]`, own ones `[T, E]`."""
     frames, count, width = parts.shape
-    extra = np.concatenate([own, np.ones((frames, 1))], axis=1)
     if is_spatial:  # one weight for all axes
         design = np.moveaxis(parts, 2, 1).reshape(-1, count)
-        blocks = np.zeros((frames, width, width, extra.shape[1]))
-        blocks[:, range(width), range(width)] = extra[:, None]
+        blocks = np.zeros((frames, width, width, own.shape[1]))
+        blocks[:, range(width), range(width)] = own[:, None]
         design = np.concatenate([design, blocks.reshape(frames * width, -1)], axis=1)
         weights, *_ = np.linalg.lstsq(design, goal.ravel(), rcond=None)
         return np.abs(weights[:count])
-    design = np.concatenate([parts.reshape(frames, -1), extra], axis=1)
+    design = np.concatenate([parts.reshape(frames, -1), own], axis=1)
     weights, *_ = np.linalg.lstsq(design, goal, rcond=None)
     weights = weights[: count * width].reshape(count, -1)
     return np.sqrt(np.sum(np.square(weights), axis=1))

@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 
 from experiments import common
-from experiments.situations import baselines
+from experiments.situations import baselines, changes
 from experiments.situations.config import CONFIGS, ExperimentConfig, smoke
-from experiments.situations.generators import SITUATIONS, Change, Situation
+from experiments.situations.generators import SITUATIONS, Situation
 from modmeta.relational import (
     DataError,
     RelationalInference,
-    TrajectoryDataset,
     infer_relations,
 )
 from modmeta.relational.evaluation import calibration, ranking
 from modmeta.relational.evaluation.scores import match_labels
-from modmeta.relational.evaluation.stretches import Stretches
 
 
 def score(situation: Situation, result: RelationalInference) -> dict[str, Any]:
@@ -30,14 +28,19 @@ def score(situation: Situation, result: RelationalInference) -> dict[str, Any]:
     Confidence is the mean probability of the most likely relation. An edge is ranked by
     the probability that it has another relation than that which stands for none.
     """
-    late = {}
+    late: dict[str, float] = {}
     if situation.change is not None:
-        labelled = _labelled(situation, result)
-        late["frames_late"] = _frames_late(situation.change, result.stretches)
+        whole, change, stretches = situation[0], situation.change, result.stretches
+        labels = changes.labels_of_stretches(whole, change, stretches)
+        labelled = dataclasses.replace(result.dataset, edges=labels)
         result = dataclasses.replace(result, dataset=labelled)
+        late["frames_late"] = changes.frames_late(change, stretches)
     labels, edges = result.dataset.edges, result.edges
     num_found, num_true = result.model.num_relations, result.dataset.num_relations
     names = match_labels(edges, labels, num_found, num_true)
+    if situation.change is not None:
+        called = np.where(edges >= 0, names[edges], -1)
+        late |= changes.by_frame(whole, change, stretches, called)
     is_edge = labels >= 0
     none = int(np.argmax(names == 0)) if (names == 0).any() else 0
     ranked = 1.0 - result.probabilities[..., none]
@@ -68,26 +71,6 @@ def score(situation: Situation, result: RelationalInference) -> dict[str, Any]:
         "notes": list(result.notes),
         **late,
     }
-
-
-def _labelled(situation: Situation, result: RelationalInference) -> TrajectoryDataset:
-    """Stretches with the graph that held in the middle of each."""
-    change, (tasks, starts, stops) = situation.change, result.stretches
-    is_later = (starts + stops) / 2 >= change.frames[tasks]
-    labels = np.where(
-        is_later[:, None, None], change.edges[tasks], situation.dataset.edges[tasks]
-    )
-    return dataclasses.replace(result.dataset, edges=labels)
-
-
-def _frames_late(change: Change, stretches: Stretches) -> float:
-    """Nine of ten changes are found within so many frames; one missed counts 1,000."""
-    tasks, starts, _ = stretches
-    errors = np.full(len(change.frames), 1000.0)
-    for task, start in zip(tasks, starts, strict=True):
-        if start:
-            errors[task] = min(errors[task], abs(start - change.frames[task]))
-    return float(np.quantile(errors, 0.9, method="higher"))
 
 
 def run_situation(config: ExperimentConfig, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.situations.changes import Change
 from modmeta.relational import data
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
 from modmeta.relational.data.forms.arrays import as_dataset
@@ -15,18 +16,6 @@ from modmeta.relational.data.forms.arrays import as_dataset
 NUM_SYSTEMS, NUM_NODES, NUM_FRAMES = 40, 5, 50
 _INTERVAL = 0.1
 _BODIES = FeatureSpec(("x", "y", "vx", "vy"), (0, 1), (2, 3))
-
-
-class Change(NamedTuple):
-    """When relations become others.
-
-    Attributes:
-      frames: `[tasks]` first frame of the later graph.
-      edges: `[tasks, nodes, nodes]` the later graph.
-    """
-
-    frames: np.ndarray
-    edges: np.ndarray
 
 
 class Situation(NamedTuple):
@@ -178,23 +167,27 @@ def _oscillators(seed: int, with_frequency: bool) -> TrajectoryDataset:
     )
 
 
-def _changing(seed: int) -> Situation:
-    """Springs that are drawn anew at some frame of the second third."""
+def _changing(seed: int, bounds: tuple[tuple[int, int], ...]) -> Situation:
+    """Springs that are drawn anew at some frame between every two bounds."""
     rng = np.random.default_rng(seed)
-    dataset = bodies(seed, num_frames=60)
-    frames = rng.integers(20, 40, dataset.num_tasks)
-    systems = np.arange(dataset.num_tasks)
-    start = dataset.states[systems, frames]
-    later = bodies(seed + 10_000, num_frames=60, start=start)
-    row = np.arange(60)
-    is_later = row >= frames[:, None]
-    states = np.where(
-        is_later[..., None, None],
-        later.states[systems[:, None], np.maximum(row - frames[:, None], 0)],
-        dataset.states,
-    )
+    num_frames = bounds[-1][1] + bounds[0][0]
+    dataset = bodies(seed, num_frames=num_frames)
+    systems, row = np.arange(dataset.num_tasks), np.arange(num_frames)
+    states, frames, edges = dataset.states, [], []
+    for index, (low, high) in enumerate(bounds):
+        frame = rng.integers(low, high, dataset.num_tasks)
+        later = bodies(
+            seed + 10_000 * (index + 1),
+            num_frames=num_frames,
+            start=states[systems, frame],
+        )
+        since = row - frame[:, None]
+        following = later.states[systems[:, None], np.maximum(since, 0)]
+        states = np.where((since >= 0)[..., None, None], following, states)
+        frames.append(frame)
+        edges.append(later.edges)
     dataset = dataclasses.replace(dataset, states=states)
-    change = Change(frames, later.edges)
+    change = Change(np.stack(frames, axis=1), np.stack(edges, axis=1))
     return Situation(dataset, 2, {"changing": True}, change)
 
 
@@ -233,7 +226,10 @@ SITUATIONS: dict[str, _Make] = {
     "series of lag 1": _of(lambda s: _series(s, 1), 2, shared_graph=True),
     "series of lag 2": _of(lambda s: _series(s, 2), 2, shared_graph=True),
     "series of lag 2 one by one": _of(lambda s: _series(s, 2), 2),
-    "springs that change": _changing,
+    "springs that change": lambda s: _changing(s, ((20, 40),)),
+    "springs that change thrice": lambda s: _changing(
+        s, ((20, 40), (50, 70), (80, 100))
+    ),
     "one spring everywhere": _of(lambda s: bodies(s, probability=1.0), 1),
     "free motion with kicks": _of(
         lambda s: _free(bodies(s, probability=0.0, kicks=0.05)), 0

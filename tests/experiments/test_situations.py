@@ -104,24 +104,42 @@ def test_springs_that_change_follow_either_graph():
     where, speed = dataset.states[..., :2], dataset.states[..., 2:]
     towards = where[:, :, None] - where[:, :, :, None]
     measured = np.gradient(speed, 0.1, axis=1)
-    for edges, is_later in ((dataset.edges, False), (change.edges, True)):
+    assert change.frames.shape == (40, 1)
+    for edges, is_later in ((dataset.edges, False), (change.edges[:, 0], True)):
         force = 0.5 * np.einsum("nrs,ntrsc->ntrc", edges == 1, towards)
         frames = np.arange(60)
-        after = frames > change.frames[:, None]
-        there = after if is_later else frames < change.frames[:, None] - 1
+        after = frames > change.frames
+        there = after if is_later else frames < change.frames - 1
         # Central differences over frames in which springs turn a little.
         error = (measured - force)[:, 1:-1][there[:, 1:-1]]
         assert np.sqrt(np.mean(error**2)) < 0.02 * np.sqrt(np.mean(measured**2))
+
+
+def test_relations_may_change_thrice():
+    """The graph of every frame is the last one drawn before it."""
+    situation = generators.SITUATIONS["springs that change thrice"](0)
+    change, first = situation.change, situation.dataset.edges
+    assert situation.dataset.num_frames == 120 and change.frames.shape == (40, 3)
+    assert (np.diff(change.frames, axis=1) > 10).all()
+    for frame in (0, 30, 119):
+        tasks = np.arange(40)
+        found = change.at(first, tasks, np.full(40, frame))
+        for task in tasks:
+            expected = first[task]
+            for when, edges in zip(*(part[task] for part in change), strict=True):
+                expected = edges if frame >= when else expected
+            np.testing.assert_array_equal(found[task], expected)
 
 
 def test_stretches_are_scored_by_the_graph_of_their_middle():
     situation = generators.SITUATIONS["springs that change"](2)
     change, count = situation.change, situation.dataset.num_tasks
     tasks = np.repeat(np.arange(count), 2)
-    starts = np.stack([np.zeros(count, int), change.frames + 1], axis=1).ravel()
-    stops = np.stack([change.frames + 1, np.full(count, 60)], axis=1).ravel()
+    turns = change.frames[:, 0] + 1
+    starts = np.stack([np.zeros(count, int), turns], axis=1).ravel()
+    stops = np.stack([turns, np.full(count, 60)], axis=1).ravel()
     parts = Stretches(tasks, starts, stops)
-    both = np.stack([situation.dataset.edges, change.edges], axis=1)
+    both = np.concatenate([situation.dataset.edges[:, None], change.edges], axis=1)
     dataset = parts.of(situation.dataset)
     labelled = dataclasses.replace(dataset, edges=both.reshape(-1, *both.shape[2:]))
     result = made_up(labelled)
@@ -130,6 +148,11 @@ def test_stretches_are_scored_by_the_graph_of_their_middle():
     row = compute.score(situation, result)
     assert row["edge_accuracy"] == pytest.approx(0.9, abs=0.03)
     assert row["frames_late"] == 1.0
+    # A frame too late in sixty, and half of the pairs have the same relation then.
+    assert row["frame_accuracy"] == pytest.approx(0.9, abs=0.03)
+    assert 0.8 < row["frame_f1"] < 1.0
+    # Six windows, of which one holds a change.
+    assert 0.9 < row["frame_accuracy_windows"] < 0.97
     early = parts._replace(starts=np.where(starts > 0, starts + 4, 0))
     found = dataclasses.replace(found, stretches=early)
     late = compute.score(situation, dataclasses.replace(result, discovery=found))

@@ -162,7 +162,11 @@ def test_a_model_remembers_the_columns_of_its_table(tmp_path):
     )
     artifacts.save_model(tmp_path / "model.npz", model, params)
     again, _ = artifacts.load_model(tmp_path / "model.npz")
-    assert again == model
+    assert again == model and again.bank.layout.key_columns == (
+        ("system", "run"),
+        ("time", "when"),
+        ("entity", "fish"),
+    )
     plain = configure(tmp_path / "tracks.csv")
     found = datasets.read_file(plain.data, again)
     np.testing.assert_array_equal(found.states, SPRINGS.states)
@@ -174,6 +178,13 @@ def test_a_model_remembers_the_columns_of_its_table(tmp_path):
     config = configure(tmp_path / "other.csv", 'data.columns=("entity=who",)')
     found = datasets.read_file(config.data, again)
     np.testing.assert_array_equal(found.states, SPRINGS.states)
+    # Frames further apart than is said move positions further than velocities tell.
+    sparse = {"states": SPRINGS.states[:, ::2], "positions": (0, 1)}
+    np.savez(tmp_path / "sparse.npz", velocities=(2, 3), **sparse)
+    with pytest.raises(data.DataError, match="frame_interval: .* expected about 0.2"):
+        datasets.read_file(configure(tmp_path / "sparse.npz").data, again)
+    config = configure(tmp_path / "sparse.npz", "data.frame_interval=0.2")
+    assert datasets.read_file(config.data, again).frame_interval == 0.2
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
@@ -190,7 +201,7 @@ def test_with_a_model_all_systems_are_scored(tmp_path, model, is_shared):
         assert found.test_rows is None and found.everything.num_tasks == 1
     else:
         np.testing.assert_array_equal(found.test_rows, np.arange(24))
-    trained.check("model.npz", model[0], found.observed)
+    trained.check("model.npz", *model, found.observed)
     notes = train._notes(model[0], None, found.everything)
     assert "'a' for 'x'" in notes[0] and "'d' for 'vy'" in notes[0]
 
@@ -233,7 +244,7 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path, model):
     with pytest.raises(
         trained.ModelMismatchError, match=r"model.npz: features: found positions \(2, 3"
     ):
-        trained.check("model.npz", model[0], found.observed)
+        trained.check("model.npz", *model, found.observed)
 
 
 def test_labels_the_other_way_round_are_told(model):

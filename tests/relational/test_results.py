@@ -31,6 +31,7 @@ from modmeta.relational.data import DataError
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
+from modmeta.relational.inference import features
 from modmeta.relational.results import forecast, transfer
 from modmeta.relational.training import setup
 from modmeta.runtime import progress
@@ -406,6 +407,25 @@ def test_new_data_in_other_units_get_a_note(known):
     (note,) = transfer.other_sizes(millimetres, constants)
     assert note.startswith("Features 'x', 'y', 'vx', 'vy' spread over")
     assert "in the units of the training data" in note
+
+
+def test_another_unit_of_time_is_refused(known):
+    """Frames a hundred times as far apart, and velocities a hundredth, or so many more.
+
+    Frames that are further apart in the same unit are no other unit.
+    """
+    new = data.simulate_springs(7, 3, num_nodes=5, num_frames=36)
+    layout, constants = known.model.bank.layout, known.params.preprocessing
+    for factor in (0.01, 100.0):
+        scale = np.array([1.0, 1.0, 1.0 / factor, 1.0 / factor])
+        other = dataclasses.replace(
+            new, states=new.states * scale, frame_interval=0.1 * factor
+        )
+        with pytest.raises(DataError, match="time seems to be in another unit"):
+            features.check_time_unit(other, layout, constants)
+    sparse = dataclasses.replace(new, states=new.states[:, ::6], frame_interval=0.6)
+    for same in (new, sparse, dataclasses.replace(new, states=1e3 * new.states)):
+        features.check_time_unit(same, layout, constants)
 
 
 def test_angles_and_lags_of_new_data(tmp_path):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from modmeta import linear_algebra
 from modmeta.relational.data.domains import Domain
@@ -21,6 +22,8 @@ from modmeta.relational.modules.bound_bank import BoundBank
 _TINY = 1e-12
 # Errors that all go one way know next to nothing.
 _MAX_CORRELATION = 0.98
+# A joint with a gap of more spreads is broken.
+_BROKEN = 0.02
 
 
 class Assessment(NamedTuple):
@@ -34,7 +37,8 @@ class Assessment(NamedTuple):
       deviations: `[H, T, F]` of the hidden states, normalised, at temperature 1.
       probabilities: `[V, D + H, K]` of the relations of a receiver.
       effects: `[H]` root mean square of what a hidden entity changes, over that of all
-        changes.
+        changes; large changes count less.
+      breaks: `()` share of the joints of a path that did not close.
     """
 
     temperature: jax.Array
@@ -42,6 +46,7 @@ class Assessment(NamedTuple):
     deviations: jax.Array
     probabilities: jax.Array
     effects: jax.Array
+    breaks: jax.Array
 
 
 def temperature_of(residuals: jax.Array, span: int) -> jax.Array:
@@ -73,26 +78,39 @@ def assess(
       domain: Where bodies can be.
     """
     start = fit.guess.start
-    num_hidden, size = start.shape
-    point = fitting.evaluate(modules, scene, start, fit, domain)
+    count, num_hidden, size = start.shape
+    tight = fitting.TIGHT
+    point = fitting.evaluate(modules, scene, start, fit, domain, tight)
     temperature = temperature_of(point.residuals, modules.bank.config.span)
-    precision = jnp.tile(fitting.prior_precision(modules, size), num_hidden)
-    volume, covariance = linear_algebra.log_volume_and_inverse(point.curvature)
+    precision = fitting.prior_precision(modules, start)
+    joints = fitting.joint_precision(modules, size, tight)
+    precision = precision.at[1:].set(jnp.broadcast_to(joints, precision[1:].shape))
+    volume, covariance = linear_algebra.log_volume_and_inverse(
+        point.curvature.reshape(start.size, start.size)
+    )
+    own = jnp.arange(count)
+    covariance = covariance.reshape(point.curvature.shape)[own, :, own]
+    num_frames = len(scene.times)
+    length = -(-(num_frames - 1) // count)
+    piece = np.minimum(np.arange(num_frames) // length, count - 1)
     slopes = point.frame_slopes
-    variance = jnp.einsum("htfp,pq,htfq->htf", slopes, covariance, slopes)
+    variance = jnp.einsum("htfp,tpq,htfq->htf", slopes, covariance[piece], slopes)
     messages = point.cache.messages[:, -num_hidden:]
     num_targets = modules.bank.layout.num_targets
     outgoing = jax.nn.one_hot(fit.edges[:, -num_hidden:], messages.shape[2])
     changes = jnp.einsum("vhk,vhkmwy->vhwy", outgoing, messages[..., :num_targets])
-    total = jnp.sqrt(jnp.sum(jnp.square(scene.cache.targets)))
+    squares = jnp.sum(jnp.square(scene.cache.targets), axis=-1)
+    # Close encounters must not make all else small.
+    share = 1.0 / (squares + jnp.median(squares) + _TINY)
+    caused = jnp.einsum("vw,vhwy->h", share, jnp.square(changes))
     energies = fitting.assignment_energies(modules, point.cache, assignments)
     found = Assessment(
         temperature=temperature,
         occam=0.5 * (volume - jnp.sum(jnp.log(precision))),
         deviations=jnp.sqrt(jnp.maximum(variance, 0.0)),
         probabilities=_probabilities(modules, energies, assignments, temperature),
-        effects=jnp.sqrt(jnp.sum(jnp.square(changes), axis=(0, 2, 3)))
-        / jnp.maximum(total, _TINY),
+        effects=jnp.sqrt(caused / (jnp.sum(share * squares) + _TINY)),
+        breaks=jnp.mean(jnp.append(point.gaps, jnp.nan) > _BROKEN),
     )
     return point.frames, found
 
@@ -123,6 +141,7 @@ def assess_alone(
         deviations=jnp.zeros(shape),
         probabilities=_probabilities(modules, energies, assignments, temperature),
         effects=jnp.zeros((0,)),
+        breaks=jnp.zeros(()),
     )
     return edges, jnp.sum(jnp.min(energies, axis=1)), found
 

@@ -40,7 +40,7 @@ def evidence_of(
 
 def nats_of(level: Level, temperature: np.ndarray) -> np.ndarray:
     """Negative logarithm of the evidence `[S, M]` of every fit at `[S, 1]`."""
-    size = np.prod(level.fits.guess.start.shape[2:])
+    size = np.prod(level.fits.guess.start.shape[3:])
     occam = level.assessments.occam - 0.5 * size * np.log(temperature)
     return level.fits.energy / temperature + np.maximum(occam, 0.0)
 

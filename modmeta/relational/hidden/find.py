@@ -25,6 +25,7 @@ from modmeta.relational.hidden.combining import (
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.found import HiddenEntities
 from modmeta.relational.hidden.search import Level
+from modmeta.relational.inference.features import check_time_unit
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.states import host_states
@@ -37,6 +38,8 @@ _SURE = 0.1
 # Where errors go on from frame to frame or exceed what the model expects by more than
 # this, something is left to explain, and no trajectory is known.
 _MOST_MISFIT = 6.0
+# A path that breaks at more of its joints obeys no law.
+_MOST_BREAKS = 0.25
 # Share of pairs whose edges agree from which on they are taken to.
 _MUTUAL = 0.9
 MOST_HIDDEN = 3
@@ -86,6 +89,7 @@ def find_hidden(
     """
     option_types.check("config", config, HiddenConfig | None)
     config = config or HiddenConfig()
+    check_time_unit(dataset, model.bank.layout, params.preprocessing)
     dataset, most = check(
         model, dataset, num_hidden=num_hidden, max_hidden=max_hidden, config=config
     )
@@ -117,12 +121,11 @@ def find_hidden(
             return Attempt(levels, evidence, number)
 
         first = attempt(systems, config)
-        is_left = first.misfit >= _MOST_MISFIT
-        is_left &= config.is_repeated
+        is_left = ~first.is_explained & config.is_repeated
         for row in np.flatnonzero(is_left):
             one = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], systems)
             again = attempt(one, config.more_thorough())
-            is_better = again.misfit[0] < first.misfit[row]
+            is_better = again.is_explained[0] or again.misfit[0] < first.misfit[row]
             is_left[row] = is_better
             if is_better:
                 where = slice(row, row + 1)
@@ -240,7 +243,16 @@ class Attempt(NamedTuple):
     @property
     def misfit(self) -> np.ndarray:
         """Of the best fit with the number that is taken, `[S]`."""
-        each = [level.assessments.temperature[:, 0] for level in self.levels]
+        return self._taken("temperature")
+
+    @property
+    def is_explained(self) -> np.ndarray:
+        """Whether that fit leaves nothing to explain, and its paths obey the laws."""
+        return (self.misfit < _MOST_MISFIT) & (self._taken("breaks") <= _MOST_BREAKS)
+
+    def _taken(self, name: str) -> np.ndarray:
+        """What is said of the best fit with the number that is taken, `[S]`."""
+        each = [getattr(level.assessments, name)[:, 0] for level in self.levels]
         return np.stack(each, axis=1)[np.arange(len(self.number)), self.number]
 
     def of(self, rows: np.ndarray) -> Attempt:
@@ -358,8 +370,9 @@ def _write(
     if not count:
         return acts
     size = np.sqrt(np.mean(np.square(combined.deviations), axis=(2, 3)))
-    is_explained = (found.misfit[tasks] < _MOST_MISFIT)[:, None]
-    found.is_known[tasks, :count] = acts & (size < _SURE) & is_explained
+    found.is_known[tasks, :count] = (
+        acts & (size < _SURE) & attempt.is_explained[:, None]
+    )
     found.effects[tasks, :count] = combined.effects
     for name, empty in (("states", np.nan), ("deviations", np.inf)):
         values = combined.frames if name == "states" else combined.deviations

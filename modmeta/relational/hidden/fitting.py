@@ -4,7 +4,7 @@ Relations are chosen anew at every round, from all that a receiver may have: giv
 paths, receivers are independent.
 
 Letters: V visible entities, H hidden ones, D = V - 1 slots, K relations, A assignments
-of the slots of a receiver, T frames, F features, P parameters.
+of the slots of a receiver, G pieces, T frames, F features, P parameters of a start.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.scenes import (
     Guess,
     Scene,
+    frames_of,
     heard_with,
-    hidden_frames,
     hidden_messages,
+    hidden_pieces,
     until,
 )
 from modmeta.relational.modules.bound_bank import BoundBank
@@ -33,6 +34,9 @@ PRIOR_SPREAD = 2.0
 # Damping at the start, and what a step that was taken or refused makes of it.
 _FIRST_DAMPING, _EASED, _TIGHTENED = 1e-2, 0.2, 5.0
 _TINY = 1e-9
+# Gaps between pieces, in spreads: as they may be at first, and at last; degrees of
+# freedom of their distribution.
+_LOOSE, TIGHT, _FREEDOM = 0.1, 3e-4, 4.0
 
 
 class Fit(NamedTuple):
@@ -42,7 +46,7 @@ class Fit(NamedTuple):
       guess: Where they begin, and what acts on them.
       edges: `[V, D + H]` relations of the edges that end at visible entities, from
         hidden ones last.
-      energy: `()` nats, prior of the start included.
+      energy: `()` nats, prior of the start and joints of the pieces included.
     """
 
     guess: Guess
@@ -50,16 +54,18 @@ class Fit(NamedTuple):
     energy: jax.Array
 
 
-def prior_precision(modules: BoundBank, size: int) -> jax.Array:
-    """Inverse variances `[size]` of the parameters of one hidden entity."""
-    is_state = jnp.arange(size) < modules.bank.layout.num_features
-    return jnp.where(is_state, PRIOR_SPREAD**-2.0, 1.0)
+def prior_precision(modules: BoundBank, start: jax.Array) -> jax.Array:
+    """Inverse variances `[G, H, P]` of starts: the first piece alone has a prior."""
+    is_state = jnp.arange(start.shape[2]) < modules.bank.layout.num_features
+    is_first = jnp.arange(start.shape[0]) == 0
+    precision = jnp.where(is_state, PRIOR_SPREAD**-2.0, 1.0)
+    precision = is_first[:, None, None] * precision[None, None]
+    return jnp.broadcast_to(precision, start.shape)
 
 
 def prior_energy(modules: BoundBank, start: jax.Array) -> jax.Array:
-    """Nats of the starts `[H, P]`."""
-    precision = prior_precision(modules, start.shape[1])
-    return 0.5 * jnp.sum(precision[None] * jnp.square(start))
+    """Nats of the starts `[G, H, P]`."""
+    return 0.5 * jnp.sum(prior_precision(modules, start) * jnp.square(start))
 
 
 def assignment_energies(
@@ -78,8 +84,8 @@ def energies_of(
     domain: Domain,
 ) -> jax.Array:
     """Energies `[V, A]` of the visible in the presence of hidden entities."""
-    frames = hidden_frames(modules, scene, guess, domain)
-    cache = heard_with(scene, hidden_messages(modules, scene, frames))
+    pieces = hidden_pieces(modules, scene, guess, domain)
+    cache = heard_with(scene, hidden_messages(modules, scene, pieces))
     return assignment_energies(modules, cache, assignments)
 
 
@@ -91,63 +97,160 @@ def outputs_of(modules: BoundBank, cache: MessageCache, edges: jax.Array) -> jax
 
 
 class Point(NamedTuple):
-    """What a start of hidden entities comes to, under given relations.
+    """What starts of hidden entities come to, under given relations.
 
     Attributes:
-      energy: `()` nats, prior of the start included.
+      energy: `()` nats, priors and joints included.
       residuals: `[V, W, Y]`, see `Likelihood.residuals`.
-      slopes: `[V W Y, H P]` of the residuals.
-      curvature: `[H P, H P]` of Gauss and Newton, that of the prior included.
+      slope: `[G, HP]` of the energy.
+      curvature: `[G, HP, G, HP]` of Gauss and Newton, those of priors and joints
+        included.
       frames: `[H, T, F]` of the hidden entities.
-      frame_slopes: `[H, T, F, H P]`.
+      frame_slopes: `[H, T, F, HP]` by the start of the piece that a frame is in.
+      gaps: `[G - 1]` largest gap between a piece and the next one, in spreads.
       cache: Messages of all that are heard.
     """
 
     energy: jax.Array
     residuals: jax.Array
-    slopes: jax.Array
+    slope: jax.Array
     curvature: jax.Array
     frames: jax.Array
     frame_slopes: jax.Array
+    gaps: jax.Array
     cache: MessageCache
 
 
 def evaluate(
-    modules: BoundBank, scene: Scene, start: jax.Array, fit: Fit, domain: Domain
+    modules: BoundBank,
+    scene: Scene,
+    start: jax.Array,
+    fit: Fit,
+    domain: Domain,
+    looseness: float | jax.Array,
 ) -> Point:
-    """Evaluates hidden entities that begin at `[H, P]`, otherwise those of a fit."""
-    targets, counted = scene.cache.observed()
+    """Evaluates hidden entities that begin at `[G, H, P]`, otherwise those of a fit.
 
-    def values(start):
-        frames = hidden_frames(modules, scene, fit.guess._replace(start=start), domain)
-        cache = heard_with(scene, hidden_messages(modules, scene, frames))
+    A piece does not know of the others, so one derivative serves all of them.
+    """
+    targets, counted = scene.cache.observed()
+    count, num_hidden, size = start.shape
+
+    def values(moved):
+        guess = fit.guess._replace(start=start + moved[None])
+        pieces = hidden_pieces(modules, scene, guess, domain)
+        cache = heard_with(scene, hidden_messages(modules, scene, pieces))
         outputs = outputs_of(modules, cache, fit.edges)
         found = modules.residuals(outputs, targets, **counted)
         energy = jnp.sum(modules.frame_energies(outputs, targets, **counted))
-        return (found, frames), (found, frames, energy, cache)
+        return (found, pieces), (found, pieces, energy, cache)
 
-    slopes, (found, frames, energy, cache) = jax.jacfwd(values, has_aux=True)(start)
-    of_residuals, of_frames = slopes
-    of_residuals = of_residuals.reshape(found.size, start.size)
-    precision = jnp.tile(prior_precision(modules, start.shape[1]), len(start))
+    slopes, (found, pieces, energy, cache) = jax.jacfwd(values, has_aux=True)(
+        jnp.zeros((num_hidden, size))
+    )
+    of_residuals, of_pieces = (leaf.reshape(*leaf.shape[:-2], -1) for leaf in slopes)
+    precision = prior_precision(modules, start)
+    slope, curvature = _of_windows(found, of_residuals, count, len(scene.drive))
+    slope = slope + (precision * start).reshape(count, -1)
+    curvature = curvature + jnp.diag(precision.reshape(-1)).reshape(curvature.shape)
+    joints = _joints(modules, start, pieces, of_pieces, looseness)
+    num_frames = len(scene.times)
     return Point(
-        energy=energy + prior_energy(modules, start),
+        energy=energy + prior_energy(modules, start) + joints.energy,
         residuals=found,
-        slopes=of_residuals,
-        curvature=of_residuals.T @ of_residuals + jnp.diag(precision),
-        frames=frames,
-        frame_slopes=of_frames.reshape(*frames.shape, start.size),
+        slope=slope + joints.slope,
+        curvature=curvature + joints.curvature,
+        frames=frames_of(pieces, num_frames),
+        frame_slopes=frames_of(of_pieces, num_frames),
+        gaps=joints.gaps,
         cache=cache,
     )
+
+
+def _of_windows(residuals, slopes, count, num_intervals) -> tuple[jax.Array, jax.Array]:
+    """Slope `[G, HP]` and curvature `[G, HP, G, HP]` of half the squared residuals.
+
+    Args:
+      residuals: `[V, W, Y]`.
+      slopes: `[V, W, Y, HP]` by the start of the piece that a window is in.
+      count: Pieces G.
+      num_intervals: Of all pieces together.
+    """
+    length = -(-num_intervals // count)
+    piece = np.arange(residuals.shape[1]) // length if count > 1 else 0
+    weights = jax.nn.one_hot(np.broadcast_to(piece, residuals.shape[1:2]), count)
+    slope = jnp.einsum("wg,vwyp,vwy->gp", weights, slopes, residuals)
+    blocks = jnp.einsum("wg,vwyp,vwyq->gpq", weights, slopes, slopes)
+    return slope, jnp.einsum("gpq,gh->gphq", blocks, jnp.eye(count))
+
+
+class _Joints(NamedTuple):
+    """What it costs that pieces do not begin where the ones before them end.
+
+    Attributes:
+      energy: `()`.
+      slope: `[G, HP]`.
+      curvature: `[G, HP, G, HP]`.
+      gaps: `[G - 1]` largest, in spreads.
+    """
+
+    energy: jax.Array
+    slope: jax.Array
+    curvature: jax.Array
+    gaps: jax.Array
+
+
+def joint_precision(modules: BoundBank, size: int, looseness) -> jax.Array:
+    """Inverse variances `[size]` of the gaps of one hidden entity."""
+    constants, spec = modules.preprocessing, modules.bank.layout.spec
+    spreads = jnp.ones(size)
+    spreads = spreads.at[np.array(spec.positions)].set(constants.position_scale)
+    spreads = spreads.at[np.array(spec.velocities)].set(constants.velocity_scale)
+    return (looseness * spreads) ** -2.0
+
+
+def _joints(modules, start, pieces, of_pieces, looseness) -> _Joints:
+    """Gaps under Student's distribution: laws may fail in an encounter."""
+    count, num_hidden, size = start.shape
+    num_features = pieces.shape[-1]
+    width = num_hidden * size
+    scale = jnp.sqrt(joint_precision(modules, size, looseness))[None, None]
+    # What an entity has of its own stays as it is.
+    own = start[:-1, :, num_features:]
+    ends = jnp.concatenate([pieces[:-1, -1], own], axis=-1)
+    of_own = jnp.eye(width).reshape(num_hidden, size, width)[:, num_features:]
+    of_own = jnp.broadcast_to(of_own[None], (count - 1, *of_own.shape))
+    of_ends = jnp.concatenate([of_pieces[:-1, -1], of_own], axis=-2)
+    gaps = ends - start[1:]
+    found = scale * gaps
+    squared = jnp.square(found)
+    energy = 0.5 * (_FREEDOM + 1.0) * jnp.sum(jnp.log1p(squared / _FREEDOM))
+    weight = jnp.sqrt((_FREEDOM + 1.0) / (_FREEDOM + squared))
+    errors = (weight * found).reshape(count - 1, width)
+    rows = jnp.reshape(weight * scale, (count - 1, width, 1))
+    left = rows * of_ends.reshape(count - 1, width, width)
+    right = -rows * jnp.eye(width)[None]
+    # Every joint knows of two pieces.
+    piece = np.arange(count - 1)
+    slope = jnp.zeros((count, width))
+    slope = slope.at[piece].add(jnp.einsum("jrp,jr->jp", left, errors))
+    slope = slope.at[piece + 1].add(jnp.einsum("jrp,jr->jp", right, errors))
+    curvature = jnp.zeros((count, width, count, width))
+    for first, a in ((piece, left), (piece + 1, right)):
+        for second, b in ((piece, left), (piece + 1, right)):
+            block = jnp.einsum("jrp,jrq->jpq", a, b)
+            curvature = curvature.at[first, :, second].add(block)
+    gaps = jnp.max(jnp.abs(looseness * found), axis=(1, 2))
+    return _Joints(energy, slope, curvature, gaps)
 
 
 class _Descent(NamedTuple):
     """Where least squares stand.
 
     Attributes:
-      start: `[H, P]`.
-      curvature: `[HP, HP]` there.
-      slope: `[HP]`.
+      start: `[G, H, P]`.
+      curvature: `[GHP, GHP]` there.
+      slope: `[GHP]`.
       energy: `()`.
       damping: `()`.
     """
@@ -160,25 +263,29 @@ class _Descent(NamedTuple):
 
 
 def descend(
-    modules: BoundBank, scene: Scene, fit: Fit, num_steps: int, domain: Domain
+    modules: BoundBank,
+    scene: Scene,
+    fit: Fit,
+    num_steps: int,
+    domain: Domain,
+    looseness: float | jax.Array,
 ) -> Fit:
     """Steps of Levenberg and Marquardt under given relations."""
     start = fit.guess.start
-    precision = jnp.tile(prior_precision(modules, start.shape[1]), len(start))
 
     def body(state, _):
         size = jnp.diag(jnp.diag(state.curvature))
         step = jnp.linalg.solve(state.curvature + state.damping * size, state.slope)
         start = state.start - step.reshape(state.start.shape)
-        point = evaluate(modules, scene, start, fit, domain)
-        slope = point.slopes.T @ point.residuals.reshape(-1)
-        slope = slope + precision * start.reshape(-1)
+        point = evaluate(modules, scene, start, fit, domain, looseness)
         is_better = (point.energy < state.energy) & jnp.all(
             jnp.isfinite(point.curvature)
         )
         factor = jnp.where(is_better, _EASED, _TIGHTENED)
         damping = jnp.clip(state.damping * factor, _TINY, 1.0 / _TINY)
-        moved = _Descent(start, point.curvature, slope, point.energy, damping)
+        curvature = point.curvature.reshape(start.size, start.size)
+        slope = point.slope.reshape(-1)
+        moved = _Descent(start, curvature, slope, point.energy, damping)
         stayed = state._replace(damping=damping)
         return jax.tree.map(lambda a, b: jnp.where(is_better, a, b), moved, stayed), ()
 
@@ -199,7 +306,7 @@ def with_relations(
 ) -> Fit:
     """The relations of lowest energy, given energies `[V, A]` under a guess."""
     edges = assignments[jnp.argmin(energies, axis=1)]
-    num_visible, num_hidden = len(edges), len(guess.start)
+    num_visible, num_hidden = len(edges), guess.start.shape[1]
     if symmetric:
         outgoing = edges[:, edges.shape[1] - num_hidden :].T
         incoming = guess.incoming.at[:, :num_visible].set(outgoing)
@@ -214,26 +321,38 @@ def refine(
     assignments: jax.Array,
     config: HiddenConfig,
 ) -> Fit:
-    """Chooses relations and fits paths in turn; the best round counts.
+    """Chooses relations and fits paths in turn; the best of the last two rounds counts.
 
-    The first round sees a share of the recording, the last ones all of it: what happens
-    late depends on the start in ways that least squares cannot follow from afar.
+    Pieces are joined more and more tightly. A path of one piece sees a share of the
+    recording at first, and all of it in the last rounds.
     """
 
-    def body(carry, share):
+    def body(carry, given):
         guess, best = carry
+        share, looseness, is_last = given
         early = until(scene, share)
         energies = energies_of(modules, early, guess, assignments, config.domain)
         fit = with_relations(guess, energies, assignments, config.symmetric)
-        fit = descend(modules, early, fit, config.num_steps, config.domain)
-        is_better = (fit.energy < best.energy) & (share >= 1.0)
+        fit = descend(modules, early, fit, config.num_steps, config.domain, looseness)
+        is_better = (fit.energy < best.energy) & is_last
         best = jax.tree.map(lambda a, b: jnp.where(is_better, a, b), fit, best)
         return (fit.guess, best), None
 
     num_visible = scene.drive.shape[2]
     nothing = jnp.zeros((num_visible, assignments.shape[1]), assignments.dtype)
     first = (guess, Fit(guess, nothing, jnp.float32(jnp.inf)))
-    growing = np.linspace(config.first_share, 1.0, max(config.num_rounds - 1, 1))
-    shares = [*growing, 1.0][-config.num_rounds :]
-    (_, best), _ = jax.lax.scan(body, first, jnp.asarray(shares, jnp.float32))
+    rounds = np.arange(config.num_rounds)
+    # From 0 to 1, which is there in the last two.
+    way = np.minimum(rounds / max(config.num_rounds - 2, 1), 1.0)
+    way[-2:] = 1.0
+    shares = config.first_share + (1.0 - config.first_share) * way
+    if len(guess.start) > 1:
+        shares = np.ones_like(shares)
+    looseness = _LOOSE * (TIGHT / _LOOSE) ** way
+    given = (
+        jnp.asarray(shares, jnp.float32),
+        jnp.asarray(looseness, jnp.float32),
+        jnp.asarray(way >= 1.0),
+    )
+    (_, best), _ = jax.lax.scan(body, first, given)
     return best

@@ -4,8 +4,13 @@ A hidden entity moves under the laws, driven by the visible ones, whose paths ar
 its own motion is an initial value problem without feedback, which is not chaotic. What
 it does to the visible ones are messages like any other.
 
+A path is laid in pieces, each with a start of its own, that are joined where they meet:
+what happens late depends on how a single one begins in ways that least squares cannot
+follow, through close encounters above all.
+
 Letters: V visible entities, H hidden ones, D = V - 1 slots, K relations, T frames, I
-intervals, W windows, S substeps, F features, E effects of an entity, Y targets.
+intervals, G pieces of L intervals, W windows, S substeps, F features, E effects of an
+entity, P = F + E, Y targets.
 """
 
 from __future__ import annotations
@@ -36,6 +41,8 @@ from modmeta.search import Structure
 
 # No entity turns an attraction into a repulsion.
 _MIN_FACTOR = 0.02
+# Pieces of a path at most: their starts are fitted together.
+_MOST_PIECES = 64
 
 
 class Scene(NamedTuple):
@@ -65,8 +72,8 @@ class Guess(NamedTuple):
     """Hidden entities as far as they are guessed.
 
     Attributes:
-      start: `[H, F + E]` state in the first frame, normalised, and what the entity has
-        of its own, in units of the spreads of its priors.
+      start: `[G, H, P]` states in the first frames of all pieces, normalised, and what
+        entities have of their own, in units of the spreads of its priors.
       incoming: `[H, V + H - 1]` relation of every edge that ends at a hidden entity,
         from the visible ones first.
     """
@@ -144,49 +151,109 @@ def hidden_slots(num_hidden: int, num_visible: int) -> np.ndarray:
     return np.array(rows, np.int32)
 
 
+def num_pieces(num_frames: int, span: int, length: int) -> int:
+    """Pieces G of a path: one where messages cover several frames.
+
+    Args:
+      num_frames: Frames T.
+      span: Frame intervals that a message covers.
+      length: Intervals of a piece, more in long recordings; 0 for one piece.
+    """
+    if span > 1 or not length:
+        return 1
+    length = max(length, -(-(num_frames - 1) // _MOST_PIECES))
+    return -(-(num_frames - 1) // length)
+
+
+def hidden_pieces(
+    modules: BoundBank, scene: Scene, guess: Guess, domain: Domain
+) -> jax.Array:
+    """States of hidden entities along all pieces, `[G, L + 1, H, F]`, normalised.
+
+    The last piece goes on beyond the last frame where they are not all of one length.
+    """
+    count = len(guess.start)
+    num_intervals = len(scene.drive)
+    length = -(-num_intervals // count)
+    rest = count * length - num_intervals
+    drive = jnp.pad(scene.drive, ((0, rest), *[(0, 0)] * 3), mode="edge")
+    steps = jnp.pad(jnp.diff(scene.times), (0, rest), mode="edge")
+    num_hidden, num_visible = guess.start.shape[1], scene.drive.shape[2]
+    slots = hidden_slots(num_hidden, num_visible)
+
+    def along(start, drive, steps):
+        states, own = jnp.split(start, [modules.bank.layout.num_features], axis=-1)
+        integrator = Integrator(
+            modules,
+            Structure(guess.incoming, jnp.zeros(num_hidden, jnp.int32)),
+            jnp.asarray(slots),
+            jnp.ones(slots.shape, bool),
+            scene.drive.shape[1] // 2,
+            domain,
+            effects_of(modules, own),
+        )
+
+        def body(states, step):
+            following = integrator.advance_among(states, *step)
+            return following, following
+
+        _, later = jax.lax.scan(body, states, (drive, steps))
+        return jnp.concatenate([states[None], later])
+
+    return jax.vmap(along)(
+        guess.start,
+        drive.reshape(count, length, *drive.shape[1:]),
+        steps.reshape(count, length),
+    )
+
+
+def frames_of(pieces: jax.Array, num_frames: int) -> jax.Array:
+    """States `[H, T, ...]` in all frames, from pieces `[G, L + 1, H, ...]`."""
+    count, length = len(pieces), pieces.shape[1] - 1
+    frame = np.arange(num_frames)
+    piece = np.minimum(frame // length, count - 1)
+    return jnp.moveaxis(pieces[piece, frame - piece * length], 1, 0)
+
+
 def hidden_frames(
     modules: BoundBank, scene: Scene, guess: Guess, domain: Domain
 ) -> jax.Array:
     """States of hidden entities in all frames, `[H, T, F]`, normalised."""
-    num_features = modules.bank.layout.num_features
-    states, own = jnp.split(guess.start, [num_features], axis=-1)
-    num_hidden, num_visible = len(states), scene.drive.shape[2]
-    slots = hidden_slots(num_hidden, num_visible)
-    integrator = Integrator(
-        modules,
-        Structure(guess.incoming, jnp.zeros(num_hidden, jnp.int32)),
-        jnp.asarray(slots),
-        jnp.ones(slots.shape, bool),
-        scene.drive.shape[1] // 2,
-        domain,
-        effects_of(modules, own),
-    )
-
-    def body(states, step):
-        following = integrator.advance_among(states, *step)
-        return following, following
-
-    _, rest = jax.lax.scan(body, states, (scene.drive, jnp.diff(scene.times)))
-    return jnp.concatenate([states[:, None], jnp.moveaxis(rest, 0, 1)], axis=1)
+    pieces = hidden_pieces(modules, scene, guess, domain)
+    return frames_of(pieces, len(scene.times))
 
 
-def hidden_motion(modules: BoundBank, scene: Scene, frames: jax.Array) -> Motion:
-    """Paths through frames `[H, T, F]` of hidden entities."""
-    times = jnp.broadcast_to(scene.times[None], frames.shape[:2])
-    return interpolate(
-        modules.preprocessing,
-        modules.bank.layout,
-        frames,
-        times,
-        jnp.arange(frames.shape[1] - 1),
-        modules.bank.config.num_points,
+def hidden_motion(modules: BoundBank, scene: Scene, pieces: jax.Array) -> Motion:
+    """Paths along pieces `[G, L + 1, H, F]`, leaves `[H, I, ...]`."""
+    length = pieces.shape[1] - 1
+    steps = jnp.diff(scene.times)
+    rest = len(pieces) * length - len(steps)
+    steps = jnp.pad(steps, (0, rest), mode="edge").reshape(-1, length)
+
+    def along(piece, steps):
+        states = jnp.moveaxis(piece, 1, 0)
+        times = jnp.pad(jnp.cumsum(steps), (1, 0))
+        return interpolate(
+            modules.preprocessing,
+            modules.bank.layout,
+            states,
+            jnp.broadcast_to(times[None], states.shape[:2]),
+            jnp.arange(length),
+            modules.bank.config.num_points,
+        )
+
+    motion = jax.vmap(along, out_axes=1)(pieces, steps)
+    num_intervals = len(scene.drive)
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(len(leaf), -1, *leaf.shape[3:])[:, :num_intervals],
+        motion,
     )
 
 
-def hidden_messages(modules: BoundBank, scene: Scene, frames: jax.Array) -> jax.Array:
+def hidden_messages(modules: BoundBank, scene: Scene, pieces: jax.Array) -> jax.Array:
     """What hidden entities say to visible ones, `[V, H, K, 1, W, size]`."""
     senders = jax.tree.map(
-        lambda leaf: leaf[None], hidden_motion(modules, scene, frames)
+        lambda leaf: leaf[None], hidden_motion(modules, scene, pieces)
     )
     receivers = jax.tree.map(
         lambda leaf: leaf[:, None], scene.motion._replace(is_present=None)

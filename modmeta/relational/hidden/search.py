@@ -55,7 +55,9 @@ def all_levels(
     modules: BoundBank, systems: Scene, most: int, config: HiddenConfig
 ) -> list[Level]:
     """Fits with 0, 1, ... hidden entities, up to the most, on the host."""
-    levels = [without_hidden(modules, systems)]
+    span, num_frames = modules.bank.config.span, systems.times.shape[1]
+    count = scenes.num_pieces(num_frames, span, config.piece_length)
+    levels = [without_hidden(modules, systems, count)]
     for _ in range(most):
         known = distinct(levels[-1], config.num_kept)
         levels.append(next_level(modules, systems, known, config))
@@ -78,7 +80,7 @@ def next_level(
       config: How thoroughly; whether both edges of a pair agree is said.
     """
     num_relations = modules.bank.config.num_relations
-    num_known = known.start.shape[2]
+    num_known = known.start.shape[3]
     num_visible = systems.drive.shape[3]
     rows = [
         jnp.asarray(all_assignments(num_visible + extra, num_relations))
@@ -92,9 +94,13 @@ def next_level(
         def beside(guess):
             return _started(modules, scene, guess, rows[0], incoming, config)
 
-        guesses = jax.tree.map(
+        guesses, agreed, misfit = jax.tree.map(
             lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(beside, known)
         )
+        # Half of the fits begin where all receivers agree.
+        shared = min(config.num_fits // 2, len(misfit))
+        _, best = jax.lax.top_k(-misfit, shared)
+        agreed = jax.tree.map(lambda leaf: leaf[best], agreed)
 
         def screened(guess):
             found = fitting.energies_of(modules, scene, guess, rows[1], config.domain)
@@ -102,9 +108,11 @@ def next_level(
             return jnp.where(jnp.isfinite(energy), energy, jnp.inf)
 
         energies = jax.lax.map(screened, guesses, batch_size=num_visible)
-        count = min(config.num_fits, len(energies))
+        count = min(config.num_fits - shared, len(energies))
         _, best = jax.lax.top_k(-energies, count)
-        chosen = jax.tree.map(lambda leaf: leaf[best], guesses)
+        chosen = jax.tree.map(
+            lambda some, leaf: jnp.concatenate([some, leaf[best]]), agreed, guesses
+        )
         chosen = _with_all_inner(chosen, num_relations, config.symmetric)
         fits = jax.vmap(lambda g: fitting.refine(modules, scene, g, rows[1], config))(
             chosen
@@ -126,7 +134,7 @@ def _with_all_inner(guesses: Guess, num_relations: int, symmetric: bool) -> Gues
     These show in the motion of the hidden ones alone, so that no later round would
     choose them anew.
     """
-    num_known = guesses.start.shape[1] - 1
+    num_known = guesses.start.shape[2] - 1
     if not num_known:
         return guesses
     first = guesses.incoming.shape[2] - num_known  # the visible ones come before
@@ -143,13 +151,23 @@ def _with_all_inner(guesses: Guess, num_relations: int, symmetric: bool) -> Gues
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
 
 
-def _started(modules, scene, guess, rows, incoming, config) -> Guess:
-    """Guesses of one hidden entity more, leaves `[V * candidates, ...]`."""
-    num_known = len(guess.start)
+def _started(
+    modules, scene, guess, rows, incoming, config
+) -> tuple[Guess, Guess, jax.Array]:
+    """Guesses of one hidden entity more, beside one `[G, H, P]` of those before it.
+
+    Returns:
+      `[V * candidates, ...]` by one receiver each, `[M, ...]` by all of them together,
+      and `[M]` what the latter leave unexplained.
+    """
+    count, num_known = guess.start.shape[:2]
+    num_frames = len(scene.times)
     known, cache = scene.middles, scene.cache
     if num_known:
-        frames = scenes.hidden_frames(modules, scene, guess, config.domain)
-        cache = scenes.heard_with(scene, scenes.hidden_messages(modules, scene, frames))
+        pieces = scenes.hidden_pieces(modules, scene, guess, config.domain)
+        messages = scenes.hidden_messages(modules, scene, pieces)
+        cache = scenes.heard_with(scene, messages)
+        frames = scenes.frames_of(pieces, num_frames)
         known = jnp.concatenate([known, _middles(modules, scene, frames)], axis=1)
     found = starts.candidates(
         modules,
@@ -162,19 +180,35 @@ def _started(modules, scene, guess, rows, incoming, config) -> Guess:
         config.symmetric,
     )
     found = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
+    heads = np.arange(count) * -(-(num_frames - 1) // count)
     own = ((0, 0), (0, scenes.num_effects(modules)))
+    num_visible = scene.drive.shape[2]
 
-    def joined(start, heard):
-        num_visible = scene.drive.shape[2]
+    def joined(states, heard):
+        """With one more that is in states `[G, F]` where pieces begin."""
         # What hears the new one is related to it as it is to them.
         last = heard[num_visible:, None]
         others = jnp.concatenate([guess.incoming, last], axis=1)
+        start = jnp.pad(states, own)[:, None]
         return Guess(
-            jnp.concatenate([guess.start, start[None]]),
+            jnp.concatenate([guess.start, start], axis=1),
             jnp.concatenate([others, heard[None]]),
         )
 
-    return jax.vmap(joined)(jnp.pad(found.start, own), found.incoming)
+    def alone(start, heard):
+        whole = joined(jnp.broadcast_to(start[None], (count, len(start))), heard)
+        whole = whole._replace(start=whole.start[:1])
+        frames = scenes.hidden_frames(modules, scene, whole, config.domain)
+        return joined(frames[-1, heads], heard)
+
+    agreed = starts.agreed(
+        modules, scene, cache, known, rows, incoming, heads, config.symmetric
+    )
+    return (
+        jax.vmap(alone)(found.start, found.incoming),
+        jax.vmap(joined)(agreed.start, agreed.incoming),
+        agreed.misfit,
+    )
 
 
 def _middles(modules: BoundBank, scene: Scene, frames: jax.Array) -> jax.Array:
@@ -195,16 +229,16 @@ def _middles(modules: BoundBank, scene: Scene, frames: jax.Array) -> jax.Array:
     return jnp.moveaxis(found.points[:, :, 0], 0, 1)
 
 
-def nobody(num_systems: int, num_visible: int, size: int) -> Guess:
-    """No hidden entity, leaves `[S, 1, 0, ...]`."""
+def nobody(num_systems: int, num_visible: int, count: int, size: int) -> Guess:
+    """No hidden entity, in so many pieces, leaves `[S, 1, ...]`."""
     return Guess(
-        jnp.zeros((num_systems, 1, 0, size)),
+        jnp.zeros((num_systems, 1, count, 0, size)),
         jnp.zeros((num_systems, 1, 0, num_visible - 1), jnp.int32),
     )
 
 
-@jax.jit
-def without_hidden(modules: BoundBank, systems: Scene) -> Level:
+@functools.partial(jax.jit, static_argnames="count")
+def without_hidden(modules: BoundBank, systems: Scene, count: int = 1) -> Level:
     """The one fit without any hidden entity, leaves `[S, 1, ...]`."""
     num_visible = systems.drive.shape[3]
     rows = all_assignments(num_visible - 1, modules.bank.config.num_relations)
@@ -215,7 +249,7 @@ def without_hidden(modules: BoundBank, systems: Scene) -> Level:
         return assessment.assess_alone(modules, scene, jnp.asarray(rows))
 
     edges, energy, found = jax.lax.map(one, systems)
-    guess = nobody(num_systems, num_visible, size)
+    guess = nobody(num_systems, num_visible, count, size)
     fits = Fit(guess, edges[:, None], energy[:, None])
     shape = (num_systems, 1, 0, num_frames, modules.bank.layout.num_features)
     found = jax.tree.map(lambda leaf: leaf[:, None], found)

@@ -7,7 +7,7 @@ the laws say: twice integrated, their forces along it leave a straight line.
 
 Letters: V visible entities, N entities whose paths are known, W windows, C axes of
 space, K relations, A assignments of the slots of a receiver, B assignments of the edges
-that end at the hidden one, G points of a grid, P candidates.
+that end at the hidden one, P candidates, M sets of places, G pieces of a path.
 """
 
 from __future__ import annotations
@@ -18,19 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmeta.relational.energies.cached import MessageCache
+from modmeta.relational.energies.cached import CachedEnergies, MessageCache
+from modmeta.relational.hidden.forces import distance_of, law_tables, unexplained
+from modmeta.relational.hidden.places import places_of, smoothed
 from modmeta.relational.hidden.scenes import Scene
 from modmeta.relational.modules.bound_bank import BoundBank
-from modmeta.relational.modules.laws import (
-    SOFTENING,
-    RelativeState,
-    relative_state,
-    units_of,
-)
+from modmeta.relational.modules.laws import relative_state, units_of
 from modmeta.relational.modules.preprocessing import velocity_per_frame, with_columns
 
-# Distances at which a law is asked, in spreads of the positions.
-_GRID, _NEAREST, _FARTHEST = 256, 2.0 * SOFTENING, 30.0
 _TINY = 1e-12
 
 
@@ -74,72 +69,6 @@ def moving_states(
     return with_columns(empty, [*spec.positions, *spec.velocities], motion)
 
 
-def unexplained(
-    modules: BoundBank, cache: MessageCache, scene: Scene, assignments: jax.Array
-) -> jax.Array:
-    """Accelerations `[V, A, W, C]` that assignments of known edges leave unexplained.
-
-    In spreads of position per squared frame interval, means over the windows.
-    """
-    laws, layout = modules.bank.laws, modules.bank.layout
-    weights = jax.nn.one_hot(assignments, cache.messages.shape[2])
-    hidden = jnp.einsum("adk,vdkmwh->vamwh", weights, cache.messages)
-    mean = (hidden + cache.embedded[:, None])[:, :, 0, :, : layout.num_targets]
-    left = cache.targets[:, None] - mean
-    targets = np.array([layout.shifting.index(c) for c in layout.spec.velocities])
-    units = units_of(laws.law, modules.preprocessing, laws.span).changes
-    axes = laws.law.num_axes
-    span = laws.span
-    length = scene.times[span:] - scene.times[:-span]
-    scale = jnp.reshape(units[axes : 2 * axes], (1, 1, 1, -1))
-    return left[..., targets] / scale / length[None, None, :, None]
-
-
-def law_tables(modules: BoundBank) -> tuple[jax.Array, jax.Array]:
-    """Distances `[G]` and the pull of every law there `[K, G]`; negative pushes."""
-    laws = modules.bank.laws
-    law = laws.law
-    units = units_of(law, modules.preprocessing, laws.span)
-    distance = jnp.asarray(np.geomspace(_NEAREST, _FARTHEST, _GRID), jnp.float32)
-    displacement = jnp.zeros((_GRID, law.num_axes)).at[:, 0].set(distance)
-    velocity = jnp.zeros_like(displacement)
-    relative = RelativeState(
-        displacement, velocity, jnp.zeros((_GRID, 2 * len(law.columns())))
-    )
-    pulls = jax.vmap(
-        lambda edge: units.cut(laws.pair_rates(units, edge, relative)[0])[:, 0]
-    )(modules.params.edge)
-    if modules.bank.config.null_relation:
-        pulls = pulls.at[0].set(0.0)
-    return distance, pulls
-
-
-def distance_of(distance: jax.Array, pulls: jax.Array, wanted: jax.Array) -> jax.Array:
-    """The shortest distance at which a law pulls as wanted.
-
-    Args:
-      distance: `[G]`.
-      pulls: `[G]` of the law.
-      wanted: `[W]`; negative pushes.
-
-    Returns:
-      `[W]`; where there is none, the distance at which the law comes nearest.
-    """
-
-    def one(wanted):
-        excess = pulls - wanted
-        is_crossed = excess[1:] * excess[:-1] <= 0.0
-        at = jnp.argmax(is_crossed)
-        first, last = excess[at], excess[at + 1]
-        share = first / jnp.where(first == last, 1.0, first - last)
-        logs = jnp.log(distance)
-        crossing = jnp.exp(logs[at] + share * (logs[at + 1] - logs[at]))
-        nearest = distance[jnp.argmin(jnp.abs(excess))]
-        return jnp.where(jnp.any(is_crossed), crossing, nearest)
-
-    return jax.vmap(one)(wanted)
-
-
 def _forces_along(
     modules: BoundBank, known: jax.Array, states: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -176,6 +105,60 @@ def _twice_integrated(rates: jax.Array, times: jax.Array) -> jax.Array:
     return integral(integral(rates))
 
 
+def obeying(
+    modules: BoundBank,
+    scene: Scene,
+    known: jax.Array,
+    path: jax.Array,
+    weight: jax.Array,
+    incoming: jax.Array,
+    is_allowed: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """How a path moves best as the laws say.
+
+    Args:
+      modules: The bank with its arrays.
+      scene: The system.
+      known: `[W, N, F]` states of those whose paths are known.
+      path: `[W, C]` places, in spreads.
+      weight: `[W]` what every place counts.
+      incoming: `[B, N]` relations of the edges that may end there.
+      is_allowed: `[B]` which of them are asked about.
+
+    Returns:
+      The state `[F]` in the first frame, the incoming relations `[N]`, and `()` what
+      is left unexplained; infinite where nothing is allowed.
+    """
+    spread, times = modules.preprocessing.position_scale, scene.middle_times
+    drift = jnp.gradient(path, axis=0) / jnp.gradient(times)[:, None]
+    states = moving_states(modules, spread * path, spread * drift)
+    forces, own = _forces_along(modules, known, states)
+    num_relations = forces.shape[1]
+    forces = forces.reshape(-1, *forces.shape[2:])
+    moved = _twice_integrated(jnp.concatenate([own[None], forces]), times)
+    moved = moved.at[0].set(path - moved[0])
+    # Straight lines through all of these, in closed form.
+    counts = jnp.square(weight) / (jnp.sum(jnp.square(weight)) + _TINY)
+    middle = counts @ times
+    away = times - middle
+    mean = jnp.einsum("w,nwc->nc", counts, moved)
+    slope = jnp.einsum("w,nwc->nc", counts * away, moved)
+    slope = slope / (counts @ jnp.square(away) + _TINY)
+    lines = jnp.stack([mean - middle * slope, slope], axis=1)
+    rest = moved - mean[:, None] - slope[:, None] * away[None, :, None]
+    rest = weight[None, :, None] * rest
+    gram = jnp.einsum("nwc,mwc->nm", rest, rest)
+    heard = jax.nn.one_hot(incoming, num_relations)
+    heard = -heard.reshape(len(incoming), -1)
+    signs = jnp.concatenate([jnp.ones((len(heard), 1)), heard], axis=1)
+    misfit = jnp.einsum("bn,nm,bm->b", signs, gram, signs)
+    misfit = jnp.where(is_allowed & jnp.isfinite(misfit), misfit, jnp.inf)
+    best = jnp.argmin(misfit)
+    place, speed = jnp.einsum("n,nlc->lc", signs[best], lines)
+    start = moving_states(modules, spread * place, spread * speed)
+    return start, incoming[best], misfit[best]
+
+
 def candidates(
     modules: BoundBank,
     scene: Scene,
@@ -200,7 +183,6 @@ def candidates(
     """
     spread = modules.preprocessing.position_scale
     position, _ = _columns(modules)
-    times = scene.middle_times
     left = unexplained(modules, cache, scene, assignments)
     size = jnp.sqrt(jnp.sum(jnp.square(left), axis=-1) + _TINY)
     distance, pulls = law_tables(modules)
@@ -215,32 +197,13 @@ def candidates(
             far = distance_of(distance, pulls[relation], sign * strength[row])
             towards = force[row] / strength[row][:, None]
             path = where + sign * far[:, None] * towards
-            drift = jnp.gradient(path, axis=0) / jnp.gradient(times)[:, None]
-            states = moving_states(modules, spread * path, spread * drift)
-            forces, own = _forces_along(modules, known, states)
-            forces = forces.reshape(-1, *forces.shape[2:])
-            moved = _twice_integrated(jnp.concatenate([own[None], forces]), times)
-            moved = moved.at[0].set(path - moved[0])
-            # Places count as far as forces tell them.
-            weight = strength[row] / far
-            line = weight[:, None] * jnp.stack([jnp.ones_like(times), times], axis=1)
-            scaled = weight[None, :, None] * moved
-            inverse = jnp.linalg.pinv(line)
-            lines = jnp.einsum("lw,nwc->nlc", inverse, scaled)
-            rest = scaled - jnp.einsum("wl,nlc->nwc", line, lines)
-            gram = jnp.einsum("nwc,mwc->nm", rest, rest)
-            heard = jax.nn.one_hot(incoming, num_relations)
-            heard = -heard.reshape(len(incoming), -1)
-            signs = jnp.concatenate([jnp.ones((len(heard), 1)), heard], axis=1)
-            misfit = jnp.einsum("bn,nm,bm->b", signs, gram, signs)
+            is_allowed = jnp.ones(len(incoming), bool)
             if symmetric:
                 is_allowed = incoming[:, receiver] == relation
-                misfit = jnp.where(is_allowed, misfit, jnp.inf)
-            misfit = jnp.where(jnp.isfinite(misfit), misfit, jnp.inf)
-            best = jnp.argmin(misfit)
-            place, speed = jnp.einsum("n,nlc->lc", signs[best], lines)
-            start = moving_states(modules, spread * place, spread * speed)
-            return start, incoming[best], misfit[best]
+            # Places count as far as forces tell them.
+            return obeying(
+                modules, scene, known, path, strength[row] / far, incoming, is_allowed
+            )
 
         grid = jnp.meshgrid(
             jnp.arange(num_relations),
@@ -254,3 +217,51 @@ def candidates(
         return Candidates(start[best], heard[best], misfit[best])
 
     return jax.lax.map(of_receiver, jnp.arange(scene.drive.shape[2]))
+
+
+def agreed(
+    modules: BoundBank,
+    scene: Scene,
+    cache: MessageCache,
+    known: jax.Array,
+    assignments: jax.Array,
+    incoming: jax.Array,
+    heads: np.ndarray,
+    symmetric: bool,
+) -> Candidates:
+    """Possible hidden entities by what all receivers together show of one.
+
+    Arguments as for `candidates`, and `heads` `[G]`, the frames that states are wanted
+    in.
+
+    Returns:
+      Leaves `[M, ...]`, best first; states `[M, G, F]`.
+    """
+    spread = modules.preprocessing.position_scale
+    position, _ = _columns(modules)
+    nodes = jnp.zeros(cache.node_mask.shape, jnp.int32)
+    energies = CachedEnergies(modules, cache).of_assignments(assignments, nodes)
+    distance, pulls = law_tables(modules)
+    found = places_of(
+        unexplained(modules, cache, scene, assignments),
+        scene.middles[..., position] / spread,
+        distance,
+        pulls,
+        jnp.argmin(energies, axis=1),
+    )
+    at = scene.times[heads] - scene.times[0]
+
+    def state(path, weight, heard):
+        times = scene.middle_times
+        smooth, _ = smoothed(path, weight, times, times)
+        is_allowed = jnp.ones(len(incoming), bool)
+        if symmetric:
+            is_allowed = jnp.all(incoming[:, : len(heard)] == heard[None], axis=1)
+        _, ending, _ = obeying(
+            modules, scene, known, smooth, weight, incoming, is_allowed
+        )
+        place, speed = smoothed(path, weight, times, at)
+        return moving_states(modules, spread * place, spread * speed), ending
+
+    start, ending = jax.lax.map(lambda one: state(*one), found[:3])
+    return Candidates(start, ending, found.misfit)

@@ -125,6 +125,7 @@ def rebuild_model(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelPar
         tuple(layout["predicted"]),
         layout["compress"],
         layout.get("frame_interval", 0.0),
+        layout.get("apparent_interval", 0.0),
         tuple(map(tuple, layout.get("key_columns", ()))),
     )
     # Files from before there was a choice hold what the paper has.

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from modmeta.relational.data import DataError, FeatureSpec
+import numpy as np
+
+from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset
 from modmeta.relational.data.validation import ROLES
+from modmeta.relational.modules.preprocessing import (
+    FeatureLayout,
+    Preprocessing,
+    spread_within,
+)
+
+# Time is in another unit where frames are so many times as far apart, and rates, by so
+# much at most, as many times smaller.
+_OTHER_UNIT, _ALIKE = 5.0, 3.0
 
 
 def check_features(expected: FeatureSpec, found: FeatureSpec) -> None:
@@ -48,3 +59,54 @@ def renamed(expected: FeatureSpec, found: FeatureSpec) -> tuple[str, ...]:
         "Columns have other names than those that the model was trained on and are "
         f"taken for them by their places: {', '.join(pairs)}.",
     )
+
+
+def relative_spreads(
+    dataset: TrajectoryDataset, preprocessing: Preprocessing
+) -> dict[int, float]:
+    """How many times as much as in training recorded columns spread.
+
+    Args:
+      dataset: New data, raw units.
+      preprocessing: Fitted constants of the model.
+
+    Returns:
+      By column, of those that vary; of positions, that within systems.
+    """
+    features, seen = dataset.features, dataset.is_observed
+    scale = np.asarray(preprocessing.normalization.scale, np.float64)
+    found = {}
+    for column in features.recorded:
+        values = dataset.states[..., column].astype(np.float64)[seen]
+        if column not in features.positions and values.size and np.ptp(values):
+            found[column] = 0.5 * np.ptp(values) / scale[column]
+    for column in features.positions:
+        trained = float(preprocessing.position_scale) * scale[column]
+        found[column] = spread_within(dataset) / trained
+    return found
+
+
+def check_time_unit(
+    dataset: TrajectoryDataset, layout: FeatureLayout, preprocessing: Preprocessing
+) -> None:
+    """Refuses data whose time is evidently in another unit than that of training.
+
+    Raises:
+      DataError: If frames are many times as far apart, and rates as many times smaller.
+    """
+    features = dataset.features
+    circles = {*features.positions, *features.sines, *features.cosines}
+    spreads = relative_spreads(dataset, preprocessing)
+    rates = {c: ratio for c, ratio in spreads.items() if c not in circles}
+    if not layout.frame_interval or not rates:
+        return
+    longer = dataset.frame_interval / layout.frame_interval
+    is_other = max(longer, 1.0 / longer) >= _OTHER_UNIT
+    if is_other and all(1.0 / _ALIKE < longer * r < _ALIKE for r in rates.values()):
+        column, ratio = next(iter(rates.items()))
+        raise DataError(
+            f"frame_interval: found {dataset.frame_interval:g} with "
+            f"{features.names[column]!r} that spreads {ratio:.2g} times as much as in "
+            f"the training data, whose frames are {layout.frame_interval:g} apart: "
+            "time seems to be in another unit, expected that of the training data"
+        )

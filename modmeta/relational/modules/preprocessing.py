@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset
+from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset, hints
 from modmeta.relational.data.normalization import (
     Normalization,
     fit_normalization,
@@ -65,6 +65,9 @@ class FeatureLayout:
       compress: Whether targets are compressed by sign(y) log(1 + |y|), which keeps
         close encounters from dominating.
       frame_interval: Unit of time of the model; 0 where it is not known.
+      apparent_interval: Time between frames at which velocities explain how positions
+        moved in the training data, see `hints.apparent_interval`; 0 where it is not
+        known.
       key_columns: What columns of the training table the systems, times and entities
         were read from, as pairs of a key and a name.
     """
@@ -73,7 +76,11 @@ class FeatureLayout:
     predicted: tuple[int, ...]
     compress: bool = True
     frame_interval: float = 0.0
-    key_columns: tuple[tuple[str, str], ...] = ()
+    # Nothing that is compiled knows of these two.
+    apparent_interval: float = dataclasses.field(default=0.0, compare=False)
+    key_columns: tuple[tuple[str, str], ...] = dataclasses.field(
+        default=(), compare=False
+    )
 
     @property
     def num_features(self) -> int:
@@ -158,6 +165,7 @@ def fit_preprocessing(
         predicted,
         compress,
         dataset.frame_interval,
+        hints.apparent_interval(dataset) or 0.0,
         tuple((dataset.key_columns or {}).items()),
     )
     if not predicted:

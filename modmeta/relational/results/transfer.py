@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset, hints
@@ -19,9 +18,13 @@ from modmeta.relational.data.segments import concatenate_tasks
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation import verdict
 from modmeta.relational.inference.config import InferenceConfig
-from modmeta.relational.inference.features import renamed
+from modmeta.relational.inference.features import (
+    check_time_unit,
+    relative_spreads,
+    renamed,
+)
 from modmeta.relational.inference.infer import infer_dataset
-from modmeta.relational.modules.preprocessing import Preprocessing, spread_within
+from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
 
 # Intervals that frames show and intervals that are said may differ by this factor.
 _SAME_INTERVAL = 1.25
@@ -85,7 +88,19 @@ def read_new(
     if reading.usual_columns is None:
         reading = reading._replace(usual_columns=like.key_columns)
     dataset = read_like(trajectories, like.features, like.frame_interval, reading)
-    check_interval(dataset, like)
+    apparent = hints.apparent_interval(like)
+    check_interval(dataset, like.frame_interval, apparent or 0.0)
+    return dataset
+
+
+def read_for(
+    trajectories: Any, layout: FeatureLayout, reading: Reading = _NOTHING
+) -> TrajectoryDataset:
+    """The same for a model whose training data are not at hand."""
+    reading = reading._replace(usual_columns=dict(layout.key_columns))
+    interval = layout.frame_interval or None
+    dataset = read_like(trajectories, layout.spec, interval, reading)
+    check_interval(dataset, layout.frame_interval, layout.apparent_interval)
     return dataset
 
 
@@ -113,23 +128,25 @@ def read_more(
     return read_new(trajectories, like, reading)
 
 
-def check_interval(dataset: TrajectoryDataset, like: TrajectoryDataset) -> None:
+def check_interval(dataset: TrajectoryDataset, trained: float, apparent: float) -> None:
     """Refuses frames that are evidently not as far apart as is said.
 
     Args:
       dataset: New data.
-      like: The training data.
+      trained: Interval of the training data.
+      apparent: That by which their velocities explain their positions; 0 where it is
+        not known.
 
     Raises:
       DataError: If by their velocities, positions move at another interval.
     """
-    found, expected = map(hints.apparent_interval, (dataset, like))
-    if found is None or expected is None:
+    found = hints.apparent_interval(dataset)
+    if found is None or not apparent:
         return
     # By the same factor as in training: units of positions and velocities may differ.
-    said = dataset.frame_interval * expected / like.frame_interval
+    said = dataset.frame_interval * apparent / trained
     if not 1.0 / _SAME_INTERVAL < found / said < _SAME_INTERVAL:
-        likely = found * like.frame_interval / expected
+        likely = found * trained / apparent
         raise DataError(
             f"frame_interval: found {dataset.frame_interval:g} with positions that "
             f"move by {found:.3g} times their velocities per frame, expected about "
@@ -165,6 +182,7 @@ def discover_again(
     if shared_graph:
         dataset = concatenate_tasks(dataset)
     model.read(dataset)
+    check_time_unit(dataset, model.bank.layout, params.preprocessing)
     dataset = dataset.with_notes(renamed(model.bank.layout.spec, dataset.features))
     dataset = dataset.with_notes(other_sizes(dataset, params.preprocessing))
     key_infer, key_judge = jax.random.split(jax.random.key(seed))
@@ -182,16 +200,8 @@ def discover_again(
 
 def other_sizes(dataset: TrajectoryDataset, preprocessing: Preprocessing) -> list[str]:
     """A note on columns that spread much more, or less, than in the training data."""
-    features, seen = dataset.features, dataset.is_observed
-    scale = np.asarray(preprocessing.normalization.scale, np.float64)
-    found = {}
-    for column in features.recorded:
-        values = dataset.states[..., column].astype(np.float64)[seen]
-        if column not in features.positions and values.size and np.ptp(values):
-            found[column] = 0.5 * np.ptp(values) / scale[column]
-    for column in features.positions:
-        trained = float(preprocessing.position_scale) * scale[column]
-        found[column] = spread_within(dataset) / trained
+    features = dataset.features
+    found = relative_spreads(dataset, preprocessing)
     low, high = 1.0 / _OTHER_SIZE, _OTHER_SIZE
     unlike = [c for c, ratio in found.items() if ratio and not low < ratio < high]
     if not unlike:

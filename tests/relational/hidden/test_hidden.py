@@ -8,90 +8,37 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.graphs import supergraphs
 from modmeta.relational import data
-from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.data import DataError
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.frames import Frames
-from modmeta.relational.data.simulators.springs import SPRING_CONSTANT
 from modmeta.relational.energies.cached import MessageCache
 from modmeta.relational.hidden import (
     assessment,
     combining,
     find,
+    forces,
     scenes,
     search,
-    starts,
 )
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.find import find_hidden, with_symmetry
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.config import ModuleConfig
-from modmeta.relational.modules.laws import units_of
 from modmeta.relational.modules.network import RelationalNetwork
 from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.tasks.states import host_states
 from tests.fixtures import small_model
 from tests.linear_algebra_order import chain
-
-VISIBLE, FRAMES = 3, 20
-# Added to a logarithm so that a rectifier lets it pass, and taken off again.
-_SHIFT = 50.0
-# Log-scale of the errors that the model expects, in units of the typical change.
-_EXPECTED = -4.0
-
-
-def power_model(dataset, coefficients, power, **options):
-    """A model whose relations pull by coefficient * distance^power, and its arrays."""
-    constants, layout = fit_preprocessing(dataset, compress=False)
-    limit = np.full_like(constants.target_limit, 1e6)
-    constants = jax.tree.map(jnp.asarray, constants._replace(target_limit=limit))
-    config = ModuleConfig(
-        path="interpolated",
-        law="central",
-        attributes=False,
-        num_relations=len(coefficients),
-        edge_sizes=(1,),
-        node_sizes=(1,),
-        activation="relu",
-        span=1,
-        **{"entities": "alike", **options},
-    )
-    network = RelationalNetwork(ModuleBank(config, layout), ProposalConfig("none"))
-    model = RelationalModel(network)
-    pair = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
-    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), constants, pair))
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    length = float(constants.normalization.scale[0] * constants.position_scale)
-    # Rates are lengths per squared frame interval, in units of the typical change.
-    unit = float(units_of(model.bank.laws.law, constants, 1).acceleration)
-    unit = unit * length / dataset.frame_interval**2
-    first, last = (params.modules.edge["rate_network"][f"layer_{i}"] for i in (0, 1))
-    first["kernel"][:, 0, 0], first["bias"][:] = 1.0, _SHIFT
-    last["kernel"][:, 0, 0], last["bias"][:, 0] = power, -power * _SHIFT
-    last["bias"][:, 1] = np.array(coefficients) * length**power / unit
-    params.modules.edge["spread_network"]["layer_1"]["bias"][:] = -20.0
-    params.modules.log_scale[:] = _EXPECTED
-    params = params._replace(preprocessing=constants)
-    return model, jax.tree.map(jnp.asarray, params)
-
-
-@functools.cache
-def springs():
-    """Complete systems of three visible bodies and one more, and a model of them."""
-    whole = data.simulate_springs(3, 8, num_nodes=VISIBLE + 1, num_frames=FRAMES)
-    return whole, *power_model(whole, (0.0, SPRING_CONSTANT), 1.0)
-
-
-def visible(whole, num_visible=VISIBLE):
-    return TrajectoryDataset(
-        states=whole.states[:, :, :num_visible],
-        features=whole.features,
-        frame_interval=whole.frame_interval,
-    )
-
+from tests.relational.hidden.laws_by_hand import (
+    FRAMES,
+    VISIBLE,
+    power_model,
+    springs,
+    visible,
+)
 
 CONFIG = HiddenConfig(
     num_candidates=4, num_fits=4, num_rounds=2, num_steps=4, is_repeated=False
@@ -113,7 +60,7 @@ def test_paths_of_hidden_bodies_are_those_of_the_simulator():
     modules = model.network.modules(params)
     frames = host_states(whole, params.preprocessing.normalization).states[0]
     edges = np.asarray(whole.edges)[0, -1, :VISIBLE]
-    guess = scenes.Guess(jnp.asarray(frames[-1:, 0]), jnp.asarray(edges[None]))
+    guess = scenes.Guess(jnp.asarray(frames[-1:, 0])[None], jnp.asarray(edges[None]))
 
     @jax.jit
     def path(states, guess):
@@ -189,10 +136,10 @@ def test_a_law_turns_a_force_into_a_distance(sign):
     whole, *_ = springs()
     model, params = power_model(whole, (0.0, sign * 0.7), -2.0)
     modules = model.network.modules(params)
-    distance, pulls = jax.jit(starts.law_tables)(modules)
+    distance, pulls = jax.jit(forces.law_tables)(modules)
     np.testing.assert_array_equal(pulls[0], 0.0)
     wanted = np.interp([0.07, 0.5, 3.0], distance, pulls[1])
-    got = jax.jit(starts.distance_of)(
+    got = jax.jit(forces.distance_of)(
         distance, pulls[1], jnp.asarray(wanted, np.float32)
     )
     # Softened below a hundredth of the spread.
@@ -215,8 +162,9 @@ def made_up_level(energies):
         deviations=np.full((1, 2, 2, 3, 4), 0.01, np.float32),
         probabilities=shares,
         effects=np.array([[[0.2, 0.7], [0.7, 0.2]]]),
+        breaks=np.zeros((1, 2)),
     )
-    guess = scenes.Guess(np.zeros((1, 2, 2, 4)), incoming)
+    guess = scenes.Guess(np.zeros((1, 2, 1, 2, 4)), incoming)
     fits = search.Fit(guess, edges, np.array([energies], np.float32))
     return search.Level(fits, frames, assessed)
 
@@ -292,7 +240,7 @@ def test_all_relations_among_hidden_bodies_are_tried(symmetric):
     num_visible = 2
     incoming = np.zeros((1, 3, num_visible + 2), np.int32)
     incoming[0, :2, num_visible] = 1  # between the first two, which were fitted
-    guess = scenes.Guess(jnp.zeros((1, 3, 4)), jnp.asarray(incoming))
+    guess = scenes.Guess(jnp.zeros((1, 1, 3, 4)), jnp.asarray(incoming))
     tried = search._with_all_inner(guess, 2, symmetric)
     slots = scenes.hidden_slots(3, num_visible)
     seen = set()
