@@ -43,6 +43,7 @@ from modmeta.runtime.metrics import MetricWriter
 from modmeta.runtime.progress import ProgressMeter
 
 # Initial values are drawn once: what the compiler takes to make that fast is lost.
+_EXAMPLE_BATCHES = 4
 _QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
 
 
@@ -266,8 +267,9 @@ def fit(
     ]
     budget = source.budget(plan)
     if params is None:
-        first = parts.first_part(source.batch(plan[0], budget))
-        params = _init(predictor, jax.random.key(seed), first)
+        # Some parameters start by what networks there are.
+        example = source.example(np.unique(plan[:_EXAMPLE_BATCHES]))
+        params = _init(predictor, jax.random.key(seed), example)
     state = FitState(
         params, _optimizer(config).init(params), training_loop.Best.start(params)
     )
