@@ -159,7 +159,7 @@ class GraphSource:
         return template.graph._replace(edges=edges)
 
     def budget(self, batches: np.ndarray) -> graphs.GraphBudget | PartsBudget:
-        """The smallest budget that holds every batch `[..., b]`."""
+        """A budget that holds every batch `[..., b]`, the smallest if in one part."""
         return self._budget(batches, self._part_edges)
 
     def _budget(
@@ -187,7 +187,15 @@ class GraphSource:
             num_graphs=largest(plan, 1) + 1,
             num_rows=max(graphs.num_rows(item.graph) for item in self._templates),
         )
-        return part if plan[0] == 1 else PartsBudget(part, plan[0])
+        if plan[0] == 1:
+            return part
+        # Trainings of one model with other networks then share a compiled program.
+        part = part._replace(
+            num_nodes=_rounded_up(part.num_nodes),
+            num_edges=_rounded_up(part.num_edges),
+            num_graphs=part.num_graphs + part.num_graphs % 2,
+        )
+        return PartsBudget(part, plan[0])
 
     def example(self, rows: np.ndarray) -> graphs.GraphsTuple:
         """The networks `[b]` as one graph, however large."""
@@ -213,6 +221,12 @@ class GraphSource:
             networks = [self.graph(row) for row in rows[members]]
             batches.append(graphs.batch_graphs(networks, part))
         return Parts(jax.tree.map(lambda *leaves: np.stack(leaves), *batches), places)
+
+
+def _rounded_up(size: int) -> int:
+    """A size of four leading binary digits, an eighth larger at most."""
+    unit = 1 << max(size.bit_length() - 4, 0)
+    return -(-size // unit) * unit
 
 
 class VectorSource:
