@@ -167,9 +167,10 @@ def diverse() -> ExperimentConfig:
             ),
             chunk_size=25,
         ),
-        metanet=dataclasses.replace(_METANET, width=24),
-        training=PredictionConfig(num_steps=1200, num_evaluations=12),
+        metanet=dataclasses.replace(_METANET, width=24, num_blocks=2),
+        training=PredictionConfig(num_steps=1500, num_evaluations=10),
         learning_rates=(3e-3, 1e-2),
+        pilot_share=0.1,
     )
 
 

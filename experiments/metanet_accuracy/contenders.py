@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -63,7 +63,8 @@ def make_contenders(
         part_edges=edges_at_once(config.metanet.width),
     )
     gmn = InvariantMetanet(config.metanet, 1, config.pooling)
-    target = baselines.count_parameters(gmn, _example(graph_source))
+    one = np.zeros(1, np.int64)
+    target = baselines.count_parameters(gmn, graph_source.example(one))
 
     def matched(
         source: Source,
@@ -71,7 +72,7 @@ def make_contenders(
         predictor: Callable[[nn.Module], Predictor],
         training: PredictionConfig,
     ) -> Contender:
-        example = _example(source)
+        example = source.example(one)
         width = baselines.match_width(build, target, example)
         module = build(width)
         return Contender(
@@ -137,11 +138,6 @@ def make_contenders(
         ),
     }
     return {name: makers[name]() for name in config.models}
-
-
-def _example(source: Source) -> Any:
-    rows = np.zeros((1, 1), np.int64)
-    return source.batch(rows[0], source.budget(rows))
 
 
 def _padded_weights(networks: Networks) -> np.ndarray:

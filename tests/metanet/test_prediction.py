@@ -71,7 +71,7 @@ def test_parts_learn_and_predict_as_one_batch():
         source.batch(chosen, source.budget(chosen[None])) for source in (SOURCE, cut)
     ]
     assert inputs[1].places.shape[0] > 2
-    params = jax.jit(PREDICTOR.init)(jax.random.key(1), parts.first_part(inputs[1]))
+    params = jax.jit(PREDICTOR.init)(jax.random.key(1), inputs[0])
 
     @jax.jit
     def judge(inputs):
@@ -294,6 +294,42 @@ def test_best_parameters_are_those_of_lowest_validation_loss():
 
 
 SHORT = dataclasses.replace(CONFIG, num_steps=12, num_evaluations=3)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_steps_are_those_of_adam_along_a_schedule(weight_decay):
+    """Against a plain loop; trainings of other length and rate share the program."""
+    source, targets = vectors()
+    config = prediction.PredictionConfig(
+        num_steps=8, learning_rate=0.1, num_evaluations=1, weight_decay=weight_decay
+    )
+    predictor = linear_predictor()
+    start = predictor.init(jax.random.key(3), source.example(np.arange(2)))
+    found = fit(predictor, targets, config, source=source, params=start).params
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, 1, 8)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, weight_decay=weight_decay),
+    )
+    plan = sources.training_plan(source.sizes[SPLITS["train"]], 16, 8, 0)
+    params, state = start, optimizer.init(start)
+    for rows in SPLITS["train"][plan]:
+
+        def loss(params, rows=rows):
+            outputs = predictor.apply(params, source.batch(rows, None))
+            return jnp.mean(prediction.accuracy_loss(outputs, targets[rows]))
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        params = optax.apply_updates(params, updates)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6),
+        found,
+        params,
+    )
+    count = prediction._step._cache_size()
+    other = dataclasses.replace(config, num_steps=12, learning_rate=0.01)
+    fit(predictor, targets, other, source=source)
+    assert prediction._step._cache_size() == count
 
 
 def test_stopped_fit_goes_on_to_the_same_end(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modmeta import graphs, metanet
-from modmeta.metanet.models import features, gmn, readouts, weight_updates
+from modmeta.metanet.models import features, gmn, normalized, readouts, weight_updates
 from tests.metanet import hand_made
 from tests.metanet.small_networks import normal, random_variables
 from tests.metanet.test_models import assert_close, graph_of, random_params
@@ -101,12 +101,37 @@ def test_readout_equals_a_loop_over_groups():
         if pooling == "layer_statistics":
             spreads = [np.std(rows, axis=0) for rows in groups.values()]
             moments = [np.r_[pair] for pair in zip(read, spreads, strict=True)]
+            norm, known = layers["spread"], np.r_[4:6, 10:12]
+            for row, key in zip(moments, groups, strict=True):
+                shifted = row[known] - norm["mean"][key[1]]
+                row[known] = np.arcsinh(shifted * norm["scale"][key[1]])
+            learned = np.setdiff1d(np.arange(12), known)
+            moments = [np.r_[row[learned], row[known]] for row in moments]
             for layer in layers["groups"].values():
                 moments = [hand_made.relu(linear(layer, row)) for row in moments]
             read = moments
         pooled = np.mean(read, axis=0)
         hidden = hand_made.relu(linear(layers["output"]["layer_0"], pooled))
         assert_close(found, linear(layers["output"]["layer_1"], hidden))
+
+
+def test_features_of_a_type_start_with_mean_zero_and_deviation_one():
+    rng = np.random.default_rng(6)
+    types, is_real = np.array([0, 3, 3, 1, 3, 1, 1, 2]), np.arange(8) > 0
+    values = jnp.asarray(5.0 * rng.normal(size=(8, 2, 3)) + 9.0, jnp.float32)
+    values = values.at[3:, :, 0].set(0.25)
+    found, params = normalized.TypeNorm(4).init_with_output(
+        jax.random.key(0), values, types, is_real
+    )
+    assert params["params"]["mean"].shape == params["params"]["scale"].shape == (4, 3)
+    standard = np.sinh(np.asarray(found))
+    for kind in (1, 3):
+        rows = standard[is_real & (types == kind)].reshape(-1, 3)
+        np.testing.assert_allclose(rows.mean(axis=0), 0.0, atol=1e-4)
+        varies = np.r_[kind == 3, True, True]
+        np.testing.assert_allclose(rows.std(axis=0), varies, atol=1e-4)
+    # Of a type that no real row has, nothing is known.
+    np.testing.assert_allclose(standard[0], values[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])

@@ -29,13 +29,6 @@ class Parts(NamedTuple):
     places: np.ndarray | jax.Array
 
 
-def first_part(inputs: Any) -> Any:
-    """What a predictor takes, of a batch in parts or in one."""
-    if not isinstance(inputs, Parts):
-        return inputs
-    return jax.tree.map(lambda leaf: leaf[0], inputs.inputs)
-
-
 def assign(sizes: np.ndarray, num_parts: int) -> np.ndarray:
     """The part `[..., b]` of every network of batches, parts being of like size.
 

@@ -43,6 +43,7 @@ from modmeta.runtime.metrics import MetricWriter
 from modmeta.runtime.progress import ProgressMeter
 
 # Initial values are drawn once: what the compiler takes to make that fast is lost.
+_EXAMPLE_BATCHES = 4
 _QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
 
 
@@ -122,19 +123,26 @@ class FitResult(NamedTuple):
     is_finished: bool
 
 
-def _optimizer(config: PredictionConfig) -> optax.GradientTransformation:
+def _optimizer(
+    gradient_norm: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """AdamW for a learning rate of 1, of which every step takes its share."""
+    parts = [optax.clip_by_global_norm(gradient_norm), optax.scale_by_adam()]
+    if weight_decay:
+        parts.append(optax.add_decayed_weights(weight_decay))
+    # Of all parameters as one vector: a few operations in place of some for each.
+    return optax.flatten(optax.chain(*parts))
+
+
+def _learning_rates(config: PredictionConfig) -> np.ndarray:
+    """Of every step, `[num_steps]` float32."""
     schedule = optax.warmup_cosine_decay_schedule(
         0.0,
         config.learning_rate,
         max(config.num_steps // 20, 1),
         max(config.num_steps, 2),
     )
-    adam = optax.adam(schedule)
-    if config.weight_decay:
-        adam = optax.adamw(schedule, weight_decay=config.weight_decay)
-    # Of all parameters as one vector: a few operations in place of some for each.
-    clip = optax.clip_by_global_norm(config.gradient_norm)
-    return optax.flatten(optax.chain(clip, adam))
+    return np.asarray(schedule(np.arange(config.num_steps)), np.float32)
 
 
 @functools.partial(
@@ -144,11 +152,18 @@ def _init(predictor: Predictor, rng_key: jax.Array, inputs: Any) -> Any:
     return predictor.init(rng_key, inputs)
 
 
-@functools.partial(jax.jit, static_argnames=("predictor", "objective", "config"))
+# What differs between trainings of one model, its learning rate and length, is no part
+# of the program: all of them share one.
+@functools.partial(
+    jax.jit,
+    static_argnames=("predictor", "objective", "gradient_norm", "weight_decay"),
+)
 def _step(
     predictor: Predictor,
     objective: Objective,
-    config: PredictionConfig,
+    gradient_norm: float,
+    weight_decay: float,
+    learning_rate: jax.Array,
     state: FitState,
     inputs: Any,
     targets: Any,
@@ -157,7 +172,10 @@ def _step(
         return objective(predictor.apply(params, inputs), targets)
 
     value, gradient = parts.value_and_gradient(losses, state.params, inputs, targets)
-    updates, optimizer = _optimizer(config).update(gradient, state.optimizer)
+    updates, optimizer = _optimizer(gradient_norm, weight_decay).update(
+        gradient, state.optimizer, state.params
+    )
+    updates = jax.tree.map(lambda leaf: -learning_rate * leaf, updates)
     params = optax.apply_updates(state.params, updates)
     return state._replace(params=params, optimizer=optimizer), value
 
@@ -266,21 +284,24 @@ def fit(
     ]
     budget = source.budget(plan)
     if params is None:
-        first = parts.first_part(source.batch(plan[0], budget))
-        params = _init(predictor, jax.random.key(seed), first)
-    state = FitState(
-        params, _optimizer(config).init(params), training_loop.Best.start(params)
-    )
+        # Some parameters start by what networks there are.
+        example = source.example(np.unique(plan[:_EXAMPLE_BATCHES]))
+        params = _init(predictor, jax.random.key(seed), example)
+    options = (config.gradient_norm, config.weight_decay)
+    optimizer = _optimizer(*options).init(params)
+    state = FitState(params, optimizer, training_loop.Best.start(params))
+    learning_rates = _learning_rates(config)
 
     def targets_of(rows: np.ndarray) -> Any:
         return jax.tree.map(lambda leaf: leaf[rows], targets)
 
     def take_steps(state: FitState, step: int, count: int):
         losses = []
-        for rows in plan[step : step + count]:
-            inputs = source.batch(rows, budget)
+        for index in range(step, step + count):
+            rows, rate = plan[index], learning_rates[index]
+            inputs, own = source.batch(rows, budget), targets_of(rows)
             state, loss = _step(
-                predictor, objective, config, state, inputs, targets_of(rows)
+                predictor, objective, *options, rate, state, inputs, own
             )
             losses.append(loss)
         return state, {"loss": np.mean(jax.device_get(losses))}

@@ -41,6 +41,9 @@ class Source(Protocol):
         What a predictor takes, or `Parts` of that.
         """
 
+    def example(self, rows: np.ndarray) -> Any:
+        """The networks `[b]` as a predictor takes them, to draw its parameters with."""
+
 
 class _Template(NamedTuple):
     """The graph of a topology, and where the values of its edges come from."""
@@ -156,11 +159,16 @@ class GraphSource:
         return template.graph._replace(edges=edges)
 
     def budget(self, batches: np.ndarray) -> graphs.GraphBudget | PartsBudget:
-        """The smallest budget that holds every batch `[..., b]`."""
+        """A budget that holds every batch `[..., b]`, the smallest if in one part."""
+        return self._budget(batches, self._part_edges)
+
+    def _budget(
+        self, batches: np.ndarray, part_edges: int | None
+    ) -> graphs.GraphBudget | PartsBudget:
         sizes = self.sizes[batches]
         candidates = [1]
-        if self._part_edges is not None:
-            most = max(self._part_edges, int(sizes.max()))
+        if part_edges is not None:
+            most = max(part_edges, int(sizes.max()))
             fewest = max(int(sizes.sum(-1).max()) // most, 1)
             candidates = [n for n in (fewest, fewest + 1) if n <= batches.shape[-1]]
         plans = [(count, assign(sizes, count)) for count in candidates]
@@ -179,7 +187,20 @@ class GraphSource:
             num_graphs=largest(plan, 1) + 1,
             num_rows=max(graphs.num_rows(item.graph) for item in self._templates),
         )
-        return part if plan[0] == 1 else PartsBudget(part, plan[0])
+        if plan[0] == 1:
+            return part
+        # Trainings of one model with other networks then share a compiled program.
+        part = part._replace(
+            num_nodes=_rounded_up(part.num_nodes),
+            num_edges=_rounded_up(part.num_edges),
+            num_graphs=part.num_graphs + part.num_graphs % 2,
+        )
+        return PartsBudget(part, plan[0])
+
+    def example(self, rows: np.ndarray) -> graphs.GraphsTuple:
+        """The networks `[b]` as one graph, however large."""
+        budget = self._budget(np.asarray(rows)[None], None)
+        return graphs.batch_graphs([self.graph(row) for row in rows], budget)
 
     def batch(
         self, rows: np.ndarray, budget: graphs.GraphBudget | PartsBudget
@@ -200,6 +221,12 @@ class GraphSource:
             networks = [self.graph(row) for row in rows[members]]
             batches.append(graphs.batch_graphs(networks, part))
         return Parts(jax.tree.map(lambda *leaves: np.stack(leaves), *batches), places)
+
+
+def _rounded_up(size: int) -> int:
+    """A size of four leading binary digits, an eighth larger at most."""
+    unit = 1 << max(size.bit_length() - 4, 0)
+    return -(-size // unit) * unit
 
 
 class VectorSource:
@@ -230,6 +257,10 @@ class VectorSource:
             features = np.where(varies, features / np.where(varies, deviation, 1), 0)
         self._features = features[:num_networks].astype(np.float32)
         self.sizes = np.ones(len(self._features), np.int64)
+
+    def example(self, rows: np.ndarray) -> np.ndarray:
+        """The rows `[b, ...]`."""
+        return self._features[rows]
 
     def budget(self, batches: np.ndarray) -> None:
         """Rows need no padding."""

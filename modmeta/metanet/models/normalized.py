@@ -21,6 +21,7 @@ import numpy as np
 from modmeta.networks import row_product
 
 _EPSILON = 1e-6  # of Flax
+_LEAST_VARIANCE = 1e-6
 
 
 class Norm(nn.Module):
@@ -54,6 +55,55 @@ class Linear(nn.Module):
         if self.bias_init is None:
             return kernel, None
         return kernel, self.param("bias", self.bias_init, (self.outputs,))
+
+
+class TypeNorm(nn.Module):
+    """A shift and a scale per type, which set features to mean 0 and deviation 1.
+
+    That holds for the rows that the parameters are drawn with; then they are learned as
+    all others are ("ActNorm", Kingma and Dhariwal 2018, arXiv 1807.03039). What differs
+    between networks is a small part of what differs between types of their weights, and
+    would be learned as slowly. Rows far from those of the start are brought nearer by
+    an inverse hyperbolic sine.
+
+    Attributes:
+      num_types: Number of types.
+    """
+
+    num_types: int
+
+    @nn.compact
+    def __call__(
+        self, rows: jax.Array, types: jax.Array, is_real: jax.Array
+    ) -> jax.Array:
+        """Maps `[R, (B,) F]` to the same shape.
+
+        Args:
+          rows: The features.
+          types: `[R]` type of every row.
+          is_real: `[R]` false at rows that do not count.
+        """
+        features = rows.shape[-1]
+        parts = rows.reshape(len(rows), -1, features)
+
+        def mean_of(values):
+            weights = is_real.astype(rows.dtype)
+            zeros = jnp.zeros((self.num_types, features))
+            total = zeros.at[types].add(jnp.mean(values, axis=1) * weights[:, None])
+            counts = jnp.zeros(self.num_types).at[types].add(weights)
+            return total / jnp.maximum(counts, 1.0)[:, None]
+
+        def first_scale(_):
+            variance = mean_of(jnp.square(parts - mean_of(parts)[types][:, None]))
+            # Where there is one row, or rows are equal, nothing is known of a scale.
+            varies = variance > _LEAST_VARIANCE
+            return jnp.where(varies, jax.lax.rsqrt(jnp.where(varies, variance, 1)), 1.0)
+
+        mean = self.param("mean", lambda _: mean_of(parts))
+        scale = self.param("scale", first_scale)
+        shape = (len(rows), *[1] * (rows.ndim - 2), features)
+        mean, scale = (leaf[types].reshape(shape) for leaf in (mean, scale))
+        return jnp.arcsinh((rows - mean) * scale)
 
 
 def as_row(vector: jax.Array, rows: jax.Array) -> jax.Array:

@@ -91,6 +91,13 @@ def group_shares(wiring: Wiring) -> jax.Array:
     return shares.at[group_rows(wiring)].add(weights, mode="promise_in_bounds")
 
 
+def group_types(wiring: Wiring) -> jax.Array:
+    """Type of the edges of every group, `[G K]`; 0 where there is no such group."""
+    types = jnp.zeros(len(wiring.table.groups), jnp.int32)
+    found = wiring.table.types[wiring.rows]
+    return types.at[group_rows(wiring)].max(found, mode="promise_in_bounds")
+
+
 def add_moments(
     total: jax.Array, values: jax.Array, wiring: Wiring, window: Window | None
 ) -> jax.Array:

@@ -19,8 +19,9 @@ from modmeta import graphs
 from modmeta.metanet.models import pooling as pools
 from modmeta.metanet.models.blocks import Embeddings
 from modmeta.metanet.models.encoders import match_batch, scaled_values
+from modmeta.metanet.models.features import NUM_TYPES
 from modmeta.metanet.models.gmn import GraphMetanet
-from modmeta.metanet.models.normalized import Linear, as_row
+from modmeta.metanet.models.normalized import Linear, TypeNorm, as_row
 from modmeta.metanet.models.options import POOLINGS, MetanetConfig
 from modmeta.metanet.models.windows import (
     Window,
@@ -67,6 +68,7 @@ class GraphReadout(nn.Module):
         self.edges = Linear(self.width)
         if self.pooling == "layer_statistics":
             sizes = (2 * self.width,) * 2
+            self.spread = TypeNorm(NUM_TYPES)
             self.groups = MLP(sizes, self.activation, activate_output=True)
         if self.uses_nodes:
             self.nodes = Dense(self.width)
@@ -127,7 +129,21 @@ class GraphReadout(nn.Module):
         pooled = total
         if self.pooling == "layer_statistics":
             shares = pools.group_shares(wiring)
-            groups = self.groups(pools.moments_of(total, shares))
+            moments = pools.moments_of(total, shares)
+            # Learned terms, then values, in means and in deviations.
+            learned, known = [], []
+            for half in jnp.split(moments, 2, axis=-1):
+                learned.append(half[..., : self.width])
+                known.append(half[..., self.width :])
+            if self.value_scales:
+                known = [
+                    self.spread(
+                        jnp.concatenate(known, axis=-1),
+                        pools.group_types(wiring),
+                        shares > 0,
+                    )
+                ]
+            groups = self.groups(jnp.concatenate([*learned, *known], axis=-1))
             pooled = pools.mean_of_groups(groups, shares, len(graph.n_node))
         is_real = jnp.asarray(graph.globals.is_real)
         if self.uses_nodes:
