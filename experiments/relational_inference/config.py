@@ -307,6 +307,7 @@ def values_of_file(path: str, num_train: int | None = None) -> dict[str, Any]:
         "data.file_digest": common.digest_of(path),
         "data.num_train": num_train or 0,
         "data.num_observed": 0,
-        # The walls of the simulators are not those of other data.
+        # Walls and bounds of the simulators are not those of other data.
         "prediction.domain.kind": "open",
+        "modules.max_rate": 0.0,
     }

@@ -94,12 +94,21 @@ def nearest_observed(
 
 
 def presence(is_observed: np.ndarray, breaks: np.ndarray | None) -> np.ndarray:
-    """Whether a node is there: from a recording's first sight of it to its last.
+    """Whether a node is there.
+
+    From a recording's first sight of it to its last; and before and after these for as
+    long as it was missed in between, since one that is missed now and then has neither
+    come nor left.
 
     Arguments and result as those of `nearest_observed`.
     """
     before, after = nearest_observed(is_observed, breaks)
-    return (before >= 0) & (after >= 0)
+    is_between = (before >= 0) & (after >= 0)
+    gap = np.where(is_between, after - before - 1, 0).max(axis=1, keepdims=True)
+    frames = np.arange(is_observed.shape[1])[None, :, None]
+    is_soon = (after >= 0) & (after - frames <= gap)
+    is_just = (before >= 0) & (frames - before <= gap)
+    return is_between | is_soon | is_just
 
 
 def fill(
@@ -114,7 +123,8 @@ def fill(
     Between two frames that saw a node, positions whose velocities are known follow the
     cubic through both, angles turn evenly along the shorter way, the rest is linear.
     Elsewhere the nearest frame that saw the node is held, one of the same recording
-    where there is one. A node that no frame saw gets zeros.
+    where there is one; while the node is there, see `presence`, its position moves on
+    with its velocity. A node that no frame saw gets zeros.
 
     Args:
       states: `[L, T, N, F]`, anything where nothing was observed.
@@ -136,6 +146,13 @@ def fill(
     for other in anywhere:
         held = np.where(held >= 0, held, other[rows])
     filled = states[task, np.maximum(held, 0), node].astype(np.float64)
+    if features.has_motion:
+        is_near = (first < 0) != (last < 0)
+        is_near &= presence(is_observed, breaks)[rows]
+        frames = held[is_near]
+        away = times[task[is_near], frame[is_near]] - times[task[is_near], frames]
+        speed = filled[np.ix_(is_near, list(features.velocities))]
+        filled[np.ix_(is_near, list(features.positions))] += away[:, None] * speed
     filled[held < 0] = 0.0
     filled[np.ix_(held < 0, list(features.cosines))] = 1.0
     inside = (first >= 0) & (last >= 0)

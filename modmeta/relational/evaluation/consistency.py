@@ -22,6 +22,8 @@ SURE = 0.9
 # Contradictions beyond those that are stated, as a share of the pairs that both parts
 # are sure of, which are worth a word; of fewer pairs, nothing is said.
 _TOLERATED, _MIN_PAIRS, _MIN_BLOCKS = 0.01, 20, 6
+# By so many standard errors: to be less sure without need costs little.
+_CERTAIN = 2.0
 # Shares of samples are probabilities to about so much, and may be 0.
 _RESOLUTION = 1.0 / 256.0
 _HIGHEST, _NUM_HALVINGS = 64.0, 40
@@ -72,7 +74,8 @@ def compare_parts(early: Relations, late: Relations) -> Consistency | None:
         np.bincount(block, values) for values in (1.0 - agree, 1.0 - stated)
     )
     agreement, expected = float(agree.mean()), float(stated.mean())
-    is_excess = len(allowed) >= _MIN_BLOCKS and is_certain(allowed, contradictions)
+    is_excess = len(allowed) >= _MIN_BLOCKS
+    is_excess = is_excess and is_certain(allowed, contradictions, _CERTAIN)
     if not is_excess or expected - agreement < _TOLERATED:
         return Consistency(agreement, expected, 1.0)
     return Consistency(agreement, expected, _temperature(sure, agreement))

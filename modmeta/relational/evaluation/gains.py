@@ -17,11 +17,17 @@ def is_worthwhile(error: np.ndarray, other: np.ndarray) -> bool:
     return not error.sum() > _WORTHWHILE * other.sum()
 
 
-def is_certain(error: np.ndarray, other: np.ndarray) -> bool:
-    """Whether errors `[parts]`, two or more, are lower beyond doubt, if by little."""
+def is_certain(error: np.ndarray, other: np.ndarray, certain: float = _CERTAIN) -> bool:
+    """Whether errors `[parts]`, two or more, are lower beyond doubt, if by little.
+
+    Args:
+      error: Errors.
+      other: Those that they are compared with.
+      certain: Standard errors that leave no doubt.
+    """
     gain = other - error
     deviation = gain.std(ddof=1) / np.sqrt(len(gain))
-    return bool(gain.mean() > _CERTAIN * deviation)
+    return bool(gain.mean() > certain * deviation)
 
 
 def is_certain_by_share(error: np.ndarray, other: np.ndarray) -> bool:

@@ -37,6 +37,9 @@ _MAX_SYSTEMS = 100
 # Squared changes count up to this, in units of the typical change: close encounters
 # must not decide alone.
 _LARGEST_SQUARE = 25.0
+# Halves of recordings are compared that have so many windows per entity, which do not
+# overlap: of fewer, even right laws are surer than right.
+_MIN_WINDOWS = 8
 
 
 class Evidence(NamedTuple):
@@ -59,7 +62,7 @@ class Evidence(NamedTuple):
       is_held_out: Whether there are such frames; where recordings are too short, all
         frames served to find the graph.
       is_granted: Whether what entities do alone and together is taken from errors.
-      consistency: Whether the first frames and the rest tell the same; None where that
+      consistency: Whether both halves of the frames tell the same; None where that
         is not known.
     """
 
@@ -245,10 +248,10 @@ def _search_parts(
     split: parts.Split | None,
     config: InferenceConfig,
 ) -> tuple[Relations, Consistency | None]:
-    """Relations by the first frames, and whether the rest alone tell the same.
+    """Relations by the first frames, and whether both halves alone tell the same.
 
     Each part is all of the frames, of which some do not count, so that one program
-    serves both.
+    serves all.
     """
 
     def search(part):
@@ -261,9 +264,17 @@ def _search_parts(
         # These take frames that do not count for what was observed.
         return search(split.first), None
     early = search(dataset.seen(split.early))
-    if not config.num_samples:
+    halves = parts.split(dataset, model.bank.config.span, share=0.5)
+    if not config.num_samples or halves is None:
         return early, None
-    return early, compare_parts(early, search(dataset.seen(split.late)))
+    counts = [mask.sum(axis=2) for mask in halves.windows(model.bank.config.span)]
+    is_real = dataset.node_mask
+    least = min(count[is_real].mean() for count in counts) / model.bank.config.span
+    if least < _MIN_WINDOWS:
+        return early, None
+    return early, compare_parts(
+        *(search(dataset.seen(half)) for half in (halves.early, halves.late))
+    )
 
 
 def _clipped(changes: np.ndarray) -> np.ndarray:

@@ -64,12 +64,15 @@ class Split(NamedTuple):
         return _windows_of(values, self.late)
 
 
-def split(dataset: TrajectoryDataset, span: int) -> Split | None:
+def split(
+    dataset: TrajectoryDataset, span: int, share: float = _FIRST_PART
+) -> Split | None:
     """Keeps the last quarter of every recording, or as much more as windows ask for.
 
     Args:
       dataset: The systems, raw units.
       span: Frame intervals of a window.
+      share: Of the frames that come first.
 
     Returns:
       None where recordings are too short.
@@ -83,7 +86,7 @@ def split(dataset: TrajectoryDataset, span: int) -> Split | None:
     for task, recordings in enumerate(number):
         for recording in np.unique(recordings):
             (frames,) = np.nonzero((recordings == recording) & seen[task])
-            stop = min(round(_FIRST_PART * len(frames)), len(frames) - shortest)
+            stop = min(round(share * len(frames)), len(frames) - shortest)
             # What is too short to be cut tells of no frame that it was not found in.
             early[task, frames[: stop if stop >= shortest else len(frames)]] = True
     late = seen & ~early

@@ -90,7 +90,7 @@ def sentence(
         )
     if num_relations > 1 and consistency is not None and consistency.temperature > 1.0:
         text += (
-            "; but the first frames and the rest, each searched alone, contradict each "
+            "; but both halves of the frames, each searched alone, contradict each "
             f"other on {1.0 - consistency.agreement:.0%} of the pairs that both are "
             "sure of: laws may not fit or relations may change (changing=True), and "
             "probabilities were lowered for that"

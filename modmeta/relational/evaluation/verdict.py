@@ -45,8 +45,8 @@ class Verdict(NamedTuple):
     Attributes:
       supported: Whether relations are needed to explain frames that were held out,
         beside what entities do alone and what all of a system do together, and some
-        pairs are sure or most of the changes explained; whether the first frames and
-        the rest, or restarts, agree; whether a model that hears the
+        pairs are sure or most of the changes explained; whether both halves of
+        the frames, and restarts, agree; whether a model that hears the
         frames before is the right one for them; of series, also whether they explain
         surely more than the own past of every node. False where recordings are too
         short to hold frames out.
@@ -65,7 +65,7 @@ class Verdict(NamedTuple):
       recommended: Name of a classical method in `classical.METHODS` whose regression
         explains the held-out frames better; None where there is none.
       temperature: By which probabilities were lowered, see `consistency.Consistency`; 1
-        where the first frames and the rest tell the same.
+        where both halves of the frames tell the same.
     """
 
     supported: bool

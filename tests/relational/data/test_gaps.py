@@ -62,18 +62,30 @@ def test_nan_and_masked_entries_are_missing(kind):
     )
 
 
-def test_absent_before_the_first_and_after_the_last_sight():
-    states = np.random.default_rng(0).normal(size=(1, 8, 2, 4))
+def test_absent_long_before_the_first_and_long_after_the_last_sight():
+    """One that is missed for a frame in between is there for a frame more at the ends.
+
+    There it moves on with its velocity; where it is not there, the last sight is held.
+    """
+    states = np.random.default_rng(0).normal(size=(1, 8, 2, 4)).astype(np.float32)
     states[0, [0, 3, 6, 7], 1] = np.nan
     dataset = data.TrajectoryDataset(states=states, features=PARTICLE_FEATURES)
-    there = [False, True, True, True, True, True, False, False]
+    there = [True, True, True, True, True, True, True, False]
     np.testing.assert_array_equal(dataset.is_present[0, :, 1], there)
-    np.testing.assert_array_equal(dataset.states[0, 0, 1], dataset.states[0, 1, 1])
-    np.testing.assert_array_equal(dataset.states[0, 7, 1], dataset.states[0, 5, 1])
-    # Of each recording, where there are several.
+    filled, first, last = dataset.states[0, :, 1], states[0, 1, 1], states[0, 5, 1]
+    np.testing.assert_allclose(filled[0], [*(first[:2] - first[2:]), *first[2:]])
+    np.testing.assert_allclose(filled[6], [*(last[:2] + last[2:]), *last[2:]])
+    np.testing.assert_array_equal(filled[7], last)
+    # Of each recording, where there are several; none of these has a gap.
     broken = dataclasses.replace(dataset, breaks=np.arange(8) == 3)
     there = [False, True, True, False, True, True, False, False]
     np.testing.assert_array_equal(broken.is_present[0, :, 1], there)
+    # Without a gap it has come, and left.
+    states[0, 3, 1] = 0.0
+    whole = data.TrajectoryDataset(states=states, features=PARTICLE_FEATURES)
+    there = [False, True, True, True, True, True, False, False]
+    np.testing.assert_array_equal(whole.is_present[0, :, 1], there)
+    np.testing.assert_array_equal(whole.states[0, 6, 1], states[0, 5, 1])
 
 
 def test_angles_turn_the_shorter_way_in_a_gap():

@@ -33,7 +33,7 @@ def parts(accuracy, confidence, seed=0):
 
 @pytest.mark.parametrize("accuracy", [0.92, 0.98, 0.999])
 def test_parts_that_err_as_they_say_are_left_alone(accuracy):
-    """Three standard errors: by chance less often than in one of 500 such tests."""
+    """By chance two standard errors are exceeded in one of 40 such tests."""
     found = consistency.compare_parts(*parts(accuracy, accuracy))
     assert found.temperature == 1.0
     assert abs(found.agreement - found.stated) < 0.03
