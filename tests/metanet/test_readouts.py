@@ -99,7 +99,7 @@ def test_readout_equals_a_loop_over_groups():
         assert len(groups) == (1 if pooling == "mean" else 8)
         read = [np.mean(rows, axis=0) for rows in groups.values()]
         if pooling == "layer_statistics":
-            spreads = [np.std(rows, axis=0) for rows in groups.values()]
+            spreads = [np.sqrt(np.var(r, axis=0) + 1e-4) for r in groups.values()]
             moments = [np.r_[pair] for pair in zip(read, spreads, strict=True)]
             norm, known = layers["spread"], np.r_[4:6, 10:12]
             for row, key in zip(moments, groups, strict=True):
