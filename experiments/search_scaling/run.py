@@ -45,6 +45,7 @@ def _model(
             make_datasets(config.training.data, config.training.seed),
             run,
             functools.partial(_check_memory, config),
+            config.training.seed,
         )
         if not result.is_finished:
             return None

@@ -6,6 +6,7 @@ curves that the run leaves behind, compilations counted, stopping and going on.
 
 import collections
 import dataclasses
+import inspect
 import json
 import shutil
 import types
@@ -94,6 +95,23 @@ def finished(tmp_path_factory, model_path):
     before = measure._search._cache_size()
     summary = run_experiment(config, workdir)
     return config, workdir, summary, measure._search._cache_size() - before
+
+
+def test_without_a_model_one_is_trained(tmp_path, monkeypatch):
+    """The training is called as it asks to be; here it ends before it began."""
+    signature = inspect.signature(run.relational_train.meta_train)
+    called = []
+
+    def interrupted(*arguments, **named):
+        called.append(signature.bind(*arguments, **named).arguments)
+        return None, types.SimpleNamespace(is_finished=False)
+
+    monkeypatch.setattr(run.relational_train, "meta_train", interrupted)
+    small = {"num_train": 4, "num_test": 2, "num_nodes": (3,)}
+    small = {f"training.data.{name}": value for name, value in small.items()}
+    config = common.override(config_lib.springs(), {**VALUES, **small})
+    assert run_experiment(config, tmp_path / "run") is None
+    assert called[0]["seed"] == config.training.seed
 
 
 def curves_of(workdir):
