@@ -64,6 +64,12 @@ def configure(path, *assignments):
     )
 
 
+def test_walls_and_bounds_of_simulators_are_not_those_of_a_file(tmp_path):
+    values = config_lib.values_of_file(str(write_csv(tmp_path)))
+    config = common.configure(train.EXPERIMENT, "charged", values=values)
+    assert (config.prediction.domain.kind, config.modules.max_rate) == ("open", 0.0)
+
+
 @pytest.fixture(scope="module")
 def model():
     sizes = {"edge_sizes": (4,), "node_sizes": (4,), "message_size": 4}
