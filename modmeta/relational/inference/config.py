@@ -96,7 +96,7 @@ class MemoryConfig:
 
 # From so many entities on, annealing does not find the best structures.
 _MANY_ENTITIES = 16
-# Decodings of a receiver: of 49 senders nearly all are right after two, of 99 after 24.
+# Decodings of a receiver: of 49 senders nearly all are right after two, of 99 after 16.
 _LEAST_DECODINGS, _ENTITIES_PER_DECODING = 8, 3
 
 
