@@ -273,7 +273,7 @@ def never_seen():
             r"edges: found label 1.* as in task 0: tasks share one graph",
         ),
         (random_walks()[0, 0], {}, DataError, "states: found 2 axes"),
-        (np.float64(1.0), {}, DataError, "states: found 0 axes"),
+        (np.float64(1.0), {}, DataError, "trajectories: found float64"),
         (random_walks()[:, :2], {}, DataError, "states: found 2 frames"),
         (random_walks(), {"num_relations": 1}, ValueError, "num_relations: found 1"),
         (random_walks(), {"labels": np.full((6, 3, 3), -2)}, DataError, "label -2 at"),

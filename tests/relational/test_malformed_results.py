@@ -194,7 +194,7 @@ LOAD = {
     ),
 }
 INFER = {
-    "nothing": ((None,), {}, r"states: found 0 axes with shape \(\)"),
+    "nothing": ((None,), {}, "trajectories: found NoneType, expected an array"),
     "a vector": ((STATES[0, 0, 0],), {}, "states: found 1 axes"),
     "features as nodes": ((STATES.swapaxes(2, 3),), {}, "expected 3, one per feature"),
     "two features": ((STATES[..., :2],), {}, "found 4 names .*expected 2.*model knows"),
@@ -322,7 +322,7 @@ PREDICT = {
     "domain, outside": (
         (2,),
         {"domain": Domain(BOX, (50.0, 50.0), (60.0, 60.0))},
-        r"walls at 50 and 60 and a body at .* in feature 0 \('x'\), index \[0, 0, 0\]",
+        r"sides at 50 and 60 and a body at .* in feature 0 \('x'\), index \[0, 0, 0\]",
     ),
     "domain, periodic": (
         (2,),
