@@ -21,7 +21,8 @@ class HiddenConfig:
         piece; it grows to all of it in the last two.
       piece_length: Frame intervals after which a path may begin anew, at a cost that
         grows from round to round, more in recordings of more than 65 frames; 0 for
-        paths of one piece, as there are where messages cover several frames.
+        paths of one piece, as there are where messages cover several frames. None: 1 on
+        two-body paths, whose encounters hide what comes after them, else 0.
       num_steps: Steps of least squares in every round.
       num_substeps: Steps per frame in which hidden entities are integrated; 0 for 2,
         or 8 on two-body paths, which are for forces that change within a frame.
@@ -38,7 +39,7 @@ class HiddenConfig:
     num_kept: int = 3
     num_rounds: int = 4
     first_share: float = 0.25
-    piece_length: int = 1
+    piece_length: int | None = None
     num_steps: int = 8
     num_substeps: int = 0
     symmetric: bool | None = None
@@ -58,7 +59,7 @@ class HiddenConfig:
                 f"first_share: found {self.first_share}, expected above 0 to 1"
             )
         for name in ("num_steps", "num_substeps", "piece_length"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(
                     f"{name}: found {getattr(self, name)}, expected at least 0"
                 )

@@ -96,8 +96,14 @@ def find_hidden(
     symmetric = config.symmetric
     if symmetric is None:
         symmetric = model.bank.config.law == "mutual" or model.energy.prior != "none"
-    substeps = config.num_substeps or _SUBSTEPS[model.bank.config.path]
-    config = dataclasses.replace(config, symmetric=symmetric, num_substeps=substeps)
+    path = model.bank.config.path
+    substeps = config.num_substeps or _SUBSTEPS[path]
+    pieces = config.piece_length
+    if pieces is None:
+        pieces = int(path == "two_body")
+    config = dataclasses.replace(
+        config, symmetric=symmetric, num_substeps=substeps, piece_length=pieces
+    )
     modules = model.network.modules(params)
     frames = host_states(dataset, params.preprocessing.normalization)
     shape = (*dataset.states.shape[:3], model.num_relations)
