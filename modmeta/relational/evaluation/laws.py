@@ -77,6 +77,7 @@ class LawCurve:
       upper: `[C]`, a band of 95 % for what the data leave open of the last layer.
       weights: `[C]` how often inputs near a point occur; they sum to 1.
       num_edges: Edges that hold the relation.
+      max_rate: What rates are cut off at, see `ModuleConfig.max_rate`; 0 for no bound.
     """
 
     relation: int
@@ -87,6 +88,7 @@ class LawCurve:
     upper: np.ndarray
     weights: np.ndarray
     num_edges: int
+    max_rate: float = 0.0
 
     def r_squared(self, law: Callable[[np.ndarray], np.ndarray]) -> float:
         """Share of the variance of a law that the curve explains, by `weights`.
@@ -103,7 +105,8 @@ class LawCurve:
         """The power of the distance that is nearest to the curve.
 
         In logarithms, by how narrow the band is, where inputs occur; a part of the
-        curve that follows another law, such as one that is cut off, counts little.
+        curve that follows another law counts little. `r_squared` is that of the power
+        cut off at `max_rate`.
         None where the curve is of angles, changes its sign, or is nowhere told from
         zero.
         """
@@ -124,7 +127,9 @@ class LawCurve:
         ).x
         coefficient = float(np.sign(net) * np.exp(logarithm))
         law = PowerLaw(coefficient, float(exponent), 0.0)
-        return law._replace(r_squared=self.r_squared(law))
+        bound = self.max_rate or np.inf
+        r_squared = self.r_squared(lambda x: np.clip(law(x), -bound, bound))
+        return law._replace(r_squared=r_squared)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON holds."""
@@ -222,6 +227,7 @@ def law_curves(
                 upper=rates + _BAND * deviation,
                 weights=counts / counts.sum(),
                 num_edges=int(np.sum(relations == relation)),
+                max_rate=model.bank.config.max_rate,
             )
         )
     return curves

@@ -200,6 +200,9 @@ def test_power_law_of_a_curve_that_is_cut_off():
     )
     power = curve.power_law()
     np.testing.assert_allclose(power[:2], (2.0, -2.0), rtol=3e-3)
+    known = dataclasses.replace(curve, max_rate=100.0).power_law()
+    assert known[:2] == power[:2]
+    assert power.r_squared < 0.0 < 0.999 < known.r_squared
 
 
 def test_models_without_laws_have_no_curves():
