@@ -84,7 +84,8 @@ def assess(
     temperature = temperature_of(point.residuals, modules.bank.config.span)
     precision = fitting.prior_precision(modules, start)
     joints = fitting.joint_precision(modules, size, tight)
-    precision = precision.at[1:].set(jnp.broadcast_to(joints, precision[1:].shape))
+    is_joint = jnp.reshape(jnp.arange(count) > 0, (-1, 1, 1))
+    precision = jnp.where(is_joint, joints, precision)
     volume, covariance = linear_algebra.log_volume_and_inverse(
         point.curvature.reshape(start.size, start.size)
     )
