@@ -124,6 +124,10 @@ class ExperimentConfig:
 
 # The generators of bodies reflect them at the walls of this box.
 _BOX = Domain("reflecting", (-5.0, -5.0), (5.0, 5.0))
+# Bodies that pass each other closely, whose simulators cut forces off.
+_ENCOUNTERS = ModuleConfig(
+    path="two_body", law="mutual", entities="alike", max_rate=MAX_FORCE
+)
 
 
 def _steps(num_steps: int, **options: Any) -> BounceGradConfig:
@@ -148,13 +152,7 @@ def charged() -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(system="charged", num_train=2000),
         # Bound pairs circle each other within a frame.
-        modules=ModuleConfig(
-            path="two_body",
-            law="mutual",
-            num_points=16,
-            entities="alike",
-            max_rate=MAX_FORCE,
-        ),
+        modules=dataclasses.replace(_ENCOUNTERS, num_points=16),
         bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
@@ -186,13 +184,7 @@ def gravity() -> ExperimentConfig:
     """Five bodies of different mass, gravity between half of the pairs."""
     return ExperimentConfig(
         data=DataConfig(system="gravity", num_train=1000),
-        modules=ModuleConfig(
-            path="two_body",
-            law="mutual",
-            num_points=16,
-            entities="alike",
-            max_rate=MAX_FORCE,
-        ),
+        modules=dataclasses.replace(_ENCOUNTERS, num_points=16),
         bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
@@ -203,9 +195,7 @@ def lennard_jones() -> ExperimentConfig:
     """Five bodies, half of the pairs attract and repel as neutral atoms do."""
     return ExperimentConfig(
         data=DataConfig(system="lennard_jones", num_train=1000),
-        modules=ModuleConfig(
-            path="two_body", law="mutual", entities="alike", max_rate=MAX_FORCE
-        ),
+        modules=_ENCOUNTERS,
         bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
@@ -216,13 +206,7 @@ def mixed() -> ExperimentConfig:
     """Five bodies; nothing, a spring, or charges of one sign between every pair."""
     return ExperimentConfig(
         data=DataConfig(system="mixed", num_train=1000),
-        modules=ModuleConfig(
-            path="two_body",
-            law="mutual",
-            num_relations=3,
-            entities="alike",
-            max_rate=MAX_FORCE,
-        ),
+        modules=dataclasses.replace(_ENCOUNTERS, num_relations=3),
         bouncegrad=_steps(2000, batch_size=12),
         training=TrainingConfig(num_evaluations=8),
         prediction=PredictionConfig(num_substeps=100, domain=_BOX),
