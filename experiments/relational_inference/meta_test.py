@@ -274,7 +274,7 @@ def assumptions(config: ExperimentConfig, model: RelationalModel) -> list[str]:
         found.append("forces act along the line between two entities")
     if modules.law == "mutual":
         found.append("both entities of a pair feel the same force")
-    if modules.max_rate:
+    if modules.max_rate and model.bank.has_laws:
         found.append(f"components of rates are cut off at {modules.max_rate:g}")
     if model.bank.has_laws and modules.entities == "alike":
         found.append("entities differ in nothing that is not a column")

@@ -375,3 +375,9 @@ def test_windows_write_the_changes_of_all_weights():
     assert_close(found, expected)
     with pytest.raises(ValueError, match="edge_window: found 0, expected at least 1"):
         gmn.MetanetConfig(edge_window=0)
+
+
+@pytest.mark.parametrize("scales", [(0.0,), (1.0, -1.0), (np.nan,), (np.inf,)])
+def test_scales_of_values_are_positive(scales):
+    with pytest.raises(ValueError, match="value_scales: found .* positive numbers"):
+        gmn.MetanetConfig(value_scales=scales)

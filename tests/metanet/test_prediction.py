@@ -406,6 +406,7 @@ def test_wrong_splits(changes, message):
     [
         ({"num_steps": 0}, "num_steps: found 0, expected above 0"),
         ({"learning_rate": 0.0}, "learning_rate: found 0.0, expected above 0"),
+        ({"weight_decay": np.nan}, "weight_decay: found nan, expected >= 0"),
         ({"gradient_norm": -1.0}, "gradient_norm: found -1.0, expected above 0"),
         ({"weight_decay": -0.1}, "weight_decay: found -0.1, expected >= 0"),
         ({"num_evaluations": 0}, "num_evaluations: found 0, expected above 0"),
@@ -448,6 +449,7 @@ def test_a_loss_that_validation_networks_never_have_is_no_result():
         ({"splits": {"train": [-1], "valid": [0]}}, "found network -1, expected 0 to"),
         ({"splits": {"train": np.arange(240) < 9, "valid": [9]}}, "found bool of shap"),
         ({"targets": np.ones(239)}, r"targets: found \(239,\), expected .* 240 netw"),
+        ({"targets": np.full(240, 0.5, object)}, "targets: found object, expected num"),
         ({"targets": [1.0] * 240}, r"targets\[0\]: found float, expected an array"),
         (
             {"targets": {"a": np.full(240, np.nan)}},
@@ -462,6 +464,15 @@ def test_what_is_no_training_is_refused_before_it(changes, message):
     given = {"predictor": linear_predictor(), "targets": targets} | changes
     with pytest.raises(ValueError, match=message):
         fit(config=SHORT, source=source, **given)
+
+
+def test_targets_of_another_shape_than_outputs_are_refused():
+    """Else every network would be compared with every other."""
+    source, targets = vectors()
+    message = r"losses of shape \(40, 40\) for targets of shape \(40, 1\), expected one"
+    with jax.numpy_rank_promotion("allow"):
+        with pytest.raises(ValueError, match=message):
+            fit(linear_predictor(), targets[:, None], SHORT, source=source)
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,8 @@ def rows_with_targets(
       count: n.
 
     Raises:
-      ValueError: If a leaf is no array with a row per network, or no network of a split
-        has finite targets; the message names the leaf.
+      ValueError: If a leaf is no array of numbers with a row per network, or no network
+        of a split has finite targets; the message names the leaf.
     """
     is_finite = np.ones(count, bool)
     for path, leaf in jax.tree_util.tree_leaves_with_path(targets):
@@ -109,6 +109,9 @@ def rows_with_targets(
                 f"{count} networks"
             )
         values = np.asarray(leaf)
+        kinds = (np.number, np.bool_)
+        if not any(jax.dtypes.issubdtype(values.dtype, kind) for kind in kinds):
+            raise ValueError(f"{name}: found {values.dtype}, expected numbers")
         if jax.dtypes.issubdtype(values.dtype, np.inexact):
             is_finite &= np.isfinite(values).reshape(count, -1).all(axis=1)
         for split, rows in splits.items():
@@ -126,3 +129,25 @@ def rows_with_targets(
             stacklevel=3,
         )
     return [rows[kept] for _, rows, kept in missing]
+
+
+def checked_losses(losses: jax.Array, targets: Any) -> jax.Array:
+    """Losses `[b]` of a batch.
+
+    Args:
+      losses: What an objective made of outputs and targets.
+      targets: Leaves `[b, ...]`.
+
+    Raises:
+      ValueError: If they are not one per network: outputs `[b]` less targets `[b, 1]`
+        compare every network with every other.
+    """
+    leaves = jax.tree.leaves(targets)
+    if losses.shape != leaves[0].shape[:1]:
+        shapes = ", ".join(str(leaf.shape) for leaf in leaves)
+        raise ValueError(
+            f"objective: found losses of shape {losses.shape} for targets of shape "
+            f"{shapes}, expected one per network: outputs and targets may be of "
+            "different shape"
+        )
+    return losses

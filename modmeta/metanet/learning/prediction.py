@@ -87,9 +87,9 @@ class PredictionConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "weight_decay":
-                if value < 0:
+                if not 0 <= value < np.inf:
                     raise ValueError(f"weight_decay: found {value}, expected >= 0")
-            elif value <= 0:
+            elif not 0 < value < np.inf:
                 raise ValueError(f"{field.name}: found {value}, expected above 0")
 
 
@@ -169,7 +169,8 @@ def _step(
     targets: Any,
 ) -> tuple[FitState, jax.Array]:
     def losses(params, inputs, targets):
-        return objective(predictor.apply(params, inputs), targets)
+        found = objective(predictor.apply(params, inputs), targets)
+        return checks.checked_losses(found, targets)
 
     value, gradient = parts.value_and_gradient(losses, state.params, inputs, targets)
     updates, optimizer = _optimizer(gradient_norm, weight_decay).update(

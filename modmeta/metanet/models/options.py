@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from modmeta.metanet.models.encoders import SCALAR_ENCODINGS
 from modmeta.networks import ACTIVATIONS
@@ -77,6 +78,10 @@ class MetanetConfig:
         if self.num_blocks < 0:
             raise ValueError(
                 f"num_blocks: found {self.num_blocks}, expected at least 0"
+            )
+        if not all(0.0 < scale < math.inf for scale in self.value_scales):
+            raise ValueError(
+                f"value_scales: found {self.value_scales}, expected positive numbers"
             )
         if self.edge_window is not None and self.edge_window < 1:
             raise ValueError(

@@ -23,7 +23,7 @@ class PairTerms(NamedTuple):
     """Rows of the regressions of some receivers; rows that do not count are zero.
 
     Attributes:
-      changes: `[S, N, R]` rates of change.
+      changes: `[S, N, R]` rates of change, in units of the typical one.
       own: `[S, N, R, Q]` what the receiver may add alone.
       pairs: `[S, N, M, R, P]` what a sender may add.
       counted: `[S, N, R]`.
@@ -87,10 +87,11 @@ def pair_terms(
       length: See `length_of`, in the data that laws are fitted to.
       typical: See `typical_change`, likewise.
     """
-    changes = _changes(dataset, tasks, span)[:, :, receivers]
+    # In units of the typical one: squares of small units would be lost.
+    changes = _changes(dataset, tasks, span)[:, :, receivers] / typical
     nodes = dataset.node_mask[tasks]
     counted = dataset.counted(span)[tasks][:, :, receivers, None]
-    counted = counted & (np.abs(changes) <= _OUTLIER * typical).all(-1, keepdims=True)
+    counted = counted & (np.abs(changes) <= _OUTLIER).all(-1, keepdims=True)
     own, pairs = [], []
     for states in _ends_and_middle(dataset, tasks):
         mine, others = _functions(dataset, states, receivers, length)

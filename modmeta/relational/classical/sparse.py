@@ -50,10 +50,10 @@ class SparseLaws:
     """Laws of a few functions, and how to find who is related by them.
 
     Attributes:
-      weights: `[L, P]` of the functions of a pair.
+      weights: `[L, P]` of the functions of a pair, in units of `typical`.
       span: Frame intervals of a window.
       length: Unit of distance.
-      typical: Change by which outliers are told.
+      typical: Unit of changes.
       unexplained: Share that is left of held-out changes, where entities alone leave 1.
     """
 

@@ -10,7 +10,7 @@ import numpy as np
 from modmeta.graphs import supergraphs
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.neighbors import CandidateConfig
-from modmeta.relational.data.noise import choose_span
+from modmeta.relational.data.noise import choose_span, noise_levels
 from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.inference.config import MemoryConfig, MoveConfig
 from modmeta.relational.inference.model import RelationalModel
@@ -26,6 +26,9 @@ _VALID_SHARE = 0.1
 _MIN_VALID = 8
 # More would cost time at every evaluation and choose no better.
 _MAX_VALID = 200
+# A bound is wrong if more than this share of all changes exceed so many times it, and
+# what noise makes of them.
+_BEYOND, _MARGIN, _DEVIATIONS = 0.1, 1.5, 3.0
 
 
 def build_model(
@@ -59,8 +62,9 @@ def build_model(
       The model and its arrays.
 
     Raises:
-      DataError: If such a model cannot read the training systems, or these have one
-        entity each.
+      DataError: If such a model cannot read the training systems, these have one
+        entity each, or accelerations evidently exceed what they are said to be cut off
+        at.
     """
     if not train_set.num_tasks:
         raise DataError("states: found no system to train on, expected at least one")
@@ -69,6 +73,8 @@ def build_model(
     resolved = resolve(modules, train_set.features)
     if resolved.path != "start" and not modules.span:
         resolved = dataclasses.replace(resolved, span=choose_span(train_set))
+    if resolved.path != "start" and resolved.max_rate:
+        _check_bound(train_set, resolved.max_rate, resolved.span)
     preprocessing, layout = fit_preprocessing(
         train_set,
         baseline=baseline,
@@ -88,6 +94,31 @@ def build_model(
     supergraph = supergraphs.build_supergraph([2], supergraphs.padding_budget([2], 1))
     params = model.network.init(rng_key, preprocessing, supergraph)
     return model, params
+
+
+def _check_bound(train_set: TrajectoryDataset, max_rate: float, span: int) -> None:
+    """Raises a DataError if accelerations go on beyond what is said to cut them off.
+
+    Walls and noise make a few of them larger. Of entities without velocities, noise may
+    make all of them larger.
+    """
+    columns = list(train_set.features.velocities)
+    if not columns:
+        return
+    clock = train_set.frame_interval * train_set.clock
+    lasting = (clock[:, span:] - clock[:, :-span])[..., None, None]
+    states = train_set.states[..., columns].astype(np.float64)
+    noise = np.sqrt(2.0) * np.asarray(noise_levels(train_set))[columns]
+    rates = np.abs(states[:, span:] - states[:, :-span]) - _DEVIATIONS * noise
+    rates = (rates / lasting)[train_set.counted(span)]
+    beyond = float(np.mean(rates > _MARGIN * max_rate)) if rates.size else 0.0
+    if beyond > _BEYOND:
+        raise DataError(
+            f"max_rate: found {max_rate:g}, and velocities that change faster in "
+            f"{beyond:.0%} of all intervals, by up to {rates.max():.3g} per unit of "
+            "time, expected the largest acceleration in the units of the data, or 0 "
+            "for no bound"
+        )
 
 
 def split_validation(

@@ -130,6 +130,16 @@ def as_bars(tmp_path):
     return tmp_path / "tracks.csv"
 
 
+def as_rows(tmp_path):
+    np.save(tmp_path / "rows.npy", as_fields(table()))
+    return tmp_path / "rows.npy"
+
+
+def as_fields(rows):
+    found = rows.to_records(index=False)
+    return np.array(found.tolist(), found.dtype.descr)
+
+
 def as_saved(tmp_path):
     data.save_npz(tmp_path / "saved.npz", documented())
     return tmp_path / "saved.npz"
@@ -160,6 +170,7 @@ FORMS = {
     "float64 in another order": lambda _: np.asfortranarray(STATES),
     "numbers of Python": lambda _: STATES.astype(object),
     "rows with named fields": lambda _: table().to_records(index=False),
+    "rows with named fields in a file": as_rows,
     "mapping of arrays": lambda _: {"states": STATES},
     "frame": lambda _: table(),
     "frame, usual names": lambda _: table(keys=("Trial", "t", "particle_id")),
@@ -640,6 +651,8 @@ def test_a_list_with_a_table_per_system(tmp_path):
         rows.drop(columns="system") for _, rows in table(STATES).groupby("system")
     ]
     assert_same(as_dataset(tables), expected, but=("notes", "key_columns"))
+    fields = [as_fields(rows) for rows in tables]
+    assert_same(as_dataset(fields), expected, but=("notes", "key_columns"))
     paths = []
     for index, rows in enumerate(tables):
         paths.append(tmp_path / f"{index}.csv")

@@ -60,8 +60,7 @@ def read_input(
     if _is_frame(trajectories):
         return read_table(frame_columns(trajectories), *options)
     if _is_record_array(trajectories):
-        columns = {name: trajectories[name] for name in trajectories.dtype.names}
-        return read_table(columns, *options)
+        return read_table(_fields(trajectories), *options)
     if _are_tables(trajectories):
         return read_table(_one_below_the_other(trajectories, keys), *options)
     if isinstance(trajectories, Mapping):
@@ -93,17 +92,33 @@ def _is_record_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.ndim == 1 and bool(value.dtype.names)
 
 
+def _fields(rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: rows[name] for name in rows.dtype.names or ()}
+
+
 def _is_table_path(value: Any) -> bool:
-    is_path = isinstance(value, str | os.PathLike)
+    if not isinstance(value, str | os.PathLike):
+        return False
     endings = (*CSV_ENDINGS, *PARQUET_ENDINGS)
-    return is_path and os.fspath(value).lower().endswith(endings)
+    return os.fspath(value).lower().endswith(endings) or _holds_rows(value)
+
+
+def _holds_rows(path: str | os.PathLike) -> bool:
+    """Whether it is a `.npy` of rows with named fields."""
+    if pathlib.Path(path).suffix != ".npy":
+        return False
+    try:
+        return _is_record_array(np.load(path, mmap_mode="r"))
+    except (ValueError, EOFError, OSError):  # told where it is read
+        return False
 
 
 def _are_tables(value: Any) -> bool:
     """Whether it is a list with a table per system, data frames or files."""
     if not isinstance(value, list | tuple) or not value:
         return False
-    return _is_frame(value[0]) or _is_table_path(value[0])
+    first = value[0]
+    return _is_frame(first) or _is_record_array(first) or _is_table_path(first)
 
 
 def _one_below_the_other(tables: Sequence[Any], keys: KeyNames) -> dict[str, Any]:
@@ -116,6 +131,8 @@ def _one_below_the_other(tables: Sequence[Any], keys: KeyNames) -> dict[str, Any
     for index, table in enumerate(tables):
         if _is_frame(table):
             columns = frame_columns(table)
+        elif _is_record_array(table):
+            columns = _fields(table)
         elif _is_table_path(table):
             columns = _table_columns(pathlib.Path(table))
         else:
@@ -144,6 +161,8 @@ def _one_below_the_other(tables: Sequence[Any], keys: KeyNames) -> dict[str, Any
 def _table_columns(path: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: found no such file or folder, expected one")
+    if path.suffix == ".npy":
+        return _fields(read_npy(path))
     is_csv = path.name.lower().endswith(CSV_ENDINGS)
     return (read_csv if is_csv else read_parquet)(path)
 
