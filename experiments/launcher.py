@@ -141,12 +141,16 @@ def parse(argv: list[str]) -> list[str]:
       The words that are no flags.
 
     Raises:
-      flags.Error: If a flag is unknown, or has no such value.
+      SystemExit: With one message and status 1, if a flag is unknown, or has no such
+        value. Other errors would leave a parser of absl with a traceback.
     """
     try:
         return flags.FLAGS(argv)
-    except flags.IllegalFlagValueError as error:
-        raise flags.Error(_refusal(str(error), error.__context__)) from error
+    except flags.Error as error:
+        message = str(error)
+        if isinstance(error, flags.IllegalFlagValueError):
+            message = _refusal(message, error.__context__)
+        raise SystemExit(f"FATAL: {message}") from error
 
 
 def _refusal(text: str, reason: BaseException | None) -> str:

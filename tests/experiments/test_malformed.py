@@ -163,7 +163,7 @@ FLAGS = {
     "degree": (["--mean_degree=9"], "mean_degree: found 9.0"),
     "degree, text": (
         ["--mean_degree=few"],
-        "^mean_degree: found 'few', expected a number from 0.0 on$",
+        "^FATAL: mean_degree: found 'few', expected a number from 0.0 on$",
     ),
     "workdir": (["--workdir="], "--workdir=: found nothing, expected a value"),
     "box, no file": (["--box=0:1"], "box: found .* without --data"),
@@ -208,7 +208,7 @@ FLAGS = {
     "interval, zero": ([CSV, "--frame_interval=0"], "frame_interval: found 0.0, expe"),
     "interval, text": (
         [GOOD, "--frame_interval=fast"],
-        "^frame_interval: found 'fast', expected a number$",
+        "^FATAL: frame_interval: found 'fast', expected a number$",
     ),
     "interval, no file": (["--frame_interval=1"], "frame_interval: found 1.0 without"),
     "model, absent": (["--model={folder}/absent.npz"], "absent.npz"),

@@ -600,12 +600,19 @@ def test_many_entities_are_searched_as_suits_them():
         assert algorithm(40, said) == unchanged
 
 
-def test_launcher_refuses_a_wrong_value(tmp_path):
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--data=nowhere.npz", "nowhere.npz: found no such file or folder"),
+        ("--num_steps=many", "num_steps: found 'many', expected a whole number from 1"),
+    ],
+)
+def test_launcher_refuses_a_wrong_value(tmp_path, word, message):
     """Other wrong values are tried within this process, see `test_malformed`."""
-    process = launch(f"--workdir={tmp_path / 'run'}", "--data=nowhere.npz")
+    process = launch(f"--workdir={tmp_path / 'run'}", word)
     assert process.returncode != 0
     output = " ".join((process.stderr + process.stdout).split())
-    assert "FATAL: nowhere.npz: found no such file or folder" in output
+    assert f"FATAL: {message}" in output
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "run").exists()
 
