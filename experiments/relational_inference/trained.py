@@ -86,8 +86,6 @@ def with_search(
         is_additive = model.bank.is_additive
     sizes = [part.num_nodes.max() for part in (datasets.train, datasets.observed)]
     inference = config.inference.resolved(
-        int(max(sizes)),
-        is_additive=is_additive and config.energy.traits.residuals,
-        is_coupled=config.energy.couples_receivers,
+        int(max(sizes)), config.energy, is_additive=is_additive
     )
     return dataclasses.replace(config, inference=inference)

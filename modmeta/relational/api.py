@@ -206,12 +206,9 @@ def infer_relations(
     )
     num_entities = int(dataset.num_nodes.max(initial=1))
     energy = energy or EnergyConfig()
-    # What energies are asked for may not be sums that edges can be solved for.
     is_additive = resolve(modules, dataset.features).node_update == "additive"
     inference = (inference or InferenceConfig(algorithm="auto")).resolved(
-        num_entities,
-        is_additive=is_additive and energy.traits.residuals,
-        is_coupled=energy.couples_receivers,
+        num_entities, energy, is_additive=is_additive
     )
     energy.check_algorithm(inference.algorithm)
     options = Options(

@@ -9,6 +9,7 @@ from typing import Any
 from flax.core import FrozenDict
 
 from modmeta import search
+from modmeta.relational.energies.config import EnergyConfig
 from modmeta.runtime import option_types
 
 MESSAGES = ("cache", "recompute")
@@ -142,7 +143,7 @@ class InferenceConfig:
     learned: bool = True
 
     def resolved(
-        self, num_entities: int, *, is_additive: bool, is_coupled: bool = False
+        self, num_entities: int, energy: EnergyConfig, *, is_additive: bool
     ) -> InferenceConfig:
         """The same with the search that suits so many entities for "auto".
 
@@ -151,14 +152,15 @@ class InferenceConfig:
 
         Args:
           num_entities: Of the largest system.
-          is_additive: Whether messages add up and are scored frame by frame, so that
-            edges can be solved for.
-          is_coupled: Whether a prior ties receivers together.
+          energy: What is minimised; edges can be solved for where it scores frame by
+            frame.
+          is_additive: Whether messages add up, without which they cannot be either.
         """
         if self.algorithm != AUTO:
             return self
-        is_easy = num_entities < _MANY_ENTITIES and not is_coupled
-        if is_easy or not is_additive:
+        can_solve = is_additive and energy.traits.residuals
+        is_easy = num_entities < _MANY_ENTITIES and not energy.couples_receivers
+        if is_easy or not can_solve:
             return dataclasses.replace(self, algorithm="simulated_annealing")
         num_steps = max(_LEAST_DECODINGS, num_entities // _ENTITIES_PER_DECODING)
         return dataclasses.replace(

@@ -356,7 +356,8 @@ def infer_dataset(
     dataset = model.read(dataset)
     config = config.resolved(
         int(dataset.num_nodes.max(initial=1)),
-        is_additive=model.bank.is_additive and not model.energy.couples_receivers,
+        model.energy,
+        is_additive=model.bank.is_additive,
     )
     programs.make_room()
     edges = model.candidate_edges(dataset)

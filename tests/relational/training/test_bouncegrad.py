@@ -17,6 +17,7 @@ import pytest
 
 from modmeta import search
 from modmeta.relational.energies import composed
+from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.observations import observe
@@ -434,12 +435,14 @@ def test_defaults_follow_the_number_of_entities():
         assert usual.search_steps <= config.search_steps < 2 * count
     given = BounceGradConfig(batch_size=7, search_steps=3)
     assert given.resolved(100) == given
-    auto = InferenceConfig(algorithm="auto")
-    small = auto.resolved(10, is_additive=True)
-    assert small == auto.resolved(30, is_additive=False) == InferenceConfig()
-    assert InferenceConfig().resolved(30, is_additive=True) == InferenceConfig()
-    large = auto.resolved(30, is_additive=True)
+    auto, energy = InferenceConfig(algorithm="auto"), EnergyConfig()
+    small = auto.resolved(10, energy, is_additive=True)
+    assert small == auto.resolved(30, energy, is_additive=False) == InferenceConfig()
+    assert InferenceConfig().resolved(30, energy, is_additive=True) == InferenceConfig()
+    large = auto.resolved(30, energy, is_additive=True)
     assert (large.algorithm, large.num_steps) == ("integer_least_squares", 10)
-    assert auto.resolved(100, is_additive=True).num_steps == 33
+    assert auto.resolved(100, energy, is_additive=True).num_steps == 33
+    tied = auto.resolved(5, EnergyConfig(prior="symmetric"), is_additive=True)
+    assert (tied.algorithm, tied.num_steps) == ("integer_least_squares", 8)
     with pytest.raises(ValueError, match="options: found .*'auto', expected a search"):
         InferenceConfig(algorithm="auto", options={"beam_size": 8})
