@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.domains import minimum_image
 
 # Nearer than this share of the spread of positions, a force grows no more.
 _NEAREST = 0.03
@@ -173,9 +174,7 @@ def _functions(
     if features.positions:
         where = list(features.positions)
         apart = states[:, :, None][..., where] - mine[:, :, :, None][..., where]
-        periods = np.array(features.periods)
-        turns = np.divide(apart, periods, out=np.zeros_like(apart), where=periods > 0)
-        apart = (apart - periods * np.round(turns)) / length
+        apart = minimum_image(apart, np.array(features.periods)) / length
         distance = np.sqrt(np.square(apart).sum(-1, keepdims=True) + _NEAREST**2)
         found = [apart / distance**power for power in range(4)]
         alone = [mine[..., where] / length]
