@@ -30,7 +30,7 @@ def score(situation: Situation, result: RelationalInference) -> dict[str, Any]:
     """
     late: dict[str, float] = {}
     if situation.change is not None:
-        whole, change, stretches = situation[0], situation.change, result.stretches
+        whole, change, stretches = situation.dataset, situation.change, result.stretches
         labels = changes.labels_of_stretches(whole, change, stretches)
         labelled = dataclasses.replace(result.dataset, edges=labels)
         result = dataclasses.replace(result, dataset=labelled)

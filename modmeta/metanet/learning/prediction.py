@@ -42,8 +42,9 @@ from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter
 from modmeta.runtime.progress import ProgressMeter
 
-# Initial values are drawn once: what the compiler takes to make that fast is lost.
+# Batches whose networks are looked at to draw parameters.
 _EXAMPLE_BATCHES = 4
+# Initial values are drawn once: what the compiler takes to make that fast is lost.
 _QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
 
 

@@ -9,7 +9,7 @@ Letters: F edges, G graphs, B networks of one topology.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -31,9 +31,6 @@ from modmeta.metanet.models.windows import (
     wiring_of,
 )
 from modmeta.networks import MLP, Dense, row_product
-
-if TYPE_CHECKING:
-    pass
 
 
 class GraphReadout(nn.Module):
