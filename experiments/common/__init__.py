@@ -23,6 +23,7 @@ from experiments.common.runs import Experiment as Experiment
 from experiments.common.runs import Run as Run
 from experiments.common.runs import configure as configure
 from experiments.common.runs import run as run
+from experiments.common.stopping import Stopped as Stopped
 from experiments.common.stopping import StopRequest as StopRequest
 from experiments.common.stopping import stop_on_signal as stop_on_signal
 from experiments.common.tables import format_table as format_table

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 
+class Stopped(Exception):
+    """A training ended early because the user asked to stop."""
+
+
 class StopRequest:
     """Whether the user asked the run to stop; see `stop_on_signal`."""
 

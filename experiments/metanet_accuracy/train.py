@@ -25,10 +25,6 @@ from modmeta.metanet.zoo import classifiers
 from modmeta.metanet.zoo.images import ImageError
 
 
-class Stopped(Exception):
-    """The user asked to stop."""
-
-
 class Fitted(NamedTuple):
     """A model after training.
 
@@ -55,7 +51,7 @@ def train_contender(
     Its files go to `models/<name>`.
 
     Raises:
-      Stopped: If the user asked to stop.
+      common.Stopped: If the user asked to stop.
     """
 
     def fit(place, training, count=0):
@@ -72,7 +68,7 @@ def train_contender(
                 **arguments,
             )
         if not result.is_finished:
-            raise Stopped
+            raise common.Stopped
         return result
 
     training = contender.training
@@ -205,7 +201,7 @@ def compute(
             name: train_contender(config, networks, name, contender, run)
             for name, contender in contenders.items()
         }
-    except Stopped:
+    except common.Stopped:
         return None
     found = {}
     for count in (0, *config.counts):

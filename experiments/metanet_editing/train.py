@@ -16,7 +16,7 @@ from experiments.common.zoos import open_zoo
 from experiments.metanet_editing import contenders, report
 from experiments.metanet_editing.config import CONFIGS, ExperimentConfig, smoke
 from experiments.metanet_editing.networks import read_networks
-from experiments.metanet_editing.trainer import Stopped, Trainer
+from experiments.metanet_editing.trainer import Trainer
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import editing
 from modmeta.metanet.zoo import image_fields
@@ -167,7 +167,7 @@ def compute(
             summary |= found
         if config.readers:
             summary |= read_all(trainer)
-    except Stopped:
+    except common.Stopped:
         return None
     report.write_outputs(run.workdir, networks, pictures, summary)
     return summary

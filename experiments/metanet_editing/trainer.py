@@ -14,10 +14,6 @@ from experiments.metanet_editing.networks import FieldNetworks
 from modmeta.metanet.learning import prediction
 
 
-class Stopped(Exception):
-    """The user asked to stop."""
-
-
 class Fitted(NamedTuple):
     """An editor or a reader after training.
 
@@ -61,14 +57,14 @@ class Trainer:
                 **arguments,
             )
         if not result.is_finished:
-            raise Stopped
+            raise common.Stopped
         return result
 
     def choose_rate(self, name, contender, objective, targets, training) -> float:
         """The learning rate of least validation loss after a short training.
 
         Raises:
-          Stopped: If the user asked to stop.
+          common.Stopped: If the user asked to stop.
         """
 
         def pilot(rate, short):
@@ -84,7 +80,7 @@ class Trainer:
         """Trains with the first `count` training networks, 0 for all.
 
         Raises:
-          Stopped: If the user asked to stop.
+          common.Stopped: If the user asked to stop.
         """
         training = dataclasses.replace(training, learning_rate=rate)
         result = self._fit(name, contender, objective, targets, training, count)
