@@ -50,9 +50,12 @@ def sentence(
     is_granted: bool,
     is_new: bool,
     other: Recommendation | None,
-    consistency: Consistency | None,
+    contradicting: Consistency | None,
 ) -> str:
-    """What the data say, in plain words, see `verdict.Verdict`."""
+    """What the data say, in plain words, see `verdict.Verdict`.
+
+    `contradicting` is how far halves of recordings agree that lower probabilities.
+    """
     if num_relations == 0 and other is not None:
         text = "This model finds nothing here that depends on other entities"
     elif is_unclear:
@@ -88,14 +91,14 @@ def sentence(
             f"; but restarts agree on {agreement:.0%} of the pairs only: do not rely "
             "on this graph"
         )
-    if num_relations > 1 and consistency is not None and consistency.temperature > 1.0:
+    if contradicting is not None:
         text += (
             "; but both halves of the frames, each searched alone, contradict each "
-            f"other on {1.0 - consistency.agreement:.0%} of the pairs that both are "
+            f"other on {1.0 - contradicting.agreement:.0%} of the pairs that both are "
             "sure of: laws may not fit or relations may change (changing=True), and "
             "probabilities were lowered for that"
         )
-        if consistency.agreement < AGREEMENT:
+        if contradicting.agreement < AGREEMENT:
             text += ", do not rely on this graph"
     if num_relations > 1 and may_share_graph(np.asarray(found.edges)):
         text += (

@@ -152,11 +152,10 @@ def conclude(
     is_too_fast = other is not None and other.is_within_frame
     is_idle = is_any and is_worthless(evidence.alternatives)
     is_sound = evidence.is_held_out and not is_too_fast and not is_idle
-    consistency, temperature = evidence.consistency, 1.0
-    is_torn = False
-    if consistency is not None and is_graph:
-        temperature = consistency.temperature
-        is_torn = temperature > 1.0 and consistency.agreement < AGREEMENT
+    halves = evidence.consistency if is_graph else None
+    temperature = 1.0 if halves is None else halves.temperature
+    contradicting = halves if temperature > 1.0 else None
+    is_torn = contradicting is not None and contradicting.agreement < AGREEMENT
     sure = _share_of_sure(tempered(found, temperature))
     is_vague = unexplained > _MOSTLY_UNEXPLAINED and sure is not None
     is_vague = is_vague and is_graph and sure < _FEW_SURE
@@ -178,7 +177,7 @@ def conclude(
         evidence.is_granted,
         is_new,
         other,
-        consistency,
+        contradicting,
     )
     return Verdict(
         bool(supported),
