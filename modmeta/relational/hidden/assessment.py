@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from modmeta import linear_algebra
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.hidden import fitting
 from modmeta.relational.hidden.fitting import Fit
-from modmeta.relational.hidden.scenes import Scene
+from modmeta.relational.hidden.scenes import Scene, piece_of_frames
 from modmeta.relational.modules.bound_bank import BoundBank
 
 _TINY = 1e-12
@@ -91,9 +90,7 @@ def assess(
     )
     own = jnp.arange(count)
     covariance = covariance.reshape(point.curvature.shape)[own, :, own]
-    num_frames = len(scene.times)
-    length = -(-(num_frames - 1) // count)
-    piece = np.minimum(np.arange(num_frames) // length, count - 1)
+    piece = piece_of_frames(len(scene.times), count)
     slopes = point.frame_slopes
     variance = jnp.einsum("htfp,tpq,htfq->htf", slopes, covariance[piece], slopes)
     messages = point.cache.messages[:, -num_hidden:]

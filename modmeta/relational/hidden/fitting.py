@@ -25,6 +25,7 @@ from modmeta.relational.hidden.scenes import (
     heard_with,
     hidden_messages,
     hidden_pieces,
+    piece_length,
     until,
 )
 from modmeta.relational.modules.bound_bank import BoundBank
@@ -176,7 +177,7 @@ def _of_windows(residuals, slopes, count, num_intervals) -> tuple[jax.Array, jax
       count: Pieces G.
       num_intervals: Of all pieces together.
     """
-    length = -(-num_intervals // count)
+    length = piece_length(num_intervals, count)
     piece = np.arange(residuals.shape[1]) // length if count > 1 else 0
     weights = jax.nn.one_hot(np.broadcast_to(piece, residuals.shape[1:2]), count)
     slope = jnp.einsum("wg,vwyp,vwy->gp", weights, slopes, residuals)

@@ -165,6 +165,29 @@ def num_pieces(num_frames: int, span: int, length: int) -> int:
     return -(-(num_frames - 1) // length)
 
 
+def piece_length(num_intervals: int, count: int) -> int:
+    """Intervals L of each of so many pieces; the last may go on beyond the last frame.
+
+    Args:
+      num_intervals: Of the recording.
+      count: Pieces G.
+    """
+    return -(-num_intervals // count)
+
+
+def piece_of_frames(num_frames: int, count: int) -> np.ndarray:
+    """The piece `[T]` that every frame is in, of so many."""
+    frames = np.arange(num_frames)
+    return np.minimum(frames // piece_length(num_frames - 1, count), count - 1)
+
+
+def _steps_of_pieces(scene: Scene, count: int) -> jax.Array:
+    """Lengths `[G, L]` of the intervals of all pieces."""
+    steps = jnp.diff(scene.times)
+    rest = count * piece_length(len(steps), count) - len(steps)
+    return jnp.pad(steps, (0, rest), mode="edge").reshape(count, -1)
+
+
 def hidden_pieces(
     modules: BoundBank, scene: Scene, guess: Guess, domain: Domain
 ) -> jax.Array:
@@ -173,11 +196,9 @@ def hidden_pieces(
     The last piece goes on beyond the last frame where they are not all of one length.
     """
     count = len(guess.start)
-    num_intervals = len(scene.drive)
-    length = -(-num_intervals // count)
-    rest = count * length - num_intervals
+    steps = _steps_of_pieces(scene, count)
+    rest = steps.size - len(scene.drive)
     drive = jnp.pad(scene.drive, ((0, rest), *[(0, 0)] * 3), mode="edge")
-    steps = jnp.pad(jnp.diff(scene.times), (0, rest), mode="edge")
     num_hidden, num_visible = guess.start.shape[1], scene.drive.shape[2]
     slots = hidden_slots(num_hidden, num_visible)
 
@@ -202,17 +223,16 @@ def hidden_pieces(
 
     return jax.vmap(along)(
         guess.start,
-        drive.reshape(count, length, *drive.shape[1:]),
-        steps.reshape(count, length),
+        drive.reshape(*steps.shape, *drive.shape[1:]),
+        steps,
     )
 
 
 def frames_of(pieces: jax.Array, num_frames: int) -> jax.Array:
     """States `[H, T, ...]` in all frames, from pieces `[G, L + 1, H, ...]`."""
-    count, length = len(pieces), pieces.shape[1] - 1
-    frame = np.arange(num_frames)
-    piece = np.minimum(frame // length, count - 1)
-    return jnp.moveaxis(pieces[piece, frame - piece * length], 1, 0)
+    piece = piece_of_frames(num_frames, len(pieces))
+    since = np.arange(num_frames) - piece * (pieces.shape[1] - 1)
+    return jnp.moveaxis(pieces[piece, since], 1, 0)
 
 
 def hidden_frames(
@@ -225,10 +245,7 @@ def hidden_frames(
 
 def hidden_motion(modules: BoundBank, scene: Scene, pieces: jax.Array) -> Motion:
     """Paths along pieces `[G, L + 1, H, F]`, leaves `[H, I, ...]`."""
-    length = pieces.shape[1] - 1
-    steps = jnp.diff(scene.times)
-    rest = len(pieces) * length - len(steps)
-    steps = jnp.pad(steps, (0, rest), mode="edge").reshape(-1, length)
+    steps = _steps_of_pieces(scene, len(pieces))
 
     def along(piece, steps):
         states = jnp.moveaxis(piece, 1, 0)
@@ -238,7 +255,7 @@ def hidden_motion(modules: BoundBank, scene: Scene, pieces: jax.Array) -> Motion
             modules.bank.layout,
             states,
             jnp.broadcast_to(times[None], states.shape[:2]),
-            jnp.arange(length),
+            jnp.arange(len(steps)),
             modules.bank.config.num_points,
         )
 

@@ -180,7 +180,7 @@ def _started(
         config.symmetric,
     )
     found = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
-    heads = np.arange(count) * -(-(num_frames - 1) // count)
+    heads = np.arange(count) * scenes.piece_length(num_frames - 1, count)
     own = ((0, 0), (0, scenes.num_effects(modules)))
     num_visible = scene.drive.shape[2]
 
