@@ -130,13 +130,8 @@ def _changes(dataset: TrajectoryDataset, tasks: slice, span: int) -> np.ndarray:
         moving = _angles(dataset, states)
     else:
         moving = states[..., list(features.recorded)]
-    length = _clock(dataset, tasks)
-    length = (length[:, span:] - length[:, :-span])[..., None, None]
-    return (moving[:, span:] - moving[:, :-span]) / length
-
-
-def _clock(dataset: TrajectoryDataset, tasks: slice) -> np.ndarray:
-    return dataset.frame_interval * dataset.clock[tasks]
+    length = dataset.frame_interval * dataset.durations(span)[tasks]
+    return (moving[:, span:] - moving[:, :-span]) / length[..., None, None]
 
 
 def _angles(dataset: TrajectoryDataset, states: np.ndarray) -> np.ndarray:
@@ -158,7 +153,7 @@ def _ends_and_middle(dataset: TrajectoryDataset, tasks: slice) -> list[np.ndarra
     middle = 0.5 * (start + end)
     if features.has_motion:
         where, speed = list(features.positions), list(features.velocities)
-        step = np.diff(_clock(dataset, tasks), axis=1)[..., None, None]
+        step = dataset.frame_interval * dataset.durations()[tasks, :, None, None]
         middle[..., where] += step * (start[..., speed] - end[..., speed]) / 8
         gone = (end[..., where] - start[..., where]) / step
         middle[..., speed] = 1.5 * gone - 0.5 * middle[..., speed]

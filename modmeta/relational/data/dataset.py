@@ -226,6 +226,14 @@ class TrajectoryDataset:
             counted &= (number[:, :-span] == number[:, span:])[..., None]
         return counted
 
+    def durations(self, span: int = 1) -> np.ndarray:
+        """How long changes over `span` intervals took, `[tasks, time - span]`.
+
+        In frame intervals.
+        """
+        clock = self.clock
+        return clock[:, span:] - clock[:, :-span]
+
     def check_pairs(self) -> None:
         """Raises a DataError if there is nothing that a relation could explain."""
         if not self.num_tasks:

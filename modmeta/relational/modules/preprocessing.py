@@ -177,8 +177,7 @@ def fit_preprocessing(
     drift = expected @ (matrix - np.eye(num_features)) + shift
     duration = float(span)
     if not dataset.is_regular:
-        clock = dataset.clock
-        duration = (clock[:, span:] - clock[:, :-span])[..., None, None]
+        duration = dataset.durations(span)[..., None, None]
     expected = expected + duration * drift
     residual = _changes(layout, expected, states[:, span:], np)
     if span > 1 and layout.turning:

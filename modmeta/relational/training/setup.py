@@ -105,8 +105,7 @@ def _check_bound(train_set: TrajectoryDataset, max_rate: float, span: int) -> No
     columns = list(train_set.features.velocities)
     if not columns:
         return
-    clock = train_set.frame_interval * train_set.clock
-    lasting = (clock[:, span:] - clock[:, :-span])[..., None, None]
+    lasting = train_set.frame_interval * train_set.durations(span)[..., None, None]
     states = train_set.states[..., columns].astype(np.float64)
     noise = np.sqrt(2.0) * np.asarray(noise_levels(train_set))[columns]
     rates = np.abs(states[:, span:] - states[:, :-span]) - _DEVIATIONS * noise
