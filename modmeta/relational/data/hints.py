@@ -5,6 +5,8 @@ Nothing here changes a number. A hint is a note; data may well be as they look.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from modmeta.relational.data.dataset import TrajectoryDataset
@@ -61,8 +63,7 @@ def suspicions(dataset: TrajectoryDataset) -> list[str]:
             f"Velocities explain {explained:.0%} of how positions move from frame to "
             "frame, though these move evenly: look at the order of both."
         )
-    interval = apparent_interval(dataset)
-    if interval is not None:
+    if explained > _EXPLAINED and interval > 0.0:
         ratio = interval / dataset.frame_interval
         if not 1.0 / _SAME_INTERVAL < ratio < _SAME_INTERVAL:
             found.append(
@@ -118,13 +119,66 @@ def twins(dataset: TrajectoryDataset) -> list[str]:
     ]
 
 
-def apparent_interval(dataset: TrajectoryDataset) -> float | None:
-    """Time between frames at which velocities explain how positions move.
+class Motion(NamedTuple):
+    """How far things go per frame by columns that say how fast they are.
 
-    None without recorded velocities, at irregular times, or where they do not.
+    Attributes:
+      interval: Time between frames at which these columns explain it.
+      sentence: What goes by what, as messages say it.
     """
-    interval, explained = _motion_by_velocities(dataset)
-    return interval if explained > _EXPLAINED and interval > 0.0 else None
+
+    interval: float
+    sentence: str
+
+
+def apparent_motion(dataset: TrajectoryDataset) -> Motion | None:
+    """How positions move by their velocities, or angles turn by a column beside them.
+
+    None without such columns, at irregular times, or where they explain too little.
+    """
+    if dataset.features.has_motion:
+        interval, explained = _motion_by_velocities(dataset)
+        what = "positions that move by {:.3g} times their velocities per frame"
+    else:
+        interval, explained, name = _turning_by_a_column(dataset)
+        what = f"angles that turn by {{:.3g}} times {name!r} per frame"
+    if not (explained > _EXPLAINED and interval > 0.0):
+        return None
+    return Motion(interval, what.format(interval))
+
+
+def _turning_by_a_column(dataset: TrajectoryDataset) -> tuple[float, float, str]:
+    """The interval that fits best, the share that is explained, and the column.
+
+    Of the columns that are neither angles nor given, the one that explains most: in the
+    systems of training and in new ones alike, that is the frequency of an oscillator.
+    """
+    spec, best = dataset.features, (np.nan, np.nan, "")
+    if not spec.sines or not dataset.is_regular:
+        return best
+    some = dataset.take(slice(0, _MAX_TASKS))
+    counted = some.counted()
+    states = some.states.astype(np.float64)
+    phases = np.arctan2(states[..., list(spec.sines)], states[..., list(spec.cosines)])
+    turned = np.diff(phases, axis=1)[counted]
+    turned = np.angle(np.exp(1j * turned))
+    total = np.sum(turned**2)
+    others = {*spec.sines, *spec.cosines, *spec.inputs}
+    for column in sorted({*spec.recorded} - others):
+        rate = states[:, :-1, :, column][counted][:, None]
+        squares = turned.shape[-1] * np.sum(rate**2)
+        if not squares > 0.0 or not total > 0.0:
+            continue
+        interval = np.sum(turned * rate) / squares
+        explained = 1.0 - np.sum((turned - interval * rate) ** 2) / total
+        # What is faster should turn more: a mass of one explains any steady turning.
+        apart = rate - rate.mean()
+        slope = np.sum(turned * apart) / (turned.shape[-1] * np.sum(apart**2) or np.nan)
+        if not abs(slope - interval) < (_SAME_INTERVAL - 1.0) * abs(interval):
+            continue
+        if not explained <= best[1]:
+            best = (float(interval), float(explained), spec.names[column])
+    return best
 
 
 def _motion_by_velocities(dataset: TrajectoryDataset) -> tuple[float, float]:

@@ -66,8 +66,8 @@ class FeatureLayout:
         close encounters from dominating.
       frame_interval: Unit of time of the model; 0 where it is not known.
       apparent_interval: Time between frames at which velocities explain how positions
-        moved in the training data, see `hints.apparent_interval`; 0 where it is not
-        known.
+        moved in the training data, or a column how angles turned, see
+        `hints.apparent_motion`; 0 where it is not known.
       key_columns: What columns of the training table the systems, times and entities
         were read from, as pairs of a key and a name.
     """
@@ -160,12 +160,13 @@ def fit_preprocessing(
     moving[[column for column, _ in spec.lagged]] = False
     moving[list(spec.inputs)] = False
     predicted = tuple(int(column) for column in np.flatnonzero(moving))
+    motion = hints.apparent_motion(dataset)
     layout = FeatureLayout(
         spec,
         predicted,
         compress,
         dataset.frame_interval,
-        hints.apparent_interval(dataset) or 0.0,
+        0.0 if motion is None else motion.interval,
         tuple((dataset.key_columns or {}).items()),
     )
     if not predicted:
