@@ -20,6 +20,8 @@ _MAX_TASKS, _MAX_FRAMES = 50, 1000
 _EVEN, _UNEVEN, _MIN_NODES = 0.2, 0.6, 8
 # Velocities explain positions to this share, and intervals agree to this factor.
 _EXPLAINED, _SAME_INTERVAL = 0.9, 1.25
+# Of all moves, so many may be made where bodies pass each other closely.
+_ENCOUNTERS = 0.1
 # Below this share they contradict positions whose steps go on as they went.
 _CONTRADICTED, _SMOOTH = 0.5, 0.9
 
@@ -137,7 +139,7 @@ def apparent_motion(dataset: TrajectoryDataset) -> Motion | None:
     None without such columns, at irregular times, or where they explain too little.
     """
     if dataset.features.has_motion:
-        interval, explained = _motion_by_velocities(dataset)
+        interval, explained = _motion_by_velocities(dataset, _ENCOUNTERS)
         what = "positions that move by {:.3g} times their velocities per frame"
     else:
         interval, explained, name = _turning_by_a_column(dataset)
@@ -181,10 +183,13 @@ def _turning_by_a_column(dataset: TrajectoryDataset) -> tuple[float, float, str]
     return best
 
 
-def _motion_by_velocities(dataset: TrajectoryDataset) -> tuple[float, float]:
+def _motion_by_velocities(
+    dataset: TrajectoryDataset, encounters: float = 0.0
+) -> tuple[float, float]:
     """The interval that fits best, and the share of motion that velocities explain.
 
-    NaN where there is nothing to compare.
+    Without the share `encounters` of moves that they explain worst, of bodies that turn
+    in between as they pass each other closely. NaN where there is nothing to compare.
     """
     spec = dataset.features
     nothing = (np.nan, np.nan)
@@ -198,6 +203,14 @@ def _motion_by_velocities(dataset: TrajectoryDataset) -> tuple[float, float]:
     velocities = some.states[..., list(spec.velocities)].astype(np.float64)
     moved = np.diff(positions, axis=1)[counted]
     mean = 0.5 * (velocities[:, 1:] + velocities[:, :-1])[counted]
+    squares = np.sum(mean**2, axis=-1)
+    going = squares > 0.0
+    if not going.any():
+        return nothing
+    typical = np.median(np.sum(moved * mean, axis=-1)[going] / squares[going])
+    missed = np.sum((moved - typical * mean) ** 2, axis=-1)
+    kept = missed <= np.quantile(missed, 1.0 - encounters)
+    moved, mean = moved[kept], mean[kept]
     squares, total = np.sum(mean**2), np.sum(moved**2)
     if not squares > 0.0 or not total > 0.0:
         return nothing

@@ -55,3 +55,22 @@ def test_a_mass_is_no_rate_though_all_turn_alike():
     still = np.array(steady.states)
     still[..., :2] = (0.0, 1.0)
     assert hints.apparent_motion(dataclasses.replace(steady, states=still)) is None
+
+
+def test_a_few_encounters_do_not_hide_the_interval():
+    """Bodies that turn around between two frames say nothing of the time between."""
+    rng = np.random.default_rng(0)
+    frames = np.arange(30)[:, None, None]
+    velocity = rng.normal(size=(6, 1, 4, 2)) + 0.2 * np.sin(0.3 * frames)
+    velocity = np.broadcast_to(velocity, (6, 30, 4, 2)).copy()
+    steps = 0.1 * 0.5 * (velocity[:, 1:] + velocity[:, :-1])
+    position = np.concatenate([np.zeros((6, 1, 4, 2)), steps.cumsum(axis=1)], axis=1)
+    fast = rng.random((6, 30, 4)) < 0.03
+    velocity[fast] += rng.normal(scale=20.0, size=(fast.sum(), 2))
+    options = {"positions": (0, 1), "velocities": (2, 3), "frame_interval": 0.1}
+    moving = as_dataset(np.concatenate([position, velocity], axis=-1), **options)
+    found = hints.apparent_motion(moving)
+    assert found is not None
+    assert found.interval == pytest.approx(0.1, rel=0.1)
+    other = as_dataset(rng.normal(size=moving.states.shape), **options)
+    assert hints.apparent_motion(other) is None
