@@ -179,7 +179,8 @@ def discover_again(
     Raises:
       DataError: If the model cannot read them.
     """
-    model, params = discovery.model, discovery.params
+    model = discovery.model.reaching(dataset.frame_interval)
+    params = discovery.params
     if shared_graph:
         dataset = concatenate_tasks(dataset)
     model.read(dataset)
@@ -195,7 +196,12 @@ def discover_again(
     )
     settled = verdict.settle(found, concluded)
     return dataset, dataclasses.replace(
-        discovery, found=found, settled=settled, verdict=concluded, stretches=None
+        discovery,
+        model=model,
+        found=found,
+        settled=settled,
+        verdict=concluded,
+        stretches=None,
     )
 
 
