@@ -193,6 +193,7 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
         )
     return {
         "bodies": report.by_degree(found),
+        "degrees": report.pooled(found.values()),
         "numbers": report.by_number(found),
         "seconds": {number: entry["seconds"] for number, entry in found.items()},
     }

@@ -77,6 +77,13 @@ def test_bodies_are_compared_with_those_they_are_nearest_to():
     by_degree = {row["degree"]: row for row in report.by_degree(entry)}
     assert {d: row["bodies"] for d, row in by_degree.items()} == {0: 1, 1: 2, 2: 1}
     assert by_degree[0]["mean_error"] is None and by_degree[1]["edges"] == 0.75
+    # Pooled over two runs; one body of degree 1 is off by 0.005, and all are counted.
+    pooled = {row["degree"]: row for row in report.pooled([*entry.values()] * 2)}
+    assert {d: row["bodies"] for d, row in pooled.items()} == {0: 2, 1: 4, 2: 2}
+    assert pooled[0]["found"] == pooled[0]["known"] == 0.0
+    assert pooled[0]["median_error"] is None and pooled[0]["visible_edges"] == 1.0
+    assert pooled[1]["below"] == [0.5, 1.0] and pooled[1]["found"] == 1.0
+    np.testing.assert_allclose(pooled[1]["median_error"], 0.0025, rtol=1e-3)
     (numbers,) = report.by_number(entry)
     assert numbers["right_number"] == 1.0 and numbers["systems"] == 2
 
