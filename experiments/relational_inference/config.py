@@ -44,7 +44,7 @@ class ExperimentConfig:
       training: Loop around it.
       inference: Search at meta-test.
       prediction: Integration of laws at meta-test.
-      baseline: See `preprocessing.fit_preprocessing`.
+      baseline: See `fitting.fit_preprocessing`.
       compress: See `preprocessing.FeatureLayout`.
       model: A `model.npz` whose modules are tested instead of training any, with the
         search options of this configuration; empty to train.

@@ -19,12 +19,12 @@ from modmeta.relational.energies.composed import structure_energies
 from modmeta.relational.energies.recomputed import RecomputedEnergies
 from modmeta.relational.inference import artifacts
 from modmeta.relational.modules import laws, motion
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.messages import Integrals, LawMessages, two_body_flow
 from modmeta.relational.modules.observations import observe, receiver_slots
 from modmeta.relational.modules.preprocessing import (
     FeatureLayout,
     Preprocessing,
-    fit_preprocessing,
 )
 from modmeta.relational.tasks.states import host_states
 from tests.fixtures import Batch, search_options, small_model, small_params
