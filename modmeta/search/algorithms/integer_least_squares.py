@@ -217,18 +217,19 @@ def _decode(
         options, evaluation.take(candidates, receiver), shares[receiver][None]
     )
     if exchange is not None:
-        told = exchange.opinions.told[receiver]
-        probabilities = extrinsic.heard(probabilities, told)
+        probabilities = extrinsic.heard(probabilities, exchange.opinions.told[receiver])
         probabilities = jnp.maximum(probabilities, _MIN_PROBABILITY)
     nodes = jnp.arange(options.num_node_modules, dtype=jnp.int32)
     if options.num_node_modules == 1:
         nodes = node_module[None]
+    residuals = energy.residuals
+    assert residuals is not None
 
     def decode_for(node_module):
-        def residuals(weights):
-            return energy.residuals(weights, node_module, receiver)
+        def of_weights(weights):
+            return residuals(weights, node_module, receiver)
 
-        model = decoding.linear_model(residuals, center, probabilities, mask)
+        model = decoding.linear_model(of_weights, center, probabilities, mask)
         noise = jax.random.normal(key_noise, model.offset.shape)
         noise = scale * options.residual_noise * noise
         model = model._replace(offset=model.offset + noise)
@@ -363,13 +364,12 @@ def _visit(
     )
     is_better = evaluation.is_better(lowest.energy, state.best_energy)
     best_local = jnp.where(is_better, lowest.local_energies, best_local)
-    linearisations = options.num_node_modules * num_slots * num_modules
     new_state = evaluation.advance(
         state,
         chosen,
         best=lowest,
         num_proposals=len(rows),
-        num_node_updates=len(rows) + linearisations,
+        num_node_updates=len(rows) + options.num_node_modules * num_slots * num_modules,
         memory=state.memory._replace(exchange=Exchange(opinions, best_local)),
     )
     return _remember(new_state, candidates, receiver)
