@@ -38,7 +38,7 @@ from modmeta.relational.modules.network import ModelParams
 # mean squares).
 _NOTICEABLE = 0.03
 # A graph of which fewer pairs are sure, and that leaves more of the changes
-# unexplained, may stand for what nobody recorded.
+# unexplained, may stand for something that was not recorded.
 _FEW_SURE, _MOSTLY_UNEXPLAINED = 0.25, 0.5
 # Of fewer blocks there is no standard error.
 _MIN_BLOCKS = 3
