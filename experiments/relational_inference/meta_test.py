@@ -10,17 +10,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments.relational_inference import forecasts
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
-from experiments.relational_inference.exact import exact_predictions, true_laws
+from experiments.relational_inference.exact import true_laws
 from modmeta.relational.data import TrajectoryDataset, neighbors
-from modmeta.relational.data.normalization import normalize
 from modmeta.relational.evaluation import (
     calibration,
     formulas,
     laws,
     matching,
-    rollouts,
 )
 from modmeta.relational.evaluation.scores import (
     label_scores,
@@ -34,7 +33,6 @@ from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
 from modmeta.search import SEARCHES
 
-REPORTED_STEPS = (1, 10, 20)
 _CURVE_SYSTEMS = 100
 
 
@@ -44,9 +42,7 @@ class MetaTest(NamedTuple):
     Attributes:
       summary: Scores for `summary.json`.
       cold: Relations of the test systems from a cold start.
-      predictions: `[tasks, steps, nodes, F]` normalised, by name.
-      errors: `[steps]` by name.
-      truth: `[tasks, time, nodes, F]` normalised, observed and future frames.
+      forecast: Predictions of the frames that follow the observed ones.
       names: True name of every module, None without labels.
       curves: Lowest energy `[systems, proposals]` by kind of proposal.
       curve_proposals: `[proposals]` per system.
@@ -56,9 +52,7 @@ class MetaTest(NamedTuple):
 
     summary: dict[str, Any]
     cold: relations.Relations
-    predictions: dict[str, np.ndarray]
-    errors: dict[str, np.ndarray]
-    truth: np.ndarray
+    forecast: forecasts.Forecast
     names: np.ndarray | None
     curves: dict[str, np.ndarray]
     curve_proposals: np.ndarray
@@ -86,7 +80,7 @@ def meta_test(
       mesh: Devices that share the searches; None for one.
       cold: Relations of the test systems, where they are known already.
     """
-    observed, test = datasets.observed, datasets.test
+    observed = datasets.observed
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), 4)
     if cold is None:
         cold = infer.infer_dataset(
@@ -110,12 +104,14 @@ def meta_test(
     if warm is not None:
         summary["test_energy_warm"] = float(warm.energies.sum() / scored_frames)
 
-    names = None
+    names = true_structures = None
     if observed.edges is not None:
         scores = label_scores(cold, observed, model.num_relations)
         names = match_labels(
             cold.edges, observed.edges, model.num_relations, observed.num_relations
         )
+        true_edges = structures_from_labels(observed.edges, names, model.num_relations)
+        true_structures = cold._replace(edges=true_edges).structures
         # Accuracies are those of the candidate edges, by default all.
         summary["candidate_share"] = neighbors.candidate_share(
             observed.edges, cold.edges
@@ -136,63 +132,10 @@ def meta_test(
             scores = label_scores(symmetric, observed, model.num_relations)
             summary["edge_accuracy_symmetric_prior"] = scores["edge_accuracy"]
 
-    normalization = jax.tree.map(np.asarray, params.preprocessing.normalization)
-    truth = np.asarray(normalize(normalization, test.states), np.float32)
-    future = truth[:, datasets.num_observed :]
-    predictions, errors = {}, {}
-    num_steps = future.shape[1]
-    if num_steps:
-        options = config.prediction_of(model.bank)
-        integration = {
-            "num_substeps": options.num_substeps,
-            "domain": options.domain,
-        }
-        whole = (test, datasets.num_observed)
-        predictions["inferred graph"] = rollouts.predict_following(
-            model, params, *whole, cold.structures, **integration
-        )
-        if names is not None:
-            true_edges = structures_from_labels(
-                observed.edges, names, model.num_relations
-            )
-            predictions["true graph"] = rollouts.predict_following(
-                model,
-                params,
-                *whole,
-                cold._replace(edges=true_edges).structures,
-                **integration,
-            )
-        durations = None
-        if not test.is_regular:
-            clock = test.clock[:, datasets.num_observed - 1 :]
-            durations = clock[:, 1:] - clock[:, :1]
-        baselines = rollouts.baseline_predictions(
-            truth[:, : datasets.num_observed],
-            num_steps,
-            np.asarray(params.preprocessing.step_matrix),
-            np.asarray(params.preprocessing.step_offset),
-            durations,
-        )
-        predictions["constant velocity"] = baselines["constant_velocity"]
-        predictions["static"] = baselines["static"]
-        derived = test.features.derived
-        columns = [c for c in model.bank.layout.predicted if c not in derived]
-        mask = rollouts.following_mask(*whole)
-        errors = {
-            name: rollouts.prediction_errors(values, future, mask, columns)
-            for name, values in predictions.items()
-        }
-        for name, key in (
-            ("inferred graph", "mse"),
-            ("true graph", "mse_true_graph"),
-            ("constant velocity", "mse_constant_velocity"),
-            ("static", "mse_static"),
-        ):
-            if name in errors:
-                summary[key] = rollouts.errors_at(errors[name], REPORTED_STEPS)
-        summary.update(
-            _exact_errors(config, observed, normalization, future, test, columns)
-        )
+    forecast = forecasts.forecast(
+        config, datasets, model, params, cold.structures, true_structures
+    )
+    summary.update(forecast.summary)
 
     law_curves, true = [], []
     if laws.has_curve(model):
@@ -207,9 +150,7 @@ def meta_test(
     return MetaTest(
         summary,
         cold,
-        predictions,
-        errors,
-        truth,
+        forecast,
         names,
         curves,
         proposals,
@@ -284,19 +225,6 @@ def assumptions(config: ExperimentConfig, model: RelationalModel) -> list[str]:
     if domain.kind != "open":
         found.append(f"domain: {domain}")
     return found
-
-
-def _exact_errors(config, observed, normalization, future, test, columns):
-    """Errors of the true law under the true graph, by substeps per frame."""
-    found = exact_predictions(config.data, observed, future.shape[1])
-    if not found:
-        return {}
-    errors = {}
-    for count, values in found.items():
-        values = np.asarray(normalize(normalization, values), np.float32)
-        by_step = rollouts.prediction_errors(values, future, test.node_mask, columns)
-        errors[count] = rollouts.errors_at(by_step, REPORTED_STEPS)
-    return {"mse_exact_law": errors}
 
 
 def edge_accuracies(

@@ -289,6 +289,10 @@ SERIES_CALLS = {
         "only laws hold at others|times: found irregular",
     ),
     "predict at times": (lambda s: s.predict(2, times=[41.0, 43.5]), "expected laws"),
+    "predict futures": (
+        lambda s: s.predict(2, num_samples=4),
+        "num_samples: found 4 with path 'start', expected laws",
+    ),
     "predict with walls": (
         lambda s: s.predict(2, domain=Domain(BOX, (-9.0,), (9.0,))),
         "domain: found 'reflecting' with path 'start', expected laws",

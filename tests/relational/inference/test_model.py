@@ -8,7 +8,7 @@ import pytest
 
 from modmeta.relational import data
 from modmeta.relational.data import DataError
-from modmeta.relational.evaluation import rollouts
+from modmeta.relational.evaluation import predictions
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.tasks.structures import random_structures
@@ -57,8 +57,8 @@ def test_predictions_come_at_the_interval_of_the_data():
     structures = random_structures(jax.random.key(1), 4, 3, 2)
     half = dataclasses.replace(dataset, frame_interval=0.5 * dataset.frame_interval)
     options = {"num_substeps": 32}
-    whole = rollouts.predict(model, params, dataset, structures, 3, **options)
-    twice = rollouts.predict(model, params, half, structures, 6, **options)
+    whole = predictions.predict(model, params, dataset, structures, 3, **options)
+    twice = predictions.predict(model, params, half, structures, 6, **options)
     assert np.ptp(whole, axis=1).max() > 0.05
     np.testing.assert_allclose(twice[:, 1::2], whole, atol=1e-4)
 
