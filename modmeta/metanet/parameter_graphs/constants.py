@@ -48,7 +48,7 @@ def _rule(
 
 
 def _kind(operand: Any) -> str | None:
-    """ "b" of booleans, "i" of integers, "f" of real numbers; None of all else."""
+    """One letter: of booleans b, integers i, real numbers f; None of all else."""
     dtype = getattr(operand, "dtype", None)
     if dtype is None or jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
         return None
