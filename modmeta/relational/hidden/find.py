@@ -70,7 +70,7 @@ def find_hidden(
     max_hidden: int = 2,
     config: HiddenConfig | None = None,
 ) -> HiddenEntities:
-    """Finds entities that nobody recorded by what they do to the visible ones.
+    """Finds entities that were not recorded by what they do to the visible ones.
 
     Nothing is random: starts are read off the motion of the visible entities.
 
@@ -183,7 +183,7 @@ def _check_model(model: RelationalModel) -> None:
     if not bank.has_laws:
         raise ValueError(
             f"path: found {bank.config.path!r}, expected laws: messages from the first "
-            "frame do not say how an entity moves that nobody saw"
+            "frame do not say how a hidden entity moves"
         )
     spec = bank.layout.spec
     moving = {*spec.positions, *spec.velocities}
@@ -198,7 +198,7 @@ def _check_model(model: RelationalModel) -> None:
         names = [spec.names[column] for column in spec.inputs]
         raise ValueError(
             f"features: found inputs {names} and periodic columns {spec.periodic}, "
-            "expected neither: nobody knows the inputs of a hidden entity, or which "
+            "expected neither: the inputs of a hidden entity are not known, nor which "
             "of its images acts"
         )
     if bank.config.num_node_modules > 1:

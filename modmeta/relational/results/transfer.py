@@ -74,7 +74,7 @@ def read_like(
     try:
         return read_dataset(trajectories, reading)
     except DataError as error:
-        # Names and roles may be those of the training data, which nobody has said now.
+        # Names and roles may be those of the training data, which are not repeated now.
         if not any(text in str(error) for text in ("feature_names: ", "columns: ")):
             raise
         known = [features.names[column] for column in features.recorded]

@@ -16,8 +16,8 @@ from modmeta.relational.inference.config import MemoryConfig, MoveConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank, resolve
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.network import ModelParams, RelationalNetwork
-from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 
 # Below, systems set aside would be missed more than they tell.
@@ -55,7 +55,7 @@ def build_model(
       moves: How it moves.
       candidates: Which edges may hold a relation.
       memory: What is held at once.
-      baseline: See `preprocessing.fit_preprocessing`.
+      baseline: See `fitting.fit_preprocessing`.
       compress: See `preprocessing.FeatureLayout`.
 
     Returns:

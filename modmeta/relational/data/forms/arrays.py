@@ -32,7 +32,7 @@ class Reading(NamedTuple):
 
     Attributes:
       columns: Names of key columns.
-      usual_columns: The same, for those that nobody says, where there are such columns.
+      usual_columns: The same, taken where none is given and the table has them.
       feature_names: Names of features.
       roles: Columns by role, of those roles that are said.
       default_names: Names of features, and

@@ -61,7 +61,7 @@ class KeyNames(NamedTuple):
 
     Attributes:
       said: By key, as the user says.
-      usual: By key, for those that nobody says, where there are such names.
+      usual: By key, names that are taken where none is given and the table has them.
     """
 
     said: Mapping[str, str] = {}
