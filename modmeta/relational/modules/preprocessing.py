@@ -116,8 +116,8 @@ def fit_preprocessing(
     Args:
       dataset: Training systems, in raw units.
       baseline: "constant_velocity" (needs positions and velocities; each position
-        advances by its velocity times the frame interval), "static" (no change, as in
-        the paper), or "auto", the first of them that applies.
+        advances by its velocity times `hints.moving_interval`), "static" (no change,
+        as in the paper), or "auto", the first of them that applies.
       compress: See `FeatureLayout`.
       span: Frame intervals between a state and the one that is predicted from it.
 
@@ -143,8 +143,9 @@ def fit_preprocessing(
     matrix = np.eye(num_features)
     shift = np.zeros(num_features)
     if baseline == "constant_velocity":
+        interval = hints.moving_interval(dataset)
         for position, velocity in zip(spec.positions, spec.velocities, strict=True):
-            per_frame = dataset.frame_interval / normalization.scale[position]
+            per_frame = interval / normalization.scale[position]
             matrix[velocity, position] = per_frame * normalization.scale[velocity]
             shift[position] = per_frame * normalization.offset[velocity]
     for column, source in spec.lagged:
