@@ -619,6 +619,14 @@ def test_motion_that_turns_within_a_few_frames_gets_no_hint():
     assert not [n for n in as_dataset(states, **options).notes if "interval" in n]
 
 
+def test_systems_at_rest_get_a_hint():
+    states = np.array(data.simulate_springs(0, 3, num_nodes=3, num_frames=12).states)
+    assert not as_dataset(states, lags=1).notes
+    states[1:] = states[1:, :1]
+    (note,) = as_dataset(states, lags=1).notes
+    assert note.startswith("2 of 3 systems never change, first system 1")
+
+
 def test_frames_that_a_recorder_held_get_a_hint():
     states = data.simulate_springs(0, 3, num_nodes=3, num_frames=12).states
     held = np.repeat(states, 2, axis=1)[:, :-1]
