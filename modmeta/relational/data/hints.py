@@ -5,6 +5,8 @@ Nothing here changes a number. A hint is a note; data may well be as they look.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from modmeta.relational.data.dataset import TrajectoryDataset
@@ -39,7 +41,7 @@ def suspicions(dataset: TrajectoryDataset) -> list[str]:
     found += glitches(dataset)
     box = apparent_box(dataset)
     if box is not None:
-        lower, upper = ([float(f"{c:.4g}") for c in s] for s in (box.lower, box.upper))
+        lower, upper = _round_corners(box.lower, box.upper)
         sides = ",".join(
             f"{low:g}:{high:g}" if np.isfinite(high - low) else "open"
             for low, high in zip(lower, upper, strict=True)
@@ -70,6 +72,21 @@ def suspicions(dataset: TrajectoryDataset) -> list[str]:
             "time unit of the velocities."
         )
     return found
+
+
+def _round_corners(
+    lower: Sequence[float], upper: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """Corners to a thousandth of the sides, as people would say them."""
+    digits = [
+        2 - int(np.floor(np.log10(high - low))) if np.isfinite(high - low) else 0
+        for low, high in zip(lower, upper, strict=True)
+    ]
+    low, high = (
+        [round(c, d) + 0.0 for c, d in zip(corners, digits, strict=True)]
+        for corners in (lower, upper)
+    )
+    return low, high
 
 
 def moving_interval(dataset: TrajectoryDataset) -> float:
