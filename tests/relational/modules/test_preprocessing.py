@@ -127,13 +127,13 @@ def test_constant_velocity_predicts_free_motion():
 def test_velocities_may_have_a_unit_of_their_own():
     """Millimetres per second beside metres, or a wrong interval: as if it were said."""
     springs = simulate_springs(0, 4, num_nodes=3, num_frames=20)
-    expected, _ = preprocessing.fit_preprocessing(springs)
+    expected, _ = fit_preprocessing(springs)
     wrong = [
         dataclasses.replace(springs, states=springs.states * [1, 1, 1e3, 1e3]),
         dataclasses.replace(springs, frame_interval=60.0),
     ]
     for springs in wrong:
-        found, _ = preprocessing.fit_preprocessing(springs)
+        found, _ = fit_preprocessing(springs)
         np.testing.assert_allclose(found.step_matrix, expected.step_matrix, rtol=1e-3)
 
 
