@@ -37,12 +37,15 @@ class Forecast(NamedTuple):
       predictions: `[tasks, steps, nodes, F]` normalised, by name; none where no frame
         follows.
       errors: `[steps]` mean squared errors by name.
+      futures: `[samples, tasks, steps, nodes, F]` that the prediction is the mean of;
+        None where it is one.
     """
 
     summary: dict[str, Any]
     truth: np.ndarray
     predictions: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
+    futures: np.ndarray | None = None
 
     @property
     def path(self) -> np.ndarray:
@@ -128,7 +131,7 @@ def forecast(
             )
             for count, states in exact.items()
         }
-    return Forecast(summary, truth, values, errors)
+    return Forecast(summary, truth, values, errors, samples)
 
 
 def _rivals(params, datasets, truth) -> dict[str, np.ndarray]:

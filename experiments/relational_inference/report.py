@@ -97,12 +97,14 @@ def write_outputs(
         predicted = model.bank.layout.predicted
         normalization = jax.tree.map(np.asarray, params.preprocessing.normalization)
         column = next((c for c in predicted if c not in derived), predicted[0])
+        futures = outcome.forecast.futures
         drawn["trajectories"] = figures.plot_trajectories(
             denormalize(normalization, outcome.forecast.truth),
             denormalize(normalization, outcome.forecast.path),
             datasets.num_observed,
             spec.positions[:2] if has_plane else None,
             feature=column,
+            futures=None if futures is None else denormalize(normalization, futures),
             node_mask=datasets.test.node_mask,
             feature_names=spec.names,
             frame_interval=datasets.test.frame_interval,

@@ -33,12 +33,13 @@ class MoveConfig:
       flip_weight: Share of moves that flip one edge.
       redraw_weight: Share of moves that redraw all incoming edges of a node. Most do: a
         head that is right on 0.94 of the edges is worth most where all are drawn.
-      uniform_fraction: Share of the moves that ignore the learned probabilities.
+      uniform_fraction: Share of the moves that ignore the learned probabilities; of
+        flips at least a half, for what these are surely wrong about.
       hastings: Whether asymmetric proposals are corrected for.
     """
 
-    flip_weight: float = 0.1
-    redraw_weight: float = 0.9
+    flip_weight: float = 0.25
+    redraw_weight: float = 0.75
     uniform_fraction: float = 0.1
     hastings: bool = True
 

@@ -39,8 +39,8 @@ def fit_preprocessing(
     Args:
       dataset: Training systems, in raw units.
       baseline: "constant_velocity" (needs positions and velocities; each position
-        advances by its velocity times the frame interval), "static" (no change, as in
-        the paper), or "auto", the first of them that applies.
+        advances by its velocity times `hints.moving_interval`), "static" (no change,
+        as in the paper), or "auto", the first of them that applies.
       compress: See `FeatureLayout`.
       span: Frame intervals between a state and the one that is predicted from it.
 
@@ -131,8 +131,9 @@ def _baseline_step(
     spec = dataset.features
     matrix, offset = np.eye(len(spec.names)), np.zeros(len(spec.names))
     if baseline == "constant_velocity":
+        interval = hints.moving_interval(dataset)
         for position, velocity in zip(spec.positions, spec.velocities, strict=True):
-            per_frame = dataset.frame_interval / normalization.scale[position]
+            per_frame = interval / normalization.scale[position]
             matrix[velocity, position] = per_frame * normalization.scale[velocity]
             offset[position] = per_frame * normalization.offset[velocity]
     for column, source in spec.lagged:

@@ -7,7 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmeta.relational.data import FeatureSpec, TrajectoryDataset
+from modmeta.relational.data import (
+    FeatureSpec,
+    TrajectoryDataset,
+    simulate_springs,
+)
 from modmeta.relational.data.normalization import denormalize, normalize
 from modmeta.relational.modules import preprocessing
 from modmeta.relational.modules.fitting import fit_preprocessing
@@ -118,6 +122,19 @@ def test_constant_velocity_predicts_free_motion():
         constants, layout, states[:, :-1], states[:, 1:]
     )
     np.testing.assert_allclose(targets, 0.0, atol=1e-4)
+
+
+def test_velocities_may_have_a_unit_of_their_own():
+    """Millimetres per second beside metres, or a wrong interval: as if it were said."""
+    springs = simulate_springs(0, 4, num_nodes=3, num_frames=20)
+    expected, _ = fit_preprocessing(springs)
+    wrong = [
+        dataclasses.replace(springs, states=springs.states * [1, 1, 1e3, 1e3]),
+        dataclasses.replace(springs, frame_interval=60.0),
+    ]
+    for springs in wrong:
+        found, _ = fit_preprocessing(springs)
+        np.testing.assert_allclose(found.step_matrix, expected.step_matrix, rtol=1e-3)
 
 
 def test_static_baseline_predicts_no_change():

@@ -199,6 +199,13 @@ def usual_roles(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return roles
 
 
+def is_usual_role(name: str) -> bool:
+    """Whether a column is called as positions or velocities are."""
+    return plain(name) in {
+        f"{prefix}{axis}" for prefix in _POSITIONS + _VELOCITIES for axis in _AXES
+    }
+
+
 def lone_velocities(names: Sequence[str], roles: Mapping[str, Any]) -> list[str]:
     """Names of velocities of some positions, where others have none.
 
