@@ -101,7 +101,7 @@ def small_params(model, supergraph, num_frames, seed=0):
         lambda leaf: as_array(0.7 * rng.normal(size=leaf.shape)),
         (shapes.modules, shapes.proposal),
     )
-    return ModelParams(modules, proposal, jax.tree.map(jnp.asarray, preprocessing))
+    return ModelParams(modules, proposal, jax.device_put(preprocessing))
 
 
 def as_array(values, dtype=np.float32):

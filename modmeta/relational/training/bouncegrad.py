@@ -153,8 +153,8 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             )
         return BounceGradState(
             params=params,
-            optimizer=optimizer.init(params.modules),
-            proposal_optimizer=proposal_optimizer.init(params.proposal),
+            optimizer=jax.jit(optimizer.init)(params.modules),
+            proposal_optimizer=jax.jit(proposal_optimizer.init)(params.proposal),
             structures=start,
             schedule=schedule.init(),
             rng_key=key_run,
