@@ -294,7 +294,7 @@ def fit(
         example = source.example(np.unique(plan[:_EXAMPLE_BATCHES]))
         params = _init(predictor, jax.random.key(seed), example)
     options = (config.gradient_norm, config.weight_decay)
-    optimizer = _optimizer(*options).init(params)
+    optimizer = jax.jit(_optimizer(*options).init)(params)
     state = FitState(params, optimizer, training_loop.Best.start(params))
     learning_rates = _learning_rates(config)
 

@@ -96,9 +96,9 @@ def moving_interval(dataset: TrajectoryDataset) -> float:
     positions per time.
     """
     interval = apparent_interval(dataset)
-    said = dataset.frame_interval
-    if interval is None or 1.0 / _SAME_INTERVAL < interval / said < _SAME_INTERVAL:
-        return said
+    stated = dataset.frame_interval
+    if interval is None or 1.0 / _SAME_INTERVAL < interval / stated < _SAME_INTERVAL:
+        return stated
     return interval
 
 

@@ -246,7 +246,7 @@ def _draw_matrix(
 
 
 def _cross_out(axes: Axes, is_wrong: np.ndarray, side: float) -> None:
-    """Puts a cross on the marked entries of a matrix that is so many inches wide."""
+    """Puts a cross on the marked entries of a matrix, `side` inches wide."""
     receivers, senders = np.nonzero(is_wrong)
     axes.scatter(
         senders,

@@ -257,7 +257,7 @@ class Attempt(NamedTuple):
         return (self.misfit < _MOST_MISFIT) & (self._taken("breaks") <= _MOST_BREAKS)
 
     def _taken(self, name: str) -> np.ndarray:
-        """What is said of the best fit with the number that is taken, `[S]`."""
+        """An assessment of the best fit with the chosen number, `[S]`."""
         each = [getattr(level.assessments, name)[:, 0] for level in self.levels]
         return np.stack(each, axis=1)[np.arange(len(self.number)), self.number]
 
@@ -304,7 +304,7 @@ class _Found:
     ) -> None:
         """Fills in systems `tasks` with nodes `[S, V]`, number by number.
 
-        Where nobody said how many there are, those that act on a visible one count.
+        Where their number is not given, those that act on a visible one count.
         """
         self.evidence[tasks] = attempt.evidence
         for count in np.unique(attempt.number):
@@ -355,7 +355,7 @@ class _Found:
 def _write(
     found: _Found, tasks: np.ndarray, order: np.ndarray, attempt: Attempt, count: int
 ) -> np.ndarray:
-    """Fills in systems with so many hidden entities, strongest first.
+    """Fills in systems with a number of hidden entities, strongest first.
 
     Returns:
       `[S, count]` which of them act on a visible one, and are asked for.

@@ -147,7 +147,7 @@ class InferenceConfig:
     def resolved(
         self, num_entities: int, energy: EnergyConfig, *, is_additive: bool
     ) -> InferenceConfig:
-        """The same with the search that suits so many entities for "auto".
+        """The same, with the search that suits a number of entities for "auto".
 
         Among many, or where a prior ties receivers together, it is integer least
         squares, with as many steps as these ask for; else annealing.

@@ -89,7 +89,7 @@ _SEARCH = InferenceConfig(num_chains=1)
 def temperature_schedule(
     config: BounceGradConfig, unit: float = 1.0
 ) -> schedules.TemperatureSchedule:
-    """The temperature schedule that a configuration names, in so many nats."""
+    """The temperature schedule that a configuration names, in units of some nats."""
     if config.temperature == "acceptance":
         # The published slope is per pass at 800 passes; here per step of the run.
         target = schedules.reference_target(slope=-5.0 / config.num_steps)

@@ -60,11 +60,11 @@ class KeyNames(NamedTuple):
     """Names of key columns or axes.
 
     Attributes:
-      said: By key, as the user says.
+      explicit: By key, names that the user gives.
       usual: By key, names that are taken where none is given and the table has them.
     """
 
-    said: Mapping[str, str] = {}
+    explicit: Mapping[str, str] = {}
     usual: Mapping[str, str] = {}
 
 
@@ -88,17 +88,16 @@ def find_keys(
     Raises:
       DataError: If a given name is not there, or a usual one is there twice.
     """
-    said = dict(given.said)
-    for key, name in said.items():
+    found = dict(given.explicit)
+    for key, name in found.items():
         if key not in keys:
             raise DataError(f"{place}: found the key {key!r}, expected any of {keys}")
         if name not in names:
             raise DataError(
                 f"{place}: found {name!r} for the {key}, expected one of {list(names)}"
             )
-    if len(set(said.values())) < len(said):
-        raise DataError(f"{place}: found {said}, expected a name for one key alone")
-    found = said
+    if len(set(found.values())) < len(found):
+        raise DataError(f"{place}: found {found}, expected a name for one key alone")
     for key in keys:
         usual = given.usual.get(key)
         if key not in found and usual in names and usual not in found.values():
