@@ -54,7 +54,7 @@ def sentence(
 ) -> str:
     """What the data say, in plain words, see `verdict.Verdict`.
 
-    `contradicting` is how far halves of recordings agree that lower probabilities.
+    `contradicting` is how far halves of recordings agree, where that is too little.
     """
     if num_relations == 0 and other is not None:
         text = "This model finds nothing here that depends on other entities"
@@ -95,10 +95,11 @@ def sentence(
         text += (
             "; but both halves of the frames, each searched alone, contradict each "
             f"other on {1.0 - contradicting.agreement:.0%} of the pairs that both are "
-            "sure of: laws may not fit or relations may change (changing=True), and "
-            "probabilities were lowered for that"
+            "sure of: laws may not fit or relations may change (changing=True)"
         )
-        if contradicting.agreement < AGREEMENT:
+        if num_relations:
+            text += ", and probabilities were lowered for that"
+        if num_relations and contradicting.agreement < AGREEMENT:
             text += ", do not rely on this graph"
     if num_relations > 1 and may_share_graph(np.asarray(found.edges)):
         text += (
