@@ -60,7 +60,7 @@ def sentence(
         text = "This model finds nothing here that depends on other entities"
     elif is_unclear:
         text = (
-            "Entities act on each other here, but these data do not tell which pairs "
+            "Entities seem to act on each other, but these data do not tell which pairs "
             "differ, if any do: more systems might"
         )
         if is_granted:
