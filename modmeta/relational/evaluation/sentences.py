@@ -86,8 +86,8 @@ def _claim(findings: Findings) -> str:
         return "This model finds nothing here that depends on other entities"
     if findings.is_unclear:
         text = (
-            "Entities seem to act on each other, but these data do not tell which pairs "
-            "differ, if any do: more systems might"
+            "Entities seem to act on each other, but these data do not tell which "
+            "pairs differ, if any do: more systems might"
         )
         if findings.is_granted:
             text += "; if something moves bodies alike, relative_to_mean takes it out"
