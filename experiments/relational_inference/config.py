@@ -44,7 +44,7 @@ class ExperimentConfig:
       training: Loop around it.
       inference: Search at meta-test.
       prediction: Integration of laws at meta-test.
-      baseline: See `preprocessing.fit_preprocessing`.
+      baseline: See `fitting.fit_preprocessing`.
       compress: See `preprocessing.FeatureLayout`.
       model: A `model.npz` whose modules are tested instead of training any, with the
         search options of this configuration; empty to train.
@@ -54,7 +54,7 @@ class ExperimentConfig:
         `modmeta.relational.infer_relations`.
       changing: Whether relations may change within a recording, see
         `modmeta.relational.infer_relations`; edges are then those of stretches.
-      hidden: Entities that nobody recorded and that are looked for in the systems whose
+      hidden: Entities that were not recorded, looked for in the systems whose
         edges are written: their number in every system, "auto" for as many as the data
         tell, "none" to look for none.
       seed: Seed of everything random.
@@ -100,7 +100,7 @@ class ExperimentConfig:
         if self.hidden != "none" and self.modules.path == "start":
             raise ValueError(
                 f"hidden: found {self.hidden!r} with modules.path 'start', expected "
-                "laws, which say how an entity moves that nobody saw"
+                "laws, which say how a hidden entity moves"
             )
 
     @property

@@ -13,14 +13,13 @@ from jax.sharding import Mesh
 from experiments.relational_inference import forecasts
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
-from experiments.relational_inference.exact import true_laws
-from modmeta.relational.data import TrajectoryDataset, neighbors
-from modmeta.relational.evaluation import (
-    calibration,
-    formulas,
-    laws,
-    matching,
+from experiments.relational_inference.laws import (
+    assumptions,
+    describe_laws,
+    laws_of_modules,
 )
+from modmeta.relational.data import TrajectoryDataset, neighbors
+from modmeta.relational.evaluation import calibration, laws, matching
 from modmeta.relational.evaluation.scores import (
     label_scores,
     match_labels,
@@ -106,23 +105,12 @@ def meta_test(
 
     names = true_structures = None
     if observed.edges is not None:
-        scores = label_scores(cold, observed, model.num_relations)
         names = match_labels(
             cold.edges, observed.edges, model.num_relations, observed.num_relations
         )
         true_edges = structures_from_labels(observed.edges, names, model.num_relations)
         true_structures = cold._replace(edges=true_edges).structures
-        # Accuracies are those of the candidate edges, by default all.
-        summary["candidate_share"] = neighbors.candidate_share(
-            observed.edges, cold.edges
-        )
-        if warm is not None:
-            summary["edge_accuracy_warm"] = label_scores(
-                warm, observed, model.num_relations
-            )["edge_accuracy"]
-        summary["proposal_accuracy"] = scores["proposal_accuracy"]
-        if cold.is_sampled:
-            summary.update(_calibration(cold, observed, names))
+        summary.update(_compare_with_labels(model, observed, cold, warm, names))
         is_undirected = np.array_equal(observed.edges, observed.edges.swapaxes(1, 2))
         if model.energy.prior == "none" and is_undirected:
             # A track of its own: the prior is declared, and enters the test alone.
@@ -141,7 +129,7 @@ def meta_test(
     if laws.has_curve(model):
         law_curves = laws.law_curves(model, params, observed, cold.structures)
         true = laws_of_modules(config, observed, names, law_curves)
-        summary["laws"] = _describe_laws(law_curves, true)
+        summary["laws"] = describe_laws(law_curves, true)
         summary["assumed"] = assumptions(config, model)
 
     curves, proposals = _search_curves(
@@ -159,72 +147,25 @@ def meta_test(
     )
 
 
-def laws_of_modules(
-    config: ExperimentConfig,
+def _compare_with_labels(
+    model: RelationalModel,
     observed: TrajectoryDataset,
-    names: np.ndarray | None,
-    curves: list[laws.LawCurve],
-) -> list[Callable[[np.ndarray], np.ndarray] | None]:
-    """The law of the simulator that every curve stands for; None where unknown."""
-    known = true_laws(config.data, observed, config.modules.max_rate)
-    labels = [None if names is None else int(names[c.relation]) for c in curves]
-    return [
-        None if label is None or label >= len(known) else known[label]
-        for label in labels
-    ]
-
-
-def _describe_laws(curves, true) -> list[dict[str, Any]]:
-    """How well every law is known, and how near it is to the true one."""
-    described = []
-    for curve, law in zip(curves, true, strict=True):
-        entry: dict[str, Any] = {
-            "relation": curve.relation,
-            "variable": curve.variable,
-            "num_edges": curve.num_edges,
-        }
-        power = curve.power_law()
-        if power is not None:
-            entry["power_law"] = power._asdict()
-        try:
-            entry["formula"] = formulas.find_formula(curve)._asdict()
-        except ImportError:
-            pass  # the extra is not installed; the power law is there
-        if law is not None:
-            rates = law(curve.inputs)
-            if np.ptp(rates) > 0:
-                entry["r2"] = curve.r_squared(law)
-            error = np.abs(curve.rates - rates)
-            entry["mean_error"] = float(np.sum(curve.weights * error))
-            entry["largest_true_rate"] = max(float(np.max(np.abs(rates))), 1e-12)
-        described.append(entry)
-    return described
-
-
-def assumptions(config: ExperimentConfig, model: RelationalModel) -> list[str]:
-    """What was declared about the physics, not found in the data."""
-    modules, spec = model.bank.config, model.bank.layout.spec
-    found = ["rates of pairs add up"]
-    roles = [
-        f"{role} {[spec.names[c] for c in getattr(spec, role)]}"
-        for role in ("positions", "velocities", "sines", "cosines")
-        if getattr(spec, role)
-    ]
-    found.append("roles of columns: " + ", ".join(roles))
-    if spec.positions and modules.law != "general":
-        found.append("forces act along the line between two entities")
-    if modules.law == "mutual":
-        found.append("both entities of a pair feel the same force")
-    if modules.max_rate and model.bank.has_laws:
-        found.append(f"components of rates are cut off at {modules.max_rate:g}")
-    if model.bank.has_laws and modules.entities == "alike":
-        found.append("entities differ in nothing that is not a column")
-    if modules.null_relation:
-        found.append("relation 0 is no interaction")
-    domain = config.prediction_of(model.bank).domain
-    if domain.kind != "open":
-        found.append(f"domain: {domain}")
-    return found
+    cold: relations.Relations,
+    warm: relations.Relations | None,
+    names: np.ndarray,
+) -> dict[str, Any]:
+    """Scores against labels; accuracies are those of the candidate edges."""
+    summary: dict[str, Any] = {
+        "candidate_share": neighbors.candidate_share(observed.edges, cold.edges)
+    }
+    if warm is not None:
+        scores = label_scores(warm, observed, model.num_relations)
+        summary["edge_accuracy_warm"] = scores["edge_accuracy"]
+    scores = label_scores(cold, observed, model.num_relations)
+    summary["proposal_accuracy"] = scores["proposal_accuracy"]
+    if cold.is_sampled:
+        summary.update(_calibration(cold, observed, names))
+    return summary
 
 
 def edge_accuracies(

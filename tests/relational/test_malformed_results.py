@@ -26,8 +26,8 @@ from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.network import RelationalNetwork
-from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 
 TASKS, FRAMES, NODES = 6, 10, 3

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modmeta.relational.data import gaps, intervals, names, validation
+from modmeta.relational.data import circles, gaps, intervals, names, validation
 from modmeta.relational.data.validation import DataError as DataError
 from modmeta.relational.data.validation import FeatureSpec as FeatureSpec
 
@@ -120,7 +120,7 @@ class TrajectoryDataset:
         with np.errstate(over="ignore"):
             single = states.astype(np.float32, copy=False)
         validation.check_finite(single, "states as float32")
-        validation.check_angles(single, node_mask, self.features)
+        circles.check_angles(single, node_mask, self.features)
 
         num_relations = self.num_relations
         if num_relations is not None and num_relations < 1:

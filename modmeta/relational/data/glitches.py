@@ -15,16 +15,33 @@ _JUMP, _LIKE = 50.0, 0.5
 
 def glitches(dataset: TrajectoryDataset) -> list[str]:
     """A note on each kind that there is; `dataset` as it was recorded."""
-    return [*_held_frames(dataset), *_jumps(dataset)]
+    return [*_resting(dataset), *_held_frames(dataset), *_jumps(dataset)]
+
+
+def _resting(dataset: TrajectoryDataset) -> list[str]:
+    """Systems in which nothing changes, where others do."""
+    moving = _changed(dataset).any(axis=(1, 2))
+    if moving.all() or not moving.any():
+        return []
+    return [
+        f"{np.sum(~moving)} of {len(moving)} systems never change, first system "
+        f"{np.argmin(moving)}: they are at rest or were not recorded, and hardly tell "
+        "their relations. Leave them out if they were not recorded."
+    ]
+
+
+def _changed(dataset: TrajectoryDataset) -> np.ndarray:
+    """Which nodes are not to the bit as in the frame before, `[L, T - 1, N]`."""
+    spec = dataset.features
+    columns = [c for c in spec.recorded if c not in spec.inputs]
+    states = dataset.states[..., columns]
+    return (states[:, 1:] != states[:, :-1]).any(axis=-1) & dataset.counted()
 
 
 def _held_frames(dataset: TrajectoryDataset) -> list[str]:
     """Frames in which all of a system is to the bit as before, while it moves."""
-    spec = dataset.features
-    columns = [c for c in spec.recorded if c not in spec.inputs]
     counted = dataset.counted()
-    states = dataset.states[..., columns]
-    changed = ((states[:, 1:] != states[:, :-1]).any(axis=-1) & counted).any(axis=2)
+    changed = _changed(dataset).any(axis=2)
     # Before the first change and after the last one, a system is at rest.
     begun = np.maximum.accumulate(changed, axis=1)
     lasting = np.maximum.accumulate(changed[:, ::-1], axis=1)[:, ::-1]

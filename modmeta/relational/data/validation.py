@@ -285,7 +285,9 @@ def check_observed(is_observed: np.ndarray, node_mask: np.ndarray) -> None:
         task, node = first_index(few)
         raise DataError(
             f"frame_mask: found node {node} of task {task} observed at "
-            f"{counts[task, node]} frames, expected at least {MINIMUM_FRAMES}"
+            f"{counts[task, node]} frames, expected at least {MINIMUM_FRAMES}: leave "
+            "it out there, in a table by its rows, of arrays by a list with one per "
+            "task"
         )
 
 
@@ -295,7 +297,7 @@ def read_frame_mask(
     node_mask: np.ndarray,
     shape: tuple[int, ...],
 ) -> np.ndarray | None:
-    """Joins what is said to be observed and what is found missing.
+    """Joins what is declared observed and what is found missing.
 
     Args:
       frame_mask: `[tasks, time, nodes]`, bool, or None.
@@ -368,26 +370,6 @@ def read_breaks(breaks: object, shape: tuple[int, ...]) -> np.ndarray | None:
     array = np.array(np.broadcast_to(array, shape))
     array[:, :1] = False
     return array if array.any() else None
-
-
-def check_angles(
-    states: np.ndarray, node_mask: np.ndarray, features: FeatureSpec
-) -> None:
-    """Raises a DataError if columns named as sine and cosine are not of an angle.
-
-    Noise is allowed: the mean of the squared radii must be 1 to a factor of two.
-    """
-    if not states.shape[0]:
-        return
-    for sine, cosine in features.angles:
-        squared = states[..., sine] ** 2 + states[..., cosine] ** 2
-        mean = np.mean(squared, where=node_mask[:, None], dtype=np.float64)
-        if not 0.5 <= mean <= 2.0:
-            raise DataError(
-                f"states: found {mean:.3g} as the mean of sine^2 + cosine^2 in the "
-                f"features {features.names[sine]!r} and {features.names[cosine]!r}, "
-                "expected 1, as for the sine and the cosine of an angle"
-            )
 
 
 def _refuse_labels(edges: np.ndarray, wrong: np.ndarray, wanted: str) -> None:

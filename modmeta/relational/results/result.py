@@ -235,7 +235,7 @@ class RelationalInference(Contents):
         times: Any = None,
         config: HiddenConfig | None = None,
     ) -> HiddenEntities:
-        """Finds entities that nobody recorded, by what they do to those recorded.
+        """Finds entities that were not recorded, by what they do to those that were.
 
         For bodies with positions and velocities, whose laws were learned from complete
         systems. Nothing is trained and nothing is random.

@@ -251,9 +251,23 @@ def test_sines_and_cosines_lie_near_the_unit_circle():
     data.TrajectoryDataset(states=states, **options)
     noise = rng.normal(size=states.shape)
     data.TrajectoryDataset(states=states + 0.2 * noise, **options)
-    for wrong in (states + 4.0 * noise, 0.1 * states):
+    for wrong in (noise, states + 4.0 * noise, 0.1 * states):
         with pytest.raises(data.DataError, match="'s' and 'c', expected 1"):
             data.TrajectoryDataset(states=wrong, **options)
+
+
+def test_cosines_are_those_of_the_sines_beside_them():
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, (2, 9, 3, 2))
+    states = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    names = ("s", "t", "c", "d")
+    data.TrajectoryDataset(
+        states=states, features=data.FeatureSpec(names, sines=(0, 1), cosines=(2, 3))
+    )
+    with pytest.raises(data.DataError, match="'s' and 'd', and less .* with 'c'"):
+        data.TrajectoryDataset(
+            states=states,
+            features=data.FeatureSpec(names, sines=(0, 1), cosines=(3, 2)),
+        )
 
 
 def test_take_and_frames_and_without_labels():

@@ -646,8 +646,24 @@ def test_an_interval_in_another_unit_gets_a_hint():
         if "interval" in note
     ]
     notes = as_dataset(springs.states, frame_interval=1.0, **options).notes
-    assert "frame_interval is 1: give frame_interval" in notes[-1]
+    assert "frame_interval is 1: velocities are taken to be in a unit" in notes[-1]
     assert "move by 0.1 times" in notes[-1]
+
+
+def test_motion_that_turns_within_a_few_frames_gets_no_hint():
+    """Four frames and less per period: the mean of two velocities is off by a third."""
+    phase = 1.6 * np.arange(40)[None, :, None] + np.arange(6).reshape(2, 1, 3)
+    states = np.stack([np.sin(phase), 16.0 * np.cos(phase)], axis=-1)
+    options = {"feature_names": ("x", "vx"), "frame_interval": 0.1}
+    assert not [n for n in as_dataset(states, **options).notes if "interval" in n]
+
+
+def test_systems_at_rest_get_a_hint():
+    states = np.array(data.simulate_springs(0, 3, num_nodes=3, num_frames=12).states)
+    assert not as_dataset(states, lags=1).notes
+    states[1:] = states[1:, :1]
+    (note,) = as_dataset(states, lags=1).notes
+    assert note.startswith("2 of 3 systems never change, first system 1")
 
 
 def test_frames_that_a_recorder_held_get_a_hint():

@@ -164,7 +164,7 @@ OPTIONS = {
         "overlap, expected one role",
     ),
     "sines alone": ({"sines": (0,)}, "found 1 sines and 0 cosines"),
-    "no sines": ({"sines": (0,), "cosines": (1,)}, r"as the mean of sine\^2"),
+    "no sines": ({"sines": (0,), "cosines": (1,)}, r"found sine\^2 \+ cosine\^2 off 1"),
     "angles, no column": ({"angles": (9,)}, "angles: found column 9"),
     "angles, role": ({"positions": (0,), "angles": (0,)}, "angles: found column 0"),
     "angle unit": (
@@ -394,6 +394,11 @@ TABLES = {
         lambda: cell("system", 4, np.nan),
         {},
         "column 'system': found no value in row 4",
+    ),
+    "units in cells": (
+        lambda: frame(x=lambda f: f.x.map("{:.3f} mm".format)),
+        {},
+        "column 'x': found '.* mm' in row 0, expected a number",
     ),
     "infinity": (
         lambda: cell("x", 4, np.inf),

@@ -10,7 +10,7 @@ from modmeta.relational import Domain, ModuleConfig, as_dataset
 from modmeta.relational.data import DataError
 from modmeta.relational.evaluation import ensembles
 from modmeta.relational.evaluation.rollouts import Rollouts
-from modmeta.relational.modules.preprocessing import fit_preprocessing
+from modmeta.relational.modules.fitting import fit_preprocessing
 from tests.relational.test_results import result_of
 
 NUM_TASKS, NUM_FRAMES, NUM_NODES, STEP = 10, 12, 3, 0.1

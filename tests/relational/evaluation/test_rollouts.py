@@ -17,7 +17,7 @@ from modmeta.relational.evaluation.scores import (
     structures_from_labels,
 )
 from modmeta.relational.inference.relations import Relations
-from modmeta.relational.modules.preprocessing import fit_preprocessing
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.tasks.structures import TaskStructures
 from tests.fixtures import (
     SPEC,

@@ -171,7 +171,7 @@ def settle_clocks(
       are counted; and the interval, None where it is not known.
 
     Raises:
-      DataError: If the interval that is said is none, or not that of the times.
+      DataError: If the given interval is no interval, or not that of the times.
     """
     if frame_interval is not None:
         frame_interval = read_interval(frame_interval)

@@ -62,11 +62,11 @@ class KeyNames(NamedTuple):
     """Names of key columns or axes.
 
     Attributes:
-      said: By key, as the user says.
-      usual: By key, for those that nobody says, where there are such names.
+      explicit: By key, names that the user gives.
+      usual: By key, names that are taken where none is given and the table has them.
     """
 
-    said: Mapping[str, str] = {}
+    explicit: Mapping[str, str] = {}
     usual: Mapping[str, str] = {}
 
 
@@ -90,17 +90,16 @@ def find_keys(
     Raises:
       DataError: If a given name is not there, or a usual one is there twice.
     """
-    said = dict(given.said)
-    for key, name in said.items():
+    found = dict(given.explicit)
+    for key, name in found.items():
         if key not in keys:
             raise DataError(f"{place}: found the key {key!r}, expected any of {keys}")
         if name not in names:
             raise DataError(
                 f"{place}: found {name!r} for the {key}, expected one of {list(names)}"
             )
-    if len(set(said.values())) < len(said):
-        raise DataError(f"{place}: found {said}, expected a name for one key alone")
-    found = said
+    if len(set(found.values())) < len(found):
+        raise DataError(f"{place}: found {found}, expected a name for one key alone")
     for key in keys:
         usual = given.usual.get(key)
         if key not in found and usual in names and usual not in found.values():
@@ -215,6 +214,13 @@ def usual_roles(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     if len(velocities) == len(positions):
         roles["velocities"] = velocities
     return roles
+
+
+def is_usual_role(name: str) -> bool:
+    """Whether a column is called as positions or velocities are."""
+    return plain(name) in {
+        f"{prefix}{axis}" for prefix in _POSITIONS + _VELOCITIES for axis in _AXES
+    }
 
 
 def lone_velocities(names: Sequence[str], roles: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from modmeta.relational.data.forms.columns import (
     find_keys,
     is_row_number,
     is_usual,
+    is_usual_role,
     of_one_entity_each,
     saying,
     usual_names,
@@ -192,6 +193,12 @@ def _read_features(
                 notes.append(f"Column {name!r} is left out: {kind}.")
                 continue
             numbers = as_numbers(name, values)
+            if numbers is None and is_usual_role(name):
+                raise DataError(
+                    f"column {name!r}: found {shown(values, 0)} in row 0, expected a "
+                    "number: its name is that of a position or velocity; "
+                    "feature_names= names other columns"
+                )
             if numbers is None or np.isnan(numbers).all():
                 notes.append(f"Column {name!r} is left out: it holds no numbers.")
             else:
