@@ -46,6 +46,7 @@ def sentence(
     found: Relations,
     is_vague: bool,
     is_idle: bool,
+    is_driven: bool,
     is_held_out: bool,
     is_granted: bool,
     is_new: bool,
@@ -60,8 +61,8 @@ def sentence(
         text = "This model finds nothing here that depends on other entities"
     elif is_unclear:
         text = (
-            "Entities seem to act on each other, but these data do not tell which pairs "
-            "differ, if any do: more systems might"
+            "Entities seem to act on each other, but these data do not tell which "
+            "pairs differ, if any do: more systems might"
         )
         if is_granted:
             text += "; if something moves bodies alike, relative_to_mean takes it out"
@@ -117,6 +118,12 @@ def sentence(
         text += (
             "; but the own past of every entity alone explains held-out frames as "
             "well: do not rely on this graph"
+        )
+    if is_driven:
+        text += (
+            "; but what stays unexplained goes together between entities at the same "
+            "frame: something that was not recorded may drive several of them, do not "
+            "rely on this graph"
         )
     if num_relations and not is_held_out:
         text += (
