@@ -19,6 +19,9 @@ from modmeta.relational.evaluation.parts import MIN_BLOCKS
 
 # Frames that regressions need at least, and rows of their matrices at most.
 _MIN_FRAMES, _MAX_INPUTS = 12, 400
+# What goes together within a frame beyond a graph is worth a word if it is more than
+# this share of what the graph leaves.
+_TOGETHER = 0.05
 
 
 class Alternatives(NamedTuple):
@@ -30,6 +33,8 @@ class Alternatives(NamedTuple):
       past: By the past of all nodes, shrunk.
       present: By the own past, and what other nodes do at the same frame, shrunk.
       total: Squares of the changes themselves.
+      together: Under the graph found, and by what it leaves of other nodes at the same
+        frame, shrunk; None where that is not known.
     """
 
     found: np.ndarray
@@ -37,6 +42,7 @@ class Alternatives(NamedTuple):
     past: np.ndarray
     present: np.ndarray
     total: np.ndarray
+    together: np.ndarray | None = None
 
 
 class Recommendation(NamedTuple):
@@ -57,7 +63,7 @@ def compare(
     first: TrajectoryDataset,
     rest: TrajectoryDataset,
     changes: tuple[np.ndarray, np.ndarray],
-    residuals: np.ndarray,
+    residuals: tuple[np.ndarray, np.ndarray],
     span: int,
     largest_square: float,
 ) -> Alternatives | None:
@@ -68,7 +74,7 @@ def compare(
       rest: Frames that it is asked about.
       changes: What a model predicts of both, `[tasks, nodes, W, Y]`, zero where it was
         not observed, see `changes.Changes`.
-      residuals: What the graph leaves of the second, the same shape.
+      residuals: What the graph leaves of both, the same shapes.
       span: Frame intervals between a state and the one that is predicted from it.
       largest_square: Squares count up to this.
 
@@ -85,8 +91,11 @@ def compare(
         too_many = early.past.shape[1] * size > _MAX_INPUTS
         if too_many or len(early.targets) < _MIN_FRAMES or not len(late.targets):
             return None
-        left = residuals[task, :size, :, 0].T[late.is_counted]
-        rows.append((early, late, left))
+        left = [
+            part[task, :size, :, 0].T[rows_of.is_counted]
+            for part, rows_of in zip(residuals, (early, late), strict=True)
+        ]
+        rows.append((early, late, *left))
     num_blocks = max(1, -(-MIN_BLOCKS // len(rows)))
     found = [_errors(*row, num_blocks, largest_square) for row in rows]
     return Alternatives(
@@ -109,7 +118,7 @@ def recommend(
     if not has_graph:
         alternatives = alternatives._replace(found=alternatives.own)
         known = "with the own past alone"
-    found, own, past, present, total = alternatives
+    found, own, past, present, total, _ = alternatives
     unexplained = [e.sum() / max(total.sum(), 1e-30) for e in (past, present, found)]
     is_within = present.sum() < past.sum()
     best = present if is_within else past
@@ -148,6 +157,19 @@ def is_worthless(alternatives: Alternatives | None) -> bool:
     return not _is_surely_better(alternatives.found, alternatives.own)
 
 
+def goes_together(alternatives: Alternatives | None) -> bool:
+    """Whether entities surely go together within a frame beyond what a graph says.
+
+    Of a graph that hears the frames before and lacks nothing, only noise of every
+    entity for itself is left.
+    """
+    if alternatives is None or alternatives.together is None:
+        return False
+    found, together = alternatives.found, alternatives.together
+    is_much = together.sum() < (1.0 - _TOGETHER) * found.sum()
+    return bool(is_much) and _is_surely_better(together, found)
+
+
 class _Rows(NamedTuple):
     """Changes `[R, N]` and the past `[R, order, N]` of one system; which recording."""
 
@@ -174,6 +196,7 @@ class _Rows(NamedTuple):
 def _errors(
     early: _Rows,
     late: _Rows,
+    left_early: np.ndarray,
     left: np.ndarray,
     num_blocks: int,
     largest_square: float,
@@ -189,7 +212,8 @@ def _errors(
     by_present = linear.shrunk_from_others(own)
     after_past = later_own - later_past.reshape(len(later_past), -1) @ by_past
     after_present = later_own - later_own @ by_present
-    parts = [left, later_own, after_past, after_present, late.targets]
+    together = left - left @ linear.shrunk_from_others(left_early)
+    parts = [left, later_own, after_past, after_present, late.targets, together]
     squares = [
         np.minimum(np.square(part), largest_square).sum(axis=1) for part in parts
     ]

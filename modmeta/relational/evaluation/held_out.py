@@ -106,7 +106,8 @@ def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
     early, late = (
         np.swapaxes(change, 1, 2) / max(float(unit), 1e-30) for change in changes
     )
-    alternatives = compare(first, rest, (early, late), late, 1, _LARGEST_SQUARE)
+    changes = (early, late)
+    alternatives = compare(first, rest, changes, changes, 1, _LARGEST_SQUARE)
     return recommend(alternatives, has_graph=False)
 
 
@@ -191,11 +192,12 @@ def gather(
     chosen = int(any(is_worthwhile(e[1], errors["found"][0]) for e in ignorant))
     alternatives = None
     if split is not None and is_series(some):
+        left = found.expected - found.observed
         alternatives = compare(
             split.first,
             split.rest,
             (split.of_first(found.observed), split.of_rest(found.observed)),
-            split.of_rest(found.expected - found.observed),
+            (split.of_first(left), split.of_rest(left)),
             span,
             _LARGEST_SQUARE,
         )

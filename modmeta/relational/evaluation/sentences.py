@@ -52,6 +52,7 @@ class Findings(NamedTuple):
       sure: Share of the pairs that are sure; None where nothing was sampled.
       is_vague: Whether hardly a pair is sure, and most stays unexplained.
       is_idle: Whether the own past of every entity explains as much.
+      is_driven: Whether what is left goes together between entities within a frame.
       is_held_out: Whether frames were kept back to judge the graph.
       is_granted: Whether graphs are judged beside what entities do alone and together.
       is_new: Whether the model was trained on other systems than these.
@@ -68,6 +69,7 @@ class Findings(NamedTuple):
     sure: float | None
     is_vague: bool
     is_idle: bool
+    is_driven: bool
     is_held_out: bool
     is_granted: bool
     is_new: bool
@@ -150,6 +152,12 @@ def _reservations(findings: Findings) -> Iterator[str]:
         yield (
             "; but the own past of every entity alone explains held-out frames as "
             "well: do not rely on this graph"
+        )
+    if findings.is_driven:
+        yield (
+            "; but what stays unexplained goes together between entities at the same "
+            "frame: something that was not recorded may drive several of them, do not "
+            "rely on this graph"
         )
     if findings.num_relations and not findings.is_held_out:
         yield (

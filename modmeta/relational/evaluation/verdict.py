@@ -15,7 +15,11 @@ import numpy as np
 
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import matching
-from modmeta.relational.evaluation.alternatives import is_worthless, recommend
+from modmeta.relational.evaluation.alternatives import (
+    goes_together,
+    is_worthless,
+    recommend,
+)
 from modmeta.relational.evaluation.consistency import SURE, tempered
 from modmeta.relational.evaluation.gains import (
     is_certain,
@@ -53,7 +57,8 @@ class Verdict(NamedTuple):
         pairs are sure or most of the changes explained; whether both halves of
         the frames, and restarts, agree; whether a model that hears the
         frames before is the right one for them; of series, also whether they explain
-        surely more than the own past of every node. False where recordings are too
+        surely more than the own past of every node, and leave nothing that goes
+        together between nodes. False where recordings are too
         short to hold frames out.
       num_relations: Relations that the data tell apart, "no relation" among them where
         some pairs have none; 1 if one holds everywhere, 0 if nothing depends on other
@@ -156,7 +161,8 @@ def conclude(
     other = recommend(evidence.alternatives)
     is_too_fast = other is not None and other.is_within_frame
     is_idle = is_any and is_worthless(evidence.alternatives)
-    is_sound = evidence.is_held_out and not is_too_fast and not is_idle
+    is_driven = is_graph and not is_too_fast and goes_together(evidence.alternatives)
+    is_sound = evidence.is_held_out and not (is_too_fast or is_idle or is_driven)
     is_unclear = max(evidence.effects) >= _NOTICEABLE and not is_any
     is_unclear = is_unclear and any(
         _is_better(error, evidence.none) for error in (evidence.found, *evidence.single)
@@ -180,6 +186,7 @@ def conclude(
         sure=sure,
         is_vague=is_vague,
         is_idle=is_idle,
+        is_driven=is_driven,
         is_held_out=evidence.is_held_out,
         is_granted=evidence.is_granted,
         is_new=is_new,

@@ -279,6 +279,9 @@ def test_a_classical_method_that_explains_more_is_recommended():
             assert "25%" in concluded.sentence and "50%" in concluded.sentence
         is_idle = "the own past of every entity alone" in concluded.sentence
         assert is_idle == (others is idle)
+    driven = Alternatives(level, own, level, own, 2.0 * level, 0.5 * level)
+    concluded = verdict.conclude(TWO._replace(alternatives=driven), None, relations())
+    assert not concluded.supported and "may drive several" in concluded.sentence
     nothing = NOTHING._replace(alternatives=fast)
     sentence = verdict.conclude(nothing, None, relations()).sentence
     assert sentence.startswith("This model finds nothing here")
