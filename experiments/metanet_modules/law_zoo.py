@@ -65,13 +65,7 @@ class LawZooConfig:
     def __post_init__(self) -> None:
         """Checks the options."""
         option_types.settle(self)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "seed":
-                if value < 0:
-                    raise ValueError(f"seed: found {value}, expected >= 0")
-            elif isinstance(value, int) and value < 1:
-                raise ValueError(f"{field.name}: found {value}, expected above 0")
+        option_types.check_positive(self, or_zero=("seed",))
 
     @property
     def num_pairs(self) -> int:

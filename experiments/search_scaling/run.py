@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -96,6 +96,22 @@ def _check_memory(config: ExperimentConfig, model: RelationalModel) -> None:
             )
 
 
+class _Searched(NamedTuple):
+    """Systems of one size, and what every search found in them.
+
+    Attributes:
+      problems: The systems.
+      runs: Curves by name of the search and kind of proposals.
+      best: Best known energy of every problem.
+      is_exact: Whether that is the lowest of all.
+    """
+
+    problems: SizedProblems
+    runs: dict[tuple[str, str], Curves]
+    best: np.ndarray
+    is_exact: bool
+
+
 def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
     """A model, all searches, scores, figures; the summary, or None if stopped.
 
@@ -104,92 +120,105 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
       MemoryError: If a search would not fit into memory.
       ModelMismatchError: If the model does not fit the systems.
     """
-    options, data = config.measurement, config.training.data
     sizes = config.systems.sizes
-    smallest = problems.simulate(config.systems, data, sizes[0], config.seed)
-    found = _model(config, smallest, run)
+    dataset = problems.simulate(
+        config.systems, config.training.data, sizes[0], config.seed
+    )
+    found = _model(config, dataset, run)
     if found is None:
         return None
     model, params = found
     _check_memory(config, model)
-    directory = run.directory(CURVES_DIRECTORY)
-
-    runs: dict[int, dict[tuple[str, str], Curves]] = {}
-    best: dict[int, np.ndarray] = {}
-    exact: dict[int, np.ndarray] = {}
-    sized: dict[int, SizedProblems] = {}
-    stages = {size: _stages(config, model, size) for size in sizes}
-    run.progress.start(sum(map(len, stages.values())), description="searches")
-    num_done = 0
+    num_searches = sum(len(_stages(config, model, size)) for size in sizes)
+    run.progress.start(num_searches, description="searches")
+    searched: dict[int, _Searched] = {}
     for size in sizes:
-        dataset = smallest
         if size != sizes[0]:
-            dataset = problems.simulate(config.systems, data, size, config.seed)
-        sized[size] = problems.prepare(model, params, dataset)
-        rng_key = jax.random.fold_in(jax.random.key(config.seed), size)
-        runs[size] = {}
-        for name, kind in stages[size]:
-            curves = _stage(
-                directory / f"{size}_{name}_{kind.replace(' ', '_')}.npz",
-                functools.partial(
-                    measure.run,
-                    rng_key,
-                    sized[size],
-                    name,
-                    kind,
-                    options,
-                    run.should_stop,
-                ),
+            dataset = problems.simulate(
+                config.systems, config.training.data, size, config.seed
             )
-            if curves is None:
-                return None
-            runs[size][name, kind] = curves
-            num_done += 1
-            run.progress.update(num_done, {"entities": size})
-        if measure.num_structures(sized[size]) <= options.max_enumerated:
-            exact[size] = measure.exact_minima(sized[size], options)
-        best[size] = scores.best_known(runs[size], exact.get(size))
+        num_done = sum(len(others.runs) for others in searched.values())
+        sized = problems.prepare(model, params, dataset)
+        outcome = _search(config, run, model, sized, size, num_done)
+        if outcome is None:
+            return None
+        searched[size] = outcome
     run.progress.close()
+    return _summarise(config, run, searched)
 
-    names = scores.module_names(runs)
+
+def _search(
+    config: ExperimentConfig,
+    run: common.Run,
+    model: RelationalModel,
+    sized: SizedProblems,
+    size: int,
+    num_done: int,
+) -> _Searched | None:
+    """All searches of systems of one size, after others; None if stopped."""
+    options = config.measurement
+    directory = run.directory(CURVES_DIRECTORY)
+    rng_key = jax.random.fold_in(jax.random.key(config.seed), size)
+    runs: dict[tuple[str, str], Curves] = {}
+    for name, kind in _stages(config, model, size):
+        curves = _stage(
+            directory / f"{size}_{name}_{kind.replace(' ', '_')}.npz",
+            functools.partial(
+                measure.run, rng_key, sized, name, kind, options, run.should_stop
+            ),
+        )
+        if curves is None:
+            return None
+        runs[name, kind] = curves
+        run.progress.update(num_done + len(runs), {"entities": size})
+    exact = None
+    if measure.num_structures(sized) <= options.max_enumerated:
+        exact = measure.exact_minima(sized, options)
+    return _Searched(sized, runs, scores.best_known(runs, exact), exact is not None)
+
+
+def _summarise(
+    config: ExperimentConfig, run: common.Run, searched: dict[int, _Searched]
+) -> dict[str, Any]:
+    """Scores of all searches, and their figures."""
+    options = config.measurement
+    names = scores.module_names({size: found.runs for size, found in searched.items()})
     scored = {
         size: {
             search: scores.score(
                 curves,
-                best[size],
+                found.best,
                 measure.recorded_proposals(options.budget(size), options.num_points),
                 names,
                 size=size,
                 tolerance=options.tolerance,
             )
-            for search, curves in of_size.items()
+            for search, curves in found.runs.items()
         }
-        for size, of_size in runs.items()
+        for size, found in searched.items()
     }
     searches, speedups = scores.summarize(scored)
-    summary = {
+    systems = {}
+    for size, found in searched.items():
+        truth = problems.true_modules(found.problems, names)
+        systems[str(size)] = {
+            "num_systems": config.systems.num_systems(size),
+            "num_problems": len(found.best),
+            "is_exact": found.is_exact,
+            "budget": options.budget(size),
+            **scores.compare_to_truth(
+                measure.energies_of(found.problems, truth, options),
+                found.best,
+                options.tolerance,
+            ),
+        }
+    report.write_figures(run.workdir, scored, speedups)
+    return {
         "searches": searches,
         "speedups": speedups,
-        "systems": {
-            str(size): {
-                "num_systems": config.systems.num_systems(size),
-                "num_problems": len(best[size]),
-                "is_exact": size in exact,
-                "budget": options.budget(size),
-                **scores.compare_to_truth(
-                    measure.energies_of(
-                        sized[size], problems.true_modules(sized[size], names), options
-                    ),
-                    best[size],
-                    options.tolerance,
-                ),
-            }
-            for size in sizes
-        },
+        "systems": systems,
         "module_names": names,
     }
-    report.write_figures(run.workdir, scored, speedups)
-    return summary
 
 
 EXPERIMENT = common.Experiment(

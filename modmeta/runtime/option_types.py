@@ -7,6 +7,7 @@ import functools
 import numbers
 import types
 import typing
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,34 @@ def check(name: str, value: Any, kind: Any) -> Any:
     if not is_fit:
         raise ValueError(f"{name}: found {value!r}, expected {_description(kind)}")
     return settled
+
+
+def check_positive(config: Any, *, or_zero: Collection[str] = ()) -> None:
+    """Refuses numbers among the fields of a dataclass that are not positive and finite.
+
+    Of tuples, all entries are asked; fields of other types are left alone.
+
+    Args:
+      config: The dataclass.
+      or_zero: Names of fields that may be 0.
+
+    Raises:
+      ValueError: That names the first such field.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        entries = value if isinstance(value, tuple) else (value,)
+        if not all(map(_is_number, entries)):
+            continue
+        if field.name in or_zero:
+            if not all(0 <= entry < np.inf for entry in entries):
+                raise ValueError(f"{field.name}: found {value}, expected >= 0")
+        elif not entries or not all(0 < entry < np.inf for entry in entries):
+            raise ValueError(f"{field.name}: found {value}, expected above 0")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_seed(seed: Any) -> int:

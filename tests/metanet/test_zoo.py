@@ -536,8 +536,9 @@ def test_sine_zoo_does_not_depend_on_its_size(waves):
     [
         ({"num_train": 0}, "num_train: found 0, expected above 0"),
         ({"learning_rate": -1.0}, "learning_rate: found -1.0, expected above 0"),
+        ({"learning_rate": np.nan}, "learning_rate: found nan, expected above 0"),
         ({"seed": -1}, "seed: found -1, expected >= 0"),
-        ({"hidden_sizes": (4, 0)}, r"hidden_sizes: found \(4, 0\), expected positive"),
+        ({"hidden_sizes": (4, 0)}, r"hidden_sizes: found \(4, 0\), expected above 0"),
     ],
 )
 def test_wrong_sine_options(changes, message):

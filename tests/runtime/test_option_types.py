@@ -95,3 +95,29 @@ def test_arguments_of_the_public_call():
             ValueError, match=f"{name}: found {value!r}, expected a who"
         ):
             relational.infer_relations(states, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"count": 0},
+        {"rate": -0.5},
+        {"rate": np.nan},
+        {"rate": np.inf},
+        {"limit": 0.0},
+        {"sizes": ()},
+        {"sizes": (3, 0)},
+    ],
+)
+def test_numbers_that_are_not_positive_are_refused(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError) as error:
+        option_types.check_positive(Options(**options))
+    assert str(error.value) == f"{name}: found {value}, expected above 0"
+
+
+def test_some_numbers_may_be_zero_and_others_are_left_alone():
+    option_types.check_positive(Options())
+    option_types.check_positive(Options(count=0), or_zero=("count",))
+    with pytest.raises(ValueError, match="count: found -1, expected >= 0"):
+        option_types.check_positive(Options(count=-1), or_zero=("count",))

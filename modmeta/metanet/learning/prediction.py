@@ -87,13 +87,7 @@ class PredictionConfig:
     def __post_init__(self) -> None:
         """Checks the options."""
         option_types.settle(self)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "weight_decay":
-                if not 0 <= value < np.inf:
-                    raise ValueError(f"weight_decay: found {value}, expected >= 0")
-            elif not 0 < value < np.inf:
-                raise ValueError(f"{field.name}: found {value}, expected above 0")
+        option_types.check_positive(self, or_zero=("weight_decay",))
 
 
 class FitState(NamedTuple):

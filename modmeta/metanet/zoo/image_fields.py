@@ -64,18 +64,7 @@ class FieldZooConfig:
     def __post_init__(self) -> None:
         """Checks the options."""
         option_types.settle(self)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "seed":
-                if value < 0:
-                    raise ValueError(f"seed: found {value}, expected >= 0")
-            elif field.name == "hidden_sizes":
-                if not value or min(value) < 1:
-                    raise ValueError(
-                        f"hidden_sizes: found {value}, expected positive widths"
-                    )
-            elif value <= 0:
-                raise ValueError(f"{field.name}: found {value}, expected above 0")
+        option_types.check_positive(self, or_zero=("seed",))
 
     @property
     def num_networks(self) -> int:

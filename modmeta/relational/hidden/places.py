@@ -65,62 +65,9 @@ def places_of(
     size = jnp.sqrt(jnp.sum(jnp.square(left), axis=-1) + _TINY)
     typical = jnp.median(jnp.min(size, axis=1), axis=1, keepdims=True)
     noise = _SHARE * jnp.max(size, axis=1) + _FLOOR * typical
-    logs = jnp.log(distance)
-    visible = jnp.arange(num_visible)
-
-    def forces(places):
-        """Of all laws `[K, V, W, C]`, of one at places `[W, C]`."""
-        gap = jnp.moveaxis(places[:, None] - where, 1, 0)
-        far = jnp.sqrt(jnp.sum(jnp.square(gap), axis=-1) + _TINY)
-        found = jax.vmap(lambda law: jnp.interp(jnp.log(far), logs, law))(pulls)
-        return (found / far[None])[..., None] * gap[None]
-
-    def doubts(errors):
-        return jnp.log1p(jnp.sum(jnp.square(errors), -1) / jnp.square(noise))
-
-    def proposed(rows, heard):
-        """Places `[2 V, W, C]` of receivers under assignments and relations `[V]`."""
-
-        def of_receiver(receiver):
-            force = left[receiver, rows[receiver]]
-            strength = size[receiver, rows[receiver]]
-            law = pulls[heard[receiver]]
-            towards = force / strength[:, None]
-
-            def of_sign(sign):
-                far = distance_of(distance, law, sign * strength)
-                return where[:, receiver] + sign * far[:, None] * towards
-
-            return jax.vmap(of_sign)(jnp.array([1.0, -1.0]))
-
-        found = jax.vmap(of_receiver)(visible)
-        return found.reshape(-1, *found.shape[2:])
-
-    def agreed(rows, heard, counts):
-        """The place of least doubt `[W, C]`, and the doubt of every window `[W]`."""
-        places = proposed(rows, heard)
-        remains = left[visible, rows]
-
-        def doubt(places):
-            return counts @ doubts(remains - forces(places)[heard, visible])
-
-        each = jax.vmap(doubt)(places)
-        best = jnp.argmin(each, axis=0)
-        windows = jnp.arange(len(best))
-        return places[best, windows], each[best, windows]
-
-    def chosen(places):
-        """Assignments and relations `[V]` of least doubt at places."""
-
-        def of_law(law):
-            return jax.vmap(doubts, 1, 1)(left - law[:, None]).sum(axis=-1)
-
-        each = jnp.moveaxis(jax.lax.map(of_law, forces(places)), 0, 2)
-        best = jnp.argmin(each.reshape(num_visible, -1), axis=1)
-        return best // num_relations, best % num_relations
-
+    judges = _Judges(left, size, noise, where, distance, jnp.log(distance), pulls)
     # Those who feel most speak first.
-    unrest = jnp.sum(doubts(left[visible, first]), axis=-1)
+    unrest = jnp.sum(judges.doubts(left[judges.visible, first]), axis=-1)
     most = int(np.log(_MOST_STARTS) / np.log(num_relations) + 1e-9)
     speakers = jnp.argsort(-unrest)[:most]
     starts = jnp.asarray(all_assignments(min(most, num_visible), num_relations))
@@ -128,17 +75,109 @@ def places_of(
     def settled(start):
         heard = jnp.zeros(num_visible, start.dtype).at[speakers].set(start)
         counts = jnp.zeros(num_visible).at[speakers].set(1.0)
-        places, _ = agreed(first, heard, counts)
+        places, _ = judges.agreed(first, heard, counts)
 
         def body(places, _):
-            rows, heard = chosen(places)
-            places, doubt = agreed(rows, heard, jnp.ones(num_visible))
+            rows, heard = judges.chosen(places)
+            places, doubt = judges.agreed(rows, heard, jnp.ones(num_visible))
             return places, (places, doubt, rows, heard)
 
         _, found = jax.lax.scan(body, places, None, length=_NUM_ROUNDS)
         return jax.tree.map(lambda leaf: leaf[-1], found)
 
-    places, doubt, rows, heard = jax.lax.map(settled, starts)
+    return _ranked(*jax.lax.map(settled, starts))
+
+
+class _Judges(NamedTuple):
+    """Visible entities, each of which judges where a hidden one may be.
+
+    Attributes:
+      left: `[V, A, W, C]` accelerations that assignments leave unexplained.
+      size: `[V, A, W]` of these.
+      noise: `[V, W]` by which laws may be wrong.
+      where: `[W, V, C]` the entities.
+      distance: `[G]` at which laws are known, and
+      logarithm: `[G]` of these.
+      pulls: `[K, G]` of every law there.
+    """
+
+    left: jax.Array
+    size: jax.Array
+    noise: jax.Array
+    where: jax.Array
+    distance: jax.Array
+    logarithm: jax.Array
+    pulls: jax.Array
+
+    @property
+    def visible(self) -> jax.Array:
+        """`[V]` their numbers."""
+        return jnp.arange(len(self.left))
+
+    def forces(self, places: jax.Array) -> jax.Array:
+        """Of all laws `[K, V, W, C]`, of one at places `[W, C]`."""
+        gap = jnp.moveaxis(places[:, None] - self.where, 1, 0)
+        far = jnp.sqrt(jnp.sum(jnp.square(gap), axis=-1) + _TINY)
+        found = jax.vmap(lambda law: jnp.interp(jnp.log(far), self.logarithm, law))(
+            self.pulls
+        )
+        return (found / far[None])[..., None] * gap[None]
+
+    def doubts(self, errors: jax.Array) -> jax.Array:
+        """Of errors `[V, W, C]` of the forces, `[V, W]`."""
+        squares = jnp.sum(jnp.square(errors), -1)
+        return jnp.log1p(squares / jnp.square(self.noise))
+
+    def proposed(self, rows: jax.Array, heard: jax.Array) -> jax.Array:
+        """Places `[2 V, W, C]` of receivers under assignments and relations `[V]`."""
+
+        def of_receiver(receiver):
+            force = self.left[receiver, rows[receiver]]
+            strength = self.size[receiver, rows[receiver]]
+            law = self.pulls[heard[receiver]]
+            towards = force / strength[:, None]
+
+            def of_sign(sign):
+                far = distance_of(self.distance, law, sign * strength)
+                return self.where[:, receiver] + sign * far[:, None] * towards
+
+            return jax.vmap(of_sign)(jnp.array([1.0, -1.0]))
+
+        found = jax.vmap(of_receiver)(self.visible)
+        return found.reshape(-1, *found.shape[2:])
+
+    def agreed(
+        self, rows: jax.Array, heard: jax.Array, counts: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The place of least doubt `[W, C]`, and the doubt of every window `[W]`."""
+        places = self.proposed(rows, heard)
+        remains = self.left[self.visible, rows]
+
+        def doubt(places):
+            return counts @ self.doubts(
+                remains - self.forces(places)[heard, self.visible]
+            )
+
+        each = jax.vmap(doubt)(places)
+        best = jnp.argmin(each, axis=0)
+        windows = jnp.arange(len(best))
+        return places[best, windows], each[best, windows]
+
+    def chosen(self, places: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Assignments and relations `[V]` of least doubt at places."""
+
+        def of_law(law):
+            return jax.vmap(self.doubts, 1, 1)(self.left - law[:, None]).sum(axis=-1)
+
+        each = jnp.moveaxis(jax.lax.map(of_law, self.forces(places)), 0, 2)
+        best = jnp.argmin(each.reshape(len(self.left), -1), axis=1)
+        return best // len(self.pulls), best % len(self.pulls)
+
+
+def _ranked(
+    places: jax.Array, doubt: jax.Array, rows: jax.Array, heard: jax.Array
+) -> Places:
+    """Sets of places `[M, W, C]`, best first; what comes again goes last."""
     misfit = jnp.sum(doubt, axis=1)
     misfit = jnp.where(jnp.isfinite(misfit), misfit, jnp.inf)
     order = jnp.argsort(misfit)
