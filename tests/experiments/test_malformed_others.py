@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
         "head.csv": LINE,
         "two.csv": "system,time,entity,v,u\n" + ROWS.replace("\n", ",1.5\n"),
         "word.csv": LINE + ROWS + "1,41,0,one\n",
-        "twice.csv": LINE + ROWS + ROWS.split("\n")[0] + "\n",
+        "twice.csv": LINE + ROWS + ROWS.split("\n")[0] + "7\n",
         "ragged.csv": LINE + ROWS + "1,2\n",
         "inf.csv": LINE + ROWS + "1,40,0,inf\n",
         "notime.csv": "system,entity,v\n0,0,1\n",

@@ -227,7 +227,7 @@ INFER = {
         "column 'vx': found 'fast' in row 0, expected a number",
     ),
     "rows twice": (
-        (pd.concat([table(), table()[:3]]),),
+        (pd.concat([table(), table()[:3].assign(vx=7.0)]),),
         {"columns": KEYS},
         "rows: found rows 0 and 180 both of entity",
     ),

@@ -230,6 +230,21 @@ FORMS = {
         lambda t: t.dt.strftime("%d.%m.%Y %H:%M:%S.%f")
     ),
     "csv, times of the day": as_text_of_times(lambda t: t.dt.strftime("%H:%M:%S.%f")),
+    "csv, durations": as_text_of_times(
+        lambda t: (t - t.min() + pd.Timedelta(days=2)).astype(str)
+    ),
+    "frame, times of the day": lambda _: table().assign(
+        time=lambda f: (
+            (
+                pd.Timestamp("2020-01-31 11:30") + pd.to_timedelta(f.time.round(6), "s")
+            ).dt.time
+        )
+    ),
+    "frame, dates as objects": lambda _: table().assign(
+        time=lambda f: (
+            pd.Timestamp("2020-01-31 11:30") + pd.to_timedelta(f.time.round(6), "s")
+        ).astype(object)
+    ),
     "frame, rows twice": lambda _: pd.concat([table(), table()[3:9]]),
     "parquet": as_parquet,
     "npz": as_npz,
@@ -739,16 +754,29 @@ def test_dates_are_the_instants_that_they_name():
 @pytest.mark.parametrize(
     "texts, message",
     [
-        (["23:59:59", "00:00:00"], "more than twelve hours apart"),
         (["03/01/2024 12:00", "03/01/2024 12:01"], "expected numbers, times of the"),
         (["31.02.2024", "01.03.2024"], "expected numbers, times of the day"),
         (["12:00:00", "12:60:00"], "expected numbers, times of the day"),
         (["12:00:00", "2024-03-01"], "expected numbers, times of the day"),
+        (["12:00:00", ""], "'' in row 1, expected a time in every row"),
+        (["2024-03-01", "NaT"], "'NaT' in row 1, expected a time in every row"),
     ],
 )
 def test_times_that_may_be_meant_otherwise_are_refused(texts, message):
     with pytest.raises(DataError, match=f"^column 'time': found .*{message}"):
         clocks.read_times("time", np.array(texts))
+
+
+@pytest.mark.parametrize("hour", [0, 21])
+def test_times_of_the_day_begin_anew_in_every_recording(hour):
+    """One in the morning and one at night are two; one over midnight is refused."""
+    clock = [f"{h:02}:59:5{s}" for h in (9, hour) for s in range(4)]
+    columns = {"time": clock, "system": [0] * 4 + [1] * 4, "x": np.arange(8.0)}
+    found = as_dataset({**columns, "entity": [0] * 8})
+    assert found.frame_interval == 1.0 and found.times is None
+    over = ["23:59:58", "23:59:59", "00:00:00", "00:00:01"] * 2
+    with pytest.raises(DataError, match="'time': found times of the day that are more"):
+        as_dataset({**columns, "time": over, "entity": [0] * 8})
 
 
 def test_an_entity_per_column_is_told_what_to_do():
