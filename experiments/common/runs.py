@@ -78,6 +78,7 @@ class Run:
       should_stop: Whether the user asked to stop; asked between chunks of work.
       started: `time.perf_counter()` at which total time starts.
       tensorboard: Whether to write TensorBoard event files.
+      occupation: Of the directory, by this run.
     """
 
     config: Any
@@ -86,6 +87,9 @@ class Run:
     should_stop: Callable[[], bool]
     started: float
     tensorboard: bool = False
+    occupation: workdirs.Occupation = dataclasses.field(
+        default_factory=workdirs.Occupation
+    )
 
     @property
     def is_first(self) -> bool:
@@ -98,8 +102,14 @@ class Run:
         return time.perf_counter() - self.started
 
     def claim(self) -> None:
-        """Makes the directory that of this run; again without effect."""
+        """Makes the directory that of this run; again without effect.
+
+        Raises:
+          FileExistsError: If another run is at work there.
+        """
         if self.is_first:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            self.occupation.begin(self.workdir)
             workdirs.claim_workdir(self.workdir, self.config)
 
     def directory(self, name: str = "") -> Path:
@@ -221,17 +231,42 @@ def run(
       the first); None if the run was asked to stop and can be resumed.
 
     Raises:
-      FileExistsError: If the directory holds a run of another configuration.
+      FileExistsError: If the directory holds a run of another configuration, or
+        another run is at work there.
       OSError: If it cannot be written; known before anything is computed.
       Exception: What `compute` raises. A run without a checkpoint leaves nothing
         behind then.
     """
     started = time.perf_counter() if started is None else started
     workdir = Path(workdir)
+    with workdirs.Occupation() as occupation:
+        return _run(
+            experiment,
+            config,
+            workdir,
+            occupation,
+            compute_options,
+            progress=progress or NoProgress(),
+            started=started,
+            tensorboard=tensorboard,
+        )
+
+
+def _run(
+    experiment: Experiment,
+    config: Any,
+    workdir: Path,
+    occupation: workdirs.Occupation,
+    compute_options: Mapping[str, Any],
+    **others: Any,
+) -> dict[str, Any] | None:
+    """`run`, with what `Run` takes besides."""
     is_first = devices.is_first_process()
     status, is_there = WorkdirStatus.NEW, workdir.exists()
     if is_first:
         status = workdirs.inspect_workdir(workdir, config)
+        if is_there and status is not WorkdirStatus.FINISHED:
+            occupation.begin(workdir)
         if status is WorkdirStatus.NEW:
             workdirs.check_writable(workdir)
             workdirs.discard_claim(workdir)
@@ -241,15 +276,14 @@ def run(
         present = Run(
             config=config,
             workdir=workdir,
-            progress=progress or NoProgress(),
             should_stop=lambda: stop.requested,
-            started=started,
-            tensorboard=tensorboard,
+            occupation=occupation,
+            **others,
         )
         try:
             summary = experiment.compute(config, present, **compute_options)
         except BaseException:
-            if is_first:
+            if is_first and not occupation.is_refused:
                 workdirs.discard_claim(workdir)
                 if not is_there and workdir.exists() and not any(workdir.iterdir()):
                     workdir.rmdir()

@@ -17,6 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows
+    fcntl = None
+
 from modmeta.runtime.files import atomic_write
 from modmeta.runtime.metrics import as_json_scalar
 
@@ -157,6 +162,55 @@ def discard_claim(workdir: str | os.PathLike[str]) -> None:
             directory.rmdir()
     if [entry.name for entry in _visible(workdir)] == [CONFIG_FILE]:
         (workdir / CONFIG_FILE).unlink()
+
+
+class Occupation:
+    """Keeps others out of a directory for as long as this process works there.
+
+    The system forgets it when the process ends, however that happens. Nothing is kept
+    out on systems and file systems that cannot lock a directory.
+
+    Attributes:
+      is_refused: Whether another run is at work there.
+    """
+
+    def __init__(self) -> None:
+        """Of no directory yet."""
+        self._descriptor: int | None = None
+        self.is_refused = False
+
+    def __enter__(self) -> "Occupation":
+        """Nothing is taken yet."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Lets others in."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def begin(self, workdir: str | os.PathLike[str]) -> None:
+        """Takes a directory that is there; again without effect.
+
+        Raises:
+          FileExistsError: If another run is at work there.
+        """
+        if self._descriptor is not None or fcntl is None:
+            return
+        descriptor = os.open(workdir, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            self.is_refused = True
+            raise FileExistsError(
+                f"{workdir}: found another run at work there, expected none: wait for "
+                "it, or choose another directory"
+            ) from None
+        except OSError:
+            os.close(descriptor)
+        else:
+            self._descriptor = descriptor
 
 
 def write_summary(workdir: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:

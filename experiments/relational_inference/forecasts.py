@@ -12,6 +12,7 @@ from experiments.relational_inference.datasets import Datasets
 from experiments.relational_inference.exact import exact_predictions
 from modmeta.relational.data.normalization import normalize
 from modmeta.relational.evaluation import predictions
+from modmeta.relational.evaluation.walls import suggest_domain
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
@@ -19,9 +20,12 @@ from modmeta.relational.tasks.structures import TaskStructures
 REPORTED_STEPS = (1, 10, 20)
 # What is scored, and, where that is the mean of futures, the future without errors.
 INFERRED, ONE_FUTURE = "inferred graph", "inferred graph, one future"
+# The latter once more, within walls that turns in the data tell of, not declared ones.
+DETECTED = "inferred graph, one future, walls detected"
 _KEYS = {
     INFERRED: "mse",
     ONE_FUTURE: "mse_one_future",
+    DETECTED: "mse_walls_detected",
     "true graph": "mse_true_graph",
     "constant velocity": "mse_constant_velocity",
     "static": "mse_static",
@@ -80,7 +84,7 @@ def forecast(
         return Forecast({}, truth, {}, {})
     options = config.prediction_of(model.bank)
 
-    def predicted(structures, num_samples, rows=slice(None)):
+    def predicted(structures, num_samples=0, rows=slice(None), domain=options.domain):
         return predictions.predict_following(
             model,
             params,
@@ -88,7 +92,7 @@ def forecast(
             datasets.num_observed,
             jax.tree.map(lambda leaf: np.asarray(leaf)[rows], structures),
             num_substeps=options.num_substeps,
-            domain=options.domain,
+            domain=domain,
             num_samples=num_samples,
             seed=config.seed,
         )
@@ -96,9 +100,13 @@ def forecast(
     values, samples = {}, None
     if options.num_samples:
         samples = predicted(found, options.num_samples)
-        values = {INFERRED: samples.mean(axis=0), ONE_FUTURE: predicted(found, 0)}
+        values = {INFERRED: samples.mean(axis=0), ONE_FUTURE: predicted(found)}
     else:
-        values = {INFERRED: predicted(found, 0)}
+        values = {INFERRED: predicted(found)}
+    if options.domain.kind == "reflecting":
+        detected = suggest_domain(observed)
+        if detected.kind == "reflecting":
+            values[DETECTED] = predicted(found, domain=detected)
     if true is not None:
         values["true graph"] = values[INFERRED].copy()
         is_other = np.any(np.asarray(found.edge_modules) != true.edge_modules, (1, 2))
@@ -120,6 +128,8 @@ def forecast(
         _KEYS[name]: predictions.errors_at(error, REPORTED_STEPS)
         for name, error in errors.items()
     }
+    squared = np.where(mask[..., None], np.square(values[INFERRED] - future), 0.0)
+    summary["mse_shares"] = _shares(squared, columns, test.features.positions)
     if samples is not None:
         summary["prediction_coverage"] = _coverage(samples, future, mask, columns)
     exact = exact_predictions(config.data, observed, num_steps)
@@ -150,6 +160,22 @@ def _rivals(params, datasets, truth) -> dict[str, np.ndarray]:
     return {
         "constant velocity": rivals["constant_velocity"],
         "static": rivals["static"],
+    }
+
+
+def _shares(squared, columns, positions) -> dict[str, dict[str, float]]:
+    """Shares of the error by step: of positions, and of the worst of 100 systems."""
+    squared = squared[..., columns]
+    of_positions = squared[..., [c in positions for c in columns]].sum(axis=(0, 2, 3))
+    by_system = np.sort(squared.sum(axis=(2, 3)), axis=0)[::-1]
+    worst = by_system[: -(-len(by_system) // 100)].sum(axis=0)
+    total = np.maximum(by_system.sum(axis=0), 1e-30)
+    shares = {"worst_systems": worst / total}
+    if positions:
+        shares = {"positions": of_positions / total, **shares}
+    return {
+        name: predictions.errors_at(share, REPORTED_STEPS)
+        for name, share in shares.items()
     }
 
 

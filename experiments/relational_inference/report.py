@@ -151,12 +151,22 @@ def format_summary(summary: dict[str, Any]) -> str:
     for key, text in (
         ("mse", "inferred graph"),
         ("mse_one_future", "inferred graph, one future"),
+        ("mse_walls_detected", "inferred graph, one future, walls detected"),
         ("mse_true_graph", "true graph"),
         ("mse_constant_velocity", "constant velocity"),
         ("mse_static", "static"),
     ):
         for step, error in summary.get(key, {}).items():
             add(f"MSE at step {step}, {text}", f"{error:.2e}")
+    shares = summary.get("mse_shares", {})
+    for key, text in (
+        ("positions", "positions"),
+        ("worst_systems", "the worst 1 % of systems"),
+    ):
+        values = [f"{share:.2f}" for share in shares.get(key, {}).values()]
+        if values:
+            steps = ", ".join(shares[key])
+            add(f"share of {text} in that of step {steps}", ", ".join(values))
     coverage = dict(summary.get("prediction_coverage", {}))
     nominal = coverage.pop("nominal", None)
     for step, share in coverage.items():

@@ -168,6 +168,23 @@ def test_killed_before_the_first_checkpoint(tmp_path, place):
     assert [record["step"] for record in log] == [2, 4, 6]
 
 
+def test_one_run_at_a_time(tmp_path):
+    """A directory is let go when a run ends, and nothing of the other one is lost."""
+    workdir = tmp_path / "run"
+
+    def twice(config, run):
+        run.claim()
+        for num_steps in (config.num_steps, 2):
+            with pytest.raises(FileExistsError, match="found another run at work"):
+                common.run(EXPERIMENT, Config(num_steps=num_steps), workdir)
+        return {"files": sorted(names(workdir))}
+
+    experiment = dataclasses.replace(EXPERIMENT, compute=twice)
+    summary = common.run(experiment, Config(), workdir)
+    assert summary["files"] == [common.CONFIG_FILE]
+    assert common.run(experiment, Config(), workdir)["files"] == summary["files"]
+
+
 def test_launcher(tmp_path):
     """Exit status and last words: refused, stopped, resumed, finished."""
     stopped = launch(tmp_path, "--set=fails=stopped in step 2", "--set=num_steps=8")

@@ -86,8 +86,8 @@ def _claim(findings: Findings) -> str:
         return "This model finds nothing here that depends on other entities"
     if findings.is_unclear:
         text = (
-            "Entities act on each other here, but these data do not tell which pairs "
-            "differ, if any do: more systems might"
+            "Entities seem to act on each other, but these data do not tell which "
+            "pairs differ, if any do: more systems might"
         )
         if findings.is_granted:
             text += "; if something moves bodies alike, relative_to_mean takes it out"
@@ -127,10 +127,11 @@ def _reservations(findings: Findings) -> Iterator[str]:
         yield (
             "; but both halves of the frames, each searched alone, contradict each "
             f"other on {1.0 - contradiction.agreement:.0%} of the pairs that both are "
-            "sure of: laws may not fit or relations may change (changing=True), and "
-            "probabilities were lowered for that"
+            "sure of: laws may not fit or relations may change (changing=True)"
         )
-        if contradiction.agreement < AGREEMENT:
+        if findings.num_relations:
+            yield ", and probabilities were lowered for that"
+        if findings.num_relations and contradiction.agreement < AGREEMENT:
             yield ", do not rely on this graph"
     edges = np.asarray(findings.relations.edges)
     if findings.num_relations > 1 and may_share_graph(edges):

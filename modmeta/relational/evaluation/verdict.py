@@ -157,22 +157,24 @@ def conclude(
     is_too_fast = other is not None and other.is_within_frame
     is_idle = is_any and is_worthless(evidence.alternatives)
     is_sound = evidence.is_held_out and not is_too_fast and not is_idle
-    halves = evidence.consistency if is_graph else None
-    temperature = 1.0 if halves is None else halves.temperature
-    contradiction = halves if temperature > 1.0 else None
+    is_unclear = max(evidence.effects) >= _NOTICEABLE and not is_any
+    is_unclear = is_unclear and any(
+        _is_better(error, evidence.none) for error in (evidence.found, *evidence.single)
+    )
+    halves = evidence.consistency
+    is_contradicted = halves is not None and halves.temperature > 1.0
+    contradiction = halves if is_contradicted and (is_graph or is_unclear) else None
+    temperature = halves.temperature if is_contradicted and is_graph else 1.0
     is_torn = contradiction is not None and contradiction.agreement < AGREEMENT
     sure = _share_of_sure(tempered(found, temperature))
     is_vague = unexplained > _MOSTLY_UNEXPLAINED and sure is not None
     is_vague = is_vague and is_graph and sure < _FEW_SURE
     supported = is_any and is_repeated and is_sound and not (is_vague or is_torn)
-    is_unclear = not is_any and any(
-        _is_better(error, evidence.none) for error in (evidence.found, *evidence.single)
-    )
     findings = Findings(
         num_relations=num_relations,
         effects=evidence.effects,
         relations=found,
-        is_unclear=is_unclear and max(evidence.effects) >= _NOTICEABLE,
+        is_unclear=is_unclear,
         agreement=agreement if is_graph else None,
         unexplained=unexplained,
         sure=sure,

@@ -55,12 +55,13 @@ def fit_preprocessing(
     normalization = fit_normalization(dataset)
     states = np.asarray(normalize(normalization, dataset.states), np.float64)
     matrix, offset = _baseline_step(baseline, dataset, normalization)
+    motion = hints.apparent_motion(dataset)
     layout = FeatureLayout(
         dataset.features,
         _predicted(dataset, states),
         compress,
         dataset.frame_interval,
-        hints.apparent_interval(dataset) or 0.0,
+        0.0 if motion is None else motion.interval,
         tuple((dataset.key_columns or {}).items()),
     )
     counted = dataset.counted(span)

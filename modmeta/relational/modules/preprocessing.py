@@ -57,8 +57,8 @@ class FeatureLayout:
         close encounters from dominating.
       frame_interval: Unit of time of the model; 0 where it is not known.
       apparent_interval: Time between frames at which velocities explain how positions
-        moved in the training data, see `hints.apparent_interval`; 0 where it is not
-        known.
+        moved in the training data, or a column how angles turned, see
+        `hints.apparent_motion`; 0 where it is not known.
       key_columns: What columns of the training table the systems, times and entities
         were read from, as pairs of a key and a name.
     """

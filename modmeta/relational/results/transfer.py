@@ -88,8 +88,9 @@ def read_new(
     if reading.usual_columns is None:
         reading = reading._replace(usual_columns=like.key_columns)
     dataset = read_like(trajectories, like.features, like.frame_interval, reading)
-    apparent = hints.apparent_interval(like)
-    check_interval(dataset, like.frame_interval, apparent or 0.0)
+    motion = hints.apparent_motion(like)
+    apparent = 0.0 if motion is None else motion.interval
+    check_interval(dataset, like.frame_interval, apparent)
     return dataset
 
 
@@ -134,23 +135,23 @@ def check_interval(dataset: TrajectoryDataset, trained: float, apparent: float) 
     Args:
       dataset: New data.
       trained: Interval of the training data.
-      apparent: That by which their velocities explain their positions; 0 where it is
-        not known.
+      apparent: That by which their velocities explain their positions, or a column how
+        their angles turn; 0 where it is not known.
 
     Raises:
-      DataError: If by their velocities, positions move at another interval.
+      DataError: If by these columns, things go at another interval.
     """
-    found = hints.apparent_interval(dataset)
+    found = hints.apparent_motion(dataset)
     if found is None or not apparent:
         return
-    # By the same factor as in training: units of positions and velocities may differ.
+    # By the same factor as in training: units of both may differ.
     stated = dataset.frame_interval * apparent / trained
-    if not 1.0 / _SAME_INTERVAL < found / stated < _SAME_INTERVAL:
-        likely = found * trained / apparent
+    if not 1.0 / _SAME_INTERVAL < found.interval / stated < _SAME_INTERVAL:
+        likely = found.interval * trained / apparent
         raise DataError(
-            f"frame_interval: found {dataset.frame_interval:g} with positions that "
-            f"move by {found:.3g} times their velocities per frame, expected about "
-            f"{likely:.3g}: give frame_interval in the time unit of the training data"
+            f"frame_interval: found {dataset.frame_interval:g} with {found.sentence}, "
+            f"expected about {likely:.3g}: give frame_interval in the time unit of the "
+            "training data"
         )
 
 
@@ -178,7 +179,8 @@ def discover_again(
     Raises:
       DataError: If the model cannot read them.
     """
-    model, params = discovery.model, discovery.params
+    model = discovery.model.reaching(dataset.frame_interval)
+    params = discovery.params
     if shared_graph:
         dataset = concatenate_tasks(dataset)
     model.read(dataset)
@@ -194,7 +196,12 @@ def discover_again(
     )
     settled = verdict.settle(found, concluded)
     return dataset, dataclasses.replace(
-        discovery, found=found, settled=settled, verdict=concluded, stretches=None
+        discovery,
+        model=model,
+        found=found,
+        settled=settled,
+        verdict=concluded,
+        stretches=None,
     )
 
 

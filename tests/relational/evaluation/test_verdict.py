@@ -162,6 +162,11 @@ def test_what_acts_without_a_graph_that_is_told_is_said():
     assert "relative_to_mean" not in found.sentence
     granted = verdict.conclude(unclear._replace(is_granted=True), None, relations())
     assert "if something moves bodies alike, relative_to_mean" in granted.sentence
+    torn = unclear._replace(consistency=Consistency(0.68, 0.96, 3.0))
+    changing = verdict.conclude(torn, None, relations())
+    assert "contradict each other on 32% of the pairs" in changing.sentence
+    assert "(changing=True)." in changing.sentence
+    assert changing.num_relations == 0 and changing.temperature == 1.0
 
 
 @pytest.mark.parametrize("found, single", [(5.3, 5.0), (50.0, 50.0), (79.0, 50.0)])

@@ -68,3 +68,22 @@ def test_messages_from_the_start_hold_at_their_interval_alone():
     other = dataclasses.replace(springs(), frame_interval=0.2)
     with pytest.raises(DataError, match="frame_interval: found 0.2 with path 'start'"):
         model.read(other)
+
+
+@pytest.mark.parametrize(
+    "interval, times",
+    [(None, 1), (0.02, 1), (0.1, 1), (0.1001, 1), (0.15, 2), (0.2, 2), (9.0, 4)],
+)
+@pytest.mark.parametrize("path", ["two_body", "interpolated"])
+def test_longer_intervals_have_laws_evaluated_more_often(interval, times, path):
+    """As often per unit of time as in training, and four times as often at most."""
+    model, _ = build(path=path)
+    found = model.reaching(interval)
+    assert found.bank.config.num_points == times * model.bank.config.num_points
+    assert (found == model) == (times == 1)
+    assert found.bank.laws.law == model.bank.laws.law
+
+
+def test_messages_from_the_start_are_evaluated_once_at_any_interval():
+    model, _ = build(path="start")
+    assert model.reaching(9.0) is model
