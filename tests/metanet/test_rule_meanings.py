@@ -158,7 +158,7 @@ def test_graph_read_as_instructions_computes_the_layer(name):
     model, inputs = SINGLE_LAYERS[name]
     variables = random_variables(model, *inputs)
     topology = trace(model, variables, *inputs)
-    expected = model.apply(variables, *inputs)
+    expected = jax.jit(model.apply)(variables, *inputs)
     for example in range(2):
         program = Instructions(
             topology, variables, [array[example] for array in inputs]
