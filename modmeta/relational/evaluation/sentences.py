@@ -47,6 +47,7 @@ def sentence(
     is_vague: bool,
     is_idle: bool,
     is_driven: bool,
+    is_in_step: bool,
     is_held_out: bool,
     is_granted: bool,
     is_new: bool,
@@ -119,7 +120,13 @@ def sentence(
             "; but the own past of every entity alone explains held-out frames as "
             "well: do not rely on this graph"
         )
-    if is_driven:
+    if is_in_step:
+        text += (
+            "; but all systems share much of their course frame by frame, as under a "
+            "season or a stimulus, which looks like relations: do not rely on this "
+            "graph"
+        )
+    elif is_driven:
         text += (
             "; but what stays unexplained goes together between entities at the same "
             "frame: something that was not recorded may drive several of them, do not "
