@@ -34,6 +34,9 @@ _NODES = flags.DEFINE_integer(
 )
 _SYSTEMS = flags.DEFINE_integer("systems", 300, "Systems.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", 49, "Frames.", lower_bound=3)
+_STRIDE = flags.DEFINE_integer(
+    "stride", 1, "Every how many frames one is kept.", lower_bound=1
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the systems.")
 _POINTS = flags.DEFINE_list(
     "points", ["8", "16", "64"], "Steps of the two-body path per frame interval."
@@ -62,12 +65,14 @@ def main(argv: list[str]) -> None:
     """Prints the share of edges that are right."""
     del argv
     config = DataConfig(system=_SYSTEM.value, num_nodes=(_NODES.value,))
-    dataset = simulate(config, _SEED.value, _SYSTEMS.value, _FRAMES.value)
+    num_frames = (_FRAMES.value - 1) * _STRIDE.value + 1
+    dataset = simulate(config, _SEED.value, _SYSTEMS.value, num_frames)
     laws = exact.true_laws(config, dataset)
     table = jnp.asarray(np.stack([law(_GRID) for law in laws]), jnp.float32)
-    edges, interval = np.asarray(dataset.edges), float(dataset.frame_interval or 1.0)
+    edges, states = np.asarray(dataset.edges), dataset.states[:, :: _STRIDE.value]
+    interval = _STRIDE.value * float(dataset.frame_interval or 1.0)
     for points in map(int, _POINTS.value):
-        found = most_likely(table, dataset.states, edges, interval, points)
+        found = most_likely(table, states, edges, interval, points)
         pairs = ~np.eye(_NODES.value, dtype=bool)
         right = (found == edges)[:, pairs].mean(axis=1)
         error = right.std(ddof=1) / np.sqrt(len(right)) if len(right) > 1 else np.nan

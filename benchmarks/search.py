@@ -11,25 +11,29 @@ Last, for every form of messages, building the cache and the search by itself.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import app, flags
 
 from benchmarks import timing
 from experiments import common
 from modmeta.relational import data
+from modmeta.relational.data import TrajectoryDataset
+from modmeta.relational.data.frames import Frames
 from modmeta.relational.energies.config import EnergyConfig
+from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.moves import build_algorithm
 from modmeta.relational.inference.problems import Problems, build_problems
 from modmeta.relational.modules.config import ModuleConfig
-from modmeta.relational.tasks.batches import all_batches
+from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.tasks.batches import TaskBatch, all_batches
 from modmeta.relational.tasks.states import device_states, gather_states
 from modmeta.relational.tasks.structures import random_structure
 from modmeta.relational.training import bouncegrad, setup
 from modmeta.relational.training.bouncegrad import BounceGradConfig
+from modmeta.search import Structure
 
 _SYSTEMS = flags.DEFINE_integer("systems", 32, "Systems per batch.", lower_bound=1)
 _NODES = flags.DEFINE_integer("nodes", 5, "Nodes per system.", lower_bound=2)
@@ -40,41 +44,85 @@ _CHAINS = flags.DEFINE_integer("chains", 4, "Chains per problem.", lower_bound=1
 _TRAINING_STEPS = 20
 
 
+class _Setting(NamedTuple):
+    """What all tables are measured on."""
+
+    dataset: TrajectoryDataset
+    model: RelationalModel
+    params: ModelParams
+    batch: TaskBatch
+    task_states: Frames
+    states: Frames
+    logits: jax.Array
+    structure: Structure
+
+    @property
+    def arrays(self) -> tuple:
+        """What a search takes besides its key."""
+        graph = self.batch.supergraph
+        return self.params, graph, self.states, self.logits, self.structure
+
+
 def main(argv: list[str]) -> None:
-    """Prints the table of ratios."""
+    """Prints the tables of ratios."""
     del argv
     num_systems, num_nodes = _SYSTEMS.value, _NODES.value
-    dataset = data.simulate_springs(0, max(num_systems, 32), num_nodes=num_nodes)
+    setting = _make_setting(num_systems, num_nodes)
+    num_in_system = num_systems * _STEPS.value
+    rows = _searches(setting, num_in_system, num_in_system * num_nodes)
+    print(common.format_table(rows, float_format=".4g"), end="\n\n")
+    rows = _training_steps(setting, num_systems)
+    print(common.format_table(rows, float_format=".3g"), end="\n\n")
+    rows = _kinds_of_messages(setting, num_in_system * num_nodes)
+    print(common.format_table(rows, float_format=".3g"))
+    print(f"\n{num_systems} systems of {num_nodes} nodes, width {_WIDTH.value}")
+
+
+def _build_model(
+    dataset: TrajectoryDataset, path: str
+) -> tuple[RelationalModel, ModelParams]:
     width = _WIDTH.value
+    return setup.build_model(
+        dataset,
+        jax.random.key(0),
+        modules=ModuleConfig(
+            path=path,
+            entities="alike",
+            edge_sizes=(width, width),
+            message_size=width,
+            node_sizes=(width, width),
+        ),
+    )
 
-    def build_model(path):
-        return setup.build_model(
-            dataset,
-            jax.random.key(0),
-            modules=ModuleConfig(
-                path=path,
-                entities="alike",
-                edge_sizes=(width, width),
-                message_size=width,
-                node_sizes=(width, width),
-            ),
-        )
 
-    model, params = build_model("start")
+def _make_setting(num_systems: int, num_nodes: int) -> _Setting:
+    dataset = data.simulate_springs(0, max(num_systems, 32), num_nodes=num_nodes)
+    model, params = _build_model(dataset, "start")
     batches = all_batches([num_nodes] * num_systems, num_systems)
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)
-    tasks, graph = batch
+    slot_mask = batch.supergraph.slot_mask
     task_states = device_states(dataset, params.preprocessing.normalization)
-    states = gather_states(task_states, tasks, graph)
-    logits = jnp.zeros((*graph.slot_mask.shape, model.num_relations))
-    structure = random_structure(
-        jax.random.key(1), graph.slot_mask, model.num_relations
+    return _Setting(
+        dataset=dataset,
+        model=model,
+        params=params,
+        batch=batch,
+        task_states=task_states,
+        states=gather_states(task_states, batch.tasks, batch.supergraph),
+        logits=jnp.zeros((*slot_mask.shape, model.num_relations)),
+        structure=random_structure(jax.random.key(1), slot_mask, model.num_relations),
     )
+
+
+def _searches(
+    setting: _Setting, num_in_system: int, num_everywhere: int
+) -> list[dict[str, Any]]:
+    """Proposals per second with and without the cache, and of several chains."""
     num_steps, num_chains = _STEPS.value, _CHAINS.value
 
     def search_of(**options):
         """Annealing of the batch as a function of arrays alone."""
-        changed = dataclasses.replace(model, energy=EnergyConfig(**options))
+        changed = dataclasses.replace(setting.model, energy=EnergyConfig(**options))
 
         def anneal(key, params, graph, states, logits, structure):
             problems = build_problems(changed, params, graph, states, logits)
@@ -91,46 +139,47 @@ def main(argv: list[str]) -> None:
     one_receiver = jax.jit(search_of(prior="symmetric", prior_weight=0.0))
     every_receiver = jax.jit(search_of())
     chains = jax.jit(jax.vmap(search_of(), in_axes=(0, *[None] * 5)))
-    arrays = (params, graph, states, logits, structure)
+    arrays = setting.arrays
     keys = jax.random.split(jax.random.key(2), num_chains)
-    in_system = num_systems * num_steps
-    everywhere = in_system * num_nodes
     rows: list[dict[str, Any]] = []
     for name, seconds, num_proposals in (
         (
             "composed network at every proposal",
             timing.seconds_of(composed, keys[0], *arrays),
-            in_system,
+            num_in_system,
         ),
         (
             "message cache, one receiver of a system at a time",
             timing.seconds_of(one_receiver, keys[0], *arrays),
-            in_system,
+            num_in_system,
         ),
         (
             "message cache, all receivers at once",
             timing.seconds_of(every_receiver, keys[0], *arrays),
-            everywhere,
+            num_everywhere,
         ),
         (
             f"the same, {num_chains} chains, one call each",
             timing.seconds_of(lambda: [every_receiver(key, *arrays) for key in keys]),
-            everywhere * num_chains,
+            num_everywhere * num_chains,
         ),
         (
             f"the same, {num_chains} chains in one call",
             timing.seconds_of(chains, keys, *arrays),
-            everywhere * num_chains,
+            num_everywhere * num_chains,
         ),
     ):
         rate = num_proposals / seconds
         reference = rows[0]["proposals/s"] if rows else rate
         rows.append({"search": name, "proposals/s": rate, "ratio": rate / reference})
-    print(common.format_table(rows, float_format=".4g"), end="\n\n")
+    return rows
 
-    rows.clear()
+
+def _training_steps(setting: _Setting, num_systems: int) -> list[dict[str, Any]]:
+    """Time of a step of BounceGrad, whole and with less of each of its parts."""
     config = BounceGradConfig(num_steps=100, batch_size=num_systems, search_steps=8)
     replace = dataclasses.replace
+    rows: list[dict[str, Any]] = []
     for name, changed in (
         ("whole step", config),
         ("one proposal instead of eight", replace(config, search_steps=1)),
@@ -140,9 +189,12 @@ def main(argv: list[str]) -> None:
             replace(config, held_out=False, gradient_frames=0),
         ),
     ):
-        algorithm = bouncegrad.bouncegrad(model, changed)
+        algorithm = bouncegrad.bouncegrad(setting.model, changed)
         state = algorithm.init(
-            jax.random.key(3), params, dataset.num_tasks, dataset.max_nodes
+            jax.random.key(3),
+            setting.params,
+            setting.dataset.num_tasks,
+            setting.dataset.max_nodes,
         )
 
         @jax.jit
@@ -152,33 +204,41 @@ def main(argv: list[str]) -> None:
 
             return jax.lax.scan(body, state, None, length=_TRAINING_STEPS)[0]
 
-        seconds = timing.seconds_of(take_steps, state, task_states, batch)
+        seconds = timing.seconds_of(
+            take_steps, state, setting.task_states, setting.batch
+        )
         rows.append({"BounceGrad": name, "ms": 1e3 * seconds / _TRAINING_STEPS})
-    fastest = rows[0]["ms"]
     for row in rows:
-        row["ratio"] = row["ms"] / fastest
-    print(common.format_table(rows, float_format=".3g"), end="\n\n")
+        row["ratio"] = row["ms"] / rows[0]["ms"]
+    return rows
 
-    num_intervals = dataset.num_frames - 1
-    num_messages = int(graph.slot_mask.sum()) * model.num_relations * num_intervals
-    rows.clear()
+
+def _kinds_of_messages(setting: _Setting, num_everywhere: int) -> list[dict[str, Any]]:
+    """What it costs to make the cache, and to search with it, by kind of message."""
+    _, graph, states, logits, structure = setting.arrays
+    num_edges = int(graph.slot_mask.sum())
+    num_intervals = setting.dataset.num_frames - 1
+    num_messages = num_edges * setting.model.num_relations * num_intervals
+    rows: list[dict[str, Any]] = []
     for path in ("start", "interpolated", "two_body"):
-        build, search = _build_and_search(*build_model(path), num_steps)
+        model, params = _build_model(setting.dataset, path)
+        build, search_with = _build_and_search(model, params, _STEPS.value)
         problems = build(graph, states, logits)
-        seconds = timing.seconds_of(build, graph, states, logits)
-        searching = timing.seconds_of(search, keys[0], problems, structure)
+        building = timing.seconds_of(build, graph, states, logits)
+        searching = timing.seconds_of(
+            search_with, jax.random.key(2), problems, structure
+        )
         rows.append(
             {
                 "messages": path,
-                "ns per message": 1e9 * seconds / num_messages,
-                "proposals/s": everywhere / searching,
+                "ns per message": 1e9 * building / num_messages,
+                "proposals/s": num_everywhere / searching,
             }
         )
     for row in rows:
         row["ratio of messages"] = row["ns per message"] / rows[0]["ns per message"]
         row["ratio of proposals"] = row["proposals/s"] / rows[0]["proposals/s"]
-    print(common.format_table(rows, float_format=".3g"))
-    print(f"\n{np.size(tasks)} systems of {num_nodes} nodes, width {width}")
+    return rows
 
 
 def _build_and_search(model, params, num_steps):

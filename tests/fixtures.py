@@ -98,10 +98,15 @@ def small_params(model, supergraph, num_frames, seed=0):
     )
     rng = np.random.default_rng(seed)
     modules, proposal = jax.tree.map(
-        lambda leaf: jnp.asarray(0.7 * rng.normal(size=leaf.shape), jnp.float32),
+        lambda leaf: as_array(0.7 * rng.normal(size=leaf.shape)),
         (shapes.modules, shapes.proposal),
     )
-    return ModelParams(modules, proposal, jax.tree.map(jnp.asarray, preprocessing))
+    return ModelParams(modules, proposal, jax.device_put(preprocessing))
+
+
+def as_array(values, dtype=np.float32):
+    """Values on the device; `jnp.asarray` compiles a conversion for every shape."""
+    return jax.device_put(np.asarray(values, dtype))
 
 
 class Batch:

@@ -1,4 +1,4 @@
-"""Configuration of the experiment with entities that nobody saw."""
+"""Configuration of the experiment with hidden entities."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class ExperimentConfig:
             )
         if self.modules.path == "start":
             raise ValueError(
-                "modules.path: found 'start', expected laws, which say how an entity "
-                "moves that nobody saw"
+                "modules.path: found 'start', expected laws, which say how a "
+                "hidden entity moves"
             )
 
 

@@ -149,15 +149,19 @@ class PredictionConfig:
 
     Attributes:
       num_substeps: Steps per frame; 0 takes as many as the prediction needs.
+      num_samples: Futures drawn with the errors of observed frames, whose mean is the
+        prediction, see `evaluation.ensembles`; 0 for the one without errors.
       domain: Where bodies can be. It is declared, not found in the data.
     """
 
     num_substeps: int = 0
+    num_samples: int = 0
     domain: Domain = Domain()
 
     def __post_init__(self) -> None:
-        """Checks the number of steps."""
-        if self.num_substeps < 0:
-            raise ValueError(
-                f"num_substeps: found {self.num_substeps}, expected at least 0"
-            )
+        """Checks the numbers."""
+        for field in ("num_substeps", "num_samples"):
+            if getattr(self, field) < 0:
+                raise ValueError(
+                    f"{field}: found {getattr(self, field)}, expected at least 0"
+                )

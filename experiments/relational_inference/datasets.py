@@ -184,7 +184,7 @@ def _observed_frames(dataset: TrajectoryDataset, config: DataConfig) -> tuple[in
 
 
 def _all_of_file(dataset: TrajectoryDataset, config: DataConfig) -> Datasets:
-    """All systems of a file are scored; nobody knows whether a model has seen them."""
+    """All systems of a file are scored: a model may have been trained on any."""
     num_observed, num_used = _observed_frames(dataset, config)
     observed = dataset.frames(0, num_observed)
     return Datasets(

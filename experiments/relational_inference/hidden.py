@@ -1,4 +1,4 @@
-"""Entities that nobody recorded, looked for in the systems of a run."""
+"""Hidden entities, looked for in the systems of a run."""
 
 from __future__ import annotations
 

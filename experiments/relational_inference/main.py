@@ -95,7 +95,7 @@ _HIDDEN = flags.DEFINE_enum(
     "hidden",
     None,
     ["none", "auto", "1", "2", "3"],
-    "Entities that nobody recorded, to be looked for in the systems whose edges are "
+    "Entities that were not recorded, to be looked for in the systems whose edges are "
     "written: how many in every system, or auto for as many as the data tell. For "
     "bodies with positions and velocities. Default: none.",
 )

@@ -10,18 +10,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments.relational_inference import forecasts
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
-from experiments.relational_inference.exact import exact_predictions, true_laws
-from modmeta.relational.data import TrajectoryDataset, neighbors
-from modmeta.relational.data.normalization import normalize
-from modmeta.relational.evaluation import (
-    calibration,
-    formulas,
-    laws,
-    matching,
-    rollouts,
+from experiments.relational_inference.laws import (
+    assumptions,
+    describe_laws,
+    laws_of_modules,
 )
+from modmeta.relational.data import TrajectoryDataset, neighbors
+from modmeta.relational.evaluation import calibration, laws, matching
 from modmeta.relational.evaluation.scores import (
     label_scores,
     match_labels,
@@ -34,7 +32,6 @@ from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
 from modmeta.search import SEARCHES
 
-REPORTED_STEPS = (1, 10, 20)
 _CURVE_SYSTEMS = 100
 
 
@@ -44,9 +41,7 @@ class MetaTest(NamedTuple):
     Attributes:
       summary: Scores for `summary.json`.
       cold: Relations of the test systems from a cold start.
-      predictions: `[tasks, steps, nodes, F]` normalised, by name.
-      errors: `[steps]` by name.
-      truth: `[tasks, time, nodes, F]` normalised, observed and future frames.
+      forecast: Predictions of the frames that follow the observed ones.
       names: True name of every module, None without labels.
       curves: Lowest energy `[systems, proposals]` by kind of proposal.
       curve_proposals: `[proposals]` per system.
@@ -56,9 +51,7 @@ class MetaTest(NamedTuple):
 
     summary: dict[str, Any]
     cold: relations.Relations
-    predictions: dict[str, np.ndarray]
-    errors: dict[str, np.ndarray]
-    truth: np.ndarray
+    forecast: forecasts.Forecast
     names: np.ndarray | None
     curves: dict[str, np.ndarray]
     curve_proposals: np.ndarray
@@ -86,7 +79,7 @@ def meta_test(
       mesh: Devices that share the searches; None for one.
       cold: Relations of the test systems, where they are known already.
     """
-    observed, test = datasets.observed, datasets.test
+    observed = datasets.observed
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), 4)
     if cold is None:
         cold = infer.infer_dataset(
@@ -110,23 +103,14 @@ def meta_test(
     if warm is not None:
         summary["test_energy_warm"] = float(warm.energies.sum() / scored_frames)
 
-    names = None
+    names = true_structures = None
     if observed.edges is not None:
-        scores = label_scores(cold, observed, model.num_relations)
         names = match_labels(
             cold.edges, observed.edges, model.num_relations, observed.num_relations
         )
-        # Accuracies are those of the candidate edges, by default all.
-        summary["candidate_share"] = neighbors.candidate_share(
-            observed.edges, cold.edges
-        )
-        if warm is not None:
-            summary["edge_accuracy_warm"] = label_scores(
-                warm, observed, model.num_relations
-            )["edge_accuracy"]
-        summary["proposal_accuracy"] = scores["proposal_accuracy"]
-        if cold.is_sampled:
-            summary.update(_calibration(cold, observed, names))
+        true_edges = structures_from_labels(observed.edges, names, model.num_relations)
+        true_structures = cold._replace(edges=true_edges).structures
+        summary.update(_compare_with_labels(model, observed, cold, warm, names))
         is_undirected = np.array_equal(observed.edges, observed.edges.swapaxes(1, 2))
         if model.energy.prior == "none" and is_undirected:
             # A track of its own: the prior is declared, and enters the test alone.
@@ -136,69 +120,16 @@ def meta_test(
             scores = label_scores(symmetric, observed, model.num_relations)
             summary["edge_accuracy_symmetric_prior"] = scores["edge_accuracy"]
 
-    normalization = jax.tree.map(np.asarray, params.preprocessing.normalization)
-    truth = np.asarray(normalize(normalization, test.states), np.float32)
-    future = truth[:, datasets.num_observed :]
-    predictions, errors = {}, {}
-    num_steps = future.shape[1]
-    if num_steps:
-        options = config.prediction_of(model.bank)
-        integration = {
-            "num_substeps": options.num_substeps,
-            "domain": options.domain,
-        }
-        whole = (test, datasets.num_observed)
-        predictions["inferred graph"] = rollouts.predict_following(
-            model, params, *whole, cold.structures, **integration
-        )
-        if names is not None:
-            true_edges = structures_from_labels(
-                observed.edges, names, model.num_relations
-            )
-            predictions["true graph"] = rollouts.predict_following(
-                model,
-                params,
-                *whole,
-                cold._replace(edges=true_edges).structures,
-                **integration,
-            )
-        durations = None
-        if not test.is_regular:
-            clock = test.clock[:, datasets.num_observed - 1 :]
-            durations = clock[:, 1:] - clock[:, :1]
-        baselines = rollouts.baseline_predictions(
-            truth[:, : datasets.num_observed],
-            num_steps,
-            np.asarray(params.preprocessing.step_matrix),
-            np.asarray(params.preprocessing.step_offset),
-            durations,
-        )
-        predictions["constant velocity"] = baselines["constant_velocity"]
-        predictions["static"] = baselines["static"]
-        derived = test.features.derived
-        columns = [c for c in model.bank.layout.predicted if c not in derived]
-        mask = rollouts.following_mask(*whole)
-        errors = {
-            name: rollouts.prediction_errors(values, future, mask, columns)
-            for name, values in predictions.items()
-        }
-        for name, key in (
-            ("inferred graph", "mse"),
-            ("true graph", "mse_true_graph"),
-            ("constant velocity", "mse_constant_velocity"),
-            ("static", "mse_static"),
-        ):
-            if name in errors:
-                summary[key] = rollouts.errors_at(errors[name], REPORTED_STEPS)
-        summary.update(
-            _exact_errors(config, observed, normalization, future, test, columns)
-        )
+    forecast = forecasts.forecast(
+        config, datasets, model, params, cold.structures, true_structures
+    )
+    summary.update(forecast.summary)
 
     law_curves, true = [], []
     if laws.has_curve(model):
         law_curves = laws.law_curves(model, params, observed, cold.structures)
         true = laws_of_modules(config, observed, names, law_curves)
-        summary["laws"] = _describe_laws(law_curves, true)
+        summary["laws"] = describe_laws(law_curves, true)
         summary["assumed"] = assumptions(config, model)
 
     curves, proposals = _search_curves(
@@ -207,9 +138,7 @@ def meta_test(
     return MetaTest(
         summary,
         cold,
-        predictions,
-        errors,
-        truth,
+        forecast,
         names,
         curves,
         proposals,
@@ -218,85 +147,25 @@ def meta_test(
     )
 
 
-def laws_of_modules(
-    config: ExperimentConfig,
+def _compare_with_labels(
+    model: RelationalModel,
     observed: TrajectoryDataset,
-    names: np.ndarray | None,
-    curves: list[laws.LawCurve],
-) -> list[Callable[[np.ndarray], np.ndarray] | None]:
-    """The law of the simulator that every curve stands for; None where unknown."""
-    known = true_laws(config.data, observed, config.modules.max_rate)
-    labels = [None if names is None else int(names[c.relation]) for c in curves]
-    return [
-        None if label is None or label >= len(known) else known[label]
-        for label in labels
-    ]
-
-
-def _describe_laws(curves, true) -> list[dict[str, Any]]:
-    """How well every law is known, and how near it is to the true one."""
-    described = []
-    for curve, law in zip(curves, true, strict=True):
-        entry: dict[str, Any] = {
-            "relation": curve.relation,
-            "variable": curve.variable,
-            "num_edges": curve.num_edges,
-        }
-        power = curve.power_law()
-        if power is not None:
-            entry["power_law"] = power._asdict()
-        try:
-            entry["formula"] = formulas.find_formula(curve)._asdict()
-        except ImportError:
-            pass  # the extra is not installed; the power law is there
-        if law is not None:
-            rates = law(curve.inputs)
-            if np.ptp(rates) > 0:
-                entry["r2"] = curve.r_squared(law)
-            error = np.abs(curve.rates - rates)
-            entry["mean_error"] = float(np.sum(curve.weights * error))
-            entry["largest_true_rate"] = max(float(np.max(np.abs(rates))), 1e-12)
-        described.append(entry)
-    return described
-
-
-def assumptions(config: ExperimentConfig, model: RelationalModel) -> list[str]:
-    """What was declared about the physics, not found in the data."""
-    modules, spec = model.bank.config, model.bank.layout.spec
-    found = ["rates of pairs add up"]
-    roles = [
-        f"{role} {[spec.names[c] for c in getattr(spec, role)]}"
-        for role in ("positions", "velocities", "sines", "cosines")
-        if getattr(spec, role)
-    ]
-    found.append("roles of columns: " + ", ".join(roles))
-    if spec.positions and modules.law != "general":
-        found.append("forces act along the line between two entities")
-    if modules.law == "mutual":
-        found.append("both entities of a pair feel the same force")
-    if modules.max_rate and model.bank.has_laws:
-        found.append(f"components of rates are cut off at {modules.max_rate:g}")
-    if model.bank.has_laws and modules.entities == "alike":
-        found.append("entities differ in nothing that is not a column")
-    if modules.null_relation:
-        found.append("relation 0 is no interaction")
-    domain = config.prediction_of(model.bank).domain
-    if domain.kind != "open":
-        found.append(f"domain: {domain}")
-    return found
-
-
-def _exact_errors(config, observed, normalization, future, test, columns):
-    """Errors of the true law under the true graph, by substeps per frame."""
-    found = exact_predictions(config.data, observed, future.shape[1])
-    if not found:
-        return {}
-    errors = {}
-    for count, values in found.items():
-        values = np.asarray(normalize(normalization, values), np.float32)
-        by_step = rollouts.prediction_errors(values, future, test.node_mask, columns)
-        errors[count] = rollouts.errors_at(by_step, REPORTED_STEPS)
-    return {"mse_exact_law": errors}
+    cold: relations.Relations,
+    warm: relations.Relations | None,
+    names: np.ndarray,
+) -> dict[str, Any]:
+    """Scores against labels; accuracies are those of the candidate edges."""
+    summary: dict[str, Any] = {
+        "candidate_share": neighbors.candidate_share(observed.edges, cold.edges)
+    }
+    if warm is not None:
+        scores = label_scores(warm, observed, model.num_relations)
+        summary["edge_accuracy_warm"] = scores["edge_accuracy"]
+    scores = label_scores(cold, observed, model.num_relations)
+    summary["proposal_accuracy"] = scores["proposal_accuracy"]
+    if cold.is_sampled:
+        summary.update(_calibration(cold, observed, names))
+    return summary
 
 
 def edge_accuracies(

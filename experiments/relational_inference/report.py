@@ -91,25 +91,27 @@ def write_outputs(
         drawn["learning_curves"] = figures.plot_learning_curves(
             records, energy_unit=unit
         )
-    if outcome.predictions:
+    if outcome.forecast.predictions:
         has_plane = len(spec.positions) >= 2
         derived = spec.derived
         predicted = model.bank.layout.predicted
         normalization = jax.tree.map(np.asarray, params.preprocessing.normalization)
         column = next((c for c in predicted if c not in derived), predicted[0])
+        futures = outcome.forecast.futures
         drawn["trajectories"] = figures.plot_trajectories(
-            denormalize(normalization, outcome.truth),
-            denormalize(normalization, outcome.predictions["inferred graph"]),
+            denormalize(normalization, outcome.forecast.truth),
+            denormalize(normalization, outcome.forecast.path),
             datasets.num_observed,
             spec.positions[:2] if has_plane else None,
             feature=column,
+            futures=None if futures is None else denormalize(normalization, futures),
             node_mask=datasets.test.node_mask,
             feature_names=spec.names,
             frame_interval=datasets.test.frame_interval,
             system_names=systems,
             node_names=observed.node_names,
         )
-        drawn["rollout_error"] = figures.plot_rollout_error(outcome.errors)
+        drawn["rollout_error"] = figures.plot_rollout_error(outcome.forecast.errors)
     drawn["search"] = figures.plot_search_curves(
         outcome.curve_proposals, outcome.curves, energy_unit=unit
     )
@@ -148,12 +150,27 @@ def format_summary(summary: dict[str, Any]) -> str:
     add("test energy (nats per node and frame)", f"{summary['test_energy']:.3f}")
     for key, text in (
         ("mse", "inferred graph"),
+        ("mse_one_future", "inferred graph, one future"),
+        ("mse_walls_detected", "inferred graph, one future, walls detected"),
         ("mse_true_graph", "true graph"),
         ("mse_constant_velocity", "constant velocity"),
         ("mse_static", "static"),
     ):
         for step, error in summary.get(key, {}).items():
             add(f"MSE at step {step}, {text}", f"{error:.2e}")
+    shares = summary.get("mse_shares", {})
+    for key, text in (
+        ("positions", "positions"),
+        ("worst_systems", "the worst 1 % of systems"),
+    ):
+        values = [f"{share:.2f}" for share in shares.get(key, {}).values()]
+        if values:
+            steps = ", ".join(shares[key])
+            add(f"share of {text} in that of step {steps}", ", ".join(values))
+    coverage = dict(summary.get("prediction_coverage", {}))
+    nominal = coverage.pop("nominal", None)
+    for step, share in coverage.items():
+        add(f"within the futures at step {step}", f"{share:.3f} (of {nominal:.3f})")
     for count, errors in summary.get("mse_exact_law", {}).items():
         for step, error in errors.items():
             add(f"MSE at step {step}, exact law, {count} substeps", f"{error:.2e}")

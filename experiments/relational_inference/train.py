@@ -333,6 +333,8 @@ def _read(
         model, params = trained.load(config.model)
         loaded = dataclasses.replace(model, **config.search_options), params
         datasets = make_datasets(config.data, config.seed, model)
+        model = loaded[0].reaching(datasets.observed.frame_interval)
+        loaded = model, params
         trained.check(config.model, *loaded, datasets.observed)
     else:
         datasets = make_datasets(config.data, config.seed)

@@ -95,7 +95,7 @@ def prepare(
     size = dataset.max_nodes
     sizes = [size] * dataset.num_tasks
     budget = supergraphs.padding_budget(sizes, len(sizes))
-    graph = jax.tree.map(jnp.asarray, supergraphs.build_supergraph(sizes, budget))
+    graph = jax.device_put(supergraphs.build_supergraph(sizes, budget))
     tasks = jnp.arange(dataset.num_tasks)
     states = gather_states(
         device_states(dataset, params.preprocessing.normalization), tasks, graph

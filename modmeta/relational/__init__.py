@@ -2,7 +2,7 @@
 
 Data flows one way: `data` -> `modules` -> `energies`, `tasks` -> `inference` ->
 `training`, `evaluation` -> `discovery` -> `results`, `figures`, and `api`, which does
-all of it in one call. `hidden` finds entities that nobody recorded. `classical` has
+all of it in one call. `hidden` finds entities that were not recorded. `classical` has
 what statistics says of the same series.
 """
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
+from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.forms.arrays import as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig
@@ -172,80 +173,100 @@ def infer_relations(
         breaks=breaks,
     )
     dataset.check_pairs()
-    given = {
-        "modules": (modules, ModuleConfig),
-        "proposal": (proposal, ProposalConfig),
-        "energy": (energy, EnergyConfig),
-        "moves": (moves, MoveConfig),
-        "candidates": (candidates, CandidateConfig),
-        "memory": (memory, MemoryConfig),
-        "bouncegrad": (bouncegrad, BounceGradConfig),
-        "training": (training, TrainingConfig),
-        "inference": (inference, InferenceConfig),
-    }
-    for name, (value, kind) in given.items():
-        option_types.check(name, value, kind | None)
+    options = _options(
+        dataset,
+        num_relations,
+        num_restarts,
+        modules=_checked("modules", modules, ModuleConfig),
+        proposal=_checked("proposal", proposal, ProposalConfig),
+        energy=_checked("energy", energy, EnergyConfig),
+        moves=_checked("moves", moves, MoveConfig),
+        candidates=_checked("candidates", candidates, CandidateConfig),
+        memory=_checked("memory", memory, MemoryConfig),
+        bouncegrad=_checked("bouncegrad", bouncegrad, BounceGradConfig),
+        training=_checked("training", training, TrainingConfig),
+        inference=option_types.check("inference", inference, InferenceConfig | None),
+    )
     shared_graph = option_types.check("shared_graph", shared_graph, bool)
-    changing = option_types.check("changing", changing, bool)
     if mesh is not None and not isinstance(mesh, Mesh):
         raise ValueError(f"mesh: found {mesh!r}, expected a mesh of devices or None")
+    arguments = {
+        "seed": option_types.check_seed(seed),
+        "changing": option_types.check("changing", changing, bool),
+        "mesh": mesh,
+        "progress": _meter(progress),
+    }
     # Before anything is trained: systems that share a graph may turn out not to.
     searched = concatenate_tasks(dataset) if shared_graph else dataset
+    if num_relations == "auto":
+        found = discover(
+            dataset, searched, dataclasses.replace(options, num_restarts=1), **arguments
+        )
+        count = max(found.verdict.num_relations, 2)
+        modules = dataclasses.replace(options.modules, num_relations=count)
+        options = dataclasses.replace(options, modules=modules)
+    found = discover(dataset, searched, options, **arguments)
+    if found.stretches is not None:
+        searched = found.stretches.of(searched)
+    return RelationalInference(searched, found, options.inference)
+
+
+def _checked(name: str, config: Any, kind: type) -> Any:
+    """The options of a topic, the default ones for None."""
+    return option_types.check(name, config, kind | None) or kind()
+
+
+def _options(
+    dataset: TrajectoryDataset,
+    num_relations: Any,
+    num_restarts: Any,
+    *,
+    modules: ModuleConfig,
+    energy: EnergyConfig,
+    bouncegrad: BounceGradConfig,
+    training: TrainingConfig,
+    inference: InferenceConfig | None,
+    **search: Any,
+) -> Options:
+    """What `discover` takes, settled for the number of entities.
+
+    Raises:
+      ValueError: If a number is out of range, or the search cannot minimise the energy.
+    """
     is_auto = num_relations == "auto"
     if not is_auto and not isinstance(num_relations, int | np.integer):
         raise ValueError(
             f"num_relations: found {num_relations!r}, expected a number or 'auto'"
         )
-    seed = option_types.check_seed(seed)
     num_restarts = option_types.check("num_restarts", num_restarts, int)
     if num_restarts < 1:
         raise ValueError(f"num_restarts: found {num_restarts}, expected at least 1")
     modules = dataclasses.replace(
-        modules or ModuleConfig(),
-        num_relations=MAX_RELATIONS if is_auto else int(num_relations),
+        modules, num_relations=MAX_RELATIONS if is_auto else int(num_relations)
     )
-    num_entities = int(dataset.num_nodes.max(initial=1))
-    energy = energy or EnergyConfig()
     is_additive = resolve(modules, dataset.features).node_update == "additive"
     inference = (inference or InferenceConfig(algorithm="auto")).resolved(
-        num_entities, energy, is_additive=is_additive
+        int(dataset.num_nodes.max(initial=1)), energy, is_additive=is_additive
     )
     energy.check_algorithm(inference.algorithm)
-    options = Options(
+    return Options(
         modules=modules,
-        search={
-            "proposal": proposal,
-            "energy": energy,
-            "moves": moves,
-            "candidates": candidates,
-            "memory": memory,
-        },
-        bouncegrad=bouncegrad or BounceGradConfig(),
-        training=training or TrainingConfig(),
+        search={"energy": energy, **search},
+        bouncegrad=bouncegrad,
+        training=training,
         inference=inference,
         num_restarts=num_restarts,
     )
-    is_meter = progress is None or hasattr(progress, "update")
+
+
+def _meter(progress: ProgressMeter | str | None) -> ProgressMeter | None:
+    """The meter that an argument stands for."""
     if progress == "auto":
-        progress = shown_to_people()
-    elif isinstance(progress, str) or not is_meter:
+        return shown_to_people()
+    if isinstance(progress, str) or not (
+        progress is None or hasattr(progress, "update")
+    ):
         raise ValueError(
             f"progress: found {progress!r}, expected 'auto', None or a meter"
         )
-    arguments = {
-        "seed": seed,
-        "changing": changing,
-        "mesh": mesh,
-        "progress": progress,
-    }
-    if is_auto:
-        found = discover(
-            dataset, searched, dataclasses.replace(options, num_restarts=1), **arguments
-        )
-        count = max(found.verdict.num_relations, 2)
-        modules = dataclasses.replace(modules, num_relations=count)
-        options = dataclasses.replace(options, modules=modules)
-    found = discover(dataset, searched, options, **arguments)
-    if found.stretches is not None:
-        searched = found.stretches.of(searched)
-    return RelationalInference(searched, found, inference)
+    return progress

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -218,9 +217,11 @@ def name_relations(
     if first == 0 or model.bank.config.null_relation:
         return result
     order = np.array([first, *np.delete(np.arange(model.num_relations), first)])
-    names = jnp.argsort(order)
+    names = np.argsort(order).astype(np.int32)
     followed = {
-        name: structures._replace(edge_modules=names[structures.edge_modules])
+        name: structures._replace(
+            edge_modules=jax.device_put(names[np.asarray(structures.edge_modules)])
+        )
         for name, structures in followed.items()
     }
     params = model.network.reorder(result.params, order)

@@ -66,7 +66,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
             prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
         )
     except OSError as error:
-        # Nobody knows the name of the hidden file that the error speaks of.
+        # The user does not know the temporary file that the error names.
         raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -53,7 +53,7 @@ def failures(rng, length):
 
     own, found = seen(topology, tables), []
     returned = topology.to_parameters(topology.edge_values(tables))
-    if any(np.any(returned[name] != tables[name]) for name in tables):
+    if any(np.any(np.asarray(returned[name]) != tables[name]) for name in tables):
         found.append(f"round trip: {program} {shape}")
     # Parameters with which the function should be the same, and who says so.
     vectors, reasons = [_vector(tables)], [""]

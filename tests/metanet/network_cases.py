@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.fixtures import as_array
+
 
 class Network(nn.Module):
     """Any expression of layers as a model."""
@@ -190,7 +192,7 @@ def make(name_or_case):
     x = rng.normal(size=case.input_shape).astype(np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
     variables = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(
+        lambda path, leaf: as_array(
             rng.uniform(0.5, 1.5, leaf.shape)  # a variance must be positive
             if "var" in str(path[-1])
             else 0.7 * rng.normal(size=leaf.shape),

@@ -40,6 +40,31 @@ class Operation:
     scatter: Any = None
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a constant is an array of numbers, not of random keys."""
+    is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
+    return is_array and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
+
+
+def _along(array: np.ndarray, shape: tuple[int, ...], axes) -> np.ndarray:
+    """An array repeated along all axes but its own."""
+    others = tuple(axis for axis in range(len(shape)) if axis not in axes)
+    return np.broadcast_to(np.expand_dims(array, others), shape)
+
+
+# Of constants, where JAX would compile a program for every shape.
+_REPEATED = {
+    "broadcast_in_dim": lambda params, array: _along(
+        array, params["shape"], params["broadcast_dimensions"]
+    ),
+    "iota": lambda params: _along(
+        np.arange(params["shape"][params["dimension"]]).astype(params["dtype"]),
+        params["shape"],
+        (params["dimension"],),
+    ),
+}
+
+
 class ScalarProgram:
     """A function of variables and inputs as operations on single numbers.
 
@@ -135,7 +160,10 @@ class ScalarProgram:
             branch = params["branches"][int(values[0].value)]
             return self._run(branch.jaxpr, branch.consts, values[1:])
         if all(isinstance(value, Constant) for value in values):
-            found = equation.primitive.bind(*(v.value for v in values), **params)
+            known = [value.value for value in values]
+            if name in _REPEATED and all(map(_is_plain, known)):
+                return [Constant(_REPEATED[name](params, *map(np.asarray, known)))]
+            found = equation.primitive.bind(*known, **params)
             found = found if equation.primitive.multiple_results else [found]
             return [Constant(value) for value in found]
         if name not in RULES:

@@ -130,7 +130,7 @@ def test_identity_map_is_learned():
         ),
         seed=0,
     )
-    start = predictor.init(jax.random.key(0), jnp.asarray(ROWS))
-    spoiled = np.mean(objective(predictor.apply(start, ROWS), targets))
+    start = jax.jit(predictor.init)(jax.random.key(0), ROWS)
+    spoiled = np.mean(objective(jax.jit(predictor.apply)(start, ROWS), targets))
     assert spoiled > 1e-2
     assert result.valid_loss < 1e-2 * spoiled

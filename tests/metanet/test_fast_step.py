@@ -102,9 +102,14 @@ def test_changes_of_weights_are_the_same_some_networks_at_a_time(topology, monke
     rows = rows_of(topology)
     graph = features.rows_to_graph(topology, rows)
     params = random_params(module, graph, table, rows.T)
-    whole = module.apply(params, graph, table, rows.T)
+
+    def applied():
+        apply = jax.jit(lambda params, rows: module.apply(params, graph, table, rows))
+        return apply(params, rows.T)
+
+    whole = applied()
     monkeypatch.setattr(windows, "networks_at_once", lambda *_: 2)
-    parts = module.apply(params, graph, table, rows.T)
+    parts = applied()
     np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
@@ -134,10 +139,11 @@ def test_responses_move_with_their_units(two_at_once):
         return responses.graph_with_responses(traced, jnp.asarray(joined, jnp.float32))
 
     params = random_params(reader, graph(rows, known))
-    found = reader.apply(params, graph(rows, known))
-    again = reader.apply(params, graph(moved, known_moved))
+    apply = jax.jit(reader.apply)
+    found = apply(params, graph(rows, known))
+    again = apply(params, graph(moved, known_moved))
     np.testing.assert_allclose(again, found, atol=1e-4)
-    other = reader.apply(params, graph(rows, known_moved))
+    other = apply(params, graph(rows, known_moved))
     assert np.abs(np.asarray(other - found)).max() > 1e-3
 
 

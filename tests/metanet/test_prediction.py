@@ -313,14 +313,18 @@ def test_steps_are_those_of_adam_along_a_schedule(weight_decay):
     )
     plan = sources.training_plan(source.sizes[SPLITS["train"]], 16, 8, 0)
     params, state = start, optimizer.init(start)
-    for rows in SPLITS["train"][plan]:
 
-        def loss(params, rows=rows):
-            outputs = predictor.apply(params, source.batch(rows, None))
-            return jnp.mean(prediction.accuracy_loss(outputs, targets[rows]))
+    @jax.jit
+    def step(params, state, inputs, own):
+        def loss(params):
+            outputs = predictor.apply(params, inputs)
+            return jnp.mean(prediction.accuracy_loss(outputs, own))
 
         updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for rows in SPLITS["train"][plan]:
+        params, state = step(params, state, source.batch(rows, None), targets[rows])
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6),
         found,

@@ -8,6 +8,7 @@ import pytest
 
 from modmeta import graphs, metanet
 from modmeta.metanet.models import features, gmn, normalized, readouts, weight_updates
+from tests.fixtures import as_array
 from tests.metanet import hand_made
 from tests.metanet.small_networks import normal, random_variables
 from tests.metanet.test_models import assert_close, graph_of, random_params
@@ -17,7 +18,7 @@ WIDTHS = (2, 4, 3, 2)
 
 def random_embeddings(rng, graph, width=4):
     def rows(count):
-        return jnp.asarray(rng.normal(size=(count, width)), jnp.float32)
+        return as_array(rng.normal(size=(count, width)))
 
     return gmn.Embeddings(rows(int(graph.n_node.sum())), rows(len(graph.senders)), None)
 
@@ -308,7 +309,9 @@ def test_new_weights_of_a_traced_network():
 
     params["params"]["update"]["steps"] = jnp.ones(1)
     changed = topology.unflatten(apply(params))
-    is_changed = jax.tree.map(lambda new, old: np.all(new != old), changed, variables)
+    is_changed = jax.tree.map(
+        lambda new, old: np.all(np.asarray(new) != np.asarray(old)), changed, variables
+    )
     assert all(jax.tree.leaves(is_changed["params"]))
     assert not any(jax.tree.leaves(is_changed["batch_stats"]))
     # The mean over both uses of the layer, from the embeddings themselves.

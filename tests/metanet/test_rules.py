@@ -89,8 +89,8 @@ def test_sampled_permutations_leave_the_function_alone(name):
     for _ in range(4):
         nodes = symmetries.sample_symmetry(rng, topology)
         permuted = symmetries.permute_parameters(topology, variables, nodes)
-        vectors = topology.flatten(permuted), topology.flatten(variables)
-        has_moved |= bool(np.any(vectors[0] != vectors[1]))
+        vectors = map(np.asarray, map(topology.flatten, (permuted, variables)))
+        has_moved |= bool(np.any(np.not_equal(*vectors)))
         assert_same(forward(permuted), expected)
         before, after = colours(topology, variables, permuted)
         assert before == after

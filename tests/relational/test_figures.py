@@ -294,6 +294,26 @@ def test_which_colour_is_which_entity(nodes, is_alike):
 
 
 @pytest.mark.parametrize("planar", [True, False])
+def test_futures_that_are_as_likely(planar):
+    truth, prediction = trajectories(systems=2)
+    futures = prediction + np.array([-0.5, 0.0, 0.5]).reshape(3, 1, 1, 1, 1)
+    figure = figures.plot_trajectories(
+        truth, prediction, 20, (0, 1) if planar else None, futures=futures
+    )
+    for system in range(2):
+        lines = figure.axes[system].get_lines()
+        drawn = [line for line in lines if line.get_gid() == "possible-1"]
+        assert len(drawn) == 3
+        for line, path in zip(drawn, futures[:, system, :, 1], strict=True):
+            x = path[:, 0] if planar else np.arange(20, 30)
+            y = path[:, 1] if planar else path[:, 0]
+            np.testing.assert_allclose(line.get_xydata(), np.stack([x, y], axis=1))
+    assert "as likely" in legend_texts(figure.legends[0])
+    with pytest.raises(ValueError, match=r"futures: found shape \[3, 2, 10, 3, 4\]"):
+        figures.plot_trajectories(truth, prediction, 20, futures=futures[..., :3, :])
+
+
+@pytest.mark.parametrize("planar", [True, False])
 def test_many_nodes_are_told_apart(planar):
     """Colours alone do not: numbers stand at the ends of the paths."""
     truth, prediction = trajectories(systems=3, nodes=16)

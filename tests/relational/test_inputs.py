@@ -7,9 +7,9 @@ import pytest
 
 from modmeta.relational import ModuleConfig, as_dataset, data
 from modmeta.relational.data import DataError
-from modmeta.relational.evaluation import rollouts
+from modmeta.relational.evaluation import predictions
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.inputs import edge_inputs
-from modmeta.relational.modules.preprocessing import fit_preprocessing
 from tests.relational.test_results import half_symmetric, result_of
 
 NAMES = ("x", "y", "vx", "vy", "wind")
@@ -62,7 +62,7 @@ def test_predictions_take_inputs():
     calm = result.predict(2, inputs=0.0, **options)
     assert np.abs(found - calm)[..., :4].max() > 1e-6
     # Frames that are there tell what their inputs are.
-    follows = rollouts.predict_following(
+    follows = predictions.predict_following(
         result.model, result.params, dataset, 8, result.found.structures, **options
     )
     normalization = result.params.preprocessing.normalization

@@ -26,8 +26,8 @@ from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.network import RelationalNetwork
-from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 
 TASKS, FRAMES, NODES = 6, 10, 3
@@ -289,6 +289,10 @@ SERIES_CALLS = {
         "only laws hold at others|times: found irregular",
     ),
     "predict at times": (lambda s: s.predict(2, times=[41.0, 43.5]), "expected laws"),
+    "predict futures": (
+        lambda s: s.predict(2, num_samples=4),
+        "num_samples: found 4 with path 'start', expected laws",
+    ),
     "predict with walls": (
         lambda s: s.predict(2, domain=Domain(BOX, (-9.0,), (9.0,))),
         "domain: found 'reflecting' with path 'start', expected laws",

@@ -385,6 +385,10 @@ def test_options_of_another_type_are_named(known):
             "num_substeps: found -1, expected at le",
         ),
         (
+            lambda: known.predict(2, num_samples=-1),
+            "num_samples: found -1, expected at least 0",
+        ),
+        (
             lambda: known.predict(2, domain="box"),
             "domain: found 'box', expected Domain",
         ),

@@ -44,6 +44,8 @@ from modmeta.runtime.progress import ProgressMeter
 
 # Batches whose networks are looked at to draw parameters.
 _EXAMPLE_BATCHES = 4
+# Steps whose learning rates are computed at once.
+_BLOCK = 1024
 # Initial values are drawn once: what the compiler takes to make that fast is lost.
 _QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
 
@@ -143,7 +145,9 @@ def _learning_rates(config: PredictionConfig) -> np.ndarray:
         max(config.num_steps // 20, 1),
         max(config.num_steps, 2),
     )
-    return np.asarray(schedule(np.arange(config.num_steps)), np.float32)
+    # Of whole blocks of steps: one program for trainings of any length.
+    steps = np.arange(-(-config.num_steps // _BLOCK) * _BLOCK)
+    return np.asarray(schedule(steps), np.float32)[: config.num_steps]
 
 
 @functools.partial(
@@ -290,7 +294,7 @@ def fit(
         example = source.example(np.unique(plan[:_EXAMPLE_BATCHES]))
         params = _init(predictor, jax.random.key(seed), example)
     options = (config.gradient_norm, config.weight_decay)
-    optimizer = _optimizer(*options).init(params)
+    optimizer = jax.jit(_optimizer(*options).init)(params)
     state = FitState(params, optimizer, training_loop.Best.start(params))
     learning_rates = _learning_rates(config)
 

@@ -142,7 +142,7 @@ class GraphMetanet(nn.Module):
     def _edges_before(
         self, states: States, window: Window | None, count: int
     ) -> jax.Array:
-        """Embeddings of the edges of a window after so many blocks, computed again."""
+        """Embeddings of the edges of a window after some blocks, computed again."""
         edges, wiring = self._encoded(states.wiring, window), states.wiring.at(window)
         for index in range(count):
             ends = states.projections[index].at(wiring)

@@ -23,7 +23,7 @@ def run(model: Any, variables: Any, *inputs: Any, **options: Any) -> Any:
     if isinstance(model, nn.Module):
         tree = {"params": variables} if is_bare(variables) else variables
         return model.apply(tree, *inputs, **options)
-    # Nobody has such a module without the import, which takes a while.
+    # Whoever has such a module has imported it already; the import takes a while.
     nnx = sys.modules.get("flax.nnx")
     if nnx is not None and isinstance(model, nnx.Module):
         if isinstance(variables, Mapping) and not isinstance(variables, nnx.State):

@@ -10,6 +10,7 @@ import jax
 import jax.extend
 import numpy as np
 
+from modmeta.metanet.parameter_graphs.constants import evaluate
 from modmeta.metanet.parameter_graphs.markers import LAYER
 
 # Longer recurrences would multiply the nodes of a graph beyond use.
@@ -178,8 +179,7 @@ def _known(equation: Any, values: list[Any]) -> list[Any] | None:
     if not (is_known and is_plain and is_number):
         return None
     with jax.ensure_compile_time_eval():
-        found = equation.primitive.bind(*values, **equation.params)
-    return list(found) if equation.primitive.multiple_results else [found]
+        return evaluate(equation.primitive, values, equation.params)
 
 
 _MACHINERY = ("/jax/", "/flax/", "/parameter_graphs/", "/contextlib.py")

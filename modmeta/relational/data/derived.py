@@ -98,7 +98,7 @@ def has_inertia(dataset: TrajectoryDataset) -> bool:
 
 
 def persistence(dataset: TrajectoryDataset, span: int) -> float:
-    """Correlation of displacements over so many frames with those just before."""
+    """Correlation of displacements over some frames with those just before."""
     positions = dataset.states[..., list(dataset.features.positions)]
     steps = positions[:, span:].astype(np.float64) - positions[:, :-span]
     counted = dataset.counted(span)

@@ -6,6 +6,7 @@ Nothing here changes a number. A hint is a note; data may well be as they look.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,8 @@ _EVEN, _UNEVEN, _MIN_NODES = 0.2, 0.6, 8
 SHARED, _MIN_SYSTEMS = 0.1, 6
 # Velocities explain positions to this share, and intervals agree to this factor.
 _EXPLAINED, _SAME_INTERVAL = 0.9, 1.25
+# Of all moves, so many may be made where bodies pass each other closely.
+_ENCOUNTERS = 0.1
 # Below this share they contradict positions whose steps go on as they went.
 _CONTRADICTED, _SMOOTH = 0.5, 0.9
 
@@ -105,11 +108,12 @@ def moving_interval(dataset: TrajectoryDataset) -> float:
     The frame interval, unless recorded velocities evidently are in another unit than
     positions per time.
     """
-    interval = apparent_interval(dataset)
-    said = dataset.frame_interval
-    if interval is None or 1.0 / _SAME_INTERVAL < interval / said < _SAME_INTERVAL:
-        return said
-    return interval
+    stated = dataset.frame_interval
+    motion = apparent_motion(dataset) if dataset.features.has_motion else None
+    if motion is None:
+        return stated
+    ratio = motion.interval / stated
+    return stated if 1.0 / _SAME_INTERVAL < ratio < _SAME_INTERVAL else motion.interval
 
 
 def roughness(dataset: TrajectoryDataset) -> tuple[float, float]:
@@ -180,20 +184,76 @@ def twins(dataset: TrajectoryDataset) -> list[str]:
     ]
 
 
-def apparent_interval(dataset: TrajectoryDataset) -> float | None:
-    """Time between frames at which velocities explain how positions move.
+class Motion(NamedTuple):
+    """How far things go per frame by columns that say how fast they are.
 
-    None without recorded velocities, at irregular times, or where they do not.
+    Attributes:
+      interval: Time between frames at which these columns explain it.
+      sentence: What goes by what, as messages say it.
     """
-    interval, explained = _motion_by_velocities(dataset)
-    return interval if explained > _EXPLAINED and interval > 0.0 else None
+
+    interval: float
+    sentence: str
 
 
-def _motion_by_velocities(dataset: TrajectoryDataset) -> tuple[float, float]:
+def apparent_motion(dataset: TrajectoryDataset) -> Motion | None:
+    """How positions move by their velocities, or angles turn by a column beside them.
+
+    None without such columns, at irregular times, or where they explain too little.
+    """
+    if dataset.features.has_motion:
+        interval, explained = _motion_by_velocities(dataset, _ENCOUNTERS)
+        what = "positions that move by {:.3g} times their velocities per frame"
+    else:
+        interval, explained, name = _turning_by_a_column(dataset)
+        what = f"angles that turn by {{:.3g}} times {name!r} per frame"
+    if not (explained > _EXPLAINED and interval > 0.0):
+        return None
+    return Motion(interval, what.format(interval))
+
+
+def _turning_by_a_column(dataset: TrajectoryDataset) -> tuple[float, float, str]:
+    """The interval that fits best, the share that is explained, and the column.
+
+    Of the columns that are neither angles nor given, the one that explains most: in the
+    systems of training and in new ones alike, that is the frequency of an oscillator.
+    """
+    spec, best = dataset.features, (np.nan, np.nan, "")
+    if not spec.sines or not dataset.is_regular:
+        return best
+    some = dataset.take(slice(0, _MAX_TASKS))
+    counted = some.counted()
+    states = some.states.astype(np.float64)
+    phases = np.arctan2(states[..., list(spec.sines)], states[..., list(spec.cosines)])
+    turned = np.diff(phases, axis=1)[counted]
+    turned = np.angle(np.exp(1j * turned))
+    total = np.sum(turned**2)
+    others = {*spec.sines, *spec.cosines, *spec.inputs}
+    for column in sorted({*spec.recorded} - others):
+        rate = states[:, :-1, :, column][counted][:, None]
+        squares = turned.shape[-1] * np.sum(rate**2)
+        if not squares > 0.0 or not total > 0.0:
+            continue
+        interval = np.sum(turned * rate) / squares
+        explained = 1.0 - np.sum((turned - interval * rate) ** 2) / total
+        # What is faster should turn more: a mass of one explains any steady turning.
+        apart = rate - rate.mean()
+        slope = np.sum(turned * apart) / (turned.shape[-1] * np.sum(apart**2) or np.nan)
+        if not abs(slope - interval) < (_SAME_INTERVAL - 1.0) * abs(interval):
+            continue
+        if not explained <= best[1]:
+            best = (float(interval), float(explained), spec.names[column])
+    return best
+
+
+def _motion_by_velocities(
+    dataset: TrajectoryDataset, encounters: float = 0.0
+) -> tuple[float, float]:
     """The interval that fits best, and the share of motion that velocities explain.
 
     Over two frames by Simpson's rule, which also knows motion that turns within a few.
-    NaN where there is nothing to compare.
+    Without the share `encounters` of moves that they explain worst, of bodies that pass
+    each other closely. NaN where there is nothing to compare.
     """
     spec = dataset.features
     nothing = (np.nan, np.nan)
@@ -208,6 +268,14 @@ def _motion_by_velocities(dataset: TrajectoryDataset) -> tuple[float, float]:
     moved = (positions[:, 2:] - positions[:, :-2])[counted]
     mean = (velocities[:, 2:] + 4.0 * velocities[:, 1:-1] + velocities[:, :-2]) / 3.0
     mean = mean[counted]
+    squares = np.sum(mean**2, axis=-1)
+    going = squares > 0.0
+    if not going.any():
+        return nothing
+    typical = np.median(np.sum(moved * mean, axis=-1)[going] / squares[going])
+    missed = np.sum((moved - typical * mean) ** 2, axis=-1)
+    kept = missed <= np.quantile(missed, 1.0 - encounters)
+    moved, mean = moved[kept], mean[kept]
     squares, total = np.sum(mean**2), np.sum(moved**2)
     if not squares > 0.0 or not total > 0.0:
         return nothing

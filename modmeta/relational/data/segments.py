@@ -80,7 +80,7 @@ def concatenate_tasks(dataset: TrajectoryDataset) -> TrajectoryDataset:
 def cut(
     dataset: TrajectoryDataset, num_frames: int, *, keep_rest: bool = True
 ) -> tuple[TrajectoryDataset, np.ndarray]:
-    """Cuts every task into windows of so many frames.
+    """Cuts every task into windows of a number of frames.
 
     Args:
       dataset: The tasks.

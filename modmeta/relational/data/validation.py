@@ -297,7 +297,7 @@ def read_frame_mask(
     node_mask: np.ndarray,
     shape: tuple[int, ...],
 ) -> np.ndarray | None:
-    """Joins what is said to be observed and what is found missing.
+    """Joins what is declared observed and what is found missing.
 
     Args:
       frame_mask: `[tasks, time, nodes]`, bool, or None.

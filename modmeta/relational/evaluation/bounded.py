@@ -32,7 +32,7 @@ def least_squares(
       goal: `[W, Y]`.
       precision: `[W, Y]` inverse variances, zero where nothing was observed.
       prior: `[C]` inverse variances of the weights around 0.
-      num_bounded: The first so many are not below 0.
+      num_bounded: As many of the first ones are not below 0.
       freedom: Degrees of freedom of Student's distribution; None for a Gaussian.
 
     Returns:

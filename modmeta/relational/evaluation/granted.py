@@ -1,7 +1,7 @@
 """What every graph is granted on held-out frames: no relation, but it looks like one.
 
 An entity may be held by a trap of its own, and all entities of a system may feel one
-wind, though nobody recorded either. Others are then good witnesses of where a body is,
+wind, though neither was recorded. Others are then good witnesses of where a body is,
 and of when the wind blows. So what a graph leaves unexplained may be left to a linear
 law of every entity alone, and to what all entities of a system have in common. Both are
 fitted in the frames that the graph was found in.

@@ -168,44 +168,31 @@ def gather(
     span = model.bank.config.span
     split = parts.split(some, span)
     early, consistency = _search_parts(rng_key, model, params, some, split, config)
-    edges, nodes = np.asarray(early.edges), np.asarray(early.node_modules)
-    changes = ChangeModel(model, params, some)
-    granted = None if split is None else Granted(split, span)
-    counted = np.swapaxes(some.counted(span), 1, 2)
-    if split is not None:
-        _, counted = split.windows(span)
-    is_asked = counted.any(axis=1)
-    blocks = parts.blocks_of(some, is_asked)
-
-    def by_block(errors):
-        squares = np.sum(_clipped(errors * counted[..., None]), axis=(1, 3))
-        return parts.sums(squares, blocks, is_asked)
-
-    def error(edges, silent=None, is_shifted=False):
-        """As it is, and with what every graph is granted, `[2, blocks]`."""
-        structures = TaskStructures(np.maximum(edges, 0), nodes)
-        found = changes(structures, silent, is_shifted=is_shifted)
-        left = np.asarray(found.expected - found.observed, np.float64)
-        return np.stack(
-            [by_block(left), by_block(left if granted is None else granted(left))]
-        )
-
+    asked = _Asked(model, params, some, split, np.asarray(early.node_modules))
+    edges = np.asarray(early.edges)
     is_edge = edges >= 0
-    everywhere = [np.where(is_edge, k, -1) for k in range(model.num_relations)]
-    if model.bank.is_additive:
-        none = error(edges, silent=is_edge)
-    else:
-        # A network that never went without messages cannot say what is without them.
-        none = np.stack(
-            [
-                min(errors, key=np.sum)
-                for errors in zip(
-                    *(error(e, is_shifted=True) for e in everywhere), strict=True
-                )
-            ]
-        )
+    everywhere = [
+        asked.errors(np.where(is_edge, relation, -1))
+        for relation in range(model.num_relations)
+    ]
     used = [k for k in range(model.num_relations) if (edges == k).any()]
-    found = changes(early.structures)
+    found = asked.changes(early.structures)
+    errors = {
+        "found": asked.errors(edges),
+        "shuffled": asked.errors(_shuffled(edges)),
+        "none": asked.errors_of_none(edges),
+        "single": np.stack(everywhere, axis=1),
+    }
+    merged = {
+        (a, b): asked.errors(np.where(edges == b, a, edges))
+        for a in used
+        for b in used
+        if a != b
+    }
+    ignorant = [errors["shuffled"], errors["none"], *everywhere]
+    # A graph whose laws are right needs no grants. Where one that knows nothing gains
+    # more by them, graphs are compared with them.
+    chosen = int(any(is_worthwhile(e[1], errors["found"][0]) for e in ignorant))
     alternatives = None
     if split is not None and is_series(some):
         left = found.expected - found.observed
@@ -217,26 +204,10 @@ def gather(
             span,
             _LARGEST_SQUARE,
         )
-    errors = {
-        "found": error(edges),
-        "shuffled": error(_shuffled(edges)),
-        "none": none,
-        "single": np.stack([error(structure) for structure in everywhere], axis=1),
-    }
-    merged = {
-        (a, b): error(np.where(edges == b, a, edges))
-        for a in used
-        for b in used
-        if a != b
-    }
-    ignorant = [errors["shuffled"], none, *np.swapaxes(errors["single"], 0, 1)]
-    # A graph whose laws are right needs no grants. Where one that knows nothing gains
-    # more by them, graphs are compared with them.
-    chosen = int(any(is_worthwhile(e[1], errors["found"][0]) for e in ignorant))
     return Evidence(
         **{name: values[chosen] for name, values in errors.items()},
         merged={pair: values[chosen] for pair, values in merged.items()},
-        total=by_block(found.observed),
+        total=asked.by_block(found.observed),
         effects=relation_effects(model, params, some, early.structures),
         alternatives=alternatives,
         is_held_out=split is not None,
@@ -244,6 +215,71 @@ def gather(
         consistency=consistency,
         is_in_step=shared_course(some) > SHARED,
     )
+
+
+class _Asked:
+    """The frames that graphs are asked about, and the errors they make there.
+
+    Attributes:
+      changes: What graphs expect.
+    """
+
+    def __init__(
+        self,
+        model: RelationalModel,
+        params: ModelParams,
+        dataset: TrajectoryDataset,
+        split: parts.Split | None,
+        node_modules: np.ndarray,
+    ):
+        span = model.bank.config.span
+        self.changes = ChangeModel(model, params, dataset)
+        self._model, self._node_modules = model, node_modules
+        self._granted = None if split is None else Granted(split, span)
+        self._counted = np.swapaxes(dataset.counted(span), 1, 2)
+        if split is not None:
+            _, self._counted = split.windows(span)
+        self._is_asked = self._counted.any(axis=1)
+        self._blocks = parts.blocks_of(dataset, self._is_asked)
+
+    def by_block(self, errors: np.ndarray) -> np.ndarray:
+        """Sums of squares `[blocks]` of errors `[tasks, nodes, windows, Y]`."""
+        squares = np.sum(_clipped(errors * self._counted[..., None]), axis=(1, 3))
+        return parts.sums(squares, self._blocks, self._is_asked)
+
+    def errors(
+        self,
+        edges: np.ndarray,
+        silent: np.ndarray | None = None,
+        *,
+        is_shifted: bool = False,
+    ) -> np.ndarray:
+        """Of a graph as it is, and with what every graph is granted, `[2, blocks]`.
+
+        Args:
+          edges: `[tasks, nodes, nodes]` relations, -1 where there is no edge.
+          silent: The same shape, true at edges that send nothing.
+          is_shifted: Whether senders are as they were half a recording away.
+        """
+        structures = TaskStructures(np.maximum(edges, 0), self._node_modules)
+        found = self.changes(structures, silent, is_shifted=is_shifted)
+        left = np.asarray(found.expected - found.observed, np.float64)
+        granted = left if self._granted is None else self._granted(left)
+        return np.stack([self.by_block(left), self.by_block(granted)])
+
+    def errors_of_none(self, edges: np.ndarray) -> np.ndarray:
+        """Without any of the edges, see `Evidence.none`, `[2, blocks]`."""
+        is_edge = edges >= 0
+        if self._model.bank.is_additive:
+            return self.errors(edges, silent=is_edge)
+        # A network that never went without messages cannot say what is without them.
+        shifted = [
+            self.errors(np.where(is_edge, relation, -1), is_shifted=True)
+            for relation in range(self._model.num_relations)
+        ]
+        return np.stack(
+            [min(errors, key=np.sum) for errors in zip(*shifted, strict=True)]
+        )
 
 
 def _search_parts(

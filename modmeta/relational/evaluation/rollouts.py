@@ -1,34 +1,24 @@
-"""Meta-test: relations and predictions on unseen systems, modules frozen.
+"""Roll-outs: observed states that the composed network, or law, carries on from.
 
-Protocol of Kipf et al. 2018 and Alet et al. 2019, section 5.1: the first frames of a
-test system infer its structure, the frames that follow are predicted freely. Errors
-are mean squared errors in normalised units over systems, nodes and predicted features.
+Nothing here knows what was recorded afterwards.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 
 from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.domains import Domain, check_walls
-from modmeta.relational.data.validation import check_numeric
-from modmeta.relational.evaluation.changes import ChangeModel
-from modmeta.relational.evaluation.start_frames import (
-    StartFrames,
-    inputs_of,
-    last_frames,
-    start_of,
-)
+from modmeta.relational.evaluation.start_frames import StartFrames
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.integration import Integrator
@@ -66,9 +56,9 @@ def _predict(
     columns = model.bank.layout.spec.inputs
 
     def body(current, step):
-        duration, inputs = step
+        duration, inputs, errors = step
         if model.bank.has_laws:
-            following = Integrator(
+            integrator = Integrator(
                 modules,
                 structure,
                 *slots,
@@ -76,7 +66,11 @@ def _predict(
                 domain,
                 begin.effects,
                 inputs,
-            ).advance(current, duration)
+            )
+            following = integrator.advance(current, duration)
+            if errors is not None:
+                scale = params.preprocessing.target_scale
+                following = integrator.move(following, errors * scale[None])
         else:
             following = modules.step(structure, current[:, None], *slots)[:, 0]
             if inputs is not None:
@@ -84,11 +78,70 @@ def _predict(
         return following, following
 
     steps = jax.tree.map(
-        lambda leaf: jnp.moveaxis(leaf, 1, 0), (begin.durations, begin.inputs)
+        lambda leaf: jnp.moveaxis(leaf, 1, 0),
+        (begin.durations, begin.inputs, begin.errors),
     )
     _, rollout = jax.lax.scan(body, begin.states, steps, length=num_steps)
     values = jnp.moveaxis(rollout, 0, 1)[graph.system_nodes]
     return values * graph.system_mask[..., None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollouts:
+    """Systems that can be rolled out again and again, by one compiled program.
+
+    Attributes:
+      model: The model.
+      params: Its arrays.
+      num_nodes: `[tasks]` entities of every system.
+      max_nodes: Length of the node axis.
+      structures: Structures of the systems.
+      domain: Where bodies can be.
+      batch_size: Systems at once.
+    """
+
+    model: RelationalModel
+    params: ModelParams
+    num_nodes: np.ndarray
+    max_nodes: int
+    structures: TaskStructures
+    domain: Domain
+    batch_size: int
+
+    @functools.cached_property
+    def _batches(self):
+        return unstacked(all_batches(self.num_nodes, self.batch_size))
+
+    def __call__(
+        self, begin: StartFrames, num_steps: int, num_substeps: int
+    ) -> np.ndarray:
+        """Predicts `[tasks, num_steps, nodes, F]` in normalised units.
+
+        Args:
+          begin: What the roll-out starts from.
+          num_steps: Frames to predict.
+          num_substeps: Steps per frame in which laws are integrated.
+        """
+        count = np.int32(num_substeps)
+        structures = jax.tree.map(np.asarray, self.structures)
+        found = [
+            np.asarray(
+                _predict(
+                    self.model,
+                    self.params,
+                    *gather(batch, begin, structures),
+                    num_steps,
+                    count,
+                    self.domain,
+                )
+            )
+            for batch in self._batches
+        ]
+        values = np.concatenate(found)[: len(self.num_nodes)]
+        # The node axis may be longer than the largest of these systems.
+        missing = self.max_nodes - values.shape[1]
+        values = np.pad(values, ((0, 0), (0, missing), (0, 0), (0, 0)))
+        return values.swapaxes(1, 2)
 
 
 def check_domain(bank: ModuleBank, domain: Domain, dataset: TrajectoryDataset) -> None:
@@ -108,104 +161,8 @@ def check_domain(bank: ModuleBank, domain: Domain, dataset: TrajectoryDataset) -
     check_walls(domain, dataset)
 
 
-def predict(
-    model: RelationalModel,
-    params: ModelParams,
-    dataset: TrajectoryDataset,
-    structures: TaskStructures,
-    num_steps: int,
-    *,
-    num_substeps: int = 0,
-    domain: Domain | None = None,
-    batch_size: int = 100,
-    times: npt.ArrayLike | None = None,
-    inputs: npt.ArrayLike | None = None,
-) -> np.ndarray:
-    """Predicts the frames that follow the last frame of every system.
-
-    That is the last frame that saw any of its nodes; where it missed some, they are
-    taken to be where they were filled in, and nodes that have left say nothing.
-
-    Args:
-      model: The model.
-      params: Its arrays.
-      dataset: Observed systems, raw units.
-      structures: Their structures.
-      num_steps: Frames to predict.
-      num_substeps: Steps per frame in which laws are integrated; 0 doubles them, from 8
-        to at most 128, until that changes the prediction by less than 1e-4 in
-        normalised units at 99 of 100 values.
-      domain: Where bodies can be; None for everywhere.
-      batch_size: Systems at once.
-      times: `[tasks, num_steps]` or `[num_steps]` of the predicted frames, in the unit
-        of the velocities, where there are laws; None for one frame interval each.
-      inputs: Raw values of the input columns at the predicted frames, that broadcast to
-        `[tasks, num_steps, nodes, columns]`; None where there are no such columns.
-
-    Returns:
-      `[tasks, num_steps, nodes, F]` in normalised units, zeros at padded nodes.
-
-    Raises:
-      DataError: If times do not increase from the last frame on, inputs are missing or
-        of another shape, or as `check_domain` says.
-      ValueError: If times are given where there are no laws.
-    """
-    if times is not None and not model.bank.has_laws:
-        raise ValueError(
-            f"times: found some with path {model.bank.config.path!r}, expected laws"
-        )
-    domain = domain or Domain()
-    bank = model.bank
-    step, dataset = dataset.frame_interval, model.read(dataset)
-    if times is None and step != dataset.frame_interval:
-        ends = dataset.times[np.arange(dataset.num_tasks), last_frames(dataset)]
-        times = ends[:, None] + step * np.arange(1, num_steps + 1)
-    check_domain(bank, domain, dataset)
-    if num_substeps and not bank.has_laws:
-        raise ValueError(
-            f"num_substeps: found {num_substeps} with path {bank.config.path!r}, "
-            "expected 0: nothing but laws is integrated"
-        )
-    if times is not None:
-        check_numeric("times", np.asarray(times))
-        times = np.asarray(times, np.float64)
-        if times.shape not in ((num_steps,), (dataset.num_tasks, num_steps)):
-            raise DataError(
-                f"times: found shape {times.shape}, expected "
-                f"{(dataset.num_tasks, num_steps)} for [tasks, steps]"
-            )
-        times = np.broadcast_to(times, (dataset.num_tasks, num_steps))
-    start_frames = start_of(dataset, params, times)._replace(
-        inputs=inputs_of(params, dataset, inputs, num_steps)
-    )
-    if bank.has_effects:
-        changes = ChangeModel(model, params, dataset.without_labels())
-        start_frames = start_frames._replace(effects=changes(structures).effects)
-    structures = jax.tree.map(np.asarray, structures)
-    given = [
-        gather(batch, start_frames, structures)
-        for batch in unstacked(all_batches(dataset.num_nodes, batch_size))
-    ]
-
-    def run(num_substeps):
-        count = np.int32(num_substeps)
-        found = [
-            np.asarray(_predict(model, params, *one, num_steps, count, domain))
-            for one in given
-        ]
-        rollouts = np.concatenate(found)[: dataset.num_tasks]
-        # The node axis may be longer than the largest of these systems.
-        missing = dataset.max_nodes - rollouts.shape[1]
-        rollouts = np.pad(rollouts, ((0, 0), (0, missing), (0, 0), (0, 0)))
-        return rollouts.swapaxes(1, 2)
-
-    if num_substeps or not bank.has_laws:
-        return run(num_substeps)
-    return settled(run)
-
-
-def settled(run: Callable[[int], np.ndarray]) -> np.ndarray:
-    """A prediction with as many steps per frame as it takes.
+def settled(run: Callable[[int], np.ndarray]) -> tuple[np.ndarray, int]:
+    """A prediction with as many steps per frame as it takes, and that number.
 
     They are doubled until that changes next to nothing. Where the most do not suffice,
     as in chaotic motion, a warning says from which predicted frame on.
@@ -219,7 +176,7 @@ def settled(run: Callable[[int], np.ndarray]) -> np.ndarray:
         finer = run(count)
         moved, found = np.abs(finer - found), finer
         if np.quantile(moved, _MOST) < _TOLERANCE:
-            return found
+            return found, count
     error = np.quantile(moved, _MOST, axis=(0, 2, 3))
     if np.any(error > _UNSETTLED):
         first = int(np.argmax(error > _UNSETTLED)) + 1
@@ -229,144 +186,4 @@ def settled(run: Callable[[int], np.ndarray]) -> np.ndarray:
             "the range of the data): there, they are one of many that are as likely",
             stacklevel=4,
         )
-    return found
-
-
-def predict_following(
-    model: RelationalModel,
-    params: ModelParams,
-    whole: TrajectoryDataset,
-    num_observed: int,
-    structures: TaskStructures,
-    **options: Any,
-) -> np.ndarray:
-    """Predicts the frames after the first `num_observed`, at the times that they have.
-
-    Args:
-      model: The model.
-      params: Its arrays.
-      whole: Systems with all of their frames, raw units.
-      num_observed: Frames that may be looked at.
-      structures: Structures of the systems.
-      **options: See `predict`.
-
-    Returns:
-      `[tasks, frames, nodes, F]` in normalised units.
-    """
-    observed = whole.frames(0, num_observed)
-    num_steps = whole.num_frames - num_observed
-    columns = list(whole.features.inputs)
-    if columns:
-        options["inputs"] = whole.states[:, num_observed:][..., columns]
-    if whole.frame_mask is None and whole.is_regular:
-        return predict(model, params, observed, structures, num_steps, **options)
-    if model.bank.has_laws:
-        times = whole.times
-        if times is None:
-            times = whole.frame_interval * whole.clock
-        options["times"] = times[:, num_observed:]
-        return predict(model, params, observed, structures, num_steps, **options)
-    # Frames since the one that saw any node last are predicted as well.
-    missed = num_observed - 1 - last_frames(observed)
-    count = num_steps + int(missed.max(initial=0))
-    if columns:
-        frames = num_observed - missed[:, None] + np.arange(count)
-        frames = np.minimum(frames, whole.num_frames - 1)
-        rows = np.arange(whole.num_tasks)[:, None]
-        options["inputs"] = whole.states[rows, frames][..., columns]
-    found = predict(model, params, observed, structures, count, **options)
-    rows = missed[:, None] + np.arange(num_steps)
-    return found[np.arange(len(found))[:, None], rows]
-
-
-def following_mask(whole: TrajectoryDataset, num_observed: int) -> np.ndarray:
-    """Where predictions of `predict_following` can be scored, `[tasks, frames, nodes]`.
-
-    At what was observed, of nodes that were there when the prediction began, before
-    any break.
-    """
-    observed = whole.frames(0, num_observed)
-    tasks = np.arange(whole.num_tasks)
-    mask = whole.is_observed[:, num_observed:].copy()
-    mask &= observed.is_present[tasks, last_frames(observed)][:, None]
-    if whole.breaks is not None:
-        mask &= ~np.cumsum(whole.breaks[:, num_observed:], axis=1)[..., None].astype(
-            bool
-        )
-    return mask
-
-
-def baseline_predictions(
-    states: np.ndarray,
-    num_steps: int,
-    step_matrix: np.ndarray,
-    step_offset: np.ndarray,
-    durations: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-    """Static and constant-velocity predictions.
-
-    Args:
-      states: `[tasks, time, nodes, F]` normalised observed frames.
-      num_steps: Frames to predict.
-      step_matrix: `[F, F]` and
-      step_offset: `[F]` of a constant-velocity step; where they are the identity
-        (no velocities known) the last observed change is repeated instead.
-      durations: `[tasks, num_steps]` from the last frame to the predicted ones, in
-        frame intervals; None for 1, 2, and so on.
-
-    Returns:
-      "static" and "constant_velocity", each `[tasks, num_steps, nodes, F]`.
-    """
-    last = states[:, -1]
-    static = np.repeat(last[:, None], num_steps, axis=1)
-    identity = np.eye(len(step_matrix))
-    if np.array_equal(step_matrix, identity):
-        change = last - states[:, -2]
-        steps = np.arange(1, num_steps + 1)[None, :, None, None]
-        moving = last[:, None] + steps * change[:, None]
-    elif durations is not None:
-        drift = last @ (step_matrix - identity) + step_offset
-        moving = last[:, None] + durations[..., None, None] * drift[:, None]
-    else:
-        frames = [last]
-        for _ in range(num_steps):
-            frames.append(frames[-1] @ step_matrix + step_offset)
-        moving = np.stack(frames[1:], axis=1)
-    return {"static": static, "constant_velocity": moving}
-
-
-def prediction_errors(
-    prediction: np.ndarray,
-    truth: np.ndarray,
-    node_mask: np.ndarray,
-    columns: Sequence[int],
-) -> np.ndarray:
-    """Mean squared error of every predicted frame; NaN where nothing was observed.
-
-    Args:
-      prediction: `[tasks, steps, nodes, F]` normalised.
-      truth: Same shape.
-      node_mask: `[tasks, nodes]`, or `[tasks, steps, nodes]` true at what was observed.
-      columns: Features that count.
-
-    Returns:
-      `[steps]`, averaged over systems, real nodes and the given features.
-    """
-    squared = np.square(prediction - truth)[..., list(columns)].mean(axis=-1)
-    if node_mask.ndim == 2:
-        node_mask = node_mask[:, None]
-    weights = np.broadcast_to(node_mask, squared.shape)
-    if node_mask.any(axis=(0, 2)).all():
-        return np.average(squared, axis=(0, 2), weights=weights)
-    count = weights.sum(axis=(0, 2))
-    total = np.sum(squared, axis=(0, 2), where=weights)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def errors_at(errors: np.ndarray, steps: Sequence[int]) -> dict[str, float]:
-    """Picks the errors at some steps, counted from 1, as far as they exist."""
-    return {
-        str(step): float(errors[step - 1])
-        for step in steps
-        if step <= len(errors) and np.isfinite(errors[step - 1])
-    }
+    return found, count

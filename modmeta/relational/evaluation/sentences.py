@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,107 +37,140 @@ def may_share_graph(edges: np.ndarray) -> bool:
     return bool(together.mean() - chance > _SHARED * (1.0 - chance) and chance < 1.0)
 
 
-def sentence(
-    num_relations: int,
-    is_unclear: bool,
-    effects: Sequence[float],
-    agreement: float | None,
-    unexplained: float,
-    sure: float | None,
-    found: Relations,
-    is_vague: bool,
-    is_idle: bool,
-    is_driven: bool,
-    is_in_step: bool,
-    is_held_out: bool,
-    is_granted: bool,
-    is_new: bool,
-    other: Recommendation | None,
-    contradicting: Consistency | None,
-) -> str:
-    """What the data say, in plain words, see `verdict.Verdict`.
+class Findings(NamedTuple):
+    """What a verdict says of a graph, before it is put into words.
 
-    `contradicting` is how far halves of recordings agree, where that is too little.
+    Attributes:
+      num_relations: See `verdict.Verdict`, as
+      effects: are these.
+      relations: The relations that were found.
+      is_unclear: Whether something depends on other entities, though no relation is
+        told from another.
+      agreement: Share of the pairs on which restarts agree; None for a single run, or
+        where pairs do not differ.
+      unexplained: Share of the changes that the graph leaves unexplained.
+      sure: Share of the pairs that are sure; None where nothing was sampled.
+      is_vague: Whether hardly a pair is sure, and most stays unexplained.
+      is_idle: Whether the own past of every entity explains as much.
+      is_driven: Whether what the graph leaves goes together between entities.
+      is_in_step: Whether systems share much of their course frame by frame.
+      is_held_out: Whether frames were kept back to judge the graph.
+      is_granted: Whether graphs are judged beside what entities do alone and together.
+      is_new: Whether the model was trained on other systems than these.
+      other: A classical method that explains more, if there is one.
+      contradiction: How far halves of recordings agree, if they contradict each other.
     """
-    if num_relations == 0 and other is not None:
-        text = "This model finds nothing here that depends on other entities"
-    elif is_unclear:
+
+    num_relations: int
+    effects: Sequence[float]
+    relations: Relations
+    is_unclear: bool
+    agreement: float | None
+    unexplained: float
+    sure: float | None
+    is_vague: bool
+    is_idle: bool
+    is_driven: bool
+    is_in_step: bool
+    is_held_out: bool
+    is_granted: bool
+    is_new: bool
+    other: Recommendation | None
+    contradiction: Consistency | None
+
+
+def sentence(findings: Findings) -> str:
+    """What the data say, in plain words."""
+    return _claim(findings) + "".join(_reservations(findings)) + "."
+
+
+def _claim(findings: Findings) -> str:
+    """Which relations there are, or why none is told."""
+    if findings.num_relations == 0 and findings.other is not None:
+        return "This model finds nothing here that depends on other entities"
+    if findings.is_unclear:
         text = (
             "Entities seem to act on each other, but these data do not tell which "
             "pairs differ, if any do: more systems might"
         )
-        if is_granted:
+        if findings.is_granted:
             text += "; if something moves bodies alike, relative_to_mean takes it out"
-    elif num_relations == 0 and is_new:
-        text = (
+        return text
+    if findings.num_relations == 0 and findings.is_new:
+        return (
             "The relations that this model was trained on are not found here: systems "
             "of another kind need a training of their own"
         )
-    elif num_relations == 0 and is_granted:
-        text = (
+    if findings.num_relations == 0 and findings.is_granted:
+        return (
             "Nothing here speaks for relations: what every entity does alone and what "
             "all do alike explain as much, unless all follow one of them"
         )
-    elif num_relations == 0:
-        text = "Nothing here depends on other entities, as far as these data tell"
-    elif num_relations == 1:
-        text = "One relation holds between all entities: no pair differs from another"
-    else:
-        text = f"The data support {num_relations} relations"
-        none = no_interaction(effects, found.edges)
-        if none is not None:
-            text += f" (relation {none} is no interaction)"
-        if sure is not None:
-            text += f"; {sure:.0%} of the pairs are sure"
+    if findings.num_relations == 0:
+        return "Nothing here depends on other entities, as far as these data tell"
+    if findings.num_relations == 1:
+        return "One relation holds between all entities: no pair differs from another"
+    text = f"The data support {findings.num_relations} relations"
+    none = no_interaction(findings.effects, findings.relations.edges)
+    if none is not None:
+        text += f" (relation {none} is no interaction)"
+    if findings.sure is not None:
+        text += f"; {findings.sure:.0%} of the pairs are sure"
+    return text
+
+
+def _reservations(findings: Findings) -> Iterator[str]:
+    """What speaks against relying on the claim, and what may be done about it."""
+    agreement, contradiction = findings.agreement, findings.contradiction
     if agreement is not None and agreement < AGREEMENT:
-        text += (
+        yield (
             f"; but restarts agree on {agreement:.0%} of the pairs only: do not rely "
             "on this graph"
         )
-    if contradicting is not None:
-        text += (
+    if contradiction is not None:
+        yield (
             "; but both halves of the frames, each searched alone, contradict each "
-            f"other on {1.0 - contradicting.agreement:.0%} of the pairs that both are "
+            f"other on {1.0 - contradiction.agreement:.0%} of the pairs that both are "
             "sure of: laws may not fit or relations may change (changing=True)"
         )
-        if num_relations:
-            text += ", and probabilities were lowered for that"
-        if num_relations and contradicting.agreement < AGREEMENT:
-            text += ", do not rely on this graph"
-    if num_relations > 1 and may_share_graph(np.asarray(found.edges)):
-        text += (
+        if findings.num_relations:
+            yield ", and probabilities were lowered for that"
+        if findings.num_relations and contradiction.agreement < AGREEMENT:
+            yield ", do not rely on this graph"
+    edges = np.asarray(findings.relations.edges)
+    if findings.num_relations > 1 and may_share_graph(edges):
+        yield (
             "; all systems may be recordings of one graph: shared_graph=True searches "
             "them as one"
         )
-    if num_relations and unexplained > UNEXPLAINED:
-        text += f"; {unexplained:.0%} of the changes stay unexplained"
-    if is_vague:
-        text += (
+    if findings.num_relations and findings.unexplained > UNEXPLAINED:
+        yield f"; {findings.unexplained:.0%} of the changes stay unexplained"
+    if findings.is_vague:
+        yield (
             ", and hardly a pair is sure: something that was not recorded may act "
             "here, do not rely on this graph"
         )
-    if is_idle:
-        text += (
+    if findings.is_idle:
+        yield (
             "; but the own past of every entity alone explains held-out frames as "
             "well: do not rely on this graph"
         )
-    if is_in_step:
-        text += (
+    if findings.is_in_step:
+        yield (
             "; but all systems share much of their course frame by frame, as under a "
             "season or a stimulus, which looks like relations: do not rely on this "
             "graph"
         )
-    elif is_driven:
-        text += (
+    elif findings.is_driven:
+        yield (
             "; but what stays unexplained goes together between entities at the same "
             "frame: something that was not recorded may drive several of them, do not "
             "rely on this graph"
         )
-    if num_relations and not is_held_out:
-        text += (
+    if findings.num_relations and not findings.is_held_out:
+        yield (
             "; but recordings are too short to keep frames back, so this is what the "
             "graph explains of frames that it was found in: do not rely on it"
         )
-    if other is not None:
-        text += f"; but {other.sentence}"
-    return text + "."
+    if findings.other is not None:
+        yield f"; but {findings.other.sentence}"

@@ -31,6 +31,8 @@ class StartFrames(NamedTuple):
         all are alike.
       inputs: `[tasks, nodes, steps, C]` normalised, at the predicted frames; None
         where there are none.
+      errors: `[tasks, nodes, steps, Y]` that are added to every predicted frame, in
+        units of the typical change; None for none.
     """
 
     states: jax.Array
@@ -38,6 +40,7 @@ class StartFrames(NamedTuple):
     durations: jax.Array | None
     effects: Effects | None = None
     inputs: jax.Array | None = None
+    errors: jax.Array | None = None
 
 
 def last_frames(dataset: TrajectoryDataset) -> np.ndarray:

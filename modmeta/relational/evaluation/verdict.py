@@ -27,7 +27,12 @@ from modmeta.relational.evaluation.gains import (
     is_worthwhile,
 )
 from modmeta.relational.evaluation.held_out import Evidence, gather
-from modmeta.relational.evaluation.sentences import AGREEMENT, UNEXPLAINED, sentence
+from modmeta.relational.evaluation.sentences import (
+    AGREEMENT,
+    UNEXPLAINED,
+    Findings,
+    sentence,
+)
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
@@ -37,7 +42,7 @@ from modmeta.relational.modules.network import ModelParams
 # mean squares).
 _NOTICEABLE = 0.03
 # A graph of which fewer pairs are sure, and that leaves more of the changes
-# unexplained, may stand for what nobody recorded.
+# unexplained, may stand for something that was not recorded.
 _FEW_SURE, _MOSTLY_UNEXPLAINED = 0.25, 0.5
 # Of fewer blocks there is no standard error.
 _MIN_BLOCKS = 3
@@ -166,41 +171,41 @@ def conclude(
     )
     halves = evidence.consistency
     is_contradicted = halves is not None and halves.temperature > 1.0
-    contradicting = halves if is_contradicted and (is_graph or is_unclear) else None
+    contradiction = halves if is_contradicted and (is_graph or is_unclear) else None
     temperature = halves.temperature if is_contradicted and is_graph else 1.0
-    is_torn = contradicting is not None and contradicting.agreement < AGREEMENT
+    is_torn = contradiction is not None and contradiction.agreement < AGREEMENT
     sure = _share_of_sure(tempered(found, temperature))
     is_vague = unexplained > _MOSTLY_UNEXPLAINED and sure is not None
     is_vague = is_vague and is_graph and sure < _FEW_SURE
     supported = is_any and is_repeated and is_sound and not (is_vague or is_torn)
-    text = sentence(
-        num_relations,
-        is_unclear,
-        evidence.effects,
-        agreement if is_graph else None,
-        unexplained,
-        sure,
-        found,
-        is_vague,
-        is_idle,
-        is_driven,
-        is_in_step,
-        evidence.is_held_out,
-        evidence.is_granted,
-        is_new,
-        other,
-        contradicting,
+    findings = Findings(
+        num_relations=num_relations,
+        effects=evidence.effects,
+        relations=found,
+        is_unclear=is_unclear,
+        agreement=agreement if is_graph else None,
+        unexplained=unexplained,
+        sure=sure,
+        is_vague=is_vague,
+        is_idle=is_idle,
+        is_driven=is_driven,
+        is_in_step=is_in_step,
+        is_held_out=evidence.is_held_out,
+        is_granted=evidence.is_granted,
+        is_new=is_new,
+        other=other,
+        contradiction=contradiction,
     )
     return Verdict(
-        bool(supported),
-        num_relations,
-        ratio,
-        evidence.effects,
-        agreement,
-        1,
-        text,
-        None if other is None else other.method,
-        temperature,
+        supported=bool(supported),
+        num_relations=num_relations,
+        held_out_ratio=ratio,
+        effects=evidence.effects,
+        agreement=agreement,
+        num_segments=1,
+        sentence=sentence(findings),
+        recommended=None if other is None else other.method,
+        temperature=temperature,
     )
 
 

@@ -72,9 +72,6 @@ def plot_adjacency(
         edges = relabel(edges, matching)
         if probabilities is not None:
             probabilities = relabel_probabilities(probabilities, matching)
-    num_relations = max(2, int(edges.max(initial=-1)) + 1)
-    if probabilities is not None:
-        num_relations = max(num_relations, probabilities.shape[-1])
     if labels is not None:
         labels = check_relations("labels", labels)
         if labels.shape != edges.shape:
@@ -82,25 +79,16 @@ def plot_adjacency(
                 f"labels: found shape {list(labels.shape)}, expected "
                 f"{list(edges.shape)}, as edges has"
             )
-        num_relations = max(num_relations, int(labels.max(initial=-1)) + 1)
-    if relation_names is None:
-        relation_names = [str(relation) for relation in range(num_relations)]
-    if len(relation_names) < num_relations:
-        raise ValueError(
-            f"relation_names: found {len(relation_names)}, expected {num_relations} "
-            "names"
-        )
+    names = _relation_names(relation_names, edges, labels, probabilities)
     shown = min(num_systems, len(edges))
     if shown < 1:
         raise ValueError("systems: found none to draw, expected at least one")
 
-    graded = probabilities is not None and num_relations == 2
-    matplotlib = import_optional("matplotlib", "plots")
+    graded = probabilities is not None and len(names) == 2
+    colors, limits = figure_style.relation_colors(len(names)), (-0.5, len(names) - 0.5)
     if graded:
-        colors, low, high = matplotlib.colormaps["cividis"], 0.0, 1.0
-    else:
-        colors = figure_style.relation_colors(num_relations)
-        low, high = -0.5, num_relations - 0.5
+        matplotlib = import_optional("matplotlib", "plots")
+        colors, limits = matplotlib.colormaps["cividis"], (0.0, 1.0)
     num_rows = 1 if labels is None else 2
     num_nodes = real_nodes(edges if labels is None else np.maximum(edges, labels)).sum(
         axis=1
@@ -117,40 +105,50 @@ def plot_adjacency(
         title = f"system {system if system_names is None else system_names[system]}"
         if labels is not None:
             truth = labels[window]
+            _draw_matrix(grid[1, system], truth, truth >= 0, colors, limits)
             compared = (truth >= 0) & (inferred >= 0)
-            wrong = compared & (truth != inferred)
-            title += f"\n{wrong.sum()} of {compared.sum()} wrong"
-            image = _draw_matrix(grid[1, system], truth, truth >= 0, colors, low, high)
-            receivers, senders = np.nonzero(wrong)
-            grid[0, system].scatter(
-                senders,
-                receivers,
-                marker="X",
-                s=(0.8 * _POINTS_PER_INCH * side / max(size, 8)) ** 2,
-                color="white",
-                edgecolor="black",
-                linewidth=0.6,
-            )
-        image = _draw_matrix(grid[0, system], values, inferred >= 0, colors, low, high)
+            is_wrong = compared & (truth != inferred)
+            title += f"\n{is_wrong.sum()} of {compared.sum()} wrong"
+            _cross_out(grid[0, system], is_wrong, side)
+        image = _draw_matrix(grid[0, system], values, inferred >= 0, colors, limits)
         grid[0, system].set_title(title)
         grid[-1, system].set_xlabel("sender (column)")
         if node_names is not None and size <= _MAXIMUM_LABELLED_NODES:
-            names = [figure_style.shortened(name) for name in node_names[system][:size]]
+            shortened = [figure_style.shortened(n) for n in node_names[system][:size]]
             for axes in grid[:, system]:
-                axes.set_xticks(range(size), names, rotation=90)
-                axes.set_yticks(range(size), names)
-    for axes, name in zip(grid[:, 0], ("inferred", "true"), strict=False):
-        axes.set_ylabel(f"{name}\nreceiver (row)")
+                axes.set_xticks(range(size), shortened, rotation=90)
+                axes.set_yticks(range(size), shortened)
+    for axes, row in zip(grid[:, 0], ("inferred", "true"), strict=False):
+        axes.set_ylabel(f"{row}\nreceiver (row)")
     bar = figure.colorbar(image, ax=grid, shrink=0.9 if num_rows == 1 else 0.6)
     if graded:
         # Names such as "relation 1" say themselves what they are.
-        name = str(relation_names[1])
-        bar.set_label(f"probability of {f'relation {name}' if name == '1' else name}")
+        name = f"relation {names[1]}" if names[1] == "1" else names[1]
+        bar.set_label(f"probability of {name}")
     else:
         bar.set_label("relation")
-        bar.set_ticks(range(num_relations), labels=relation_names[:num_relations])
+        bar.set_ticks(range(len(names)), labels=names)
         bar.ax.minorticks_off()
     return figure
+
+
+def _relation_names(
+    given: Sequence[str] | None,
+    edges: np.ndarray,
+    labels: np.ndarray | None,
+    probabilities: np.ndarray | None,
+) -> list[str]:
+    """A name for every relation that occurs, of two at least."""
+    count = max(2, int(edges.max(initial=-1)) + 1)
+    if probabilities is not None:
+        count = max(count, probabilities.shape[-1])
+    if labels is not None:
+        count = max(count, int(labels.max(initial=-1)) + 1)
+    if given is None:
+        return [str(relation) for relation in range(count)]
+    if len(given) < count:
+        raise ValueError(f"relation_names: found {len(given)}, expected {count} names")
+    return [str(name) for name in given[:count]]
 
 
 def plot_edge_probability_calibration(
@@ -226,15 +224,14 @@ def _draw_matrix(
     values: np.ndarray,
     present: np.ndarray,
     colors: Colormap,
-    low: float,
-    high: float,
+    limits: tuple[float, float],
 ) -> AxesImage:
     axes.patch.set(hatch="////", edgecolor=figure_style.HATCH_GREY)
     image = axes.imshow(
         np.ma.masked_where(~present, values),
         cmap=colors,
-        vmin=low,
-        vmax=high,
+        vmin=limits[0],
+        vmax=limits[1],
         interpolation="nearest",
     )
     size = len(present)
@@ -246,3 +243,17 @@ def _draw_matrix(
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     return image
+
+
+def _cross_out(axes: Axes, is_wrong: np.ndarray, side: float) -> None:
+    """Puts a cross on the marked entries of a matrix, `side` inches wide."""
+    receivers, senders = np.nonzero(is_wrong)
+    axes.scatter(
+        senders,
+        receivers,
+        marker="X",
+        s=(0.8 * _POINTS_PER_INCH * side / max(len(is_wrong), 8)) ** 2,
+        color="white",
+        edgecolor="black",
+        linewidth=0.6,
+    )

@@ -29,6 +29,7 @@ def plot_trajectories(
     positions: Sequence[int] | None = (0, 1),
     *,
     feature: int = 0,
+    futures: npt.ArrayLike | None = None,
     num_systems: int = 4,
     node_mask: npt.ArrayLike | None = None,
     feature_names: Sequence[str] | None = None,
@@ -43,8 +44,9 @@ def plot_trajectories(
     prediction dashed with markers. A list beside the figure, or beside every system
     where their names differ, says which colour and marker a node has; where there are
     many, the number of a node stands at the end of its path, too. Lines have the ids
-    (`gid`) "observed-0", "future-0", "predicted-0" and so on by node, also in SVG
-    files. If the truth ends with the observed part, there is no true future.
+    (`gid`) "observed-0", "future-0", "predicted-0", "possible-0" and so on by node,
+    also in SVG files. If the truth ends with the observed part, there is no true
+    future.
 
     Args:
       truth: `[systems, time, nodes, features]`, or `[time, nodes, features]` for one
@@ -55,6 +57,8 @@ def plot_trajectories(
       positions: the two features that are coordinates in the plane. None, or another
         number of them, draws `feature` against time.
       feature: the feature to draw against time.
+      futures: `[samples, systems, horizon, nodes, features]` (or without `systems`)
+        that are as likely as the prediction, drawn thin; None for none.
       num_systems: how many systems to draw at most.
       node_mask: `[systems, nodes]` (or `[nodes]`), bool, false at padded nodes, which
         are not drawn.
@@ -73,7 +77,16 @@ def plot_trajectories(
     if truth.ndim == 3:
         truth, prediction = truth[None], prediction[None]
         node_mask = None if node_mask is None else np.asarray(node_mask)[None]
+    if futures is None:
+        futures = np.zeros((0, *prediction.shape))
+    futures = np.asarray(futures)
+    futures = futures.reshape(-1, *prediction.shape) if futures.ndim == 4 else futures
     _check_trajectories(truth, prediction, observed_frames)
+    if futures.shape[1:] != prediction.shape:
+        raise ValueError(
+            f"futures: found shape {list(futures.shape)}, expected [samples, "
+            f"{', '.join(map(str, prediction.shape))}] to agree with prediction"
+        )
     num_all, time, num_nodes, num_features = truth.shape
     has_future = observed_frames < time
     if node_mask is None:
@@ -120,6 +133,7 @@ def plot_trajectories(
             axes,
             truth[system][..., columns],
             prediction[system][..., columns],
+            futures[:, system][..., columns],
             observed_frames,
             np.flatnonzero(node_mask[system]),
             1.0 if frame_interval is None else frame_interval,
@@ -134,7 +148,8 @@ def plot_trajectories(
             axes.set_xlabel(unit)
     for axes in left:
         axes.set_ylabel(feature_names[columns[-1]])
-    figure_style.legend_outside(figure, _legend_handles(has_future), "lower")
+    handles = _legend_handles(has_future, bool(len(futures)))
+    figure_style.legend_outside(figure, handles, "lower")
     if num_nodes <= _MOST_LISTED:
         members = [
             _members(node_names and node_names[system], node_mask[system], is_crowded)
@@ -211,6 +226,7 @@ def _draw_system(
     axes: Axes,
     truth: np.ndarray,
     prediction: np.ndarray,
+    futures: np.ndarray,
     observed_frames: int,
     nodes: np.ndarray,
     frame_interval: float,
@@ -218,12 +234,11 @@ def _draw_system(
 ) -> None:
     """Draws `[time, nodes, 2]` as paths or `[time, nodes, 1]` against time."""
     if truth.shape[-1] == 1:
-        truth, prediction = (
-            _with_time(truth, 0),
-            _with_time(prediction, observed_frames),
+        truth = _with_time(truth, 0, frame_interval)
+        prediction, futures = (
+            _with_time(values, observed_frames, frame_interval)
+            for values in (prediction, futures)
         )
-        truth[..., 0] *= frame_interval
-        prediction[..., 0] *= frame_interval
         axes.axvline(
             (observed_frames - 1) * frame_interval, color="0.6", linewidth=0.8, zorder=0
         )
@@ -260,13 +275,22 @@ def _draw_system(
             axes.plot(
                 path[:, 0], path[:, 1], color=colors[node], gid=f"{name}-{node}", **look
             )
+        for path in futures[:, :, node]:
+            axes.plot(
+                path[:, 0],
+                path[:, 1],
+                color=colors[node],
+                gid=f"possible-{node}",
+                **_possible_look(),
+            )
     axes.locator_params(axis="x", nbins=5)
     axes.grid(**figure_style.GRID)
 
 
-def _with_time(values: np.ndarray, first_frame: int) -> np.ndarray:
-    frames = np.arange(first_frame, first_frame + len(values), dtype=float)
-    times = np.broadcast_to(frames[:, None, None], values.shape)
+def _with_time(values: np.ndarray, first_frame: int, interval: float) -> np.ndarray:
+    """Values `[..., time, nodes, 1]` after the times of their frames."""
+    frames = first_frame + np.arange(values.shape[-3], dtype=float)
+    times = np.broadcast_to(interval * frames[:, None, None], values.shape)
     return np.concatenate([times, values], axis=-1)
 
 
@@ -276,6 +300,10 @@ def _observed_look() -> dict:
 
 def _future_look() -> dict:
     return {"linewidth": 1.4}
+
+
+def _possible_look() -> dict:
+    return {"linewidth": 0.6, "alpha": 0.3, "zorder": 1}
 
 
 def _predicted_look(node: int) -> dict:
@@ -330,12 +358,14 @@ def _list_nodes(
         )
 
 
-def _legend_handles(has_future: bool) -> list:
+def _legend_handles(has_future: bool, has_futures: bool) -> list:
     lines = import_optional("matplotlib.lines", "plots")
     looks = {"observed": _observed_look()}
     if has_future:
         looks["true future"] = _future_look()
     looks["predicted"] = _predicted_look(0)
+    if has_futures:
+        looks["as likely"] = _possible_look()
     return [
         lines.Line2D([], [], label=label, color="0.2", **look)
         for label, look in looks.items()

@@ -1,1 +1,1 @@
-"""Entities that nobody recorded: found by what they do to those that were."""
+"""Hidden entities: found by what they do to those that were recorded."""

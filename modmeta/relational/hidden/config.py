@@ -1,4 +1,4 @@
-"""How thoroughly entities that nobody recorded are looked for."""
+"""How thoroughly hidden entities are looked for."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def find_hidden(
     max_hidden: int = 2,
     config: HiddenConfig | None = None,
 ) -> HiddenEntities:
-    """Finds entities that nobody recorded by what they do to the visible ones.
+    """Finds entities that were not recorded by what they do to the visible ones.
 
     Nothing is random: starts are read off the motion of the visible entities.
 
@@ -183,7 +183,7 @@ def _check_model(model: RelationalModel) -> None:
     if not bank.has_laws:
         raise ValueError(
             f"path: found {bank.config.path!r}, expected laws: messages from the first "
-            "frame do not say how an entity moves that nobody saw"
+            "frame do not say how a hidden entity moves"
         )
     spec = bank.layout.spec
     moving = {*spec.positions, *spec.velocities}
@@ -198,7 +198,7 @@ def _check_model(model: RelationalModel) -> None:
         names = [spec.names[column] for column in spec.inputs]
         raise ValueError(
             f"features: found inputs {names} and periodic columns {spec.periodic}, "
-            "expected neither: nobody knows the inputs of a hidden entity, or which "
+            "expected neither: the inputs of a hidden entity are not known, nor which "
             "of its images acts"
         )
     if bank.config.num_node_modules > 1:
@@ -257,7 +257,7 @@ class Attempt(NamedTuple):
         return (self.misfit < _MOST_MISFIT) & (self._taken("breaks") <= _MOST_BREAKS)
 
     def _taken(self, name: str) -> np.ndarray:
-        """What is said of the best fit with the number that is taken, `[S]`."""
+        """An assessment of the best fit with the chosen number, `[S]`."""
         each = [getattr(level.assessments, name)[:, 0] for level in self.levels]
         return np.stack(each, axis=1)[np.arange(len(self.number)), self.number]
 
@@ -304,7 +304,7 @@ class _Found:
     ) -> None:
         """Fills in systems `tasks` with nodes `[S, V]`, number by number.
 
-        Where nobody said how many there are, those that act on a visible one count.
+        Where their number is not given, those that act on a visible one count.
         """
         self.evidence[tasks] = attempt.evidence
         for count in np.unique(attempt.number):
@@ -355,7 +355,7 @@ class _Found:
 def _write(
     found: _Found, tasks: np.ndarray, order: np.ndarray, attempt: Attempt, count: int
 ) -> np.ndarray:
-    """Fills in systems with so many hidden entities, strongest first.
+    """Fills in systems with a number of hidden entities, strongest first.
 
     Returns:
       `[S, count]` which of them act on a visible one, and are asked for.

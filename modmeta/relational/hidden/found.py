@@ -20,7 +20,7 @@ _NO_LAWS = (
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class HiddenEntities:
-    """Entities that nobody recorded, as `RelationalInference.find_hidden` finds them.
+    """Entities that were not recorded, as `RelationalInference.find_hidden` finds them.
 
     Letters: N node axis of the data, H largest number of hidden entities of a task, K
     relations.

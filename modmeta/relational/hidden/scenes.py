@@ -166,7 +166,7 @@ def num_pieces(num_frames: int, span: int, length: int) -> int:
 
 
 def piece_length(num_intervals: int, count: int) -> int:
-    """Intervals L of each of so many pieces; the last may go on beyond the last frame.
+    """Intervals L of each of `count` pieces; the last may pass the last frame.
 
     Args:
       num_intervals: Of the recording.
@@ -176,7 +176,7 @@ def piece_length(num_intervals: int, count: int) -> int:
 
 
 def piece_of_frames(num_frames: int, count: int) -> np.ndarray:
-    """The piece `[T]` that every frame is in, of so many."""
+    """The piece `[T]` that every frame is in, of a number of pieces."""
     frames = np.arange(num_frames)
     return np.minimum(frames // piece_length(num_frames - 1, count), count - 1)
 

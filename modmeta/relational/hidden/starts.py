@@ -49,14 +49,6 @@ def _columns(modules: BoundBank) -> tuple[np.ndarray, np.ndarray]:
     return np.array(spec.positions), np.array(spec.velocities)
 
 
-def drift_of(modules: BoundBank, states: jax.Array) -> jax.Array:
-    """Normalised positions per frame interval of states `[..., F]`."""
-    spec = modules.bank.layout.spec
-    per_frame, shift = velocity_per_frame(modules.preprocessing, spec)
-    velocity = states[..., np.array(spec.velocities)]
-    return per_frame * velocity + jnp.reshape(shift, (1,) * (velocity.ndim - 1) + (-1,))
-
-
 def moving_states(
     modules: BoundBank, position: jax.Array, drift: jax.Array
 ) -> jax.Array:

@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -116,7 +115,7 @@ def rebuild_model(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelPar
             raise ValueError(
                 f"model: found NaN in {name}, expected numbers: train it again"
             )
-    arrays = jax.tree.map(jnp.asarray, arrays)
+    arrays = jax.device_put(arrays)
     constants = dict(arrays["preprocessing"])
     constants["normalization"] = Normalization(**constants["normalization"])
     layout = metadata["layout"]

@@ -6,11 +6,8 @@ import numpy as np
 
 from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset
 from modmeta.relational.data.validation import ROLES
-from modmeta.relational.modules.preprocessing import (
-    FeatureLayout,
-    Preprocessing,
-    spread_within,
-)
+from modmeta.relational.modules.fitting import spread_within
+from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
 
 # Time is in another unit where frames are so many times as far apart, and rates, by so
 # much at most, as many times smaller.

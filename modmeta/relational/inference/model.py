@@ -16,6 +16,8 @@ from modmeta.relational.modules.network import RelationalNetwork
 
 # Intervals that differ by less than this share are the same.
 _SAME_INTERVAL = 1e-3
+# Over longer intervals laws are evaluated so many times as often, at most.
+_MOST_POINTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,23 @@ class RelationalModel:
                 "'one_step': roll-outs are scored at every frame"
             )
         return dataset
+
+    def reaching(self, interval: float | None) -> RelationalModel:
+        """The same with laws evaluated as often per unit of time over longer intervals.
+
+        Args:
+          interval: Time between frames of the data that it is for.
+        """
+        config, usual = self.bank.config, self.bank.layout.frame_interval
+        if not (self.bank.has_laws and usual and interval):
+            return self
+        times = min(math.ceil(interval / usual - _SAME_INTERVAL), _MOST_POINTS)
+        if times <= 1:
+            return self
+        config = dataclasses.replace(config, num_points=times * config.num_points)
+        bank = dataclasses.replace(self.bank, config=config)
+        network = dataclasses.replace(self.network, bank=bank)
+        return dataclasses.replace(self, network=network)
 
     @property
     def bank(self) -> ModuleBank:

@@ -15,6 +15,9 @@ TRAINING_SEARCH = "simulated_annealing"
 # and that renames its edges, where a factor of the node may make up for wrong names.
 _NODE_MODULE_SHARE = 0.25
 _RENAMED_SHARE = 0.25
+# A head may be sure of what is wrong. A redraw by chance is hardly ever right about all
+# other edges, so flips see to it.
+_UNIFORM_FLIPS = 0.5
 
 
 def build_moves(model: RelationalModel, fraction: float) -> search.ProposalFunction:
@@ -22,17 +25,19 @@ def build_moves(model: RelationalModel, fraction: float) -> search.ProposalFunct
 
     Args:
       model: The model.
-      fraction: Share of the moves that ignore the learned probabilities.
+      fraction: Share of the moves that ignore the learned probabilities; of flips at
+        least `_UNIFORM_FLIPS`.
     """
+    of_flips = max(fraction, _UNIFORM_FLIPS)
     moves = [
-        search.flip_edge(uniform_fraction=fraction),
+        search.flip_edge(uniform_fraction=of_flips),
         search.redraw_node(uniform_fraction=fraction),
     ]
     weights = [model.moves.flip_weight, model.moves.redraw_weight]
     if model.energy.prior == "symmetric":
         # One edge of a pair alone would have to climb over the prior: half of the
         # moves or more are of pairs.
-        moves.append(search.flip_pair(uniform_fraction=fraction))
+        moves.append(search.flip_pair(uniform_fraction=of_flips))
         weights.append(max(sum(weights), 1.0))
     if model.num_node_modules > 1:
         moves.append(search.redraw_node_module(num_node_modules=model.num_node_modules))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from modmeta.relational.data.dataset import NO_EDGE
@@ -51,6 +51,5 @@ class Relations(NamedTuple):
     @property
     def structures(self) -> TaskStructures:
         """The structures as the search takes them."""
-        return TaskStructures(
-            jnp.maximum(jnp.asarray(self.edges), 0), jnp.asarray(self.node_modules)
-        )
+        edges = np.maximum(np.asarray(self.edges), 0)
+        return jax.device_put(TaskStructures(edges, np.asarray(self.node_modules)))

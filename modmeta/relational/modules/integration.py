@@ -163,7 +163,7 @@ class Integrator:
             def stage(carry, given):
                 slope, total = carry
                 heard, reach, weight = given
-                moved = self._move(states, reach * length * slope)
+                moved = self.move(states, reach * length * slope)
                 slope = self._change(moved, heard)
                 return (slope, total + weight * slope), None
 
@@ -172,7 +172,7 @@ class Integrator:
             (_, total), _ = jax.lax.scan(
                 stage, (nothing, nothing), (heard, reach, weight)
             )
-            moved = self._move(states, length * total)
+            moved = self.move(states, length * total)
             if self.domain.kind != "open":
                 moved = self._join(moved, *self._reflect(*self._split(moved)))
             return moved, None
@@ -239,11 +239,11 @@ class Integrator:
         self, states: jax.Array, length: float | jax.Array, change: Callable
     ) -> jax.Array:
         first = change(states, 0.0)
-        second = change(self._move(states, 0.5 * length * first), 0.5)
-        third = change(self._move(states, 0.5 * length * second), 0.5)
-        fourth = change(self._move(states, length * third), 1.0)
+        second = change(self.move(states, 0.5 * length * first), 0.5)
+        third = change(self.move(states, 0.5 * length * second), 0.5)
+        fourth = change(self.move(states, length * third), 1.0)
         total = first + 2.0 * second + 2.0 * third + fourth
-        states = self._move(states, length / 6.0 * total)
+        states = self.move(states, length / 6.0 * total)
         if self.domain.kind != "reflecting":
             return states
         position, drift = self._split(states)
@@ -273,7 +273,8 @@ class Integrator:
                 columns.append(moving[:, spec.positions.index(column)])
         return jnp.stack(columns, axis=-1)
 
-    def _move(self, states: jax.Array, changes: jax.Array) -> jax.Array:
+    def move(self, states: jax.Array, changes: jax.Array) -> jax.Array:
+        """States `[N, F]` after changes `[N, Y]`, of angles in radians."""
         layout = self.modules.bank.layout
         num_shifts = len(layout.shifting)
         if layout.shifting:

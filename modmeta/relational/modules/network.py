@@ -101,7 +101,7 @@ class RelationalNetwork:
           supergraph: Any super-graph; parameters do not depend on its sizes.
         """
         key_modules, key_head = jax.random.split(rng_key)
-        preprocessing = jax.tree.map(jnp.asarray, preprocessing)
+        preprocessing = jax.device_put(preprocessing)
         num_features = self.bank.layout.num_features
         states = jnp.zeros((len(supergraph.node_mask), _FRAMES, num_features))
         weights = jnp.zeros((*supergraph.slot_mask.shape, self.num_relations))
@@ -130,8 +130,10 @@ class RelationalNetwork:
           Arrays whose messages and logits are those of before, permuted.
         """
         order = np.asarray(order)
-        edge = jax.tree.map(lambda leaf: leaf[order], params.modules.edge)
-        head = dict(params.proposal)
+        # On the host: rows are moved, for which no program need be compiled.
+        modules, proposal = jax.device_get((params.modules, params.proposal))
+        edge = jax.tree.map(lambda leaf: leaf[order], modules.edge)
+        head = dict(proposal)
         for kind in self.proposal.encoder.split("+"):
             if kind == "none":
                 continue
@@ -146,9 +148,8 @@ class RelationalNetwork:
             elif kind == "denoiser":
                 first = _with_rows(head[kind]["edges"], "layer_0", order)
                 head[kind] = {**head[kind], "edges": first}
-        return params._replace(
-            modules=params.modules._replace(edge=edge), proposal=head
-        )
+        modules, head = jax.device_put((modules._replace(edge=edge), head))
+        return params._replace(modules=modules, proposal=head)
 
     def _edge_sequences(
         self, preprocessing: Preprocessing, supergraph: SuperGraph, states: jax.Array

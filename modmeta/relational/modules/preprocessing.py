@@ -1,8 +1,8 @@
 """What lies between raw states and the modules: inputs of edges, targets of nodes.
 
-`Preprocessing` is fitted once on the training trajectories, is a pytree of constants,
-and is kept with the model. Letters: F features, Y predicted changes: one of every
-predicted feature, and one of every angle, which has two features.
+`Preprocessing` is a pytree of constants, fitted once (see `fitting`) and kept with the
+model. Letters: F features, Y predicted changes: one of every predicted feature, and one
+of every angle, which has two features.
 """
 
 from __future__ import annotations
@@ -14,17 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmeta.relational.data import DataError, FeatureSpec, TrajectoryDataset, hints
-from modmeta.relational.data.normalization import (
-    Normalization,
-    fit_normalization,
-    normalize,
-)
-
-# The unit of distances is the spread of all positions, unless that is so many times the
-# spread within systems.
-_FAR_APART = 2.0
-BASELINES = ("auto", "constant_velocity", "static")
+from modmeta.relational.data import FeatureSpec
+from modmeta.relational.data.normalization import Normalization
 
 
 class Preprocessing(NamedTuple):
@@ -66,8 +57,8 @@ class FeatureLayout:
         close encounters from dominating.
       frame_interval: Unit of time of the model; 0 where it is not known.
       apparent_interval: Time between frames at which velocities explain how positions
-        moved in the training data, see `hints.apparent_interval`; 0 where it is not
-        known.
+        moved in the training data, or a column how angles turned, see
+        `hints.apparent_motion`; 0 where it is not known.
       key_columns: What columns of the training table the systems, times and entities
         were read from, as pairs of a key and a name.
     """
@@ -102,161 +93,6 @@ class FeatureLayout:
     def num_targets(self) -> int:
         """Number of predicted changes Y: of columns, then of angles."""
         return len(self.shifting) + len(self.turning)
-
-
-def fit_preprocessing(
-    dataset: TrajectoryDataset,
-    *,
-    baseline: str = "auto",
-    compress: bool = True,
-    span: int = 1,
-) -> tuple[Preprocessing, FeatureLayout]:
-    """Fits normalisation, baseline and target scale on training trajectories.
-
-    Args:
-      dataset: Training systems, in raw units.
-      baseline: "constant_velocity" (needs positions and velocities; each position
-        advances by its velocity times `hints.moving_interval`), "static" (no change,
-        as in the paper), or "auto", the first of them that applies.
-      compress: See `FeatureLayout`.
-      span: Frame intervals between a state and the one that is predicted from it.
-
-    Returns:
-      The constants and the static layout.
-
-    Raises:
-      DataError: If nothing changes, or no change was observed.
-      ValueError: If the baseline is unknown or needs features that are not there.
-    """
-    if baseline not in BASELINES:
-        raise ValueError(f"baseline: found {baseline!r}, expected one of {BASELINES}")
-    spec = dataset.features
-    if baseline == "auto":
-        baseline = "constant_velocity" if spec.has_motion else "static"
-    if baseline == "constant_velocity" and not spec.has_motion:
-        raise ValueError(
-            f"baseline: found 'constant_velocity' with positions {spec.positions} and "
-            f"velocities {spec.velocities}, expected columns of both"
-        )
-    normalization = fit_normalization(dataset)
-    num_features = len(spec.names)
-    matrix = np.eye(num_features)
-    shift = np.zeros(num_features)
-    if baseline == "constant_velocity":
-        interval = hints.moving_interval(dataset)
-        for position, velocity in zip(spec.positions, spec.velocities, strict=True):
-            per_frame = interval / normalization.scale[position]
-            matrix[velocity, position] = per_frame * normalization.scale[velocity]
-            shift[position] = per_frame * normalization.offset[velocity]
-    for column, source in spec.lagged:
-        matrix[:, column] = 0.0
-        matrix[source, column] = 1.0
-
-    states = np.asarray(normalize(normalization, dataset.states), np.float64)
-    change = states[:, 1:] - states[:, :-1]
-    counted = dataset.counted()[..., None]
-    moving = np.abs(np.where(counted, change, 0.0)).max(axis=(0, 1, 2)) > 1e-6
-    for pair in spec.angles:
-        moving[list(pair)] = moving[list(pair)].any()
-    moving[[column for column, _ in spec.lagged]] = False
-    moving[list(spec.inputs)] = False
-    predicted = tuple(int(column) for column in np.flatnonzero(moving))
-    layout = FeatureLayout(
-        spec,
-        predicted,
-        compress,
-        dataset.frame_interval,
-        hints.apparent_interval(dataset) or 0.0,
-        tuple((dataset.key_columns or {}).items()),
-    )
-    if not predicted:
-        raise DataError(
-            f"states: found the features {spec.names}, of which none changes between "
-            "two observed frames, expected at least one"
-        )
-    expected = states[:, :-span]
-    drift = expected @ (matrix - np.eye(num_features)) + shift
-    duration = float(span)
-    if not dataset.is_regular:
-        duration = dataset.durations(span)[..., None, None]
-    expected = expected + duration * drift
-    residual = _changes(layout, expected, states[:, span:], np)
-    if span > 1 and layout.turning:
-        # Over several frames an angle may turn by more than half a circle.
-        num_shifts = len(layout.shifting)
-        turns = _changes(layout, states[:, :-1], states[:, 1:], np)[..., num_shifts:]
-        total = np.pad(np.cumsum(turns, axis=1), ((0, 0), (1, 0), (0, 0), (0, 0)))
-        residual[..., num_shifts:] = total[:, span:] - total[:, :-span]
-    residual = np.abs(residual)
-    rows = dataset.counted(span)
-    if not rows.any():
-        raise DataError(
-            f"states: found no node that was observed at two frames {span} intervals "
-            "apart, expected at least one"
-        )
-    median = np.median(residual[rows], axis=0)
-    # More than half the values at zero: fall back on their spread.
-    spread = np.sqrt(np.mean(residual[rows] ** 2, axis=0))
-    unit = np.where(median > 1e-9, 1.5 * median, np.maximum(spread, 1e-9))
-
-    limit = np.max(residual[rows], axis=0) / unit
-    if compress:
-        limit = np.log1p(limit)
-
-    def deviation(columns: tuple[int, ...]) -> float:
-        if not columns:
-            return 1.0
-        spread = float(np.std(states[:, :-span][rows][:, list(columns)]))
-        return spread if spread > 0.0 else 1.0
-
-    def spread_in_box() -> float:
-        """Of positions that fill the axes that wrap, and others as they are."""
-        if not spec.periodic:
-            return 0.0
-        sizes = [
-            period / np.sqrt(12.0) / normalization.scale[column]
-            if period
-            else deviation((column,))
-            for column, period in zip(spec.positions, spec.periods, strict=True)
-        ]
-        return float(np.sqrt(np.mean(np.square(sizes))))
-
-    def spread_of_positions() -> float:
-        """As far as bodies are apart, wherever their systems are or move to."""
-        everywhere = deviation(spec.positions)
-        within = spread_within(dataset) / normalization.scale[list(spec.positions[:1])]
-        if not within.size or not within[0] > 0.0:
-            return everywhere
-        return min(everywhere, _FAR_APART * float(within[0]))
-
-    constants = Preprocessing(
-        normalization=Normalization(
-            np.asarray(normalization.offset, np.float32),
-            np.asarray(normalization.scale, np.float32),
-        ),
-        step_matrix=matrix.astype(np.float32),
-        step_offset=shift.astype(np.float32),
-        target_scale=unit.astype(np.float32),
-        target_limit=limit.astype(np.float32),
-        position_scale=np.float32(spread_in_box() or spread_of_positions()),
-        velocity_scale=np.float32(deviation(spec.velocities)),
-    )
-    return constants, layout
-
-
-def spread_within(dataset: TrajectoryDataset) -> float:
-    """Root mean square distance of positions along an axis from their system's centre.
-
-    In raw units, over observed frames; 0 without positions.
-    """
-    positions = dataset.states[..., list(dataset.features.positions)]
-    seen = dataset.is_observed[..., None]
-    count = np.maximum(seen.sum(axis=2, keepdims=True), 1)
-    positions = np.where(seen, positions.astype(np.float64), 0.0)
-    away = positions - positions.sum(axis=2, keepdims=True) / count
-    if not away.size or not seen.any():
-        return 0.0
-    return float(np.sqrt(np.mean(np.square(away[np.broadcast_to(seen, away.shape)]))))
 
 
 def _aligned(vector: jax.Array, values: jax.Array) -> jax.Array:
@@ -313,7 +149,7 @@ def angle_differences(
     return s1 * c2 - c1 * s2, c1 * c2 + s1 * s2
 
 
-def _changes(layout: FeatureLayout, states: Any, next_states: Any, xp: Any) -> Any:
+def changes(layout: FeatureLayout, states: Any, next_states: Any, xp: Any) -> Any:
     """Differences of columns, then turns of angles in radians, `[..., Y]`.
 
     Of all turns between two frames it is the shortest.
@@ -363,7 +199,7 @@ def encode_targets(
       `[..., Y]`.
     """
     expected = _baseline(preprocessing, states, duration)
-    residual = _changes(layout, expected, next_states, jnp)
+    residual = changes(layout, expected, next_states, jnp)
     scaled = residual / _aligned(preprocessing.target_scale, residual)
     return compressed(scaled) if layout.compress else scaled
 

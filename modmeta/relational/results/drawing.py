@@ -38,7 +38,7 @@ def draw(
             node_names=dataset.node_names,
         ),
     }
-    if not spec.inputs:  # whose future nobody has said
+    if not spec.inputs:  # whose future is not given
         drawn["trajectories"] = figures.plot_trajectories(
             recorded(spec, dataset.states),
             result.predict(num_steps),

@@ -10,7 +10,7 @@ import numpy as np
 
 from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.normalization import denormalize
-from modmeta.relational.evaluation import rollouts
+from modmeta.relational.evaluation import predictions
 
 if TYPE_CHECKING:
     from modmeta.relational.results.result import RelationalInference
@@ -23,7 +23,7 @@ _FAR, _FAR_APART = 10.0, 30.0
 
 def predict(result: RelationalInference, num_steps: int, **options: Any) -> np.ndarray:
     """See `RelationalInference.predict`."""
-    normalized = rollouts.predict(
+    normalized = predictions.predict(
         result.model,
         result.params,
         result.dataset,
@@ -31,7 +31,8 @@ def predict(result: RelationalInference, num_steps: int, **options: Any) -> np.n
         num_steps,
         **options,
     )
-    warn_of_far(result, normalized)
+    is_sampled = normalized.ndim == 5
+    warn_of_far(result, normalized.mean(axis=0) if is_sampled else normalized)
     normalization = jax.tree.map(np.asarray, result.params.preprocessing.normalization)
     states = denormalize(normalization, normalized)
     states = recorded(result.dataset.features, states)

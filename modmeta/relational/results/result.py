@@ -47,6 +47,8 @@ class RelationalInference(Contents):
         num_steps: int,
         *,
         num_substeps: int = 0,
+        num_samples: int = 0,
+        seed: int = 0,
         domain: Domain | None = None,
         times: npt.ArrayLike | None = None,
         inputs: npt.ArrayLike | None = None,
@@ -61,6 +63,11 @@ class RelationalInference(Contents):
           num_steps: Frames to predict, at least 1.
           num_substeps: Steps per frame in which laws are integrated; 0 for as many as
             the prediction needs.
+          num_samples: Futures that are drawn with errors such as the laws made on the
+            observed frames; then the result is `[num_samples, tasks, num_steps, nodes,
+            features]`. Their quantiles are a band, and where motion is chaotic their
+            mean is nearer to what will be than the one future without errors.
+          seed: Seed of these draws.
           domain: Where bodies can be, for instance
             `Domain("reflecting", (-5, -5), (5, 5))`; None for everywhere.
           times: `[tasks, num_steps]` or `[num_steps]` of the predicted frames, in the
@@ -76,10 +83,14 @@ class RelationalInference(Contents):
         """
         num_steps = option_types.check("num_steps", num_steps, int)
         num_substeps = option_types.check("num_substeps", num_substeps, int)
+        num_samples = option_types.check("num_samples", num_samples, int)
+        seed = option_types.check("seed", seed, int)
         option_types.check("domain", domain, Domain | None)
         for name, number, least in (
             ("num_steps", num_steps, 1),
             ("num_substeps", num_substeps, 0),
+            ("num_samples", num_samples, 0),
+            ("seed", seed, 0),
         ):
             if number < least:
                 raise ValueError(f"{name}: found {number}, expected at least {least}")
@@ -87,6 +98,8 @@ class RelationalInference(Contents):
             self,
             num_steps,
             num_substeps=num_substeps,
+            num_samples=num_samples,
+            seed=seed,
             domain=domain,
             times=times,
             inputs=inputs,
@@ -222,7 +235,7 @@ class RelationalInference(Contents):
         times: Any = None,
         config: HiddenConfig | None = None,
     ) -> HiddenEntities:
-        """Finds entities that nobody recorded, by what they do to those recorded.
+        """Finds entities that were not recorded, by what they do to those that were.
 
         For bodies with positions and velocities, whose laws were learned from complete
         systems. Nothing is trained and nothing is random.

@@ -26,7 +26,7 @@ from modmeta.relational.inference.features import (
 from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
 
-# Intervals that frames show and intervals that are said may differ by this factor.
+# Intervals that frames show may differ from stated ones by this factor.
 _SAME_INTERVAL = 1.25
 # Data that spread so many times more or less are hardly of one kind and unit.
 _OTHER_SIZE = 10.0
@@ -47,7 +47,7 @@ def read_like(
       features: Of the training data, as are those of an input that says nothing of
         them.
       frame_interval: The same of the time between frames; None where it is not known.
-      reading: What is said besides.
+      reading: Options that come with them.
 
     Raises:
       DataError: If the data are not what they should be.
@@ -74,7 +74,7 @@ def read_like(
     try:
         return read_dataset(trajectories, reading)
     except DataError as error:
-        # Names and roles may be those of the training data, which nobody has said now.
+        # Names and roles may be those of the training data, which are not repeated now.
         if not any(text in str(error) for text in ("feature_names: ", "columns: ")):
             raise
         known = [features.names[column] for column in features.recorded]
@@ -88,8 +88,9 @@ def read_new(
     if reading.usual_columns is None:
         reading = reading._replace(usual_columns=like.key_columns)
     dataset = read_like(trajectories, like.features, like.frame_interval, reading)
-    apparent = hints.apparent_interval(like)
-    check_interval(dataset, like.frame_interval, apparent or 0.0)
+    motion = hints.apparent_motion(like)
+    apparent = 0.0 if motion is None else motion.interval
+    check_interval(dataset, like.frame_interval, apparent)
     return dataset
 
 
@@ -111,13 +112,13 @@ def read_more(
     frame_interval: float | None,
     arrays: Mapping[str, Any],
 ) -> TrajectoryDataset:
-    """`read_new`, with what a caller said of the data.
+    """`read_new`, with the options that a caller gives.
 
     Args:
       trajectories: Of any accepted form.
       like: The training data.
       columns: Names of the columns of a table; those of the training data otherwise.
-      frame_interval: Time between frames, if it is said.
+      frame_interval: Time between frames, if it is given.
       arrays: Labels, masks and times by name; None for those that there are not.
     """
     reading = Reading(
@@ -129,28 +130,28 @@ def read_more(
 
 
 def check_interval(dataset: TrajectoryDataset, trained: float, apparent: float) -> None:
-    """Refuses frames that are evidently not as far apart as is said.
+    """Refuses frames that are evidently not as far apart as stated.
 
     Args:
       dataset: New data.
       trained: Interval of the training data.
-      apparent: That by which their velocities explain their positions; 0 where it is
-        not known.
+      apparent: That by which their velocities explain their positions, or a column how
+        their angles turn; 0 where it is not known.
 
     Raises:
-      DataError: If by their velocities, positions move at another interval.
+      DataError: If by these columns, things go at another interval.
     """
-    found = hints.apparent_interval(dataset)
+    found = hints.apparent_motion(dataset)
     if found is None or not apparent:
         return
-    # By the same factor as in training: units of positions and velocities may differ.
-    said = dataset.frame_interval * apparent / trained
-    if not 1.0 / _SAME_INTERVAL < found / said < _SAME_INTERVAL:
-        likely = found * trained / apparent
+    # By the same factor as in training: units of both may differ.
+    stated = dataset.frame_interval * apparent / trained
+    if not 1.0 / _SAME_INTERVAL < found.interval / stated < _SAME_INTERVAL:
+        likely = found.interval * trained / apparent
         raise DataError(
-            f"frame_interval: found {dataset.frame_interval:g} with positions that "
-            f"move by {found:.3g} times their velocities per frame, expected about "
-            f"{likely:.3g}: give frame_interval in the time unit of the training data"
+            f"frame_interval: found {dataset.frame_interval:g} with {found.sentence}, "
+            f"expected about {likely:.3g}: give frame_interval in the time unit of the "
+            "training data"
         )
 
 
@@ -178,7 +179,8 @@ def discover_again(
     Raises:
       DataError: If the model cannot read them.
     """
-    model, params = discovery.model, discovery.params
+    model = discovery.model.reaching(dataset.frame_interval)
+    params = discovery.params
     if shared_graph:
         dataset = concatenate_tasks(dataset)
     model.read(dataset)
@@ -194,7 +196,12 @@ def discover_again(
     )
     settled = verdict.settle(found, concluded)
     return dataset, dataclasses.replace(
-        discovery, found=found, settled=settled, verdict=concluded, stretches=None
+        discovery,
+        model=model,
+        found=found,
+        settled=settled,
+        verdict=concluded,
+        stretches=None,
     )
 
 

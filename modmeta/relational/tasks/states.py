@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from modmeta.graphs.supergraphs import SuperGraph
@@ -47,4 +46,5 @@ def host_states(dataset: TrajectoryDataset, normalization: Normalization) -> Fra
 
 def device_states(dataset: TrajectoryDataset, normalization: Normalization) -> Frames:
     """`host_states` on the device."""
-    return jax.tree.map(jnp.asarray, host_states(dataset, normalization))
+    # `jnp.asarray` compiles a program for every new shape.
+    return jax.device_put(host_states(dataset, normalization))

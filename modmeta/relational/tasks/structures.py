@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +51,7 @@ def random_structure(
     return search.Structure(jnp.where(slot_mask, edges, 0), nodes)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def random_structures(
     rng_key: jax.Array,
     num_tasks: int,

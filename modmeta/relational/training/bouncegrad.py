@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data.frames import Frames, as_frames
 from modmeta.relational.inference import memory
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.moves import build_algorithm
-from modmeta.relational.inference.problems import build_problems
+from modmeta.relational.inference.problems import Problems, build_problems
 from modmeta.relational.modules import proposal_head
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.batches import TaskBatch
@@ -38,7 +39,7 @@ from modmeta.relational.tasks.structures import (
 )
 from modmeta.relational.training.config import BounceGradConfig
 from modmeta.relational.training.losses import gradient_loss, split_frames
-from modmeta.search import schedules
+from modmeta.search import SearchInfo, Structure, schedules
 
 
 class BounceGradState(NamedTuple):
@@ -88,7 +89,7 @@ _SEARCH = InferenceConfig(num_chains=1)
 def temperature_schedule(
     config: BounceGradConfig, unit: float = 1.0
 ) -> schedules.TemperatureSchedule:
-    """The temperature schedule that a configuration names, in so many nats."""
+    """The temperature schedule that a configuration names, in units of some nats."""
     if config.temperature == "acceptance":
         # The published slope is per pass at 800 passes; here per step of the run.
         target = schedules.reference_target(slope=-5.0 / config.num_steps)
@@ -128,27 +129,9 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             "search_steps: found None, expected the number that suits the entities, "
             "see BounceGradConfig.resolved"
         )
-    network = model.network
     schedule = temperature_schedule(config, 1.0 / model.bank.config.span)
-    warmup = max(int(config.warmup_fraction * config.num_steps), 1)
-    learning_rate = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, warmup, max(config.num_steps, warmup + 1)
-    )
-    # Of all parameters as one vector: a few operations in place of some for each.
-    optimizer = optax.flatten(
-        optax.chain(
-            optax.clip_by_global_norm(config.clip_norm),
-            optax.adamw(learning_rate, weight_decay=config.weight_decay),
-        )
-    )
-    proposal_optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(
-            config.proposal_learning_rate, weight_decay=config.proposal_weight_decay
-        ),
-    )
-    if network.proposal.encoder != "none":  # there are parameters
-        proposal_optimizer = optax.flatten(proposal_optimizer)
+    optimizer = _module_optimizer(config)
+    proposal_optimizer = _proposal_optimizer(config, model)
 
     def init(
         rng_key: jax.Array,
@@ -170,8 +153,8 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             )
         return BounceGradState(
             params=params,
-            optimizer=optimizer.init(params.modules),
-            proposal_optimizer=proposal_optimizer.init(params.proposal),
+            optimizer=jax.jit(optimizer.init)(params.modules),
+            proposal_optimizer=jax.jit(proposal_optimizer.init)(params.proposal),
             structures=start,
             schedule=schedule.init(),
             rng_key=key_run,
@@ -195,38 +178,28 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         temperature = state.schedule.temperature
         params = state.params
 
-        states = gather_states(task_states, batch.tasks, supergraph)
-        observed = as_frames(states).states
-        structure = gather_structure(state.structures, batch.tasks, supergraph)
-        search_windows, gradient_windows = split_frames(
-            key_frames, config, observed.shape[1] - model.bank.config.span
-        )
-
-        uniform = jnp.zeros((*supergraph.slot_mask.shape, model.num_relations))
-        problems = build_problems(
-            model, params, supergraph, states, uniform, search_windows
-        )
-        evidence = network.evidence(params, supergraph, states, problems.residuals)
-        logits = network.edge_logits(
-            params,
+        visit = _Visit(
             supergraph,
-            observed,
-            jax.nn.one_hot(structure.edge_modules, model.num_relations),
-            evidence,
+            gather_states(task_states, batch.tasks, supergraph),
+            gather_structure(state.structures, batch.tasks, supergraph),
         )
-        problems = problems.with_logits(logits)
-        chains, infos = problems.run(
+        search_windows, gradient_windows = split_frames(
+            key_frames, config, visit.observed.shape[1] - model.bank.config.span
+        )
+        searched = _search(
             key_search,
-            problems.init(structure),
-            build_algorithm(model),
-            jnp.full((problems.mask.shape[0], config.search_steps), temperature),
-            transform=lambda _, info: info,
+            model,
+            params,
+            visit,
+            search_windows,
+            temperature,
+            config.search_steps,
         )
         is_held = state.step < state.num_held
         structure = jax.tree.map(
             lambda kept, found: jnp.where(is_held, kept, found),
-            structure,
-            problems.join(chains.structure),
+            visit.structure,
+            searched.structure,
         )
         structures = scatter_structure(
             state.structures, batch.tasks, supergraph, structure
@@ -234,10 +207,10 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
 
         loss, gradient = jax.value_and_grad(gradient_loss)(
             params.modules,
-            problems,
+            searched.problems,
             config,
             structure,
-            states,
+            visit.states,
             gradient_windows,
             temperature,
         )
@@ -248,45 +221,37 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
                 lambda leaf: jnp.where(is_cold, leaf, 0.0), gradient.spreads
             )
         )
-        updates, optimizer_state = optimizer.update(
-            gradient, state.optimizer, params.modules
+        modules, optimizer_state = _descend(
+            optimizer, gradient, state.optimizer, params.modules
         )
-        modules = optax.apply_updates(params.modules, updates)
 
-        def head_loss(head_params):
-            weights = proposal_head.corrupt(
+        def head_loss(head: Any) -> jax.Array:
+            return _head_loss(
                 key_corrupt,
-                structure.edge_modules,
-                model.num_relations,
-                network.proposal.corruption,
-            )
-            logits = network.edge_logits(
-                params._replace(proposal=head_params),
-                supergraph,
-                observed,
-                weights,
-                evidence,
-            )
-            return proposal_head.cross_entropy(
-                logits, structure.edge_modules, supergraph.slot_mask
+                model,
+                params._replace(proposal=head),
+                visit._replace(structure=structure),
+                searched.evidence,
             )
 
         proposal_loss, proposal_gradient = jax.value_and_grad(head_loss)(
             params.proposal
         )
-        updates, proposal_optimizer_state = proposal_optimizer.update(
-            proposal_gradient, state.proposal_optimizer, params.proposal
+        head, proposal_optimizer_state = _descend(
+            proposal_optimizer,
+            proposal_gradient,
+            state.proposal_optimizer,
+            params.proposal,
         )
-        head = optax.apply_updates(params.proposal, updates)
 
-        mask = problems.mask[:, None]
-        num_worsening, num_accepted = schedules.count_worsening(infos, mask)
+        mask = searched.problems.mask[:, None]
+        num_worsening, num_accepted = schedules.count_worsening(searched.infos, mask)
         num_proposals = jnp.maximum(jnp.sum(mask) * config.search_steps, 1)
         metrics = {
             "loss": loss,
             "proposal_loss": proposal_loss,
             "temperature": temperature,
-            "acceptance": jnp.sum(infos.is_accepted & mask) / num_proposals,
+            "acceptance": jnp.sum(searched.infos.is_accepted & mask) / num_proposals,
             "gradient_norm": jnp.linalg.norm(ravel_pytree(gradient)[0]),
         }
         new_state = BounceGradState(
@@ -302,3 +267,123 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         return new_state, metrics
 
     return BounceGrad(init, step)
+
+
+class _Visit(NamedTuple):
+    """What a step is given of the tasks of a batch.
+
+    Attributes:
+      supergraph: The tasks as one padded graph.
+      states: `[N, T, F]` normalised frames, or `Frames` with leaves `[N, T, ...]`.
+      structure: Their structures, leaves `[N, D]` and `[N]`.
+    """
+
+    supergraph: SuperGraph
+    states: Frames | jax.Array
+    structure: Structure
+
+    @property
+    def observed(self) -> jax.Array:
+        """`[N, T, F]` normalised frames, as they were observed."""
+        return as_frames(self.states).states
+
+
+class _Searched(NamedTuple):
+    """What the search of a visit found.
+
+    Attributes:
+      problems: The problems that were searched.
+      structure: The structures reached, leaves `[N, D]` and `[N]`.
+      infos: What every proposal did, leaves `[problems, steps]`.
+      evidence: What the modules say of every edge, see `RelationalNetwork.evidence`.
+    """
+
+    problems: Problems
+    structure: Structure
+    infos: SearchInfo
+    evidence: jax.Array | None
+
+
+def _search(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    params: ModelParams,
+    visit: _Visit,
+    windows: jax.Array | None,
+    temperature: jax.Array,
+    num_steps: int,
+) -> _Searched:
+    """Anneals the structures of a visit for some steps, seeing some of the frames."""
+    network, supergraph = model.network, visit.supergraph
+    uniform = jnp.zeros((*supergraph.slot_mask.shape, model.num_relations))
+    problems = build_problems(model, params, supergraph, visit.states, uniform, windows)
+    evidence = network.evidence(params, supergraph, visit.states, problems.residuals)
+    logits = network.edge_logits(
+        params,
+        supergraph,
+        visit.observed,
+        jax.nn.one_hot(visit.structure.edge_modules, model.num_relations),
+        evidence,
+    )
+    problems = problems.with_logits(logits)
+    chains, infos = problems.run(
+        rng_key,
+        problems.init(visit.structure),
+        build_algorithm(model),
+        jnp.full((problems.mask.shape[0], num_steps), temperature),
+        transform=lambda _, info: info,
+    )
+    return _Searched(problems, problems.join(chains.structure), infos, evidence)
+
+
+def _head_loss(
+    rng_key: jax.Array,
+    model: RelationalModel,
+    params: ModelParams,
+    visit: _Visit,
+    evidence: jax.Array | None,
+) -> jax.Array:
+    """Cross-entropy of the proposal head with structures that it sees corrupted."""
+    edge_modules = visit.structure.edge_modules
+    weights = proposal_head.corrupt(
+        rng_key, edge_modules, model.num_relations, model.network.proposal.corruption
+    )
+    logits = model.network.edge_logits(
+        params, visit.supergraph, visit.observed, weights, evidence
+    )
+    return proposal_head.cross_entropy(logits, edge_modules, visit.supergraph.slot_mask)
+
+
+def _module_optimizer(config: BounceGradConfig) -> optax.GradientTransformation:
+    """Of all parameters as one vector: a few operations in place of some for each."""
+    warmup = max(int(config.warmup_fraction * config.num_steps), 1)
+    learning_rate = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, warmup, max(config.num_steps, warmup + 1)
+    )
+    return optax.flatten(
+        optax.chain(
+            optax.clip_by_global_norm(config.clip_norm),
+            optax.adamw(learning_rate, weight_decay=config.weight_decay),
+        )
+    )
+
+
+def _proposal_optimizer(
+    config: BounceGradConfig, model: RelationalModel
+) -> optax.GradientTransformation:
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(
+            config.proposal_learning_rate, weight_decay=config.proposal_weight_decay
+        ),
+    )
+    has_parameters = model.network.proposal.encoder != "none"
+    return optax.flatten(optimizer) if has_parameters else optimizer
+
+
+def _descend(
+    optimizer: optax.GradientTransformation, gradient: Any, state: Any, params: Any
+) -> tuple[Any, Any]:
+    """Parameters after a step of an optimiser, and its state."""
+    updates, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, updates), state

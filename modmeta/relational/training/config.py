@@ -82,7 +82,7 @@ class BounceGradConfig:
     proposal_weight_decay: float = 1e-4
 
     def resolved(self, num_entities: int) -> BounceGradConfig:
-        """The same with numbers that suit so many entities where there are none.
+        """The same, with numbers that suit a number of entities where there are none.
 
         Edges grow with their square, and a step should not: of large systems it sees
         fewer, and searches these longer, as every receiver has more edges.

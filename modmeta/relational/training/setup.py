@@ -16,8 +16,8 @@ from modmeta.relational.inference.config import MemoryConfig, MoveConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank, resolve
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.network import ModelParams, RelationalNetwork
-from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 
 # Below, systems set aside would be missed more than they tell.
@@ -55,7 +55,7 @@ def build_model(
       moves: How it moves.
       candidates: Which edges may hold a relation.
       memory: What is held at once.
-      baseline: See `preprocessing.fit_preprocessing`.
+      baseline: See `fitting.fit_preprocessing`.
       compress: See `preprocessing.FeatureLayout`.
 
     Returns:
@@ -63,8 +63,8 @@ def build_model(
 
     Raises:
       DataError: If such a model cannot read the training systems, these have one
-        entity each, or accelerations evidently exceed what they are said to be cut off
-        at.
+        entity each, or accelerations evidently exceed what they are declared to be cut
+        off at.
     """
     if not train_set.num_tasks:
         raise DataError("states: found no system to train on, expected at least one")
@@ -97,7 +97,7 @@ def build_model(
 
 
 def _check_bound(train_set: TrajectoryDataset, max_rate: float, span: int) -> None:
-    """Raises a DataError if accelerations go on beyond what is said to cut them off.
+    """Raises a DataError if accelerations go on beyond their declared bound.
 
     Walls and noise make a few of them larger. Of entities without velocities, noise may
     make all of them larger.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 
 from modmeta.relational.classical import sparse
 from modmeta.relational.data import TrajectoryDataset
@@ -43,7 +44,7 @@ def find_start(
         return lambda dataset: None
 
     def start(dataset: TrajectoryDataset) -> TaskStructures:
-        nodes = jnp.zeros(dataset.node_mask.shape, jnp.int32)
-        return TaskStructures(jnp.asarray(laws.edges(dataset)), nodes)
+        nodes = np.zeros(dataset.node_mask.shape, np.int32)
+        return jax.device_put(TaskStructures(laws.edges(dataset), nodes))
 
     return start

@@ -137,10 +137,14 @@ def integer_least_squares(
     checks.share(uniform_fraction=uniform_fraction)
     checks.at_least(0, residual_noise=residual_noise, order_noise=order_noise)
 
-    def prior(candidates, shares):
-        learned = jnp.exp(proposals.edge_log_probabilities(candidates, 0.0))
-        blended = (1.0 - uniform_fraction) * learned + uniform_fraction * shares
-        return jnp.maximum(blended, _MIN_PROBABILITY)
+    options = _Options(
+        num_candidates,
+        beam_size,
+        uniform_fraction,
+        residual_noise,
+        order_noise,
+        num_node_modules,
+    )
 
     def init(structure, energy, candidates):
         base.check_traits(NEEDS, base.traits_of(energy), "integer_least_squares")
@@ -152,184 +156,245 @@ def integer_least_squares(
             opinions = extrinsic.unknown(structure, num_modules)
             exchange = Exchange(opinions, state.local_energies)
         memory = LeastSquaresMemory(
-            centers=prior(candidates, shares[:, None]),
+            centers=_prior(options, candidates, shares[:, None]),
             shares=shares,
             is_visited=jnp.zeros(num_receivers, bool),
             exchange=exchange,
         )
         return state._replace(memory=memory)
 
-    def decode(key_noise, key_order, state, energy, candidates, receiver):
-        """Assignments `[n, D]` of a receiver and its own module with each, `[n]`."""
-        _, num_slots, num_modules = candidates.edge_logits.shape
-        mask = candidates.slot_mask[receiver]
-        row, node_module = evaluation.take(state.structure, receiver)
-        centers, shares, is_visited, exchange = state.memory
-        key_scale, key_noise = jax.random.split(key_noise)
-        scale = jnp.where(is_visited[receiver], jax.random.uniform(key_scale), 0.0)
-        center = jnp.where(
-            mask[:, None], centers[receiver], jax.nn.one_hot(row, num_modules)
-        )
-        probabilities = prior(
-            evaluation.take(candidates, receiver), shares[receiver][None]
-        )
-        if exchange is not None:
-            told = exchange.opinions.told[receiver]
-            probabilities = extrinsic.heard(probabilities, told)
-            probabilities = jnp.maximum(probabilities, _MIN_PROBABILITY)
-        nodes = jnp.arange(num_node_modules, dtype=jnp.int32)
-        if num_node_modules == 1:
-            nodes = node_module[None]
-
-        def decode_for(node_module):
-            def residuals(weights):
-                return energy.residuals(weights, node_module, receiver)
-
-            model = decoding.linear_model(residuals, center, probabilities, mask)
-            noise = jax.random.normal(key_noise, model.offset.shape)
-            noise = scale * residual_noise * noise
-            model = model._replace(offset=model.offset + noise)
-            spread = scale * order_noise
-            width = beam_size or max(
-                num_candidates, _SMALLEST_BEAM, _BEAM_PER_SLOT * num_slots
-            )
-            rows = decoding.decode(key_order, model, width, spread)
-            return rows[:num_candidates]
-
-        rows = jax.vmap(decode_for)(nodes)
-        nodes = jnp.repeat(nodes, rows.shape[1])
-        rows = jnp.where(mask[None], rows.reshape(-1, num_slots), row[None])
-        return rows, nodes
-
-    def remember(state, candidates, receiver):
-        """The state, once a receiver was decoded, with what is known of its edges."""
-        num_modules = candidates.edge_logits.shape[2]
-        mask, memory = candidates.slot_mask[receiver], state.memory
-        best = state.best_structure.edge_modules[receiver]
-        found = jax.nn.one_hot(best, num_modules)
-        counts = jnp.sum(jnp.where(mask[:, None], found, 0.0), axis=0)
-        share = (counts + 1.0) / (jnp.sum(counts) + num_modules)
-        memory = memory._replace(
-            centers=writes.put(memory.centers, (receiver,), found),
-            shares=writes.put(memory.shares, (receiver,), share),
-            is_visited=writes.put(memory.is_visited, (receiver,), jnp.bool_(True)),
-        )
-        return state._replace(memory=memory)
-
-    def step_alone(rng_key, state, energy, candidates, temperature):
-        """One receiver, whatever the others are."""
-        num_receivers, num_slots, num_modules = candidates.edge_logits.shape
-        keys = jax.random.split(rng_key, 4)
-        key_receiver, key_noise, key_order, key_draw = keys
-        has_edges = jnp.any(candidates.slot_mask, axis=1)
-        receiver = draws.uniform_index(key_receiver, has_edges)
-        rows, nodes = decode(key_noise, key_order, state, energy, candidates, receiver)
-        receivers = evaluation.touched_receivers(energy, receiver[None], num_receivers)
-
-        def evaluate(item):
-            return evaluation.evaluate_row(energy, state, receiver, receivers, *item)
-
-        # One after the other: all together would gather their messages all at once.
-        decoded = jax.lax.map(evaluate, (rows, nodes))
-        values = jax.tree.map(
-            lambda leaf, leaves: jnp.concatenate([leaf[None], leaves]),
-            evaluation.present(state),
-            decoded,
-        )
-        chosen = evaluation.draw(
-            key_draw, values, temperature, evaluation.present(state)
-        )
-        linearisations = num_node_modules * num_slots * num_modules
-        new_state = evaluation.advance(
-            state,
-            chosen,
-            best=evaluation.lowest(decoded),
-            num_proposals=len(rows),
-            num_node_updates=len(rows) * receivers.shape[0] + linearisations,
-            memory=state.memory,
-        )
-        new_state = remember(new_state, candidates, receiver)
-        return new_state, evaluation.drawn_info(state, new_state, temperature)
-
-    def step_together(rng_key, state, energy, candidates):
-        """Every receiver in turn, each told by the others what they know."""
-        num_receivers, num_slots, num_modules = candidates.edge_logits.shape
-        at = extrinsic.opposites(candidates)
-
-        def visit(state, item):
-            receiver, key = item
-            key_noise, key_order = jax.random.split(key)
-            rows, nodes = decode(
-                key_noise, key_order, state, energy, candidates, receiver
-            )
-            # So that there is an assignment with every module on every edge.
-            changed = extrinsic.single_changes(
-                rows[0], candidates.slot_mask[receiver], num_modules
-            )
-            rows = jnp.concatenate([rows, changed])
-            nodes = jnp.concatenate([nodes, jnp.full(len(changed), nodes[0])])
-            present, (opinions, best_local) = state.structure, state.memory.exchange
-
-            def evaluate(item):
-                structure = evaluation.with_row(present, receiver, *item)
-                return energy.local(structure, receiver[None])[0]
-
-            energies = jax.lax.map(evaluate, (rows, nodes))
-            is_finite = jnp.isfinite(energies)
-            energies = jnp.where(is_finite, energies, extrinsic.UNKNOWN)
-            found = extrinsic.Assignments(rows, nodes, energies)
-            costs = extrinsic.pair_costs(energy, present, at, receiver, num_modules)
-            opinions, every, believed = extrinsic.consider(
-                opinions, at, receiver, found, costs
-            )
-
-            def placed(structure, local_energies, assignment):
-                row, node_module, local = assignment
-                local = jnp.where(local < extrinsic.UNKNOWN, local, jnp.inf)
-                return evaluation.total(
-                    energy,
-                    evaluation.with_row(structure, receiver, row, node_module),
-                    writes.put(local_energies, (receiver,), local),
-                )
-
-            chosen = placed(
-                present, state.local_energies, evaluation.take(every, believed.argmin())
-            )
-            is_finite = jnp.isfinite(chosen.energy)
-            chosen = evaluation.select(is_finite, chosen, evaluation.present(state))
-            # What is known costs nothing to try in the best structure as well.
-            best = state.best_structure, best_local
-            totals = jax.lax.map(lambda one: placed(*best, one).energy, every)
-            totals = jnp.where(jnp.isfinite(totals), totals, jnp.inf)
-            improved = placed(*best, evaluation.take(every, totals.argmin()))
-            lowest = evaluation.select(
-                evaluation.is_better(improved.energy, chosen.energy), improved, chosen
-            )
-            is_better = evaluation.is_better(lowest.energy, state.best_energy)
-            best_local = jnp.where(is_better, lowest.local_energies, best_local)
-            linearisations = num_node_modules * num_slots * num_modules
-            new_state = evaluation.advance(
-                state,
-                chosen,
-                best=lowest,
-                num_proposals=len(rows),
-                num_node_updates=len(rows) + linearisations,
-                memory=state.memory._replace(exchange=Exchange(opinions, best_local)),
-            )
-            return remember(new_state, candidates, receiver), None
-
-        key_order, key_visits = jax.random.split(rng_key)
-        order = jax.random.permutation(key_order, num_receivers)
-        keys = jax.random.split(key_visits, num_receivers)
-        new_state, _ = jax.lax.scan(visit, state, (order, keys))
-        reached = evaluation.present(new_state)
-        is_finite = jnp.isfinite(reached.energy)
-        return new_state, evaluation.deterministic_info(state, reached, is_finite)
-
     def step(rng_key, state, energy, candidates, temperature):
         base.check_traits(NEEDS, base.traits_of(energy), "integer_least_squares")
         if is_exchanged(energy, candidates):
-            return step_together(rng_key, state, energy, candidates)
-        return step_alone(rng_key, state, energy, candidates, temperature)
+            return _step_together(rng_key, options, state, energy, candidates)
+        return _step_alone(rng_key, options, state, energy, candidates, temperature)
 
     return base.SearchAlgorithm(init, step)
+
+
+class _Options(NamedTuple):
+    """Options of the search, see `integer_least_squares`."""
+
+    num_candidates: int
+    beam_size: int
+    uniform_fraction: float
+    residual_noise: float
+    order_noise: float
+    num_node_modules: int
+
+
+def _prior(
+    options: _Options, candidates: base.Candidates, shares: jax.Array
+) -> jax.Array:
+    """`[..., D, K]` probabilities of modules before residuals are looked at."""
+    learned = jnp.exp(proposals.edge_log_probabilities(candidates, 0.0))
+    blended = (
+        1.0 - options.uniform_fraction
+    ) * learned + options.uniform_fraction * shares
+    return jnp.maximum(blended, _MIN_PROBABILITY)
+
+
+def _decode(
+    rng_keys: tuple[jax.Array, jax.Array],
+    options: _Options,
+    state: base.SearchState,
+    energy: base.Energy,
+    candidates: base.Candidates,
+    receiver: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Assignments `[n, D]` of a receiver and its own module with each, `[n]`."""
+    key_noise, key_order = rng_keys
+    _, num_slots, num_modules = candidates.edge_logits.shape
+    mask = candidates.slot_mask[receiver]
+    row, node_module = evaluation.take(state.structure, receiver)
+    centers, shares, is_visited, exchange = state.memory
+    key_scale, key_noise = jax.random.split(key_noise)
+    scale = jnp.where(is_visited[receiver], jax.random.uniform(key_scale), 0.0)
+    center = jnp.where(
+        mask[:, None], centers[receiver], jax.nn.one_hot(row, num_modules)
+    )
+    probabilities = _prior(
+        options, evaluation.take(candidates, receiver), shares[receiver][None]
+    )
+    if exchange is not None:
+        probabilities = extrinsic.heard(probabilities, exchange.opinions.told[receiver])
+        probabilities = jnp.maximum(probabilities, _MIN_PROBABILITY)
+    nodes = jnp.arange(options.num_node_modules, dtype=jnp.int32)
+    if options.num_node_modules == 1:
+        nodes = node_module[None]
+    residuals = energy.residuals
+    assert residuals is not None
+
+    def decode_for(node_module):
+        def of_weights(weights):
+            return residuals(weights, node_module, receiver)
+
+        model = decoding.linear_model(of_weights, center, probabilities, mask)
+        noise = jax.random.normal(key_noise, model.offset.shape)
+        noise = scale * options.residual_noise * noise
+        model = model._replace(offset=model.offset + noise)
+        width = options.beam_size or max(
+            options.num_candidates, _SMALLEST_BEAM, _BEAM_PER_SLOT * num_slots
+        )
+        rows = decoding.decode(key_order, model, width, scale * options.order_noise)
+        return rows[: options.num_candidates]
+
+    rows = jax.vmap(decode_for)(nodes)
+    nodes = jnp.repeat(nodes, rows.shape[1])
+    rows = jnp.where(mask[None], rows.reshape(-1, num_slots), row[None])
+    return rows, nodes
+
+
+def _remember(
+    state: base.SearchState, candidates: base.Candidates, receiver: jax.Array
+) -> base.SearchState:
+    """The state, once a receiver was decoded, with what is known of its edges."""
+    num_modules = candidates.edge_logits.shape[2]
+    mask, memory = candidates.slot_mask[receiver], state.memory
+    best = state.best_structure.edge_modules[receiver]
+    found = jax.nn.one_hot(best, num_modules)
+    counts = jnp.sum(jnp.where(mask[:, None], found, 0.0), axis=0)
+    share = (counts + 1.0) / (jnp.sum(counts) + num_modules)
+    memory = memory._replace(
+        centers=writes.put(memory.centers, (receiver,), found),
+        shares=writes.put(memory.shares, (receiver,), share),
+        is_visited=writes.put(memory.is_visited, (receiver,), jnp.bool_(True)),
+    )
+    return state._replace(memory=memory)
+
+
+def _step_alone(
+    rng_key: jax.Array,
+    options: _Options,
+    state: base.SearchState,
+    energy: base.Energy,
+    candidates: base.Candidates,
+    temperature: jax.Array,
+) -> tuple[base.SearchState, base.SearchInfo]:
+    """One receiver, whatever the others are."""
+    num_receivers, num_slots, num_modules = candidates.edge_logits.shape
+    key_receiver, key_noise, key_order, key_draw = jax.random.split(rng_key, 4)
+    has_edges = jnp.any(candidates.slot_mask, axis=1)
+    receiver = draws.uniform_index(key_receiver, has_edges)
+    rows, nodes = _decode(
+        (key_noise, key_order), options, state, energy, candidates, receiver
+    )
+    receivers = evaluation.touched_receivers(energy, receiver[None], num_receivers)
+
+    def evaluate(item):
+        return evaluation.evaluate_row(energy, state, receiver, receivers, *item)
+
+    # One after the other: all together would gather their messages all at once.
+    decoded = jax.lax.map(evaluate, (rows, nodes))
+    values = jax.tree.map(
+        lambda leaf, leaves: jnp.concatenate([leaf[None], leaves]),
+        evaluation.present(state),
+        decoded,
+    )
+    chosen = evaluation.draw(key_draw, values, temperature, evaluation.present(state))
+    linearisations = options.num_node_modules * num_slots * num_modules
+    new_state = evaluation.advance(
+        state,
+        chosen,
+        best=evaluation.lowest(decoded),
+        num_proposals=len(rows),
+        num_node_updates=len(rows) * receivers.shape[0] + linearisations,
+        memory=state.memory,
+    )
+    new_state = _remember(new_state, candidates, receiver)
+    return new_state, evaluation.drawn_info(state, new_state, temperature)
+
+
+def _visit(
+    rng_key: jax.Array,
+    options: _Options,
+    state: base.SearchState,
+    energy: base.Energy,
+    candidates: base.Candidates,
+    opposites: extrinsic.Opposites,
+    receiver: jax.Array,
+) -> base.SearchState:
+    """Decodes one receiver, which hears what others know and tells what it knows."""
+    _, num_slots, num_modules = candidates.edge_logits.shape
+    key_noise, key_order = jax.random.split(rng_key)
+    rows, nodes = _decode(
+        (key_noise, key_order), options, state, energy, candidates, receiver
+    )
+    # So that there is an assignment with every module on every edge.
+    changed = extrinsic.single_changes(
+        rows[0], candidates.slot_mask[receiver], num_modules
+    )
+    rows = jnp.concatenate([rows, changed])
+    nodes = jnp.concatenate([nodes, jnp.full(len(changed), nodes[0])])
+    present, (opinions, best_local) = state.structure, state.memory.exchange
+
+    def evaluate(item):
+        structure = evaluation.with_row(present, receiver, *item)
+        return energy.local(structure, receiver[None])[0]
+
+    energies = jax.lax.map(evaluate, (rows, nodes))
+    energies = jnp.where(jnp.isfinite(energies), energies, extrinsic.UNKNOWN)
+    found = extrinsic.Assignments(rows, nodes, energies)
+    costs = extrinsic.pair_costs(energy, present, opposites, receiver, num_modules)
+    opinions, every, believed = extrinsic.consider(
+        opinions, opposites, receiver, found, costs
+    )
+
+    def placed(structure, local_energies, assignment):
+        row, node_module, local = assignment
+        local = jnp.where(local < extrinsic.UNKNOWN, local, jnp.inf)
+        return evaluation.total(
+            energy,
+            evaluation.with_row(structure, receiver, row, node_module),
+            writes.put(local_energies, (receiver,), local),
+        )
+
+    chosen = placed(
+        present, state.local_energies, evaluation.take(every, believed.argmin())
+    )
+    is_finite = jnp.isfinite(chosen.energy)
+    chosen = evaluation.select(is_finite, chosen, evaluation.present(state))
+    # What is known costs nothing to try in the best structure as well.
+    best = state.best_structure, best_local
+    totals = jax.lax.map(lambda one: placed(*best, one).energy, every)
+    totals = jnp.where(jnp.isfinite(totals), totals, jnp.inf)
+    improved = placed(*best, evaluation.take(every, totals.argmin()))
+    lowest = evaluation.select(
+        evaluation.is_better(improved.energy, chosen.energy), improved, chosen
+    )
+    is_better = evaluation.is_better(lowest.energy, state.best_energy)
+    best_local = jnp.where(is_better, lowest.local_energies, best_local)
+    new_state = evaluation.advance(
+        state,
+        chosen,
+        best=lowest,
+        num_proposals=len(rows),
+        num_node_updates=len(rows) + options.num_node_modules * num_slots * num_modules,
+        memory=state.memory._replace(exchange=Exchange(opinions, best_local)),
+    )
+    return _remember(new_state, candidates, receiver)
+
+
+def _step_together(
+    rng_key: jax.Array,
+    options: _Options,
+    state: base.SearchState,
+    energy: base.Energy,
+    candidates: base.Candidates,
+) -> tuple[base.SearchState, base.SearchInfo]:
+    """Every receiver in turn, each told by the others what they know."""
+    opposites = extrinsic.opposites(candidates)
+
+    def visit(state, item):
+        receiver, key = item
+        state = _visit(key, options, state, energy, candidates, opposites, receiver)
+        return state, None
+
+    num_receivers = len(candidates.edge_logits)
+    key_order, key_visits = jax.random.split(rng_key)
+    order = jax.random.permutation(key_order, num_receivers)
+    keys = jax.random.split(key_visits, num_receivers)
+    new_state, _ = jax.lax.scan(visit, state, (order, keys))
+    reached = evaluation.present(new_state)
+    is_finite = jnp.isfinite(reached.energy)
+    return new_state, evaluation.deterministic_info(state, reached, is_finite)

@@ -10,7 +10,7 @@ from modmeta.relational.data import DataError
 from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.domains import apparent_box, domain_of, minimum_image
 from modmeta.relational.data.neighbors import CandidateConfig, candidate_edges
-from modmeta.relational.modules.preprocessing import fit_preprocessing
+from modmeta.relational.modules.fitting import fit_preprocessing
 
 BOX = Domain("periodic", (-1.0, 0.0), (2.0, 5.0))
 PERIODS = np.array([3.0, 5.0])

@@ -4,6 +4,7 @@ The truth is the documented array. Nothing is trained or compiled.
 """
 
 import dataclasses
+import datetime
 import re
 
 import ml_dtypes
@@ -14,6 +15,7 @@ import xarray as xr
 
 from modmeta.relational import as_dataset, data
 from modmeta.relational.data import DataError
+from modmeta.relational.data.forms import clocks
 
 NAMES = ("x", "y", "vx", "vy")
 ROLES = {"positions": (0, 1), "velocities": (2, 3)}
@@ -107,6 +109,32 @@ def as_decimal_commas(tmp_path):
     return tmp_path / "tracks.csv"
 
 
+def as_text_of_times(write):
+    """A CSV whose times are texts; time 0 is half past eleven on a winter's day."""
+
+    def made(tmp_path):
+        times = pd.Timestamp("2020-01-31 11:30") + pd.to_timedelta(
+            table().time.round(6), "s"
+        )
+        path = tmp_path / "tracks.csv"
+        table().assign(time=write(times)).to_csv(path, index=False)
+        return path
+
+    return made
+
+
+def as_remarks(tmp_path):
+    path = tmp_path / "tracks.csv"
+    path.write_text("# a tracker; version 3\n# seconds\n" + table().to_csv(index=False))
+    return path
+
+
+def as_names_in_a_remark(tmp_path):
+    path = tmp_path / "tracks.csv"
+    path.write_text("# a tracker, version 3\n# " + table().to_csv(index=False))
+    return path
+
+
 def as_parquet(tmp_path):
     table().set_index(["system", "entity"]).to_parquet(tmp_path / "tracks.parquet")
     return tmp_path / "tracks.parquet"
@@ -192,6 +220,17 @@ FORMS = {
     "csv, semicolons, compressed": as_semicolons,
     "csv, decimal commas": as_decimal_commas,
     "csv, bars": as_bars,
+    "csv, remarks": as_remarks,
+    "csv, names in a remark": as_names_in_a_remark,
+    "csv, a zone": as_text_of_times(lambda t: t.dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")),
+    "csv, a zone in hours": as_text_of_times(
+        lambda t: t.dt.strftime("%Y-%m-%d %H:%M:%S.%f+05:30")
+    ),
+    "csv, days first": as_text_of_times(
+        lambda t: t.dt.strftime("%d.%m.%Y %H:%M:%S.%f")
+    ),
+    "csv, times of the day": as_text_of_times(lambda t: t.dt.strftime("%H:%M:%S.%f")),
+    "frame, rows twice": lambda _: pd.concat([table(), table()[3:9]]),
     "parquet": as_parquet,
     "npz": as_npz,
     "npz that was saved": as_saved,
@@ -696,3 +735,37 @@ def test_a_list_with_a_table_per_system(tmp_path):
         as_dataset([tables[0], STATES[0]])
     with pytest.raises(DataError, match=r"\[1\]: found a DataFrame in a list"):
         as_dataset([STATES[0], tables[0]])
+
+
+def test_dates_are_the_instants_that_they_name():
+    """Against the calendar of the standard library; zones may change in between."""
+    zones = ["+01:00", "+02:00", "Z", "-05:30"]
+    texts = [f"2024-02-{28 + i}T23:59:5{i}.25{zone}" for i, zone in enumerate(zones)]
+    texts[2:] = ["2024-03-01 06:00:00Z", "2024-03-01T06:00:00.5-05:30"]
+    instants = [datetime.datetime.fromisoformat(text) for text in texts]
+    seconds = [(when - instants[0]).total_seconds() for when in instants]
+    found = clocks.read_times("time", np.array(texts))
+    np.testing.assert_allclose(found.values, seconds, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "texts, message",
+    [
+        (["23:59:59", "00:00:00"], "more than twelve hours apart"),
+        (["03/01/2024 12:00", "03/01/2024 12:01"], "expected numbers, times of the"),
+        (["31.02.2024", "01.03.2024"], "expected numbers, times of the day"),
+        (["12:00:00", "12:60:00"], "expected numbers, times of the day"),
+        (["12:00:00", "2024-03-01"], "expected numbers, times of the day"),
+    ],
+)
+def test_times_that_may_be_meant_otherwise_are_refused(texts, message):
+    with pytest.raises(DataError, match=f"^column 'time': found .*{message}"):
+        clocks.read_times("time", np.array(texts))
+
+
+def test_an_entity_per_column_is_told_what_to_do():
+    wide = {"time": np.arange(5), "x_1": np.ones(5), "y_1": np.ones(5)}
+    with pytest.raises(DataError, match="'x_1' and 'x_2' seem to be columns of one"):
+        as_dataset({**wide, "x_2": np.ones(5), "y_2": np.ones(5)})
+    with pytest.raises(DataError, match="--columns=entity=NAME$"):
+        as_dataset(wide)

@@ -11,10 +11,10 @@ from modmeta.relational.data import DataError, FeatureSpec, load_npz, save_npz
 from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.forms.arrays import as_dataset
 from modmeta.relational.data.lags import choose_lags, with_lags
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.preprocessing import (
     decode_targets,
     encode_targets,
-    fit_preprocessing,
 )
 
 

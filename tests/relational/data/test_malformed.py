@@ -314,9 +314,12 @@ TABLES = {
     "no row": (lambda: frame().iloc[:0], {}, "rows: found none"),
     "no column": (lambda: pd.DataFrame(), {}, "columns: found none"),
     "repeated rows": (
-        lambda: pd.concat([frame(), frame().iloc[5:6]], ignore_index=True),
+        lambda: pd.concat(
+            [frame(), frame().iloc[4:6].assign(**{frame().columns[-1]: [7.0, 8.0]})],
+            ignore_index=True,
+        ),
         {},
-        "rows: found rows 5 and 96 both of entity '2' at time 1 of system '0'",
+        "rows: found rows 4 and 96 both of entity '1' at time 1 of system '0', with",
     ),
     "several systems as one": (
         lambda: frame().rename(columns={"system": "mass"}),

@@ -20,8 +20,8 @@ from modmeta.relational.energies.cached import CachedEnergies, build_cache
 from modmeta.relational.energies.composed import structure_energies
 from modmeta.relational.energies.config import EnergyConfig
 from modmeta.relational.energies.recomputed import RecomputedEnergies
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.observations import observe, receiver_slots
-from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.tasks.states import device_states, gather_states
 from modmeta.search import all_assignments
 from tests.fixtures import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modmeta.relational import data
-from modmeta.relational.evaluation import laws, rollouts
+from modmeta.relational.evaluation import laws, predictions
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.laws import relative_state, units_of
 from modmeta.relational.training import meta_training, setup
@@ -54,7 +54,7 @@ class Trained:
 
     def predict(self, dataset, num_substeps):
         """Five frames that follow those of a data set, normalised."""
-        return rollouts.predict(
+        return predictions.predict(
             self.model,
             self.params,
             dataset,

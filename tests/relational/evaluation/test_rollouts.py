@@ -10,14 +10,14 @@ import pytest
 from modmeta.graphs import supergraphs
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset, normalize
 from modmeta.relational.data.dataset import NO_EDGE
-from modmeta.relational.evaluation import rollouts
+from modmeta.relational.evaluation import predictions, rollouts, start_frames
 from modmeta.relational.evaluation.scores import (
     label_scores,
     match_labels,
     structures_from_labels,
 )
 from modmeta.relational.inference.relations import Relations
-from modmeta.relational.modules.preprocessing import fit_preprocessing
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.tasks.structures import TaskStructures
 from tests.fixtures import (
     SPEC,
@@ -106,7 +106,7 @@ def test_prediction_errors_equal_loops():
     prediction, truth = rng.normal(size=(2, 5, 3, 4, 3))
     mask = np.arange(4) < np.array([4, 1, 3, 2, 4])[:, None]
     prediction[~mask[:, None, :].repeat(3, 1)] = 1e3  # Padding must not count.
-    found = rollouts.prediction_errors(prediction, truth, mask, (0, 2))
+    found = predictions.prediction_errors(prediction, truth, mask, (0, 2))
     for step in range(3):
         squares = [
             (prediction[task, step, node, column] - truth[task, step, node, column])
@@ -121,7 +121,7 @@ def test_prediction_errors_equal_loops():
 
 def test_errors_at_steps_that_exist():
     errors = np.array([0.5, 0.25, 0.125])
-    assert rollouts.errors_at(errors, (1, 3, 20)) == {"1": 0.5, "3": 0.125}
+    assert predictions.errors_at(errors, (1, 3, 20)) == {"1": 0.5, "3": 0.125}
 
 
 class Rollout:
@@ -153,7 +153,7 @@ class Rollout:
         )
 
     def predict(self, **options):
-        return rollouts.predict(
+        return predictions.predict(
             self.model, self.params, self.dataset, self.structures, NUM_STEPS, **options
         )
 
@@ -224,7 +224,9 @@ def falls(steps_needed):
 
 def test_steps_are_doubled_until_nothing_changes():
     run, calls = falls(16)
-    np.testing.assert_array_equal(rollouts.settled(run)[:, 2], 1.0)
+    found, count = rollouts.settled(run)
+    np.testing.assert_array_equal(found[:, 2], 1.0)
+    assert count == 32
     assert calls == [8, 16, 32]
 
 
@@ -248,13 +250,13 @@ def test_frames_that_follow_are_predicted_at_their_places(rollout):
     seen[0, 2] = False
     whole = with_gaps(dataset, seen=seen)
     arguments = (rollout.model, rollout.params)
-    found = rollouts.predict_following(*arguments, whole, 3, rollout.structures)
+    found = predictions.predict_following(*arguments, whole, 3, rollout.structures)
     last = whole.frames(0, 3)
-    assert rollouts.last_frames(last).tolist() == [1] + [2] * (len(SIZES) - 1)
+    assert start_frames.last_frames(last).tolist() == [1] + [2] * (len(SIZES) - 1)
     early = dataclasses.replace(dataset, states=np.roll(dataset.states, 1, axis=1))
     for task in range(len(SIZES)):
         start = early if task == 0 else dataset
-        expected = rollouts.predict(*arguments, start, rollout.structures, 3)
+        expected = predictions.predict(*arguments, start, rollout.structures, 3)
         rows = slice(1, 3) if task == 0 else slice(0, 2)
         np.testing.assert_allclose(found[task], expected[task, rows], rtol=1e-4)
 
@@ -266,12 +268,12 @@ def test_nodes_that_have_left_are_not_heard(rollout):
     seen[task, 2, size - 1] = False
     dataset = dataclasses.replace(rollout.dataset, frame_mask=seen)
     arguments = (rollout.model, rollout.params)
-    found = rollouts.predict(*arguments, dataset, rollout.structures, 2)
+    found = predictions.predict(*arguments, dataset, rollout.structures, 2)
     # The last node of a system is the one that its padding may stand for.
     mask = rollout.dataset.node_mask.copy()
     mask[task, size - 1] = False
     smaller = dataclasses.replace(rollout.dataset, node_mask=mask)
-    expected = rollouts.predict(*arguments, smaller, rollout.structures, 2)
+    expected = predictions.predict(*arguments, smaller, rollout.structures, 2)
     np.testing.assert_allclose(
         found[task, :, : size - 1], expected[task, :, : size - 1], rtol=1e-4
     )
@@ -288,7 +290,7 @@ def test_what_can_be_scored():
     dataset = TrajectoryDataset(
         states=states, features=SPEC, frame_mask=seen, breaks=breaks
     )
-    found = rollouts.following_mask(dataset, 5)
+    found = predictions.following_mask(dataset, 5)
     expected = np.ones((2, 3, 3), bool)
     expected[0, :, 0] = expected[1, :, 1] = expected[1, 1, 2] = expected[0, 2] = False
     np.testing.assert_array_equal(found, expected)
@@ -299,13 +301,13 @@ def test_errors_of_what_was_observed():
     prediction, truth = rng.normal(size=(2, 3, 4, 2, 5))
     mask = rng.random((3, 4, 2)) < 0.5
     mask[:, 2] = False
-    found = rollouts.prediction_errors(prediction, truth, mask, (0, 2))
+    found = predictions.prediction_errors(prediction, truth, mask, (0, 2))
     squared = np.square(prediction - truth)[..., [0, 2]].mean(axis=-1)
     for step in range(4):
         values = squared[:, step][mask[:, step]]
         expected = values.mean() if len(values) else np.nan
         np.testing.assert_allclose(found[step], expected)
-    assert set(rollouts.errors_at(found, (1, 2, 3, 4))) == {"1", "2", "4"}
+    assert set(predictions.errors_at(found, (1, 2, 3, 4))) == {"1", "2", "4"}
 
 
 def free_motion(spec, num_frames=12):
@@ -330,15 +332,11 @@ def test_constant_velocity_is_exact_for_free_motion(spec, baseline):
     dataset = free_motion(spec)
     preprocessing, _ = fit_preprocessing(dataset, baseline=baseline)
     states = normalize(preprocessing.normalization, dataset.states)
-    predictions = rollouts.baseline_predictions(
+    found = predictions.baseline_predictions(
         states[:, :8], 4, preprocessing.step_matrix, preprocessing.step_offset
     )
-    np.testing.assert_allclose(
-        predictions["constant_velocity"], states[:, 8:], atol=1e-5
-    )
-    np.testing.assert_array_equal(
-        predictions["static"], states[:, 7:8].repeat(4, axis=1)
-    )
+    np.testing.assert_allclose(found["constant_velocity"], states[:, 8:], atol=1e-5)
+    np.testing.assert_array_equal(found["static"], states[:, 7:8].repeat(4, axis=1))
 
 
 def test_constant_velocity_takes_the_true_times():
@@ -346,7 +344,7 @@ def test_constant_velocity_takes_the_true_times():
     dataset = free_motion(spec)
     preprocessing, _ = fit_preprocessing(dataset, baseline="constant_velocity")
     states = normalize(preprocessing.normalization, dataset.states)
-    found = rollouts.baseline_predictions(
+    found = predictions.baseline_predictions(
         states[:, :8],
         2,
         preprocessing.step_matrix,

@@ -13,9 +13,9 @@ from modmeta.relational.data.simulators.springs import SPRING_CONSTANT
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.laws import units_of
 from modmeta.relational.modules.network import RelationalNetwork
-from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 
 VISIBLE, FRAMES = 3, 20

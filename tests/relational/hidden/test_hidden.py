@@ -26,8 +26,8 @@ from modmeta.relational.hidden.find import find_hidden, with_symmetry
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.config import ModuleConfig
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.network import RelationalNetwork
-from modmeta.relational.modules.preprocessing import fit_preprocessing
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.tasks.states import host_states
 from tests.fixtures import small_model

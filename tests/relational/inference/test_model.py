@@ -8,7 +8,7 @@ import pytest
 
 from modmeta.relational import data
 from modmeta.relational.data import DataError
-from modmeta.relational.evaluation import rollouts
+from modmeta.relational.evaluation import predictions
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.tasks.structures import random_structures
@@ -57,8 +57,8 @@ def test_predictions_come_at_the_interval_of_the_data():
     structures = random_structures(jax.random.key(1), 4, 3, 2)
     half = dataclasses.replace(dataset, frame_interval=0.5 * dataset.frame_interval)
     options = {"num_substeps": 32}
-    whole = rollouts.predict(model, params, dataset, structures, 3, **options)
-    twice = rollouts.predict(model, params, half, structures, 6, **options)
+    whole = predictions.predict(model, params, dataset, structures, 3, **options)
+    twice = predictions.predict(model, params, half, structures, 6, **options)
     assert np.ptp(whole, axis=1).max() > 0.05
     np.testing.assert_allclose(twice[:, 1::2], whole, atol=1e-4)
 
@@ -68,3 +68,22 @@ def test_messages_from_the_start_hold_at_their_interval_alone():
     other = dataclasses.replace(springs(), frame_interval=0.2)
     with pytest.raises(DataError, match="frame_interval: found 0.2 with path 'start'"):
         model.read(other)
+
+
+@pytest.mark.parametrize(
+    "interval, times",
+    [(None, 1), (0.02, 1), (0.1, 1), (0.1001, 1), (0.15, 2), (0.2, 2), (9.0, 4)],
+)
+@pytest.mark.parametrize("path", ["two_body", "interpolated"])
+def test_longer_intervals_have_laws_evaluated_more_often(interval, times, path):
+    """As often per unit of time as in training, and four times as often at most."""
+    model, _ = build(path=path)
+    found = model.reaching(interval)
+    assert found.bank.config.num_points == times * model.bank.config.num_points
+    assert (found == model) == (times == 1)
+    assert found.bank.laws.law == model.bank.laws.law
+
+
+def test_messages_from_the_start_are_evaluated_once_at_any_interval():
+    model, _ = build(path="start")
+    assert model.reaching(9.0) is model

@@ -19,15 +19,15 @@ from modmeta.relational.energies.composed import structure_energies
 from modmeta.relational.energies.recomputed import RecomputedEnergies
 from modmeta.relational.inference import artifacts
 from modmeta.relational.modules import laws, motion
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.messages import Integrals, LawMessages, two_body_flow
 from modmeta.relational.modules.observations import observe, receiver_slots
 from modmeta.relational.modules.preprocessing import (
     FeatureLayout,
     Preprocessing,
-    fit_preprocessing,
 )
 from modmeta.relational.tasks.states import host_states
-from tests.fixtures import Batch, search_options, small_model, small_params
+from tests.fixtures import Batch, as_array, search_options, small_model, small_params
 
 BODIES = FeatureLayout(
     FeatureSpec(("x", "vx", "y", "vy", "mass"), (0, 2), (1, 3)), (0, 1, 2, 3), False
@@ -79,7 +79,7 @@ def states_of(position, velocity, constants=None):
     speed = (drift - 0.05) / 0.3
     mass = np.ones((*position.shape[:-1], 1))
     parts = [position[..., :1], speed[..., :1], position[..., 1:], speed[..., 1:], mass]
-    return jnp.asarray(np.concatenate(parts, axis=-1), jnp.float32)
+    return as_array(np.concatenate(parts, axis=-1))
 
 
 def changes_by_hand(constants, impulse, moment):
@@ -294,7 +294,7 @@ def scaled_params(model, params, seed=5):
     """Random parameters for which variances neither vanish nor explode."""
     rng = np.random.default_rng(seed)
     modules = jax.tree.map(
-        lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32),
+        lambda leaf: as_array(0.3 * rng.normal(size=leaf.shape)),
         params.modules,
     )
     return params._replace(
@@ -339,7 +339,7 @@ def random_states(layout, shape, seed=0):
         values[..., sine], values[..., cosine] = np.sin(angle), np.cos(angle)
     for column in set(range(layout.num_features)) - set(layout.predicted):
         values[..., column] = values[:, :1, column]
-    return jnp.asarray(values, jnp.float32)
+    return as_array(values)
 
 
 @pytest.mark.parametrize("layout, path, span, null, entities", VARIANTS)

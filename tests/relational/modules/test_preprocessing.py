@@ -14,6 +14,7 @@ from modmeta.relational.data import (
 )
 from modmeta.relational.data.normalization import denormalize, normalize
 from modmeta.relational.modules import preprocessing
+from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.inputs import edge_inputs, resolve_geometry
 from tests.fixtures import (
     ANGLES,
@@ -113,9 +114,7 @@ def reference_of(model, constants):
 
 
 def test_constant_velocity_predicts_free_motion():
-    constants, layout = preprocessing.fit_preprocessing(
-        dataset(), baseline="constant_velocity"
-    )
+    constants, layout = fit_preprocessing(dataset(), baseline="constant_velocity")
     states = normalize(constants.normalization, free_motion())
     predicted = states[:, :-1] @ constants.step_matrix + constants.step_offset
     np.testing.assert_allclose(predicted, states[:, 1:], atol=1e-5)
@@ -128,37 +127,35 @@ def test_constant_velocity_predicts_free_motion():
 def test_velocities_may_have_a_unit_of_their_own():
     """Millimetres per second beside metres, or a wrong interval: as if it were said."""
     springs = simulate_springs(0, 4, num_nodes=3, num_frames=20)
-    expected, _ = preprocessing.fit_preprocessing(springs)
+    expected, _ = fit_preprocessing(springs)
     wrong = [
         dataclasses.replace(springs, states=springs.states * [1, 1, 1e3, 1e3]),
         dataclasses.replace(springs, frame_interval=60.0),
     ]
     for springs in wrong:
-        found, _ = preprocessing.fit_preprocessing(springs)
+        found, _ = fit_preprocessing(springs)
         np.testing.assert_allclose(found.step_matrix, expected.step_matrix, rtol=1e-3)
 
 
 def test_static_baseline_predicts_no_change():
-    constants, layout = preprocessing.fit_preprocessing(dataset(), baseline="static")
+    constants, layout = fit_preprocessing(dataset(), baseline="static")
     np.testing.assert_array_equal(constants.step_matrix, np.eye(5))
     np.testing.assert_array_equal(constants.step_offset, 0.0)
     assert layout.predicted == PREDICTED
 
 
 def test_auto_baseline_follows_the_features():
-    with_roles, _ = preprocessing.fit_preprocessing(dataset())
-    explicit, _ = preprocessing.fit_preprocessing(
-        dataset(), baseline="constant_velocity"
-    )
+    with_roles, _ = fit_preprocessing(dataset())
+    explicit, _ = fit_preprocessing(dataset(), baseline="constant_velocity")
     jax.tree.map(np.testing.assert_array_equal, with_roles, explicit)
-    without, _ = preprocessing.fit_preprocessing(dataset(NO_ROLES))
+    without, _ = fit_preprocessing(dataset(NO_ROLES))
     np.testing.assert_array_equal(without.step_matrix, np.eye(2))
 
 
 def test_fitted_constants_by_hand():
     """Real nodes alone count, and columns that rest are not predicted."""
     data = dataset()
-    constants, layout = preprocessing.fit_preprocessing(data)
+    constants, layout = fit_preprocessing(data)
     assert layout.predicted == (0, 2, 3, 4)
     offset, scale = constants.normalization
     residuals, positions, velocities = [], [], []
@@ -183,7 +180,7 @@ def test_fitted_constants_by_hand():
 
 def unit_of_distances(data):
     """In raw units: what distances between bodies are divided by."""
-    constants, _ = preprocessing.fit_preprocessing(data)
+    constants, _ = fit_preprocessing(data)
     scale = np.asarray(constants.normalization.scale)[list(data.features.positions)]
     np.testing.assert_allclose(scale, scale[0])
     return float(constants.position_scale * scale[0])
@@ -211,7 +208,7 @@ def test_distances_are_told_wherever_systems_are():
         [bodies[..., :2] + np.array([0.0, 1e3]), bodies[..., 2:]], axis=-1
     )
     data = TrajectoryDataset(states=far, features=spec, frame_interval=INTERVAL)
-    constants, _ = preprocessing.fit_preprocessing(data)
+    constants, _ = fit_preprocessing(data)
     positions = np.asarray(normalize(constants.normalization, data.states))[..., :2]
     assert np.abs(positions).max() <= 1.0 + 1e-4
     assert (np.ptp(positions, axis=(0, 1, 2)) > 1.0).all()
@@ -222,7 +219,7 @@ def test_rarely_moving_feature_gets_a_positive_scale():
     states = data.states.copy()
     states[..., 1] = 10.0
     states[0, 3:, 0, 1] = 11.0  # one change in one task: the median is zero
-    constants, layout = preprocessing.fit_preprocessing(
+    constants, layout = fit_preprocessing(
         TrajectoryDataset(
             states=states,
             features=NO_ROLES,
@@ -338,7 +335,7 @@ def fitted_angles():
     rng = np.random.default_rng(3)
     turns = rng.normal(size=(2, 8, 3, 2), scale=[0.4, 0.1]).cumsum(axis=1)
     states = circle(turns, 1.0 + rng.normal(size=(2, 8, 3)).cumsum(axis=1))
-    return preprocessing.fit_preprocessing(
+    return fit_preprocessing(
         TrajectoryDataset(states=states, features=ANGLES.spec, frame_interval=1.0)
     ), turns
 
@@ -419,14 +416,14 @@ def test_errors():
     with pytest.raises(ValueError, match="geometry: found 'relative' with positions"):
         resolve_geometry("relative", NO_ROLES)
     with pytest.raises(ValueError, match="baseline: found 'linear'"):
-        preprocessing.fit_preprocessing(dataset(), baseline="linear")
+        fit_preprocessing(dataset(), baseline="linear")
     with pytest.raises(ValueError, match="baseline: found 'constant_velocity' with"):
-        preprocessing.fit_preprocessing(dataset(NO_ROLES), baseline="constant_velocity")
+        fit_preprocessing(dataset(NO_ROLES), baseline="constant_velocity")
 
 
 def test_normalization_round_trip():
     data = dataset()
-    constants, _ = preprocessing.fit_preprocessing(data)
+    constants, _ = fit_preprocessing(data)
     normalised = normalize(constants.normalization, data.states)
     mask = data.node_mask[:, None, :, None]
     assert np.abs(np.where(mask, normalised, 0.0)).max() <= 1 + 1e-6

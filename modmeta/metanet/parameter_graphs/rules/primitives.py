@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from modmeta.metanet.parameter_graphs.builder import Builder
+from modmeta.metanet.parameter_graphs.constants import evaluate
 from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.rules.elementwise import NAMES, apply_elementwise
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
@@ -61,8 +62,7 @@ def apply_primitive(
     """
     name = primitive.name
     if all(isinstance(o, Table) and o.is_constant for o in operands):
-        results = primitive.bind(*(o.constants for o in operands), **params)
-        results = results if primitive.multiple_results else [results]
+        results = evaluate(primitive, [o.constants for o in operands], params)
         return [Table.constant(result) for result in results]
     if shapes and all(0 in shape for shape in shapes):
         return [Table.constant(np.zeros(shape, np.float32)) for shape in shapes]

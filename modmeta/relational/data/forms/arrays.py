@@ -28,13 +28,13 @@ from modmeta.relational.data.validation import DataError, FeatureSpec
 
 
 class Reading(NamedTuple):
-    """What is said besides the trajectories, see `as_dataset`.
+    """Options that come with trajectories, see `as_dataset`.
 
     Attributes:
       columns: Names of key columns.
-      usual_columns: The same, for those that nobody says, where there are such columns.
+      usual_columns: The same, taken where none is given and the table has them.
       feature_names: Names of features.
-      roles: Columns by role, of those roles that are said.
+      roles: Columns by role, of those roles that are given.
       default_names: Names of features, and
       default_roles: their roles, for inputs that say nothing of either.
       angle_unit: Unit of angles.
@@ -43,7 +43,7 @@ class Reading(NamedTuple):
       domain: Box that positions wrap in.
       frame_interval: Time between frames.
       default_interval: The same, for inputs that say nothing of time.
-      arrays: `labels`, `node_mask`, `frame_mask`, `times` and `breaks` that are said.
+      arrays: `labels`, `node_mask`, `frame_mask`, `times` and `breaks` that are given.
     """
 
     columns: Mapping[str, str] | None = None
@@ -85,7 +85,7 @@ def as_dataset(
 ) -> TrajectoryDataset:
     """Makes a data set of trajectories of any accepted form.
 
-    What is said besides wins over what an input says of itself.
+    Options win over what an input says of itself.
 
     Args:
       trajectories: One of
@@ -172,7 +172,7 @@ def as_dataset(
 
 
 def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
-    """Makes a data set of trajectories and what is said besides; see `as_dataset`."""
+    """Makes a data set of trajectories and options, see `as_dataset`."""
     if isinstance(trajectories, TrajectoryDataset):
         said = (*reading.arrays, *filter(np.size, reading.roles.values()))
         others = (reading.columns, reading.feature_names, reading.frame_interval)
@@ -208,7 +208,7 @@ def read_dataset(trajectories: Any, reading: Reading) -> TrajectoryDataset:
 
 
 def _with_said(trajectories: Any, given: Given, reading: Reading) -> Given:
-    """What an input says of itself, and what is said besides, which wins."""
+    """What an input says of itself, and options, which win."""
     has_roles = bool(given.roles)
     roles = given.roles or reading.default_roles
     given = given._replace(roles=roles | reading.roles, **reading.arrays)

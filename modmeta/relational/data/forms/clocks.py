@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from modmeta.relational.data.validation import DataError
 # Frames that are missing everywhere are filled in up to this many times the frames.
 _MAX_FILLED = 2
 _SAME_STEP = 1e-3
+_HALF_A_DAY = np.timedelta64(12, "h")
 
 
 class Times(NamedTuple):
@@ -31,13 +33,19 @@ class Times(NamedTuple):
 
 
 def read_times(name: str, values: np.ndarray) -> Times:
-    """Times as numbers, dates as seconds.
+    """Times as numbers; dates and times of the day as seconds.
 
     Raises:
-      DataError: If they are neither, or one is missing.
+      DataError: If they are neither, one is missing, or times of the day may have gone
+        over midnight.
     """
     if values.dtype.kind in "UOT":
         values = _as_dates(values)
+    if values.dtype.kind == "m" and np.ptp(values) > _HALF_A_DAY:
+        raise DataError(
+            f"column {name!r}: found times of the day that are more than twelve hours "
+            "apart, expected dates with them, as a recording may go over midnight"
+        )
     if values.dtype.kind in "Mm":
         times, kind = (values - values[0]) / np.timedelta64(1, "s"), "dates"
     else:
@@ -45,7 +53,8 @@ def read_times(name: str, values: np.ndarray) -> Times:
         if numbers is None:
             raise DataError(
                 f"column {name!r}: found {shown(values, 0)} in row 0, expected "
-                "numbers, or dates as 2020-01-31T12:00:00, in the column of times"
+                "numbers, times of the day as 12:00:00.5, or dates as "
+                "2020-01-31T12:00:00 or 31.01.2020 12:00:00, in the column of times"
             )
         times, kind = numbers, "times"
         if _counts_frames(name) and np.all(times == np.rint(times)):
@@ -60,14 +69,66 @@ def read_times(name: str, values: np.ndarray) -> Times:
 
 
 def _as_dates(values: np.ndarray) -> np.ndarray:
-    """Texts such as 2020-01-31 as dates; the values as they are if they are others."""
+    """Texts such as 2020-01-31 as dates, such as 12:00:00 as durations since midnight.
+
+    The values are as they are if they are others.
+    """
     texts = values.tolist()
-    if not all(isinstance(text, str) and "-" in text[1:] for text in texts):
+    if not all(isinstance(text, str) for text in texts):
         return values
-    try:
-        return np.array([text.strip() for text in texts], "datetime64[us]")
-    except (ValueError, UserWarning):
-        return values
+    # All entities of a frame have one time.
+    different, rows = np.unique(texts, return_inverse=True)
+    for pattern, read in _DATES.items():
+        matches = [pattern.fullmatch(text.strip()) for text in different.tolist()]
+        if all(matches):
+            try:
+                return np.array([read(match) for match in matches])[rows]
+            except ValueError:
+                return values
+    return values
+
+
+def _day(match: re.Match[str]) -> np.datetime64:
+    """A date with or without a time of the day, and with or without a zone."""
+    parts = match.groupdict()
+    numbers = [parts[name] or "" for name in ("year", "month", "day")]
+    date = "-".join(number.zfill(2) for number in numbers if number)
+    when = np.datetime64(date, "us")
+    if parts["hour"]:
+        when += _time_of_day(match)
+    zone = parts.get("zone")
+    if zone and zone != "Z":
+        digits = zone[1:].replace(":", "").ljust(4, "0")
+        minutes = 60 * int(digits[:2]) + int(digits[2:])
+        when -= np.timedelta64(int(f"{zone[0]}{minutes}"), "m")
+    return when
+
+
+def _time_of_day(match: re.Match[str]) -> np.timedelta64:
+    """A time since midnight."""
+    parts = match.groupdict()
+    hour, minute = int(parts["hour"]), int(parts["minute"] or 0)
+    second = float((parts["second"] or "0").replace(",", "."))
+    if hour > 24 or minute > 59 or second >= 61.0:
+        raise ValueError(match.string)
+    micros = round(1e6 * (60.0 * (60.0 * hour + minute) + second))
+    return np.timedelta64(micros, "us")
+
+
+_DAYTIME = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(:(?P<second>\d{2}([.,]\d+)?))?"
+_REST = rf"([T ]+{_DAYTIME})? ?(?P<zone>Z|[+-]\d{{2}}(:?\d{{2}})?)?"
+_DATES: dict[re.Pattern[str], Callable[[re.Match[str]], np.generic]] = {
+    re.compile(
+        rf"(?P<year>\d{{4}})[-/](?P<month>\d{{1,2}})([-/](?P<day>\d{{1,2}}))?{_REST}"
+    ): _day,
+    # Points put the day first, everywhere; what slashes put first differs.
+    re.compile(
+        rf"(?P<day>\d{{1,2}})\.(?P<month>\d{{1,2}})\.(?P<year>\d{{4}}){_REST}"
+    ): _day,
+    re.compile(
+        r"(?P<hour>\d{1,2}):(?P<minute>\d{2}):(?P<second>\d{2}([.,]\d+)?)"
+    ): _time_of_day,
+}
 
 
 def _counts_frames(name: str) -> bool:
@@ -110,7 +171,7 @@ def settle_clocks(
       are counted; and the interval, None where it is not known.
 
     Raises:
-      DataError: If the interval that is said is none, or not that of the times.
+      DataError: If the given interval is no interval, or not that of the times.
     """
     if frame_interval is not None:
         frame_interval = read_interval(frame_interval)

@@ -32,6 +32,8 @@ _USUAL = {
 # A column that only counts rows.
 _ROW_NUMBERS = re.compile(r"^(unnamed.*|__index_level_\d+__|index|)$", re.IGNORECASE)
 _UNIT = re.compile(r"(?<=\w)\s*(\[[^\[\]]*\]|\([^()]*\))\s*$")
+# An axis, and the entity that it is of.
+_OF_ENTITY = re.compile(r"((?:pos|v|vel)?_?[xyz])[_. -]?[^_. -]", re.IGNORECASE)
 _AXES = ("x", "y", "z")
 _POSITIONS = ("", "pos", "position", "loc", "location")
 _VELOCITIES = ("v", "vel", "velocity")
@@ -60,11 +62,11 @@ class KeyNames(NamedTuple):
     """Names of key columns or axes.
 
     Attributes:
-      said: By key, as the user says.
-      usual: By key, for those that nobody says, where there are such names.
+      explicit: By key, names that the user gives.
+      usual: By key, names that are taken where none is given and the table has them.
     """
 
-    said: Mapping[str, str] = {}
+    explicit: Mapping[str, str] = {}
     usual: Mapping[str, str] = {}
 
 
@@ -88,17 +90,16 @@ def find_keys(
     Raises:
       DataError: If a given name is not there, or a usual one is there twice.
     """
-    said = dict(given.said)
-    for key, name in said.items():
+    found = dict(given.explicit)
+    for key, name in found.items():
         if key not in keys:
             raise DataError(f"{place}: found the key {key!r}, expected any of {keys}")
         if name not in names:
             raise DataError(
                 f"{place}: found {name!r} for the {key}, expected one of {list(names)}"
             )
-    if len(set(said.values())) < len(said):
-        raise DataError(f"{place}: found {said}, expected a name for one key alone")
-    found = said
+    if len(set(found.values())) < len(found):
+        raise DataError(f"{place}: found {found}, expected a name for one key alone")
     for key in keys:
         usual = given.usual.get(key)
         if key not in found and usual in names and usual not in found.values():
@@ -132,6 +133,22 @@ def saying(key: str, name: str = "NAME") -> str:
     """How to say which column a key is, in Python and in a shell, for messages."""
     shown = name if name == "NAME" else repr(name)
     return f"columns={{{key!r}: {shown}}}, in a shell --columns={key}={name}"
+
+
+def of_one_entity_each(names: Sequence[str]) -> str:
+    """A hint, for messages, if columns such as x_1 and x_2 seem to be entities."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        match = _OF_ENTITY.match(name)
+        if match:
+            groups.setdefault(match.group(1).lower(), []).append(name)
+    found = max(groups.values(), key=len, default=[])
+    if len(found) < 2:
+        return ""
+    return (
+        f"; {found[0]!r} and {found[1]!r} seem to be columns of one entity each, whose "
+        "rows have to stand below each other (docs/guide/data.md shows how)"
+    )
 
 
 def is_usual(name: str, key: str) -> bool:

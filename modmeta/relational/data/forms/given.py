@@ -21,7 +21,7 @@ class Given(NamedTuple):
       states: `[tasks, time, nodes, features]`, `[time, nodes, features]` for one task,
         or a list of such, one per task.
       feature_names: One name per feature.
-      roles: Columns by role, by number or by name, of those roles that are said.
+      roles: Columns by role, by number or by name, of those roles that are given.
       angle_unit: "degrees" or "radians".
       labels: True relations, see `labels.read_labels`.
       num_relations: Number of relation types.

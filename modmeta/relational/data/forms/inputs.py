@@ -37,7 +37,7 @@ def read_input(
     Args:
       trajectories: See `arrays.as_dataset`; not yet a data set.
       columns: Names of the columns or axes of "system", "time" and "entity".
-      usual_columns: Names of those that are not said, where the input has them.
+      usual_columns: Names of those that are not given, where the input has them.
       feature_names: Names of the features, or which columns are features.
       frame_interval: Time between frames.
 
@@ -176,13 +176,13 @@ def _read_path(path: pathlib.Path, keys, feature_names, frame_interval) -> Given
             "path, expected one, or what a file holds as a table or an array"
         ) from error
     if path.is_dir():
-        _refuse_columns(keys.said)
+        _refuse_columns(keys.explicit)
         return read_nri(path, choose_suffixes(path), **_interval(frame_interval))
     if not path.exists():
         raise FileNotFoundError(f"{path}: found no such file or folder, expected one")
     if _is_table_path(path):
         return read_table(_table_columns(path), keys, feature_names, frame_interval)
-    _refuse_columns(keys.said)
+    _refuse_columns(keys.explicit)
     if path.suffix == ".npy" and path.stem.startswith("loc_"):
         suffix = path.stem.removeprefix("loc_")
         return read_nri(path.parent, [suffix], **_interval(frame_interval))

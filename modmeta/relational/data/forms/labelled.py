@@ -119,7 +119,8 @@ def _joined(dataset: Any, keys: KeyNames) -> tuple[Any, Any, list[str]]:
             rest = [dim for dim in dims if dim not in ("receiver", "sender")]
             labels = variable.transpose(*rest, "receiver", "sender").values
             continue
-        found = find_keys(dims, keys._replace(said=_of(keys.said, dims)), KEYS, "axes")
+        own = keys._replace(explicit=_of(keys.explicit, dims))
+        found = find_keys(dims, own, KEYS, "axes")
         is_feature = {"time", "entity"} <= found.keys() and len(found) == len(dims)
         if is_feature and variable.dtype.kind in "biuf":
             features.append(str(name))
@@ -138,9 +139,9 @@ def _joined(dataset: Any, keys: KeyNames) -> tuple[Any, Any, list[str]]:
     return dataset[features].to_array("feature"), labels, notes
 
 
-def _of(said: Mapping[str, str], dims: Sequence[str]) -> dict[str, str]:
+def _of(names: Mapping[str, str], dims: Sequence[str]) -> dict[str, str]:
     """Names by key of those axes that a variable has."""
-    return {key: name for key, name in said.items() if name in dims}
+    return {key: name for key, name in names.items() if name in dims}
 
 
 def _values(array: Any, dim: str) -> np.ndarray | None:

@@ -21,8 +21,9 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 def read_csv(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Columns of a text table with a line of names, as texts.
 
-    Commas, semicolons, tabs or bars are between columns, whichever the first line has
-    most; with semicolons, decimals may have commas.
+    Commas, semicolons, tabs or bars are between columns, whichever the line of names
+    has most; with semicolons, decimals may have commas. Lines above it that begin with
+    "#" are remarks, but for the last one if numbers follow: it has the names.
 
     Raises:
       DataError: If there is no line of names, or a line has another number of columns.
@@ -30,16 +31,23 @@ def read_csv(path: pathlib.Path) -> dict[str, np.ndarray]:
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            delimiter = max(_DELIMITERS, key=first.count)
-            rows = list(csv.reader(file, delimiter=delimiter, strict=True))
-    except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
+            text = file.readlines()
+        start = _line_of_names(text)
+        if start < len(text):
+            text[start] = text[start].lstrip("# ")
+        delimiter = max(_DELIMITERS, key="".join(text[start : start + 1]).count)
+        rows = list(csv.reader(text[start:], delimiter=delimiter, strict=True))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: found a file that is no table of text in UTF-8 ({error}), "
+            'expected one: spreadsheets write it as "CSV UTF-8"'
+        ) from error
+    except (csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path}: found a file that is no table of text ({error}), expected names "
             "of columns in the first line and values below"
         ) from error
-    lines = [(number, row) for number, row in enumerate(rows, 1) if row]
+    lines = [(number, row) for number, row in enumerate(rows, start + 1) if row]
     if not lines:
         raise DataError(
             f"{path}: found an empty file, expected names of columns in the first line"
@@ -68,6 +76,17 @@ def read_csv(path: pathlib.Path) -> dict[str, np.ndarray]:
         name: np.array(column, dtype=str)
         for name, column in zip(names, values, strict=True)
     }
+
+
+def _line_of_names(lines: list[str]) -> int:
+    """Which line has the names of columns, from 0."""
+    start = 0
+    while start < len(lines) and lines[start].startswith("#"):
+        start += 1
+    if not start:
+        return 0
+    cells = re.split(f"[{_DELIMITERS}]", "".join(lines[start : start + 1]))
+    return start - 1 if all(_is_number(cell) for cell in cells) else start
 
 
 def read_parquet(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from modmeta.relational.data.forms.columns import (
     is_row_number,
     is_usual,
     is_usual_role,
+    of_one_entity_each,
     saying,
     usual_names,
 )
@@ -96,6 +97,7 @@ def read_table(
                 f"columns: found {list(columns)} and none that names the {key}, "
                 f"expected one such as {usual_names(key)}, in a table with one row per "
                 f"system, time and entity; say which with {saying(key)}"
+                f"{of_one_entity_each(list(columns)) if key == 'entity' else ''}"
             )
     times = read_times(found["time"], columns[found["time"]])
     entities = read_ids(found["entity"], columns[found["entity"]])
@@ -103,7 +105,16 @@ def read_table(
     if "system" in found:
         systems = read_ids(found["system"], columns[found["system"]])
     names, values, notes = _read_features(columns, found, feature_names)
-    _refuse_repeated(systems, times.values, entities, found)
+    rows = _different_rows(systems, times.values, entities, values, found, names)
+    if len(rows) < length:
+        notes.append(
+            f"{length - len(rows):,} of {length:,} rows repeat others: they are left "
+            "out."
+        )
+        times = times._replace(values=times.values[rows])
+        entities = entities._replace(codes=entities.codes[rows])
+        systems = systems._replace(codes=systems.codes[rows])
+        values = values[rows]
 
     states, clocks, members = [], [], []
     order = np.argsort(systems.codes, kind="stable")
@@ -200,23 +211,39 @@ def _read_features(
     return list(found), np.stack(list(found.values()), axis=-1), notes
 
 
-def _refuse_repeated(
-    systems: Ids, times: np.ndarray, entities: Ids, keys: dict[str, str]
-) -> None:
-    """Raises a DataError at the first row of an entity at a time that was there."""
+def _different_rows(
+    systems: Ids,
+    times: np.ndarray,
+    entities: Ids,
+    values: np.ndarray,
+    keys: dict[str, str],
+    names: list[str],
+) -> np.ndarray:
+    """Rows without those that repeat an earlier one, in their order.
+
+    Raises:
+      DataError: If rows of an entity at a time say different things.
+    """
     order = np.lexsort((entities.codes, times, systems.codes))
     rows = np.stack([systems.codes, times, entities.codes], axis=1)[order]
     again = np.flatnonzero((rows[1:] == rows[:-1]).all(axis=1))
-    if not len(again):
-        return
-    first, second = sorted(order[[again[0], again[0] + 1]].tolist())
+    first, second = order[again], order[again + 1]
+    are_equal = (values[first] == values[second]) | (
+        np.isnan(values[first]) & np.isnan(values[second])
+    )
+    unlike = np.flatnonzero(~are_equal.all(axis=1))
+    if not len(unlike):
+        return np.setdiff1d(np.arange(len(order)), second)
+    one, other = int(first[unlike[0]]), int(second[unlike[0]])
+    column = names[int(np.argmin(are_equal[unlike[0]]))]
     advice = ""
     if "system" not in keys:
         advice = (
             f"; if there are several systems, name their column with {saying('system')}"
         )
     raise DataError(
-        f"rows: found rows {first} and {second} both of entity "
-        f"{entities.names[entities.codes[first]]!r} at time {times[first]:g} of system "
-        f"{systems.names[systems.codes[first]]!r}, expected one{advice}"
+        f"rows: found rows {one} and {other} both of entity "
+        f"{entities.names[entities.codes[one]]!r} at time {times[one]:g} of system "
+        f"{systems.names[systems.codes[one]]!r}, with another {column!r}, expected one"
+        f"{advice}"
     )

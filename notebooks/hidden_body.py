@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # A body that nobody saw
+# # A hidden body
 #
 # Bodies are joined by springs, and one of them is not in the recordings. It shows in
 # what it does to the others: their motion has a force in it that none of them explains.
@@ -111,8 +111,8 @@ for system, error in enumerate(errors):
 # %% [markdown]
 # ## A picture
 #
-# Thin lines are what was recorded. The dashed path is the truth that nobody told, and
-# the dots are what was found, with rings where it began.
+# Thin lines are what was recorded. The dashed path is the truth, which the method never
+# saw, and the dots are what was found, with rings where it began.
 
 # %%
 known = np.flatnonzero(found.is_known[:, 0])[:3]
@@ -136,6 +136,6 @@ for axes, system in zip(
     axes.plot(*told[0], "o", color=hidden_color, fillstyle="none")
     axes.plot(*told[-1], "o", color=hidden_color)
     axes.set_aspect("equal", adjustable="datalim")
-    axes.set_title(f"system {system}: a body that nobody saw", fontsize=10)
+    axes.set_title(f"system {system}: a hidden body", fontsize=10)
     axes.legend(fontsize=8, frameon=False)
 figure.savefig("hidden_body.png", dpi=130)

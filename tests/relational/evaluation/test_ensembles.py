@@ -1,0 +1,168 @@
+"""Futures with observed errors, against closed forms of free motion that is kicked."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from modmeta.relational import Domain, ModuleConfig, as_dataset
+from modmeta.relational.data import DataError
+from modmeta.relational.evaluation import ensembles
+from modmeta.relational.evaluation.rollouts import Rollouts
+from modmeta.relational.modules.fitting import fit_preprocessing
+from tests.relational.test_results import result_of
+
+NUM_TASKS, NUM_FRAMES, NUM_NODES, STEP = 10, 12, 3, 0.1
+NAMES = ("x", "y", "vx", "vy")
+LAWS = ModuleConfig(
+    law="central", span=1, edge_sizes=(4,), node_sizes=(4,), entities="alike"
+)
+SEEN = {"num_substeps": 2}
+
+
+def kicked(kicks):
+    """Bodies `[tasks, time, nodes, 4]` whose velocities change at the frames alone."""
+    start = np.random.default_rng(1).normal(size=(2, NUM_TASKS, 1, NUM_NODES, 2))
+    velocity = start[0] + np.cumsum(kicks, axis=1)
+    moved = np.cumsum(STEP * velocity[:, :-1], axis=1)
+    position = start[1] + np.concatenate([np.zeros_like(start[1]), moved], axis=1)
+    return np.concatenate([position, velocity], axis=-1)
+
+
+class Kicked:
+    """Free motion with kicks, and a model that knows of no force at all."""
+
+    def __init__(self, modules=LAWS):
+        shape = (NUM_TASKS, NUM_FRAMES, NUM_NODES, 2)
+        self.kicks = 0.3 * np.random.default_rng(0).standard_t(4, size=shape)
+        self.dataset = as_dataset(
+            kicked(self.kicks), feature_names=NAMES, frame_interval=STEP
+        )
+        edges = np.zeros((NUM_TASKS, NUM_NODES, NUM_NODES), int)
+        edges[:, range(NUM_NODES), range(NUM_NODES)] = -1
+        found = result_of(self.dataset, edges, modules)
+        params = found.params._replace(
+            modules=jax.tree.map(np.zeros_like, found.params.modules)
+        )
+        discovery = dataclasses.replace(found.discovery, params=params)
+        self.result = dataclasses.replace(found, discovery=discovery)
+
+
+@pytest.fixture(scope="module")
+def free():
+    return Kicked()
+
+
+@pytest.fixture(scope="module")
+def twice():
+    return Kicked(dataclasses.replace(LAWS, span=2))
+
+
+def test_futures_spread_as_the_kicks_that_were_seen(free):
+    """Squares by the kicks of every body; a tenth is five standard errors and more."""
+    num_steps, num_samples = 4, 400
+    path = free.result.predict(num_steps, **SEEN)
+    samples = free.result.predict(num_steps, num_samples=num_samples, **SEEN)
+    assert samples.shape == (num_samples, *path.shape)
+    last = free.dataset.states[:, -1:]
+    times = STEP * np.arange(1, num_steps + 1)[:, None, None]
+    np.testing.assert_allclose(
+        path[..., :2], last[..., :2] + times * last[..., 2:], atol=1e-4
+    )
+    off = np.mean(np.square(samples - path), axis=0)
+    mean = free.kicks[:, 1:].mean(axis=1)
+    variance = free.kicks[:, 1:].var(axis=1)
+    for step in range(1, num_steps + 1):
+        # A kick moves a body for as many frames as follow it.
+        ages = np.arange(step)
+        of_velocity = step * variance + (step * mean) ** 2
+        of_position = np.sum(ages**2) * variance + (np.sum(ages) * mean) ** 2
+        expected = np.concatenate([STEP**2 * of_position, of_velocity], axis=-1)
+        np.testing.assert_allclose(
+            off[:, step - 1].mean(axis=(0, 1)),
+            expected.mean(axis=(0, 1)),
+            rtol=0.1,
+            atol=1e-6,
+        )
+
+
+def test_futures_come_in_opposite_pairs(free):
+    path = free.result.predict(3, **SEEN)
+    samples = free.result.predict(3, num_samples=3, seed=5, **SEEN)
+    np.testing.assert_allclose(samples[:2].mean(axis=0), path, atol=1e-4)
+    assert np.abs(samples[0] - path).max() > 0.1
+    assert np.abs(samples[2] - samples[0]).max() > 0.1
+    again = free.result.predict(3, num_samples=2, seed=5, **SEEN)
+    np.testing.assert_array_equal(again, samples[:2])
+    other = free.result.predict(3, num_samples=2, seed=6, **SEEN)
+    assert np.abs(other - again).max() > 0.1
+
+
+def test_errors_of_longer_windows_are_those_of_a_frame(twice):
+    """A window of two frames: two kicks by its end, the first of them on the way."""
+    result = twice.result
+    rollouts = Rollouts(
+        result.model,
+        result.params,
+        np.asarray(result.dataset.num_nodes),
+        NUM_NODES,
+        result.found.structures,
+        Domain(),
+        NUM_TASKS,
+    )
+    errors, is_known = ensembles.observed_errors(rollouts, twice.dataset, None, 2)
+    assert is_known.all()
+    preprocessing = result.params.preprocessing
+    scale = np.asarray(preprocessing.normalization.scale)
+    errors = errors * np.asarray(preprocessing.target_scale) * scale
+    kicks = twice.kicks.swapaxes(1, 2)
+    of_velocity = 0.5 * (kicks[:, :, 1:-1] + kicks[:, :, 2:])
+    of_position = 0.5 * STEP * kicks[:, :, 1:-1]
+    expected = np.concatenate([of_position, of_velocity], axis=-1)
+    np.testing.assert_allclose(errors, expected, atol=1e-4)
+
+
+def test_draws_are_of_windows_that_were_seen():
+    rng = np.random.default_rng(0)
+    errors = rng.normal(size=(2, 3, 5, 1))
+    is_known = rng.random((2, 3, 5)) < 0.5
+    is_known[1, 2] = False
+    is_known[0, 0] = [False, True, False, True, False]
+    errors[~is_known] = np.nan
+    durations = np.full((2, 3, 4), 2.0)
+    drawn = [
+        next(ensembles.draw_errors(seed, errors, is_known, 2, 4, 1, durations))
+        for seed in range(30)
+    ]
+    drawn = np.stack(drawn)
+    assert np.isfinite(drawn).all()
+    np.testing.assert_array_equal(drawn[..., 0::2, :], drawn[..., 1::2, :])
+    found = np.unique(drawn[:, 0, 0])
+    np.testing.assert_allclose(found, np.sort(2.0 * errors[0, 0, [1, 3], 0]), rtol=1e-6)
+    others = np.float32(2.0 * errors[is_known])
+    assert np.isin(np.unique(drawn[:, 1, 2]), others).all()
+
+
+def test_angles_differ_by_the_shorter_turn():
+    angles = np.array([[3.1, 0.2], [-3.1, 0.5]])
+    turned = [np.stack([np.sin(a), np.cos(a), 2 * a], axis=-1) for a in angles]
+    dataset = as_dataset(
+        np.stack([*turned, turned[0]])[None],
+        feature_names=("sine", "cosine", "speed"),
+        sines=(0,),
+        cosines=(1,),
+    )
+    _, layout = fit_preprocessing(dataset)
+    found = ensembles._difference(layout, *turned)
+    expected = np.stack([2 * (angles[0] - angles[1]), [6.2 - 2 * np.pi, -0.3]], -1)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_futures_need_errors_that_were_seen(twice):
+    seen = np.ones((NUM_TASKS, NUM_FRAMES, NUM_NODES), bool)
+    seen[:, 2:] = False
+    dataset = dataclasses.replace(twice.dataset, frame_mask=seen)
+    result = dataclasses.replace(twice.result, dataset=dataset)
+    with pytest.raises(DataError, match="found no entity that was observed 2 frames"):
+        result.predict(2, num_samples=2, **SEEN)
