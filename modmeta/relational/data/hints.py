@@ -19,6 +19,8 @@ from modmeta.relational.data.glitches import glitches
 _MAX_TASKS, _MAX_FRAMES = 50, 1000
 # Axes are suspicious if values change evenly along nodes and not at all along time.
 _EVEN, _UNEVEN, _MIN_NODES = 0.2, 0.6, 8
+# Systems that share so much of their changes frame by frame, of so many, share a clock.
+SHARED, _MIN_SYSTEMS = 0.1, 6
 # Velocities explain positions to this share, and intervals agree to this factor.
 _EXPLAINED, _SAME_INTERVAL = 0.9, 1.25
 # Of all moves, so many may be made where bodies pass each other closely.
@@ -41,6 +43,14 @@ def suspicions(dataset: TrajectoryDataset) -> list[str]:
             "features]."
         )
     found += twins(dataset)
+    shared = shared_course(dataset)
+    if shared > SHARED:
+        found.append(
+            f"{shared:.0%} of the changes are the same in all systems frame by frame, "
+            "as of a season or a stimulus: what moves all entities looks like "
+            "relations among them. Subtract the mean over systems, or give it as a "
+            "column with inputs=."
+        )
     found += glitches(dataset)
     box = apparent_box(dataset)
     if box is not None:
@@ -129,6 +139,29 @@ def roughness(dataset: TrajectoryDataset) -> tuple[float, float]:
         squares = np.square(np.diff(states, axis=axis))
         found.append(float(squares.mean() / spread) if spread > 0.0 else np.nan)
     return found[0], found[1]
+
+
+def shared_course(dataset: TrajectoryDataset) -> float:
+    """Share of all changes that the mean over all other systems tells.
+
+    Of columns without roles, frame by frame; about 0 where systems go their own ways.
+    NaN where entries are missing, systems are few, or some are copies of others.
+    """
+    spec = dataset.features
+    columns = [c for c in spec.recorded if c not in spec.inputs]
+    has_roles = bool(spec.positions or spec.velocities or spec.angles)
+    is_whole = dataset.frame_mask is None and not dataset.is_padded
+    if has_roles or not is_whole or dataset.num_tasks < _MIN_SYSTEMS:
+        return np.nan
+    states = dataset.states[:_MAX_TASKS, :_MAX_FRAMES, ..., columns]
+    if len(np.unique(states.reshape(len(states), -1), axis=0)) < len(states):
+        return np.nan
+    changes = np.diff(states.astype(np.float64), axis=1)
+    changes -= changes.mean(axis=(0, 1, 2))
+    others = (changes.sum(axis=0) - changes) / (len(changes) - 1)
+    scale = np.maximum(np.square(changes).sum(axis=(0, 1, 2)), 1e-300)
+    left = np.square(changes - others).sum(axis=(0, 1, 2))
+    return float(np.mean(1.0 - left / scale))
 
 
 def twins(dataset: TrajectoryDataset) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from modmeta.relational.classical import is_series
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
+from modmeta.relational.data.hints import SHARED, shared_course
 from modmeta.relational.data.validation import pair_mask
 from modmeta.relational.evaluation import parts
 from modmeta.relational.evaluation.alternatives import (
@@ -64,6 +65,7 @@ class Evidence(NamedTuple):
       is_granted: Whether what entities do alone and together is taken from errors.
       consistency: Whether both halves of the frames tell the same; None where that
         is not known.
+      is_in_step: Whether systems share much of their course, see `hints.shared_course`.
     """
 
     found: np.ndarray
@@ -77,6 +79,7 @@ class Evidence(NamedTuple):
     is_held_out: bool = True
     is_granted: bool = False
     consistency: Consistency | None = None
+    is_in_step: bool = False
 
 
 def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
@@ -210,6 +213,7 @@ def gather(
         is_held_out=split is not None,
         is_granted=bool(chosen),
         consistency=consistency,
+        is_in_step=shared_course(some) > SHARED,
     )
 
 

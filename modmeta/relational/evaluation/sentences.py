@@ -52,7 +52,8 @@ class Findings(NamedTuple):
       sure: Share of the pairs that are sure; None where nothing was sampled.
       is_vague: Whether hardly a pair is sure, and most stays unexplained.
       is_idle: Whether the own past of every entity explains as much.
-      is_driven: Whether what is left goes together between entities within a frame.
+      is_driven: Whether what the graph leaves goes together between entities.
+      is_in_step: Whether systems share much of their course frame by frame.
       is_held_out: Whether frames were kept back to judge the graph.
       is_granted: Whether graphs are judged beside what entities do alone and together.
       is_new: Whether the model was trained on other systems than these.
@@ -70,6 +71,7 @@ class Findings(NamedTuple):
     is_vague: bool
     is_idle: bool
     is_driven: bool
+    is_in_step: bool
     is_held_out: bool
     is_granted: bool
     is_new: bool
@@ -153,7 +155,13 @@ def _reservations(findings: Findings) -> Iterator[str]:
             "; but the own past of every entity alone explains held-out frames as "
             "well: do not rely on this graph"
         )
-    if findings.is_driven:
+    if findings.is_in_step:
+        yield (
+            "; but all systems share much of their course frame by frame, as under a "
+            "season or a stimulus, which looks like relations: do not rely on this "
+            "graph"
+        )
+    elif findings.is_driven:
         yield (
             "; but what stays unexplained goes together between entities at the same "
             "frame: something that was not recorded may drive several of them, do not "

@@ -58,8 +58,8 @@ class Verdict(NamedTuple):
         the frames, and restarts, agree; whether a model that hears the
         frames before is the right one for them; of series, also whether they explain
         surely more than the own past of every node, and leave nothing that goes
-        together between nodes. False where recordings are too
-        short to hold frames out.
+        together between nodes, and whether systems go their own ways. False where
+        recordings are too short to hold frames out.
       num_relations: Relations that the data tell apart, "no relation" among them where
         some pairs have none; 1 if one holds everywhere, 0 if nothing depends on other
         entities.
@@ -162,6 +162,8 @@ def conclude(
     is_too_fast = other is not None and other.is_within_frame
     is_idle = is_any and is_worthless(evidence.alternatives)
     is_driven = is_graph and not is_too_fast and goes_together(evidence.alternatives)
+    is_in_step = is_any and evidence.is_in_step
+    is_driven |= is_in_step
     is_sound = evidence.is_held_out and not (is_too_fast or is_idle or is_driven)
     is_unclear = max(evidence.effects) >= _NOTICEABLE and not is_any
     is_unclear = is_unclear and any(
@@ -187,6 +189,7 @@ def conclude(
         is_vague=is_vague,
         is_idle=is_idle,
         is_driven=is_driven,
+        is_in_step=is_in_step,
         is_held_out=evidence.is_held_out,
         is_granted=evidence.is_granted,
         is_new=is_new,

@@ -673,6 +673,18 @@ def test_motion_that_turns_within_a_few_frames_gets_no_hint():
     assert not [n for n in as_dataset(states, **options).notes if "interval" in n]
 
 
+def test_a_course_that_all_systems_share_gets_a_hint():
+    rng = np.random.default_rng(0)
+    series = rng.normal(size=(8, 40, 3, 1))
+    assert not as_dataset(series, lags=1).notes
+    season = 3.0 * np.sin(np.arange(40) / 2.0)[:, None, None] * rng.normal(size=(3, 1))
+    (note,) = as_dataset(series + season, lags=1).notes
+    assert "are the same in all systems frame by frame" in note
+    # Each at a time of its own.
+    shifted = np.stack([np.roll(season, 5 * i, axis=0) for i in range(8)])
+    assert not as_dataset(series + shifted, lags=1).notes
+
+
 def test_systems_at_rest_get_a_hint():
     states = np.array(data.simulate_springs(0, 3, num_nodes=3, num_frames=12).states)
     assert not as_dataset(states, lags=1).notes

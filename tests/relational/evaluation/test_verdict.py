@@ -282,6 +282,8 @@ def test_a_classical_method_that_explains_more_is_recommended():
     driven = Alternatives(level, own, level, own, 2.0 * level, 0.5 * level)
     concluded = verdict.conclude(TWO._replace(alternatives=driven), None, relations())
     assert not concluded.supported and "may drive several" in concluded.sentence
+    concluded = verdict.conclude(TWO._replace(is_in_step=True), None, relations())
+    assert not concluded.supported and "a season or a stimulus" in concluded.sentence
     nothing = NOTHING._replace(alternatives=fast)
     sentence = verdict.conclude(nothing, None, relations()).sentence
     assert sentence.startswith("This model finds nothing here")
