@@ -10,6 +10,7 @@ from modmeta.metanet.models.gmn import MetanetConfig
 from modmeta.metanet.zoo.sine import SineConfig
 
 SELECTIONS = ("loss", "probe")
+OBJECTIVES = ("nt_xent", "vicreg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,9 @@ class TrainingConfig:
         and then follows a cosine down to nothing.
       weight_decay: Of AdamW, decoupled.
       clip_norm: Largest norm of a gradient.
-      temperature: Of the contrastive loss.
+      objective: "nt_xent" tells views of different networks apart, "vicreg" spreads
+        networks over all numbers of a projection.
+      temperature: Of "nt_xent".
       select_by: What chooses the parameters, on validation networks: "loss", the
         contrastive loss, which sees no label, or "probe", the error of the probe.
     """
@@ -35,6 +38,7 @@ class TrainingConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 5e-4
     clip_norm: float = 1.0
+    objective: str = "nt_xent"
     temperature: float = 0.1
     select_by: str = "loss"
 
@@ -47,10 +51,11 @@ class TrainingConfig:
                 )
         if self.batch_size < 2:
             raise ValueError(f"batch_size: found {self.batch_size}, expected >= 2")
-        if self.select_by not in SELECTIONS:
-            raise ValueError(
-                f"select_by: found {self.select_by!r}, expected one of {SELECTIONS}"
-            )
+        for name, members in (("select_by", SELECTIONS), ("objective", OBJECTIVES)):
+            if getattr(self, name) not in members:
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)!r}, expected one of {members}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +70,10 @@ class ExperimentConfig:
       bidirectional: Whether the parameter graph holds every edge reversed, too.
       pooling: See `modmeta.metanet.models.options.POOLINGS`.
       embedding_size: Numbers that describe a network.
+      components: Principal components of the embeddings of training networks that the
+        probe sees; 0 for the embeddings themselves.
+      half_turns: Views are other weights of the same waves: hidden units are negated,
+        and their phases turned by up to so many half turns; -1 for neither.
       readout_width: Width of the read-out that pools the edges.
       num_train: Networks of the training split that are used; 0 for all.
       seed: Seed of everything random but the zoo, which has its own.
@@ -77,6 +86,8 @@ class ExperimentConfig:
     bidirectional: bool = False
     pooling: str = "mean"
     embedding_size: int = 16
+    components: int = 0
+    half_turns: int = -1
     readout_width: int = 64
     num_train: int = 0
     seed: int = 0
@@ -88,6 +99,20 @@ class ExperimentConfig:
             raise ValueError(
                 f"num_train: found {self.num_train}, expected 0 to {num_train}, the "
                 "training networks of the zoo"
+            )
+        if (
+            not 0
+            <= self.components
+            <= min(self.embedding_size, self.num_train or num_train)
+        ):
+            raise ValueError(
+                f"components: found {self.components}, expected 0 to "
+                f"{min(self.embedding_size, self.num_train or num_train)}, the smaller "
+                "of embedding_size and the training networks"
+            )
+        if self.half_turns < -1:
+            raise ValueError(
+                f"half_turns: found {self.half_turns}, expected at least -1"
             )
         smallest = min(self.num_train or num_train, self.zoo.num_valid)
         if self.training.batch_size > smallest:

@@ -16,6 +16,7 @@ from experiments.metanet_sine.config import ExperimentConfig
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import contrastive
 from modmeta.metanet.learning.contrastive import ContrastiveLoss, WeightStatistics
+from modmeta.metanet.learning.sine_symmetries import SineLayer, draw_equal_networks
 from modmeta.metanet.models.features import to_graph
 from modmeta.metanet.models.gmn import GraphMetanet, MetanetConfig
 from modmeta.metanet.models.readouts import GraphReadout, read_networks
@@ -144,10 +145,34 @@ class Learner:
 
     def contrast(self, params: Any, rng_key: jax.Array, rows: jax.Array):
         """Contrastive loss of B networks, rows `[B, P]`; the key is consumed."""
+        training = self.config.training
         views = contrastive.two_views(rng_key, rows, self.leaf_sizes, self.config.views)
+        if self.config.half_turns >= 0:
+            # Dropout comes first: it scales phases, which half turns must not be.
+            views = self.equal_networks(jax.random.fold_in(rng_key, 2), views)
         _, projections = self.model.apply({"params": params}, self.graph(views))
         first, second = jnp.split(projections, 2)
-        return contrastive.nt_xent(first, second, self.config.training.temperature)
+        outcome = contrastive.nt_xent(first, second, training.temperature)
+        if training.objective == "vicreg":
+            outcome = outcome._replace(loss=contrastive.vicreg(first, second))
+        return outcome
+
+    def equal_networks(self, rng_key: jax.Array, rows: jax.Array) -> jax.Array:
+        """Other weights of the same waves, rows `[B, P]`; the key is consumed."""
+        layers = zoo.unflatten(self.leaves, rows)["params"]
+        names = [f"layer_{index}" for index in range(len(layers))]
+        drawn = draw_equal_networks(
+            rng_key,
+            [SineLayer(**layers[name]) for name in names],
+            self.config.zoo.omega,
+            self.config.half_turns,
+        )
+        arrays = {
+            f"params/{name}/{field}": array.reshape(len(rows), -1)
+            for name, layer in zip(names, drawn, strict=True)
+            for field, array in layer._asdict().items()
+        }
+        return jnp.concatenate([arrays[leaf.path] for leaf in self.leaves], axis=1)
 
     @functools.cached_property
     def take_steps(self):

@@ -90,13 +90,17 @@ def probe_scores(
     embed: Callable[[np.ndarray], np.ndarray],
     splits: Mapping[str, SineNetworks],
     names: tuple[str, ...],
+    components: int = 0,
 ) -> tuple[contrastive.LinearProbe, dict[str, np.ndarray], dict[str, float]]:
-    """Fits the probe to the training split.
+    """Fits the probe to the training split, which gives its components, too.
 
     Returns:
       The probe, and features and mean squared errors by the name of the split.
     """
     features = {name: embed(splits[name].rows) for name in names}
+    if components:
+        project = contrastive.principal_components(features["train"], components)
+        features = {name: project(found) for name, found in features.items()}
     probe = contrastive.fit_probe(features["train"], splits["train"].targets)
     errors = {
         name: probe.mean_squared_error(features[name], splits[name].targets)
@@ -132,7 +136,10 @@ def train(
         params = state.learner.params
         outcome = learner.evaluate(params, key_valid, splits["valid"].rows)
         _, _, errors = probe_scores(
-            lambda rows: learner.embed(params, rows), splits, ("train", "valid")
+            lambda rows: learner.embed(params, rows),
+            splits,
+            ("train", "valid"),
+            config.components,
         )
         record = {
             "valid_loss": outcome.loss,
@@ -166,13 +173,16 @@ def baselines(
     """
     params = learner.init(jax.random.key(config.seed)).params
     embeddings = {
-        "constant_mse": lambda rows: np.zeros((len(rows), 1)),
-        "raw_weights_mse": lambda rows: np.asarray(learner.statistics.normalize(rows)),
-        "untrained_mse": lambda rows: learner.embed(params, rows),
+        "constant_mse": (lambda rows: np.zeros((len(rows), 1)), 0),
+        "raw_weights_mse": (
+            lambda rows: np.asarray(learner.statistics.normalize(rows)),
+            0,
+        ),
+        "untrained_mse": (lambda rows: learner.embed(params, rows), config.components),
     }
     return {
-        name: probe_scores(embed, splits, ("train", "test"))[2]["test"]
-        for name, embed in embeddings.items()
+        name: probe_scores(embed, splits, ("train", "test"), components)[2]["test"]
+        for name, (embed, components) in embeddings.items()
     }
 
 
@@ -224,7 +234,7 @@ def compute(
         return None
     params = outcome.state.run.best.params
     probe, features, errors = probe_scores(
-        lambda rows: learner.embed(params, rows), splits, SPLITS
+        lambda rows: learner.embed(params, rows), splits, SPLITS, config.components
     )
     records = run.records()
     fit_mse = np.concatenate([splits[name].fit_mse for name in SPLITS])

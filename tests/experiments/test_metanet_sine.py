@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -349,3 +350,35 @@ def test_launcher_refuses_a_wrong_value(tmp_path):
     assert "found 'much' for 'views.noise'" in process.stderr + process.stdout
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_equal_networks_compute_the_same_waves(again):
+    """Signs and half turns change nearly all weights, and no wave."""
+    learner_, splits = again
+    options = dataclasses.replace(CONFIG, half_turns=2)
+    turning = dataclasses.replace(learner_, config=options)
+    rows = splits["test"].rows[:3]
+    drawn = np.asarray(turning.equal_networks(jax.random.key(0), rows))
+    assert np.mean(np.abs(drawn - rows) > 1e-6) > 0.4
+    points = np.linspace(-3.0, 3.0, 9)[:, None]
+
+    def waves(rows):
+        network = sine.network(CONFIG.zoo)
+        variables = zoo.unflatten(learner_.leaves, rows)
+        return jax.vmap(lambda weights: network.apply(weights, points))(variables)
+
+    np.testing.assert_allclose(waves(drawn), waves(rows), atol=2e-4)
+    assert np.ptp(waves(rows)) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"components": 17}, "components: found 17, expected 0 to 16"),
+        ({"half_turns": -2}, "half_turns: found -2, expected at least -1"),
+        ({"training.objective": "barlow"}, "objective: found 'barlow', expected one"),
+    ],
+)
+def test_options_of_representations_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        common.override(CONFIG, change)

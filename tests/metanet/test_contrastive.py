@@ -208,3 +208,30 @@ def test_constant_predictor_of_the_recipe():
 def test_wrong_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_vicreg_against_a_loop():
+    first = RNG.normal(size=(7, 3)).astype(np.float32) * [0.3, 1.0, 2.0]
+    second = first + 0.1 * RNG.normal(size=(7, 3))
+    expected = 25.0 * np.mean((first - second) ** 2)
+    for view in (first, second):
+        covariances = np.cov(view, rowvar=False)
+        for row in range(3):
+            shortfall = 1.0 - math.sqrt(covariances[row, row] + 1e-4)
+            expected += 25.0 * max(shortfall, 0.0) / 3
+            for column in set(range(3)) - {row}:
+                expected += covariances[row, column] ** 2 / 3
+    found = jax.jit(contrastive.vicreg)(first, second)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_principal_components_are_those_of_the_covariance():
+    """Uncorrelated, of the largest variances; new features are centred by the old."""
+    features = RNG.normal(size=(40, 5)) @ RNG.normal(size=(5, 5)) + 3.0
+    project = contrastive.principal_components(features, 2)
+    variances = np.linalg.eigvalsh(np.cov(features, rowvar=False))[::-1]
+    found = np.cov(project(features), rowvar=False)
+    np.testing.assert_allclose(found, np.diag(variances[:2]), atol=1e-9)
+    np.testing.assert_allclose(project(features.mean(axis=0)[None]), 0.0, atol=1e-9)
+    with pytest.raises(ValueError, match="found 6, expected 1 to 5"):
+        contrastive.principal_components(features, 6)

@@ -96,6 +96,32 @@ def nt_xent(
     )
 
 
+def vicreg(first: jax.Array, second: jax.Array) -> jax.Array:
+    """Invariance, variance and covariance (Bardes et al. 2022, arXiv 2105.04906).
+
+    25 times the mean squared distance of the views, 25 times the mean shortfall of
+    standard deviations below 1, and once the squared covariances of different numbers,
+    over D; the last two are summed over the views.
+
+    Args:
+      first: `[B, D]` projections of one view of every network, B at least 2.
+      second: `[B, D]` those of the other, in the same order.
+
+    Returns:
+      `()`.
+    """
+    num_networks, size = first.shape
+    loss = 25.0 * jnp.mean(jnp.square(first - second))
+    for view in (first, second):
+        centred = view - jnp.mean(view, axis=0, keepdims=True)
+        covariances = centred.T @ centred / (num_networks - 1)
+        deviations = jnp.sqrt(jnp.diagonal(covariances) + 1e-4)
+        loss += 25.0 * jnp.mean(jax.nn.relu(1.0 - deviations))
+        others = covariances * (1.0 - jnp.eye(size))
+        loss += jnp.sum(jnp.square(others)) / size
+    return loss
+
+
 def disturb(
     rng_key: jax.Array,
     parameters: jax.Array,
@@ -234,6 +260,39 @@ def fit_probe(features: np.ndarray, targets: np.ndarray) -> LinearProbe:
     offset = targets.mean(axis=0)
     kernel = np.linalg.lstsq(features - center, targets - offset, rcond=None)[0]
     return LinearProbe(kernel, offset - center @ kernel)
+
+
+class Components(NamedTuple):
+    """The directions in which features vary most.
+
+    Attributes:
+      center: `[D]` float64.
+      directions: `[D, C]` float64, orthonormal.
+    """
+
+    center: np.ndarray
+    directions: np.ndarray
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Maps `[n, D]` to `[n, C]`."""
+        return (np.asarray(features, np.float64) - self.center) @ self.directions
+
+
+def principal_components(features: np.ndarray, count: int) -> Components:
+    """Measures features `[n, D]`, those of training networks; no label is seen.
+
+    Raises:
+      ValueError: If there are fewer networks or features than components.
+    """
+    features = np.asarray(features, np.float64)
+    if not 1 <= count <= min(features.shape):
+        raise ValueError(
+            f"count: found {count}, expected 1 to {min(features.shape)}, the smaller "
+            "of the numbers of networks and features"
+        )
+    center = features.mean(axis=0)
+    directions = np.linalg.svd(features - center, full_matrices=False)[2]
+    return Components(center, directions[:count].T)
 
 
 def _split(parameters, leaf_sizes: Sequence[int]):
