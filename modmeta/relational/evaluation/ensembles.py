@@ -8,12 +8,17 @@ encounters, which laws miss by far, stay rare and far. The mean of such futures 
 better prediction than the one without errors where motion is chaotic, and their spread
 says so.
 
-Letters: W windows of observed frames, Y predicted changes.
+Where messages span several frames because single ones are noisy, errors are those of
+windows of as many frames, so that noise of observation is not taken for an error of the
+law at every frame.
+
+Letters: W windows of observed frames, L frames that a message spans, Y changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,26 +34,34 @@ from modmeta.relational.tasks.states import host_states
 _MAX_WINDOWS = 100
 
 
+class ObservedErrors(NamedTuple):
+    """How far predictions of observed frames from earlier ones are off.
+
+    Attributes:
+      values: `[tasks, nodes, W, L, Y]` at 1 to L frames after the first of a window, in
+        units of the typical change.
+      elapsed: `[tasks, nodes, W, L]` time since then, in frame intervals.
+      is_known: `[tasks, nodes, W]` whether both ends of a window were observed.
+    """
+
+    values: np.ndarray
+    elapsed: np.ndarray
+    is_known: np.ndarray
+
+
 def observed_errors(
     rollouts: Rollouts,
     dataset: TrajectoryDataset,
     effects: Effects | None,
     num_substeps: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """How far predictions of observed frames from earlier ones are off.
-
-    Over as many frames as the messages of the model span, so that noise of single
-    frames is not taken for an error of every frame.
+) -> ObservedErrors:
+    """Predicts observed frames from earlier ones, over as many as a message spans.
 
     Args:
       rollouts: Rolls out the systems.
       dataset: Their observed frames, raw units, as the model reads them.
       effects: What nodes have of their own, leaves `[tasks, nodes, ...]`.
       num_substeps: Steps per frame in which laws are integrated.
-
-    Returns:
-      Errors `[tasks, nodes, W, Y]` per frame interval, in units of the typical change,
-      and whether both ends of a window were observed `[tasks, nodes, W]`.
 
     Raises:
       DataError: If no window was observed.
@@ -66,9 +79,9 @@ def observed_errors(
     frames = host_states(dataset, preprocessing.normalization)
     columns = list(dataset.features.inputs)
     scale = np.asarray(preprocessing.target_scale)
-    durations = dataset.durations(span)
+    seen = dataset.is_observed.swapaxes(1, 2)
     starts = np.unique(np.linspace(0, count - 1, min(count, _MAX_WINDOWS)).astype(int))
-    errors = []
+    values, elapsed = [], []
     for first in starts:
         following = slice(first + 1, first + span + 1)
         begin = StartFrames(
@@ -80,10 +93,17 @@ def observed_errors(
             effects,
             frames.states[:, :, following][..., columns] if columns else None,
         )
-        found = rollouts(begin, span, num_substeps)[:, -1]
-        off = _difference(bank.layout, frames.states[:, :, first + span], found)
-        errors.append(off / scale / durations[:, first, None, None])
-    return np.stack(errors, axis=2), is_known[:, :, starts]
+        found = rollouts(begin, span, num_substeps).swapaxes(1, 2)
+        off = _difference(bank.layout, frames.states[:, :, following], found) / scale
+        for frame in range(span - 2, -1, -1):
+            # What was missed on the way is as far off as what was seen after it.
+            missed = ~seen[:, :, first + 1 + frame]
+            off[missed, frame] = off[missed, frame + 1]
+        values.append(off)
+        elapsed.append(dataset.clock[:, following] - dataset.clock[:, first, None])
+    shape = (*seen.shape[:2], len(starts), span)
+    elapsed = np.broadcast_to(np.stack(elapsed, axis=1)[:, None], shape)
+    return ObservedErrors(np.stack(values, axis=2), elapsed, is_known[:, :, starts])
 
 
 def _difference(
@@ -103,24 +123,21 @@ def _difference(
 
 def draw_errors(
     seed: int,
-    errors: np.ndarray,
-    is_known: np.ndarray,
-    span: int,
+    observed: ObservedErrors,
     num_steps: int,
     num_samples: int,
     durations: jax.Array | None = None,
 ) -> Iterator[np.ndarray]:
     """Draws the errors of futures from those that were observed.
 
-    A node gets errors of its own, the same for `span` frames; one without any gets
-    those of others. Futures come in pairs of opposite errors, so that their mean is off
-    by what is not linear in the errors alone.
+    A node gets those of its own windows; one without any gets those of others. They
+    grow with the time that passes where more passes than in the window. Futures come in
+    pairs of opposite errors, so that their mean is off by what is not linear in the
+    errors alone.
 
     Args:
       seed: Seed of the draws.
-      errors: `[tasks, nodes, W, Y]` per frame interval, and
-      is_known: `[tasks, nodes, W]`, see `observed_errors`.
-      span: Frames that a draw holds for.
+      observed: What to draw from.
       num_steps: Frames to predict.
       num_samples: Futures.
       durations: `[tasks, nodes, num_steps]` of the steps, in frame intervals; None for
@@ -130,21 +147,29 @@ def draw_errors(
       `[tasks, nodes, num_steps, Y]`, once per future.
     """
     rng = np.random.default_rng(seed)
-    num_tasks, num_nodes = errors.shape[:2]
-    shape = (num_tasks, num_nodes, -(-num_steps // span))
-    known_first = np.argsort(~is_known, axis=2, kind="stable")
-    count = is_known.sum(axis=2)[..., None]
-    of_anyone = errors[is_known]
+    num_tasks, num_nodes, _, span, num_targets = observed.values.shape
+    num_windows = -(-num_steps // span)
+    shape = (num_tasks, num_nodes, num_windows)
+    if durations is None:
+        durations = np.ones((num_tasks, num_nodes, num_steps))
+    spare = num_windows * span - num_steps
+    passing = np.pad(np.asarray(durations), ((0, 0), (0, 0), (0, spare)), mode="edge")
+    passing = np.cumsum(passing.reshape(*shape, span), axis=-1)
+    known_first = np.argsort(~observed.is_known, axis=2, kind="stable")
+    count = observed.is_known.sum(axis=2)[..., None]
+    has_own = (count > 0)[..., None]
+    everyone = np.argwhere(observed.is_known)
     for sample in range(num_samples):
         if sample % 2 == 0:
-            chance = rng.random(shape)
-            place = np.minimum((chance * count).astype(int), np.maximum(count - 1, 0))
+            place = (rng.random(shape) * count).astype(int)
+            place = np.minimum(place, np.maximum(count - 1, 0))
             window = np.take_along_axis(known_first, place, axis=2)
-            own = np.take_along_axis(errors, window[..., None], axis=2)
-            others = of_anyone[rng.integers(len(of_anyone), size=shape)]
-            drawn = np.where(count[..., None] > 0, own, others)
-            drawn = np.repeat(drawn, span, axis=2)[:, :, :num_steps]
-            if durations is not None:
-                drawn = drawn * np.asarray(durations)[..., None]
-            drawn = drawn.astype(np.float32)
+            own = np.stack(np.indices(shape)[:2], axis=-1)
+            own = np.concatenate([own, window[..., None]], axis=-1)
+            others = everyone[rng.integers(len(everyone), size=shape)]
+            chosen = tuple(np.moveaxis(np.where(has_own, own, others), -1, 0))
+            growth = np.maximum(passing / observed.elapsed[chosen], 1.0)
+            drawn = observed.values[chosen] * growth[..., None]
+            drawn = drawn.reshape(num_tasks, num_nodes, -1, num_targets)
+            drawn = drawn[:, :, :num_steps].astype(np.float32)
         yield drawn if sample % 2 == 0 else -drawn

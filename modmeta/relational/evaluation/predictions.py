@@ -128,9 +128,7 @@ def predict(
     if not num_samples:
         return found
     seen = observed_errors(rollouts, dataset, begin.effects, num_substeps)
-    drawn = draw_errors(
-        seed, *seen, bank.laws.span, num_steps, num_samples, begin.durations
-    )
+    drawn = draw_errors(seed, seen, num_steps, num_samples, begin.durations)
     return np.stack(
         [
             rollouts(begin._replace(errors=errors), num_steps, num_substeps)

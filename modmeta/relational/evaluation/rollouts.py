@@ -56,7 +56,7 @@ def _predict(
     columns = model.bank.layout.spec.inputs
 
     def body(current, step):
-        duration, inputs, errors = step
+        duration, inputs, errors, is_kept = step
         if model.bank.has_laws:
             integrator = Integrator(
                 modules,
@@ -70,7 +70,8 @@ def _predict(
             following = integrator.advance(current, duration)
             if errors is not None:
                 scale = params.preprocessing.target_scale
-                following = integrator.move(following, errors * scale[None])
+                shown = integrator.move(following, errors * scale[None])
+                return jnp.where(is_kept, shown, following), shown
         else:
             following = modules.step(structure, current[:, None], *slots)[:, 0]
             if inputs is not None:
@@ -81,7 +82,9 @@ def _predict(
         lambda leaf: jnp.moveaxis(leaf, 1, 0),
         (begin.durations, begin.inputs, begin.errors),
     )
-    _, rollout = jax.lax.scan(body, begin.states, steps, length=num_steps)
+    # Errors at the end of a window go on, those on the way are of observation as well.
+    is_kept = (jnp.arange(num_steps) + 1) % model.bank.config.span == 0
+    _, rollout = jax.lax.scan(body, begin.states, (*steps, is_kept), length=num_steps)
     values = jnp.moveaxis(rollout, 0, 1)[graph.system_nodes]
     return values * graph.system_mask[..., None, None]
 

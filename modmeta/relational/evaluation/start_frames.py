@@ -32,7 +32,8 @@ class StartFrames(NamedTuple):
       inputs: `[tasks, nodes, steps, C]` normalised, at the predicted frames; None
         where there are none.
       errors: `[tasks, nodes, steps, Y]` that are added to every predicted frame, in
-        units of the typical change; None for none.
+        units of the typical change; those at the end of as many frames as a message
+        spans go on. None for none.
     """
 
     states: jax.Array

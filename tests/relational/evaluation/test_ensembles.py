@@ -111,37 +111,66 @@ def test_errors_of_longer_windows_are_those_of_a_frame(twice):
         Domain(),
         NUM_TASKS,
     )
-    errors, is_known = ensembles.observed_errors(rollouts, twice.dataset, None, 2)
-    assert is_known.all()
+    found = ensembles.observed_errors(rollouts, twice.dataset, None, 2)
+    assert found.is_known.all()
+    np.testing.assert_array_equal(
+        found.elapsed, np.broadcast_to([1.0, 2.0], found.elapsed.shape)
+    )
     preprocessing = result.params.preprocessing
     scale = np.asarray(preprocessing.normalization.scale)
-    errors = errors * np.asarray(preprocessing.target_scale) * scale
+    errors = found.values * np.asarray(preprocessing.target_scale) * scale
     kicks = twice.kicks.swapaxes(1, 2)
-    of_velocity = 0.5 * (kicks[:, :, 1:-1] + kicks[:, :, 2:])
-    of_position = 0.5 * STEP * kicks[:, :, 1:-1]
-    expected = np.concatenate([of_position, of_velocity], axis=-1)
-    np.testing.assert_allclose(errors, expected, atol=1e-4)
+    first, second = kicks[:, :, 1:-1], kicks[:, :, 2:]
+    expected = [
+        np.concatenate([np.zeros_like(first), first], axis=-1),
+        np.concatenate([STEP * first, first + second], axis=-1),
+    ]
+    np.testing.assert_allclose(errors, np.stack(expected, axis=3), atol=1e-4)
+
+
+def test_noise_of_observation_does_not_add_up(twice):
+    """Velocities that are noise alone: off by that of two frames, at every frame."""
+    noise = np.random.default_rng(3).normal(size=twice.dataset.states.shape)
+    dataset = dataclasses.replace(twice.dataset, states=noise)
+    result = dataclasses.replace(twice.result, dataset=dataset)
+    path = result.predict(2, **SEEN)
+    samples = result.predict(2, num_samples=200, **SEEN)
+    off = np.mean(np.square(samples - path), axis=(0, 1, 3))
+    speed = noise[..., 2:]
+    for step in (1, 2):
+        squares = np.square(speed[:, step : step + 10] - speed[:, :10])
+        expected = squares.mean(axis=(0, 1, 2))
+        np.testing.assert_allclose(off[step - 1, 2:], expected, rtol=0.1)
 
 
 def test_draws_are_of_windows_that_were_seen():
     rng = np.random.default_rng(0)
-    errors = rng.normal(size=(2, 3, 5, 1))
+    values = rng.normal(size=(2, 3, 5, 2, 1))
     is_known = rng.random((2, 3, 5)) < 0.5
     is_known[1, 2] = False
     is_known[0, 0] = [False, True, False, True, False]
-    errors[~is_known] = np.nan
-    durations = np.full((2, 3, 4), 2.0)
-    drawn = [
-        next(ensembles.draw_errors(seed, errors, is_known, 2, 4, 1, durations))
-        for seed in range(30)
-    ]
-    drawn = np.stack(drawn)
+    values[~is_known] = np.nan
+    elapsed = np.broadcast_to([1.0, 2.0], (2, 3, 5, 2))
+    observed = ensembles.ObservedErrors(values, elapsed, is_known)
+    # A step of three intervals, then one: three and twice as long as seen.
+    durations = np.broadcast_to([3.0, 1.0, 3.0], (2, 3, 3))
+    drawn = np.stack(
+        [
+            next(ensembles.draw_errors(seed, observed, 3, 1, durations))
+            for seed in range(40)
+        ]
+    )
+    assert drawn.shape == (40, 2, 3, 3, 1)
     assert np.isfinite(drawn).all()
-    np.testing.assert_array_equal(drawn[..., 0::2, :], drawn[..., 1::2, :])
-    found = np.unique(drawn[:, 0, 0])
-    np.testing.assert_allclose(found, np.sort(2.0 * errors[0, 0, [1, 3], 0]), rtol=1e-6)
-    others = np.float32(2.0 * errors[is_known])
+    known = values[0, 0, [1, 3], :, 0] * [3.0, 2.0]
+    for step, at in enumerate((0, 1, 0)):
+        found = np.unique(drawn[:, 0, 0, step])
+        np.testing.assert_allclose(found, np.sort(known[:, at]), rtol=1e-6)
+    others = np.float32(values[is_known] * [[3.0], [2.0]])
     assert np.isin(np.unique(drawn[:, 1, 2]), others).all()
+    # The two frames of a window go together.
+    pairs = {tuple(pair) for pair in np.round(drawn[:, 0, 0, :2, 0], 5).tolist()}
+    assert len(pairs) == 2
 
 
 def test_angles_differ_by_the_shorter_turn():
