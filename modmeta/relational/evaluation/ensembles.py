@@ -27,7 +27,7 @@ from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.evaluation.rollouts import Rollouts
 from modmeta.relational.evaluation.start_frames import StartFrames
 from modmeta.relational.modules.entities import Effects
-from modmeta.relational.modules.preprocessing import FeatureLayout
+from modmeta.relational.modules.preprocessing import changes
 from modmeta.relational.tasks.states import host_states
 
 # Windows that errors are taken from, evenly spaced: more would tell no more.
@@ -80,6 +80,8 @@ def observed_errors(
     columns = list(dataset.features.inputs)
     scale = np.asarray(preprocessing.target_scale)
     seen = dataset.is_observed.swapaxes(1, 2)
+    clock = dataset.clock
+    steps = None if frames.times is None else np.diff(frames.times, axis=2)
     starts = np.unique(np.linspace(0, count - 1, min(count, _MAX_WINDOWS)).astype(int))
     values, elapsed = [], []
     for first in starts:
@@ -87,38 +89,21 @@ def observed_errors(
         begin = StartFrames(
             frames.states[:, :, first],
             None if frames.is_present is None else frames.is_present[:, :, first],
-            None
-            if frames.times is None
-            else np.diff(frames.times, axis=2)[:, :, first : first + span],
+            None if steps is None else steps[:, :, first : first + span],
             effects,
             frames.states[:, :, following][..., columns] if columns else None,
         )
         found = rollouts(begin, span, num_substeps).swapaxes(1, 2)
-        off = _difference(bank.layout, frames.states[:, :, following], found) / scale
+        off = changes(bank.layout, found, frames.states[:, :, following], np) / scale
         for frame in range(span - 2, -1, -1):
             # What was missed on the way is as far off as what was seen after it.
             missed = ~seen[:, :, first + 1 + frame]
             off[missed, frame] = off[missed, frame + 1]
         values.append(off)
-        elapsed.append(dataset.clock[:, following] - dataset.clock[:, first, None])
+        elapsed.append(clock[:, following] - clock[:, first, None])
     shape = (*seen.shape[:2], len(starts), span)
     elapsed = np.broadcast_to(np.stack(elapsed, axis=1)[:, None], shape)
     return ObservedErrors(np.stack(values, axis=2), elapsed, is_known[:, :, starts])
-
-
-def _difference(
-    layout: FeatureLayout, states: np.ndarray, others: np.ndarray
-) -> np.ndarray:
-    """What changes others into states `[..., F]`, as `Integrator.move` takes it."""
-    columns = list(layout.shifting)
-    parts = [(states - others)[..., columns]]
-    for sine, cosine in layout.turning:
-        across = states[..., sine] * others[..., cosine]
-        across = across - states[..., cosine] * others[..., sine]
-        along = states[..., cosine] * others[..., cosine]
-        along = along + states[..., sine] * others[..., sine]
-        parts.append(np.arctan2(across, along)[..., None])
-    return np.concatenate(parts, axis=-1)
 
 
 def draw_errors(

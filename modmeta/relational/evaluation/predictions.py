@@ -121,12 +121,12 @@ def predict(
         domain,
         batch_size,
     )
-    if num_substeps or not bank.has_laws:
-        found = rollouts(begin, num_steps, num_substeps)
-    else:
+    if bank.has_laws and not num_substeps:
         found, num_substeps = settled(lambda count: rollouts(begin, num_steps, count))
-    if not num_samples:
-        return found
+        if not num_samples:
+            return found
+    elif not num_samples:
+        return rollouts(begin, num_steps, num_substeps)
     seen = observed_errors(rollouts, dataset, begin.effects, num_substeps)
     drawn = draw_errors(seed, seen, num_steps, num_samples, begin.durations)
     return np.stack(

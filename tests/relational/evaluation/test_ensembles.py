@@ -11,6 +11,7 @@ from modmeta.relational.data import DataError
 from modmeta.relational.evaluation import ensembles
 from modmeta.relational.evaluation.rollouts import Rollouts
 from modmeta.relational.modules.fitting import fit_preprocessing
+from modmeta.relational.modules.preprocessing import changes
 from tests.relational.test_results import result_of
 
 NUM_TASKS, NUM_FRAMES, NUM_NODES, STEP = 10, 12, 3, 0.1
@@ -183,7 +184,7 @@ def test_angles_differ_by_the_shorter_turn():
         cosines=(1,),
     )
     _, layout = fit_preprocessing(dataset)
-    found = ensembles._difference(layout, *turned)
+    found = changes(layout, *turned[::-1], np)
     expected = np.stack([2 * (angles[0] - angles[1]), [6.2 - 2 * np.pi, -0.3]], -1)
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
