@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -295,6 +296,21 @@ def test_resumed_generation_trains_what_is_missing(tmp_path, complete):
         ):
             np.testing.assert_array_equal(one, other)
     assert (path / "zoo.json").read_text() == (complete / "zoo.json").read_text()
+
+
+def test_chunks_at_once(tmp_path, complete):
+    """Two chunks are in training together, and the zoo is the same."""
+    both = threading.Barrier(2, timeout=20)
+
+    def meet(group, numbers):
+        if group.name == "narrow" and numbers[0] < 4:
+            both.wait()
+        return make_chunk(group, numbers)
+
+    path = tmp_path / "other"
+    assert zoo.generate_zoo(path, SPEC, meet, num_workers=2)
+    for name in CHUNKS:
+        assert (path / name).read_bytes() == (complete / name).read_bytes()
 
 
 def truncate(path):

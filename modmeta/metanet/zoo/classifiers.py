@@ -235,5 +235,17 @@ def generate_classifier_zoo(
         return storage.Chunk(flatten(trained.variables), trained.settings, scores)
 
     return storage.generate_zoo(
-        Path(directory), spec, make_chunk, progress=progress, should_stop=should_stop
+        Path(directory),
+        spec,
+        make_chunk,
+        num_workers=_num_workers(),
+        progress=progress,
+        should_stop=should_stop,
     )
+
+
+def _num_workers() -> int:
+    """Shapes at once: a CPU trains with all of its cores, others let them compile."""
+    if jax.default_backend() == "cpu":
+        return 1
+    return min(os.cpu_count() or 1, 8)

@@ -19,7 +19,9 @@ import dataclasses
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,6 +95,7 @@ def generate_zoo(
     spec: ZooSpec,
     make_chunk: MakeChunk,
     *,
+    num_workers: int = 1,
     progress: ProgressMeter | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
@@ -104,6 +107,8 @@ def generate_zoo(
       make_chunk: `(group, numbers) -> chunk` trains the networks with these `[n]`
         numbers, counted through all groups. A short last chunk repeats its last number,
         so that all calls for a group have one shape; the repetitions are dropped.
+      num_workers: Chunks at once, each in a thread: while a device trains one, the
+        programs of others are compiled.
       progress: Progress meter, counts networks.
       should_stop: Asked before every chunk.
 
@@ -119,31 +124,51 @@ def generate_zoo(
     _claim(directory, spec)
     progress = progress or NoProgress()
     total = sum(group.num_networks for group in spec.groups)
-    progress.start(total, description="zoo")
-    done = 0
+    missing, done = [], 0
     for group, offset in zip(spec.groups, spec.offsets, strict=True):
         for first, size in _chunks(group, spec.chunk_size):
             path = _chunk_path(directory, group, first)
             if path.exists():
                 _read_chunk(path, spec, group, first, size)
-            elif should_stop():
-                progress.close()
-                return False
+                done += size
             else:
-                numbers = first + np.minimum(np.arange(spec.chunk_size), size - 1)
-                chunk = make_chunk(group, offset + numbers)
-                chunk = jax.tree.map(lambda leaf, n=size: np.asarray(leaf)[:n], chunk)
-                _check_chunk(path, chunk, group, first, size)
-                save_artifact(
-                    path,
-                    {name: part for name, part in chunk._asdict().items() if len(part)},
-                    kind=_CHUNK_KIND,
-                    metadata=_chunk_metadata(spec, group, first),
-                )
-            done += size
-            progress.update(done)
+                missing.append((path, group, offset, first, size))
+
+    is_failed = threading.Event()
+
+    def train(path, group, offset, first, size) -> int:
+        """Networks that were trained, none if it was asked to stop."""
+        if is_failed.is_set() or should_stop():
+            return 0
+        numbers = first + np.minimum(np.arange(spec.chunk_size), size - 1)
+        try:
+            chunk = make_chunk(group, offset + numbers)
+            chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:size], chunk)
+            _check_chunk(path, chunk, group, first, size)
+        except BaseException:
+            is_failed.set()
+            raise
+        save_artifact(
+            path,
+            {name: part for name, part in chunk._asdict().items() if len(part)},
+            kind=_CHUNK_KIND,
+            metadata=_chunk_metadata(spec, group, first),
+        )
+        return size
+
+    progress.start(total, description="zoo")
+    progress.update(done)
+    with futures.ThreadPoolExecutor(num_workers) as pool:
+        pending = [pool.submit(train, *chunk) for chunk in missing]
+        try:
+            for finished in futures.as_completed(pending):
+                done += finished.result()
+                progress.update(done)
+        except BaseException:
+            is_failed.set()
+            raise
     progress.close()
-    return True
+    return done == total
 
 
 def load_zoo(
