@@ -181,7 +181,48 @@ def convolutions() -> ExperimentConfig:
     )
 
 
-CONFIGS = {"digits": digits, "diverse": diverse, "convolutions": convolutions}
+def published() -> ExperimentConfig:
+    """6,000 networks of five families, sizes as published or half; for a GPU.
+
+    All sizes of the released builders that fit small images, recipes in the manner of
+    cptq/asymmetric-networks; 5,000 networks to train on, where 15,000 were.
+    """
+    return ExperimentConfig(
+        zoo=ClassifierZooConfig(
+            widths=(4, 6, 8, 12, 16, 24),
+            num_shapes=12,
+            networks_per_shape=100,
+            num_valid=200,
+            num_test=800,
+            num_train_images=8000,
+            recipe=Recipe(
+                batch_size=50, num_epochs=(1, 8), learning_rates=(2e-4, 2e-2)
+            ),
+            chunk_size=100,
+        ),
+        metanet=dataclasses.replace(_METANET, width=48),
+        training=PredictionConfig(num_steps=3000, batch_size=32, num_evaluations=10),
+        vector_training=PredictionConfig(num_steps=6000, batch_size=64),
+        learning_rates=(1e-3, 3e-3, 1e-2),
+        pilot_share=0.1,
+        counts=(500,),
+    )
+
+
+def published_convolutions() -> ExperimentConfig:
+    """As `published`, with networks of 60 shapes of one family, 2-D convolutions."""
+    return common.override(
+        published(), {"zoo.families": ("cnn_2d",), "zoo.num_shapes": 60}
+    )
+
+
+CONFIGS = {
+    "digits": digits,
+    "diverse": diverse,
+    "convolutions": convolutions,
+    "published": published,
+    "published_convolutions": published_convolutions,
+}
 
 
 def smoke(config: ExperimentConfig) -> ExperimentConfig:
@@ -205,5 +246,6 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
             "vector_training.num_steps": 500,
             "vector_training.num_evaluations": 5,
             "num_resamples": 200,
+            "counts": (),
         },
     )

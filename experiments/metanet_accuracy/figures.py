@@ -167,6 +167,66 @@ def plot_training_sizes(
     return figure
 
 
+def plot_cells(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws R2 and Kendall's tau of every model, one panel per cell.
+
+    Points are means over seeds, bars standard deviations. What is below the axis is
+    left out and named at its edge.
+
+    Args:
+      rows: See `experiments.metanet_accuracy.cells.collect`.
+    """
+    cells = list(dict.fromkeys((row["cell"], row["num_train"]) for row in rows))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure = figure_style.new_figure(1.6 + 2.9 * len(cells), 1.3 + 0.36 * len(models))
+    panels = figure.subplots(1, len(cells), sharex=True, sharey=True, squeeze=False)
+    handles = []
+    for axes, (cell, count) in zip(panels[0], cells, strict=True):
+        own = [row for row in rows if (row["cell"], row["num_train"]) == (cell, count)]
+        places = np.array([models.index(row["model"]) for row in own])
+        handles = []
+        for index, (key, label) in enumerate(
+            (("r_squared", "$R^2$"), ("kendall_tau", "$\\tau$"))
+        ):
+            means, deviations = (
+                np.array([row[key][part] for row in own], np.float64)
+                for part in ("mean", "standard_deviation")
+            )
+            shift = 0.14 * (2 * index - 1)
+            handles.append(
+                axes.errorbar(
+                    means,
+                    places + shift,
+                    xerr=np.nan_to_num(deviations),
+                    linestyle="none",
+                    marker=figure_style.MARKERS[index],
+                    color=figure_style.COLORS[index],
+                    markersize=4.5,
+                    capsize=2,
+                    label=label,
+                )
+            )
+            for mean, place in zip(means, places, strict=True):
+                if mean < 0:
+                    axes.text(
+                        0.02,
+                        place + shift,
+                        f"{mean:.2f}",
+                        fontsize=7,
+                        verticalalignment="center",
+                        color=figure_style.COLORS[index],
+                    )
+        axes.set_title(f"{cell}, {count:,} networks", fontsize=9)
+        axes.grid(**figure_style.GRID)
+    axes = panels[0][0]
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(models) - 0.5, -0.5)
+    axes.set_yticks(range(len(models)), [MODEL_NAMES[model] for model in models])
+    figure.supxlabel("score on test networks, mean over seeds", fontsize=10)
+    _legend_above(figure, handles)
+    return figure
+
+
 def _legend_above(figure: Figure, handles: list[Any]) -> None:
     """One row for all panels."""
     figure.legend(

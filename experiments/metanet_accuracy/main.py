@@ -39,6 +39,8 @@ _FLAGS = launcher.define_flags(
         "digits": "960 networks on small digits, a quarter of an hour on two cores",
         "diverse": "400 networks per family on the images of --data, hours",
         "convolutions": "2,000 networks of 2-D convolutions on them, hours",
+        "published": "6,000 networks of five families on them, for a GPU",
+        "published_convolutions": "6,000 networks of 2-D convolutions, for a GPU",
     },
     "training.learning_rate=1e-3",
     "experiments/metanet_accuracy/config.py",
