@@ -127,20 +127,19 @@ def collect(summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     sizes: dict[str, int] = {}
+    num_parameters: dict[str, int] = {}
     for summary in summaries.values():
         is_wider = summary["config"]["max_train_width"] > 0
         cell = WIDER if is_wider else ALL_WIDTHS
         sizes[cell] = summary["num_test"]
+        for name, model in summary["models"].items():
+            num_parameters[name] = model["num_parameters"]
         by_count = {
             **{int(n): models for n, models in summary["models_by_count"].items()},
             summary["num_train"]: summary["models"],
         }
         for count, models in by_count.items():
-            own = {
-                name: {**model, "num_parameters": summary["models"][name]["num_parameters"]}
-                for name, model in models.items()
-            }
-            found.setdefault((cell, count), []).append(own)
+            found.setdefault((cell, count), []).append(models)
     rows = []
     for (cell, count), seeds in sorted(found.items()):
         best = [
@@ -148,6 +147,11 @@ def collect(summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             for models in seeds
         ]
         for name in seeds[0]:
+            scored = {
+                key: _spread([_value(models[name], key) for models in seeds])
+                for key in SCORES
+            }
+            seconds = [models[name]["train_seconds"] for models in seeds]
             rows.append(
                 {
                     "cell": cell,
@@ -155,13 +159,10 @@ def collect(summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "num_test": sizes[cell],
                     "model": name,
                     "num_seeds": len(seeds),
-                    "num_parameters": seeds[0][name]["num_parameters"],
+                    "num_parameters": num_parameters[name],
                     "num_first": best.count(name),
-                    **{
-                        score: _spread([_value(models[name], score) for models in seeds])
-                        for score in SCORES
-                    },
-                    "seconds": _spread([models[name]["train_seconds"] for models in seeds]),
+                    "seconds": _spread(seconds),
+                    **scored,
                 }
             )
     return rows

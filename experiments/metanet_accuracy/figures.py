@@ -206,8 +206,9 @@ def plot_cells(rows: Sequence[Mapping[str, Any]]) -> Figure:
                     label=label,
                 )
             )
-            for mean, place in zip(means, places, strict=True):
-                if mean < 0:
+            ends = means + np.nan_to_num(deviations)
+            for mean, end, place in zip(means, ends, places, strict=True):
+                if end < 0:
                     axes.text(
                         0.02,
                         place + shift,
