@@ -182,37 +182,38 @@ def convolutions() -> ExperimentConfig:
 
 
 def published() -> ExperimentConfig:
-    """6,000 networks of five families, sizes as published or half; for a GPU.
+    """400 networks per family on 8,000 images, metanets of 100,000 weights; for a GPU.
 
-    All sizes of the released builders that fit small images, recipes in the manner of
-    cptq/asymmetric-networks; 5,000 networks to train on, where 15,000 were.
+    Sizes and recipes of the released builders and of cptq/asymmetric-networks as far as
+    small images allow; a tenth of the published number of networks, and of weights of
+    a metanet a seventh.
     """
     return ExperimentConfig(
         zoo=ClassifierZooConfig(
             widths=(4, 6, 8, 12, 16, 24),
-            num_shapes=12,
-            networks_per_shape=100,
+            num_shapes=8,
+            networks_per_shape=50,
             num_valid=200,
-            num_test=800,
+            num_test=400,
             num_train_images=8000,
             recipe=Recipe(
                 batch_size=50, num_epochs=(1, 8), learning_rates=(2e-4, 2e-2)
             ),
-            chunk_size=100,
+            chunk_size=50,
         ),
         metanet=dataclasses.replace(_METANET, width=48),
-        training=PredictionConfig(num_steps=3000, batch_size=32, num_evaluations=10),
-        vector_training=PredictionConfig(num_steps=6000, batch_size=64),
-        learning_rates=(1e-3, 3e-3, 1e-2),
+        training=PredictionConfig(num_steps=1500, batch_size=32, num_evaluations=10),
+        vector_training=PredictionConfig(num_steps=3000, batch_size=64),
+        learning_rates=(1e-3, 3e-3),
         pilot_share=0.1,
-        counts=(500,),
+        counts=(140,),
     )
 
 
 def published_convolutions() -> ExperimentConfig:
-    """As `published`, with networks of 60 shapes of one family, 2-D convolutions."""
+    """As `published`, with networks of 40 shapes of one family, 2-D convolutions."""
     return common.override(
-        published(), {"zoo.families": ("cnn_2d",), "zoo.num_shapes": 60}
+        published(), {"zoo.families": ("cnn_2d",), "zoo.num_shapes": 40}
     )
 
 
