@@ -56,11 +56,13 @@ def make_contenders(
 
     Features are standardised by the training networks.
     """
+    part_edges = edges_at_once(config.metanet.width)
     graph_source = GraphSource(
         networks.topologies,
         [group.parameters for group in networks.groups],
         bidirectional=config.bidirectional,
-        part_edges=edges_at_once(config.metanet.width),
+        part_edges=part_edges,
+        rounded=part_edges is None,
     )
     gmn = InvariantMetanet(config.metanet, 1, config.pooling)
     one = np.zeros(1, np.int64)

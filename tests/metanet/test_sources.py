@@ -114,6 +114,21 @@ def test_parts_hold_every_network_once():
         sources.GraphSource(TOPOLOGIES, PARAMETERS, part_edges=0)
 
 
+def test_rounded_budgets_are_few():
+    """Other networks, the same program: budgets of four leading binary digits."""
+    source = sources.GraphSource(TOPOLOGIES, PARAMETERS, rounded=True)
+    exact, rows = make_source(), np.array([[8, 0, 4], [7, 6, 1]])
+    budget, least = source.budget(rows), exact.budget(rows)
+    for field in ("num_nodes", "num_edges"):
+        size, smallest = getattr(budget, field), getattr(least, field)
+        assert smallest <= size <= smallest * 9 / 8
+        assert size % 2 ** max(size.bit_length() - 4, 0) == 0
+    assert budget._replace(num_nodes=0, num_edges=0) == least._replace(
+        num_nodes=0, num_edges=0
+    )
+    assert_equal(source.batch(rows[0], budget), exact.batch(rows[0], budget))
+
+
 def test_networks_without_edges_fill_parts():
     parts = sources.assign(np.array([[0, 5, 0, 0]]), 3)
     assert sorted(set(parts.ravel().tolist())) == [0, 1, 2]

@@ -77,6 +77,9 @@ class GraphSource:
       bidirectional: See `modmeta.metanet.models.features.to_graph`.
       part_edges: Edges above which a batch is set in parts of about so many, or of as
         many as the largest network has; None: in one.
+      rounded: Whether budgets of batches in one part are rounded up, too, by an eighth
+        at most: trainings of one model with other networks then share a compiled
+        program, which is worth it where compiling is slow.
 
     Raises:
       ValueError: If there is no topology, or parameters do not fit theirs or are not
@@ -90,7 +93,9 @@ class GraphSource:
         *,
         bidirectional: bool = False,
         part_edges: int | None = None,
+        rounded: bool = False,
     ):
+        self._rounded = rounded
         if part_edges is not None and part_edges < 1:
             raise ValueError(
                 f"part_edges: found {part_edges}, expected at least 1, or None"
@@ -159,7 +164,10 @@ class GraphSource:
         return template.graph._replace(edges=edges)
 
     def budget(self, batches: np.ndarray) -> graphs.GraphBudget | PartsBudget:
-        """A budget that holds every batch `[..., b]`, the smallest if in one part."""
+        """A budget that holds every batch `[..., b]`.
+
+        The smallest one, unless it is of parts or rounded.
+        """
         return self._budget(batches, self._part_edges)
 
     def _budget(
@@ -187,15 +195,15 @@ class GraphSource:
             num_graphs=largest(plan, 1) + 1,
             num_rows=max(graphs.num_rows(item.graph) for item in self._templates),
         )
+        if plan[0] == 1 and not self._rounded:
+            return part
+        part = part._replace(
+            num_nodes=_rounded_up(part.num_nodes), num_edges=_rounded_up(part.num_edges)
+        )
         if plan[0] == 1:
             return part
-        # Trainings of one model with other networks then share a compiled program.
-        part = part._replace(
-            num_nodes=_rounded_up(part.num_nodes),
-            num_edges=_rounded_up(part.num_edges),
-            num_graphs=part.num_graphs + part.num_graphs % 2,
-        )
-        return PartsBudget(part, plan[0])
+        num_graphs = part.num_graphs + part.num_graphs % 2
+        return PartsBudget(part._replace(num_graphs=num_graphs), plan[0])
 
     def example(self, rows: np.ndarray) -> graphs.GraphsTuple:
         """The networks `[b]` as one graph, however large."""
