@@ -25,6 +25,7 @@ EXPERIMENTS = (
 )
 OTHERS = (
     "experiments.metanet_accuracy.prepare_images",
+    "experiments.metanet_accuracy.table",
     "experiments.real_data.prepare",
 )
 ALWAYS = {"help"}
