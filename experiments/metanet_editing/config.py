@@ -22,6 +22,9 @@ class ExperimentConfig:
       images: File of images, see `modmeta.metanet.zoo.images`; empty for the digits of
         scikit-learn.
       zoo: The networks that hold the images.
+      canonical: Whether, of all weights of one function that differ by signs and half
+        turns of sines, one kind alone is read; see
+        `modmeta.metanet.input_networks.sine_symmetries`.
       edit: What is done to an image. "dilate": the largest value within three by three
         pixels; "contrast": the tone curve x^2 (3 - 2 x); "none": nothing, which has to
         be learned, too.
@@ -37,13 +40,14 @@ class ExperimentConfig:
       learning_rates: Tried for `pilot_steps` steps each; validation networks choose,
         for every editor and reader.
       pilot_steps: See there; 0 takes the first rate.
-      counts: Numbers of training networks that the first editor and all readers are
-        trained with, too, beside all of them.
+      counts: Numbers of training images whose networks the first editor and all
+        readers are trained with, too, beside all of them.
       seed: Seed of everything random but the zoo, which has its own.
     """
 
     images: str = ""
     zoo: FieldZooConfig = FieldZooConfig(hidden_sizes=(16, 16))
+    canonical: bool = True
     edit: str = "dilate"
     editors: tuple[str, ...] = EDITORS
     num_heads: tuple[int, ...] = (1, 2, 4, 8)
@@ -83,7 +87,7 @@ class ExperimentConfig:
         if any(not 0 < count < num_train for count in self.counts):
             raise ValueError(
                 f"counts: found {self.counts}, expected numbers from 1 to "
-                f"{num_train - 1}, fewer than the training networks of the zoo"
+                f"{num_train - 1}, fewer than the training images of the zoo"
             )
 
 
@@ -93,15 +97,17 @@ def digits() -> ExperimentConfig:
 
 
 def images() -> ExperimentConfig:
-    """5,000 images of a file, as large as published ones; hours on two cores."""
+    """5,000 images of a file, five networks of each to train with; for a GPU."""
     return ExperimentConfig(
-        zoo=FieldZooConfig(num_train=4000, num_valid=500, num_test=500),
+        zoo=FieldZooConfig(
+            num_train=4000, num_valid=500, num_test=500, num_views=5, chunk_size=500
+        ),
         metanet=MetanetConfig(width=64, num_blocks=4, reverse_messages=True),
-        training=PredictionConfig(num_steps=10000, batch_size=32),
-        reading=PredictionConfig(num_steps=10000, batch_size=32),
+        training=PredictionConfig(num_steps=6000, batch_size=64),
+        reading=PredictionConfig(num_steps=6000, batch_size=64),
         learning_rates=(1e-3, 3e-3),
-        pilot_steps=1000,
-        counts=(300, 1000),
+        pilot_steps=400,
+        counts=(1000,),
     )
 
 

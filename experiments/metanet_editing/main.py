@@ -30,7 +30,7 @@ _NUM_STEPS = flags.DEFINE_integer(
 _FLAGS = launcher.define_flags(
     {
         "digits": "1,797 digits of 8x8 pixels, some minutes on two cores",
-        "images": "5,000 images of --data, hours",
+        "images": "5,000 images of --data, five networks of each, for a GPU",
     },
     "metanet.width=32",
     "experiments/metanet_editing/config.py",

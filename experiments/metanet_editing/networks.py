@@ -21,6 +21,7 @@ from modmeta.metanet.parameter_graphs import tracing
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.zoo import image_fields
 from modmeta.metanet.zoo.images import ImageSet
+from modmeta.metanet.zoo.sine_rows import canonical_rows
 
 _NUM_SEEN_ALONG_A_SIDE = 14
 
@@ -29,7 +30,7 @@ class FieldNetworks(NamedTuple):
     """All networks of a zoo.
 
     Attributes:
-      rows: `[n, M]` raw parameters.
+      rows: `[n, M]` parameters, raw or canonical.
       shape: H, W and C of an image.
       targets: `[n, Q, C]` what the images shall become.
       images: `[n, Q, C]` the images.
@@ -101,6 +102,9 @@ def read_networks(
     group = zoo.load_zoo(directory, wanted).groups[image_fields.GROUP]
     leaves = group.spec.leaves
     images = image_set.images[group.settings["image"]]
+    rows = group.parameters
+    if config.canonical:
+        rows = np.asarray(canonical_rows(leaves, rows, config.zoo.omega))
     height, width, num_channels = shape = images.shape[1:]
     module = image_fields.field(config.zoo, num_channels, use_polynomial=True)
     inputs = jnp.asarray(image_fields.coordinates(height, width))
@@ -130,7 +134,7 @@ def read_networks(
     ]
     seen = inputs[seen_pixels(height, width)]
     return FieldNetworks(
-        rows=group.parameters,
+        rows=rows,
         shape=shape,
         targets=pixels(edited(images, config.edit)),
         images=pixels(images),
@@ -139,7 +143,7 @@ def read_networks(
         splits={name: np.asarray(rows) for name, rows in group.splits.items()},
         topology=topology,
         statistics=contrastive.weight_statistics(
-            group.parameters[group.splits["train"]],
+            rows[group.splits["train"]],
             [leaf.size for leaf in topology.leaves],
         ),
         respond=respond,

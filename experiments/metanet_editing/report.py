@@ -75,7 +75,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
                 {
                     "editor": figures.model_and_heads(name)[0],
                     "heads": found["heads"],
-                    "networks": found.get("count", summary["num_train"]),
+                    "images": found.get("count", summary["num_train_images"]),
                     "MSE": float(found["mse"]),
                     "share of identity": f"{100 * float(found['share']):.1f} %",
                     "parameters": found["num_parameters"],
@@ -93,7 +93,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
             {
                 "reader": figures.MODEL_NAMES[name],
                 **{
-                    f"{count} networks": f"{100 * float(accuracy):.1f} %"
+                    f"{count} images": f"{100 * float(accuracy):.1f} %"
                     for count, accuracy in found["accuracy"].items()
                 },
                 "parameters": found["num_parameters"],

@@ -156,6 +156,7 @@ def compute(
         "psnr_median": np.median(psnr),
         "psnr_lowest_tenth": np.quantile(psnr, 0.1),
         "image_shape": networks.shape,
+        "num_train_images": config.zoo.num_train,
         "num_weights": networks.topology.num_parameters,
         **{f"num_{name}": len(rows) for name, rows in networks.splits.items()},
         "zoo_seconds": zoo_seconds,

@@ -44,6 +44,8 @@ class Trainer:
 
     def _fit(self, name, contender, objective, targets, training, count):
         splits = self.networks.splits
+        # All views of an image follow each other.
+        count *= self.config.zoo.num_views
         with self.run.loop(f"models/{name}") as arguments:
             result = prediction.fit(
                 contender.predictor,
@@ -77,7 +79,7 @@ class Trainer:
     def fit(
         self, name, contender, objective, targets, training, rate, count=0
     ) -> Fitted:
-        """Trains with the first `count` training networks, 0 for all.
+        """Trains with the first `count` training images, 0 for all.
 
         Raises:
           common.Stopped: If the user asked to stop.

@@ -72,6 +72,8 @@ class ExperimentConfig:
       embedding_size: Numbers that describe a network.
       components: Principal components of the embeddings of training networks that the
         probe sees; 0 for the embeddings themselves.
+      canonical: Whether, of all weights of one function that differ by signs and half
+        turns of sines, one kind alone is read; views are disturbed from there.
       half_turns: Views are other weights of the same waves: hidden units are negated,
         and their phases turned by up to so many half turns; -1 for neither.
       readout_width: Width of the read-out that pools the edges.
@@ -87,6 +89,7 @@ class ExperimentConfig:
     pooling: str = "mean"
     embedding_size: int = 16
     components: int = 0
+    canonical: bool = False
     half_turns: int = -1
     readout_width: int = 64
     num_train: int = 0

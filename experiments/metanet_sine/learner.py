@@ -14,13 +14,14 @@ import optax
 
 from experiments.metanet_sine.config import ExperimentConfig
 from modmeta.metanet import zoo
+from modmeta.metanet.input_networks.sine_symmetries import draw_equal_networks
 from modmeta.metanet.learning import contrastive
 from modmeta.metanet.learning.contrastive import ContrastiveLoss, WeightStatistics
-from modmeta.metanet.learning.sine_symmetries import SineLayer, draw_equal_networks
 from modmeta.metanet.models.features import to_graph
 from modmeta.metanet.models.gmn import GraphMetanet, MetanetConfig
 from modmeta.metanet.models.readouts import GraphReadout, read_networks
 from modmeta.metanet.parameter_graphs.topology import Topology
+from modmeta.metanet.zoo.sine_rows import layers_of, rows_of
 from modmeta.networks import MLP
 
 _WARM_UP = 0.05
@@ -159,20 +160,13 @@ class Learner:
 
     def equal_networks(self, rng_key: jax.Array, rows: jax.Array) -> jax.Array:
         """Other weights of the same waves, rows `[B, P]`; the key is consumed."""
-        layers = zoo.unflatten(self.leaves, rows)["params"]
-        names = [f"layer_{index}" for index in range(len(layers))]
         drawn = draw_equal_networks(
             rng_key,
-            [SineLayer(**layers[name]) for name in names],
+            layers_of(self.leaves, rows),
             self.config.zoo.omega,
             self.config.half_turns,
         )
-        arrays = {
-            f"params/{name}/{field}": array.reshape(len(rows), -1)
-            for name, layer in zip(names, drawn, strict=True)
-            for field, array in layer._asdict().items()
-        }
-        return jnp.concatenate([arrays[leaf.path] for leaf in self.leaves], axis=1)
+        return rows_of(self.leaves, drawn)
 
     @functools.cached_property
     def take_steps(self):

@@ -20,6 +20,7 @@ from modmeta.metanet import zoo
 from modmeta.metanet.learning import contrastive
 from modmeta.metanet.parameter_graphs import tracing
 from modmeta.metanet.zoo import sine
+from modmeta.metanet.zoo.sine_rows import canonical_rows
 from modmeta.runtime import training_loop
 
 SPLITS = ("train", "valid", "test")
@@ -58,19 +59,22 @@ def load_splits(
 ) -> tuple[tuple[zoo.Leaf, ...], dict[str, SineNetworks]]:
     """Reads the zoo: leaves of a row, and networks by the name of their split."""
     group = zoo.load_zoo(directory, sine.zoo_config(config.zoo)).groups[sine.GROUP]
-    targets = sine.coefficients(group)
+    targets, leaves = sine.coefficients(group), group.spec.leaves
     splits = {}
     for name in SPLITS:
         members = group.splits[name]
         if name == "train" and config.num_train:
             # Members are in rising order, networks are independent.
             members = members[: config.num_train]
+        rows = group.parameters[members]
+        if config.canonical:
+            rows = np.asarray(canonical_rows(leaves, rows, config.zoo.omega))
         splits[name] = SineNetworks(
-            group.parameters[members],
+            rows,
             targets[members],
             group.scores["fit_mse"][members],
         )
-    return group.spec.leaves, splits
+    return leaves, splits
 
 
 def build_learner(

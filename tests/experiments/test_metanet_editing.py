@@ -109,7 +109,7 @@ def test_files_and_summary(finished):
     psnr = -10 * np.log10(found.fit_mse)
     assert written["psnr_median"] == pytest.approx(np.median(psnr), rel=1e-4)
     text = train.EXPERIMENT.format_summary(written)
-    for part in ("pointwise", "share of identity", "12 networks", "4 x 5 x 1"):
+    for part in ("pointwise", "share of identity", "12 images", "4 x 5 x 1"):
         assert part in text
 
 

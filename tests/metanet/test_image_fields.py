@@ -1,5 +1,7 @@
 """Networks that hold images: fits, splits, and image sets that are refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,22 @@ def test_every_network_holds_its_image(group):
         "train": [0, 1, 2, 3],
         "valid": [4, 5],
         "test": [6, 7],
+    }
+
+
+def test_views_are_of_images_to_train_with():
+    """Several networks of one image follow each other, in no other split."""
+    several = dataclasses.replace(CONFIG, num_views=3)
+    chosen = image_fields.choose_images(several, IMAGES)
+    once = image_fields.choose_images(CONFIG, IMAGES)
+    np.testing.assert_array_equal(chosen[:12], np.repeat(once[:4], 3))
+    np.testing.assert_array_equal(chosen[12:], once[4:])
+    spec = image_fields.field_spec(several, IMAGES)
+    assert spec.groups[0].num_networks == len(chosen) == 16
+    assert spec.splits == {
+        "train": list(range(12)),
+        "valid": [12, 13],
+        "test": [14, 15],
     }
 
 

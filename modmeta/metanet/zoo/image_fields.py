@@ -1,4 +1,4 @@
-"""Neural fields that each fit one image.
+"""Neural fields that each fit one image; several of one image to train with.
 
 Sine networks from coordinates in [-1, 1] to pixel values in [0, 1], an independent
 start for every image, all pixels in every step, Adam, stopped by a peak signal-to-noise
@@ -35,12 +35,14 @@ SPLITS = ("train", "valid", "test")
 
 @dataclasses.dataclass(frozen=True)
 class FieldZooConfig:
-    """A zoo of images as networks, one network per image.
+    """A zoo of images as networks.
 
     Attributes:
       num_train: Images to train metanetworks with.
       num_valid: Images to choose with.
       num_test: Images to score with.
+      num_views: Networks of every image to train with, from different starts; images
+        to choose and to score with have one each.
       hidden_sizes: Hidden layers of every network.
       omega: Angular frequency of its activations.
       num_steps: Steps that no network exceeds.
@@ -53,6 +55,7 @@ class FieldZooConfig:
     num_train: int = 1197
     num_valid: int = 200
     num_test: int = 400
+    num_views: int = 1
     hidden_sizes: tuple[int, ...] = (32, 32)
     omega: float = 30.0
     num_steps: int = 600
@@ -69,13 +72,19 @@ class FieldZooConfig:
     @property
     def num_networks(self) -> int:
         """Networks of the zoo."""
+        return self.num_train * self.num_views + self.num_valid + self.num_test
+
+    @property
+    def num_images(self) -> int:
+        """Images that they hold."""
         return self.num_train + self.num_valid + self.num_test
 
 
 def choose_images(config: FieldZooConfig, image_set: ImageSet) -> np.ndarray:
     """The images that are fitted, in the order of the splits: `[n]` indices.
 
-    Images to test with are test images of the set, if it says which those are.
+    One per network: all views of an image follow each other. Images to test with are
+    test images of the set, if it says which those are.
 
     Raises:
       ImageError: If there are too few images, or they leave [0, 1].
@@ -90,7 +99,7 @@ def choose_images(config: FieldZooConfig, image_set: ImageSet) -> np.ndarray:
     counts = {"train and valid": config.num_train + config.num_valid}
     if image_set.is_test is None:
         pools = {"train and valid": order, "test": order[::-1]}
-        counts = {"all": config.num_networks}
+        counts = {"all": config.num_images}
         pools["all"] = order
     else:
         pools = {
@@ -105,7 +114,10 @@ def choose_images(config: FieldZooConfig, image_set: ImageSet) -> np.ndarray:
                 f"{count}"
             )
     first = pools["train and valid"][: config.num_train + config.num_valid]
-    return np.concatenate([first, pools["test"][: config.num_test]])
+    views = np.repeat(first[: config.num_train], config.num_views)
+    return np.concatenate(
+        [views, first[config.num_train :], pools["test"][: config.num_test]]
+    )
 
 
 def field(
@@ -191,7 +203,9 @@ def field_spec(config: FieldZooConfig, image_set: ImageSet) -> ZooSpec:
         num_networks=config.num_networks,
         leaves=leaves_of(variables),
     )
-    ends = np.cumsum([getattr(config, f"num_{name}") for name in SPLITS]).tolist()
+    counts = [getattr(config, f"num_{name}") for name in SPLITS]
+    counts[0] *= config.num_views
+    ends = np.cumsum(counts).tolist()
     splits = {
         name: list(range(start, stop))
         for name, start, stop in zip(SPLITS, [0, *ends], ends, strict=False)

@@ -56,3 +56,30 @@ def draw_equal_networks(
             kernel=outer[:, :, None] * following.kernel
         )
     return layers
+
+
+def canonical_networks(layers: Sequence[SineLayer], omega: float) -> list[SineLayer]:
+    """Weights of the same functions, the same for all that differ by a symmetry.
+
+    Args:
+      layers: See `draw_equal_networks`.
+      omega: Angular frequency of all hidden layers.
+
+    Returns:
+      Layers of the same shapes. The phase of every hidden unit, `omega bias`, is from 0
+      to a quarter turn; where a phase is 0 or a quarter turn, two signs remain. Units
+      are in the order in which they were.
+    """
+    layers = list(layers)
+    for index in range(len(layers) - 1):
+        bias, kernel = layers[index]
+        turns = jnp.round(omega * bias / jnp.pi)
+        bias = bias - turns * (jnp.pi / omega)
+        signs = jnp.where(bias < 0, -1.0, 1.0)
+        layers[index] = SineLayer(signs * bias, signs[:, None, :] * kernel)
+        outer = signs * (1 - 2 * (turns % 2))
+        following = layers[index + 1]
+        layers[index + 1] = following._replace(
+            kernel=outer[:, :, None] * following.kernel
+        )
+    return layers
