@@ -14,6 +14,7 @@ from modmeta.metanet.zoo.recipes import Recipe
 
 MODELS = (
     "gmn",
+    "scale_gmn",
     "layer_sets",
     "published_gmn",
     "deep_sets",

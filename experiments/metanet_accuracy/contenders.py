@@ -27,6 +27,7 @@ from modmeta.metanet.models import baselines
 from modmeta.metanet.models.gmn import MetanetConfig
 from modmeta.metanet.models.readouts import InvariantMetanet
 from modmeta.metanet.models.windows import edges_at_once
+from modmeta.metanet.parameter_graphs.scaling import canonicalize_scaling
 from modmeta.metanet.zoo import families, unflatten
 
 # Sorting compiles slowly and runs once per shape.
@@ -57,13 +58,17 @@ def make_contenders(
     Features are standardised by the training networks.
     """
     part_edges = edges_at_once(config.metanet.width)
-    graph_source = GraphSource(
-        networks.topologies,
-        [group.parameters for group in networks.groups],
-        bidirectional=config.bidirectional,
-        part_edges=part_edges,
-        rounded=part_edges is None,
-    )
+
+    def graphs_of(parameters: list[np.ndarray]) -> GraphSource:
+        return GraphSource(
+            networks.topologies,
+            parameters,
+            bidirectional=config.bidirectional,
+            part_edges=part_edges,
+            rounded=part_edges is None,
+        )
+
+    graph_source = graphs_of([group.parameters for group in networks.groups])
     gmn = InvariantMetanet(config.metanet, 1, config.pooling)
     one = np.zeros(1, np.int64)
     target = baselines.count_parameters(gmn, graph_source.example(one))
@@ -90,6 +95,12 @@ def make_contenders(
     makers = {
         "gmn": lambda: Contender(
             graph_source, GraphPredictor(gmn), config.training, target
+        ),
+        "scale_gmn": lambda: Contender(
+            graphs_of(canonical_parameters(networks)),
+            GraphPredictor(gmn),
+            config.training,
+            target,
         ),
         "layer_sets": lambda: matched(
             graph_source,
@@ -148,6 +159,23 @@ def _padded_weights(networks: Networks) -> np.ndarray:
         networks,
         lambda group, topology: baselines.pad_weights(group.parameters, length),
     )
+
+
+def canonical_parameters(networks: Networks) -> list[np.ndarray]:
+    """Parameters by group, the same for networks that differ by scales of units.
+
+    What reads them is invariant to such scales, as "ScaleGMN" is (Kalogeropoulos et al.
+    2024, arXiv 2406.10685). Units without that symmetry stay as they are.
+    """
+    found = []
+    for group, topology in zip(networks.groups, networks.topologies, strict=True):
+
+        def canonical(variables, topology=topology):
+            return topology.flatten(canonicalize_scaling(topology, variables))
+
+        compiled = jax.jit(jax.vmap(canonical), compiler_options=_QUICK_COMPILATION)
+        found.append(np.asarray(compiled(group.variables())))
+    return found
 
 
 def _statistics(networks: Networks) -> Callable:

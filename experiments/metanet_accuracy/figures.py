@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MODEL_NAMES = {
     "gmn": "GMN",
+    "scale_gmn": "GMN, scales removed",
     "layer_sets": "layers, no messages",
     "published_gmn": "GMN, pooled at once",
     "deep_sets": "DeepSets",

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 
+import jax
 import numpy as np
 import pytest
 import scipy.special
@@ -20,6 +21,7 @@ from experiments.metanet_accuracy import config as config_lib
 from experiments.metanet_accuracy import contenders, networks, report, train
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import prediction
+from modmeta.metanet.parameter_graphs import scaling
 from modmeta.metanet.zoo import classifiers, images
 from modmeta.runtime.artifact import load_artifact
 from modmeta.runtime.checkpoint import CheckpointStore
@@ -243,9 +245,35 @@ def test_all_models_have_as_many_parameters(finished, config):
     made = contenders.make_contenders(config, known)
     sizes = [contender.num_parameters for contender in made.values()]
     assert max(sizes) < 1.5 * min(sizes)
+    assert made["scale_gmn"].predictor == made["gmn"].predictor
     modules = {name: made[name].predictor.module for name in ("gmn", "layer_sets")}
     blocks = [module.config.num_blocks for module in modules.values()]
     assert blocks == [config.metanet.num_blocks, 0]
+
+
+def test_scales_of_units_are_not_seen(finished, config):
+    """Rescaled networks are the same to `scale_gmn`, and others to the metanetwork."""
+    known = networks.read_networks(
+        finished[0] / "zoo", config, image_data.read_images(config.images)
+    )
+    groups = []
+    for group, topology in zip(known.groups, known.topologies, strict=True):
+        factors = scaling.sample_scaling(jax.random.key(1), topology)
+        rescaled = jax.vmap(
+            lambda one, t=topology, f=factors: t.flatten(
+                scaling.apply_scaling(t, one, f)
+            )
+        )(group.variables())
+        groups.append(dataclasses.replace(group, parameters=np.asarray(rescaled)))
+    before = contenders.canonical_parameters(known)
+    after = contenders.canonical_parameters(known._replace(groups=tuple(groups)))
+    changed = [
+        np.abs(new.parameters - old.parameters).max()
+        for new, old in zip(groups, known.groups, strict=True)
+    ]
+    assert max(changed) > 0.05
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-5)
 
 
 def test_architecture_sees_no_weights(finished, found):

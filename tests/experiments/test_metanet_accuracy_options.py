@@ -60,7 +60,7 @@ def test_widths_that_training_does_not_see():
         ("training.num_steps=0", "num_steps: found 0, expected above 0"),
         (
             "models=('gmn', 'oracle')",
-            "models: found .* expected some of gmn, layer_sets",
+            "models: found .* expected some of gmn, scale_gmn",
         ),
         ("models=('gmn', 'gmn')", "models: found .* each once"),
         ("num_train=661", "num_train: found 661, expected 0 to 660, the training"),
