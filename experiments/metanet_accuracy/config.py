@@ -205,7 +205,7 @@ def published() -> ExperimentConfig:
         metanet=dataclasses.replace(_METANET, width=48),
         training=PredictionConfig(num_steps=1500, batch_size=32, num_evaluations=10),
         vector_training=PredictionConfig(num_steps=3000, batch_size=64),
-        learning_rates=(1e-3, 3e-3),
+        learning_rates=(2e-3, 6e-3),
         pilot_share=0.1,
         counts=(140,),
     )
