@@ -99,6 +99,7 @@ def test_readout_equals_a_loop_over_groups():
             groups.setdefault(key, []).append(row)
         assert len(groups) == (1 if pooling == "mean" else 8)
         read = [np.mean(rows, axis=0) for rows in groups.values()]
+        along = 0.0
         if pooling == "layer_statistics":
             spreads = [np.sqrt(np.var(r, axis=0) + 1e-4) for r in groups.values()]
             moments = [np.r_[pair] for pair in zip(read, spreads, strict=True)]
@@ -107,13 +108,19 @@ def test_readout_equals_a_loop_over_groups():
                 shifted = row[known] - norm["mean"][key[1]]
                 row[known] = np.arcsinh(shifted * norm["scale"][key[1]])
             learned = np.setdiff1d(np.arange(12), known)
-            moments = [np.r_[row[learned], row[known]] for row in moments]
+            sizes = [np.log(len(rows)) - 4.0 for rows in groups.values()]
+            along = np.mean(sizes) * layers["sizes"]["kernel"][0]
+            moments = [
+                np.r_[row[learned], row[known], size]
+                for row, size in zip(moments, sizes, strict=True)
+            ]
             for layer in layers["groups"].values():
                 moments = [hand_made.relu(linear(layer, row)) for row in moments]
             read = moments
         pooled = np.mean(read, axis=0)
         hidden = hand_made.relu(linear(layers["output"]["layer_0"], pooled))
-        assert_close(found, linear(layers["output"]["layer_1"], hidden))
+        expected = linear(layers["output"]["layer_1"], hidden) + along
+        assert_close(found, expected)
 
 
 def test_features_of_a_type_start_with_mean_zero_and_deviation_one():

@@ -15,6 +15,7 @@ from modmeta.metanet.models.windows import Window, Wiring
 
 # Less is rounding: a square of float32 less another.
 _LEAST_VARIANCE = 1e-4
+_USUAL_LOG_SIZE = 4.0
 
 
 def scale_rows(values: jax.Array, scales: jax.Array) -> jax.Array:
@@ -90,6 +91,13 @@ def group_shares(wiring: Wiring) -> jax.Array:
     weights = wiring.table.group_weights[wiring.rows]
     shares = jnp.zeros(len(wiring.table.groups))
     return shares.at[group_rows(wiring)].add(weights, mode="promise_in_bounds")
+
+
+def log_group_sizes(wiring: Wiring) -> jax.Array:
+    """How large groups are: logarithms `[G K]` of their edges, less 4; 0 for none."""
+    sizes = jnp.zeros(len(wiring.table.groups))
+    sizes = sizes.at[group_rows(wiring)].add(1.0, mode="promise_in_bounds")
+    return jnp.where(sizes > 0, jnp.log(jnp.maximum(sizes, 1.0)) - _USUAL_LOG_SIZE, 0.0)
 
 
 def group_types(wiring: Wiring) -> jax.Array:

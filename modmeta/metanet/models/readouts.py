@@ -2,7 +2,9 @@
 
 They pool the embeddings of edges (and nodes) of every graph, after the release of Lim
 et al. 2023 (arXiv 2312.04501). Deviation: "layer_statistics" reads every layer, type
-and direction by itself first, by means and deviations, as statistics of weights do.
+and direction by itself first, by means and deviations, as statistics of weights do, and
+by the logarithm of its number of edges. That enters the output directly, too: what
+changes with width goes on along it, where networks are wider than any of training.
 
 Letters: F edges, G graphs, B networks of one topology.
 """
@@ -67,6 +69,8 @@ class GraphReadout(nn.Module):
             sizes = (2 * self.width,) * 2
             self.spread = TypeNorm(NUM_TYPES)
             self.groups = MLP(sizes, self.activation, activate_output=True)
+            zeros = nn.initializers.zeros
+            self.sizes = nn.Dense(self.num_outputs, use_bias=False, kernel_init=zeros)
         if self.uses_nodes:
             self.nodes = Dense(self.width)
             self.edge_norm, self.node_norm = nn.LayerNorm(), nn.LayerNorm()
@@ -123,7 +127,7 @@ class GraphReadout(nn.Module):
         wiring: Wiring,
     ) -> jax.Array:
         """The outputs, from the pool of all edges and from nodes; as for a call."""
-        pooled = total
+        pooled, along = total, 0.0
         if self.pooling == "layer_statistics":
             shares = pools.group_shares(wiring)
             moments = pools.moments_of(total, shares)
@@ -140,8 +144,12 @@ class GraphReadout(nn.Module):
                         shares > 0,
                     )
                 ]
-            groups = self.groups(jnp.concatenate([*learned, *known], axis=-1))
+            sizes = pools.log_group_sizes(wiring)
+            sizes = match_batch(sizes, total[..., 0])[..., None]
+            sizes = jnp.broadcast_to(sizes, (*total.shape[:-1], 1))
+            groups = self.groups(jnp.concatenate([*learned, *known, sizes], axis=-1))
             pooled = pools.mean_of_groups(groups, shares, len(graph.n_node))
+            along = self.sizes(pools.mean_of_groups(sizes, shares, len(graph.n_node)))
         is_real = jnp.asarray(graph.globals.is_real)
         if self.uses_nodes:
             if nodes is None:
@@ -158,7 +166,7 @@ class GraphReadout(nn.Module):
             )
             parts = [self.edge_norm(pooled), self.node_norm(others)]
             pooled = jnp.concatenate(parts, axis=-1)
-        outputs = self.output(pooled)
+        outputs = self.output(pooled) + along
         return jnp.where(is_real.reshape(-1, *[1] * (outputs.ndim - 1)), outputs, 0.0)
 
 
