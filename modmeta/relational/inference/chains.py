@@ -123,6 +123,7 @@ def search_all(
         learned=config.learned,
     )
     sampler = build_algorithm(problems.model, learned=config.learned)
+    num_assignments = _few_assignments(problems, config)
 
     def one_chain(start, key_search, key_sample):
         state, trace = problems.run(
@@ -132,6 +133,8 @@ def search_all(
             temperatures,
             transform=lambda state, _: state.best_energy,
         )
+        if num_assignments:
+            state = _try_all(problems, state, num_assignments)
         best = (state.best_structure, state.best_energy, state.num_proposals)
         # Samples start at the best structure: the chain is then near its mode.
         warm = problems.init(problems.join(state.best_structure))
@@ -163,6 +166,37 @@ def search_all(
         num_proposals=jnp.sum(num_proposals, axis=0),
         shares=problems.join(_mean_shares(shares, config.num_samples)),
         best_energies=traces[0],
+    )
+
+
+def _few_assignments(problems: Problems, config: InferenceConfig) -> int:
+    """Assignments of a receiver; 0 where chains try fewer, or receivers are tied.
+
+    The proposals of a chain follow what a head is sure of, rightly or not, and can miss
+    one of sixteen assignments in hundreds of steps.
+    """
+    num_slots, num_modules = problems.candidates.edge_logits.shape[-2:]
+    count = num_modules**num_slots
+    is_few = count <= config.num_steps * config.num_chains
+    is_apart = problems.model.energy.traits.independent_receivers
+    is_done = search.spec_of(config.algorithm).is_exhaustive
+    return count if is_few and is_apart and not is_done else 0
+
+
+def _try_all(
+    problems: Problems, state: search.SearchState, num_assignments: int
+) -> search.SearchState:
+    """The best of what chains found and of all other edges of every receiver.
+
+    Modules of nodes stay as the chains found them. Nothing is counted as a proposal.
+    """
+    algorithm = search.enumeration(chunk_size=1)
+    begin = problems.init(problems.join(state.best_structure), algorithm)
+    steps = jnp.zeros((problems.mask.shape[0], num_assignments))
+    # Enumeration draws nothing.
+    tried, _ = problems.run(jax.random.key(0), begin, algorithm, steps)
+    return state._replace(
+        best_structure=tried.best_structure, best_energy=tried.best_energy
     )
 
 

@@ -117,7 +117,9 @@ class InferenceConfig:
       num_steps: Steps per chain and problem: per receiver, or per system where a
         prior or a roll-out couples receivers. A step of annealing is one proposal, one
         of integer least squares decodes a receiver, or under a prior all of a system.
-      num_chains: Chains per problem; the best structure of all counts.
+      num_chains: Chains per problem; the best structure of all counts. Where receivers
+        are independent and all chains together have at least as many steps as a
+        receiver has assignments, all of these are tried besides.
       initial_temperature: Nats, at the first proposal; 0 takes, for every problem,
         the standard deviation of the energy over a few random structures, at which
         nearly every move is accepted.

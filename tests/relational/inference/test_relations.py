@@ -142,6 +142,15 @@ def test_structures_equal_enumeration(name, search):
     np.testing.assert_allclose(result.energies, energies, rtol=1e-4)
 
 
+def test_few_assignments_are_all_tried():
+    """Of three edges there are 27; a chain of as many steps misses some."""
+    edges, _, energies = receiver_optima(setting("uniform"))
+    config = dataclasses.replace(CONFIG, num_steps=27, num_chains=1, num_samples=0)
+    result = setting("uniform").infer(config)
+    np.testing.assert_array_equal(result.structures.edge_modules, edges)
+    np.testing.assert_allclose(result.energies, energies, rtol=1e-4)
+
+
 def test_one_program_serves_more_systems_and_uniform_moves():
     given, expected = setting("learned"), found("learned")
     num_programs = search_batches._cache_size()
