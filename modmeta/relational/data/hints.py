@@ -65,7 +65,7 @@ def suspicions(dataset: TrajectoryDataset) -> list[str]:
             f"shell --box={sides}."
         )
         return found
-    interval, explained = _motion_by_velocities(dataset)
+    interval, explained = motion_by_velocities(dataset)
     if explained > _EXPLAINED and interval < 0.0:
         found.append(
             "Positions move against their velocities, as if time ran backwards: "
@@ -202,7 +202,7 @@ def apparent_motion(dataset: TrajectoryDataset) -> Motion | None:
     None without such columns, at irregular times, or where they explain too little.
     """
     if dataset.features.has_motion:
-        interval, explained = _motion_by_velocities(dataset, _ENCOUNTERS)
+        interval, explained = motion_by_velocities(dataset, _ENCOUNTERS)
         what = "positions that move by {:.3g} times their velocities per frame"
     else:
         interval, explained, name = _turning_by_a_column(dataset)
@@ -246,7 +246,7 @@ def _turning_by_a_column(dataset: TrajectoryDataset) -> tuple[float, float, str]
     return best
 
 
-def _motion_by_velocities(
+def motion_by_velocities(
     dataset: TrajectoryDataset, encounters: float = 0.0
 ) -> tuple[float, float]:
     """The interval that fits best, and the share of motion that velocities explain.

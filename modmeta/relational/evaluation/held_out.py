@@ -14,6 +14,7 @@ from modmeta.relational.classical import is_series
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
 from modmeta.relational.data.hints import SHARED, shared_course
+from modmeta.relational.data.mixtures import are_apart
 from modmeta.relational.data.validation import pair_mask
 from modmeta.relational.evaluation import parts
 from modmeta.relational.evaluation.alternatives import (
@@ -66,6 +67,7 @@ class Evidence(NamedTuple):
       consistency: Whether both halves of the frames tell the same; None where that
         is not known.
       is_in_step: Whether systems share much of their course, see `hints.shared_course`.
+      is_mixed: Whether systems are of two sizes far apart, see `mixtures.are_apart`.
     """
 
     found: np.ndarray
@@ -80,6 +82,7 @@ class Evidence(NamedTuple):
     is_granted: bool = False
     consistency: Consistency | None = None
     is_in_step: bool = False
+    is_mixed: bool = False
 
 
 def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
@@ -214,6 +217,7 @@ def gather(
         is_granted=bool(chosen),
         consistency=consistency,
         is_in_step=shared_course(some) > SHARED,
+        is_mixed=are_apart(some),
     )
 
 

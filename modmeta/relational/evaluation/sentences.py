@@ -54,6 +54,7 @@ class Findings(NamedTuple):
       is_idle: Whether the own past of every entity explains as much.
       is_driven: Whether what the graph leaves goes together between entities.
       is_in_step: Whether systems share much of their course frame by frame.
+      is_mixed: Whether systems are of two sizes far apart.
       is_held_out: Whether frames were kept back to judge the graph.
       is_granted: Whether graphs are judged beside what entities do alone and together.
       is_new: Whether the model was trained on other systems than these.
@@ -72,6 +73,7 @@ class Findings(NamedTuple):
     is_idle: bool
     is_driven: bool
     is_in_step: bool
+    is_mixed: bool
     is_held_out: bool
     is_granted: bool
     is_new: bool
@@ -166,6 +168,12 @@ def _reservations(findings: Findings) -> Iterator[str]:
             "; but what stays unexplained goes together between entities at the same "
             "frame: something that was not recorded may drive several of them, do not "
             "rely on this graph"
+        )
+    if findings.is_mixed:
+        yield (
+            "; but systems are of two sizes far apart, and a relation of one may be "
+            "called another in the other: bring all to one unit, or infer each group "
+            "by itself, do not rely on this graph"
         )
     if findings.num_relations and not findings.is_held_out:
         yield (

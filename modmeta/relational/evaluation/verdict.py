@@ -56,7 +56,8 @@ class Verdict(NamedTuple):
         beside what entities do alone and what all of a system do together, and some
         pairs are sure or most of the changes explained; whether both halves of
         the frames, and restarts, agree; whether a model that hears the
-        frames before is the right one for them; of series, also whether they explain
+        frames before is the right one for them; whether systems are of one size;
+        of series, also whether they explain
         surely more than the own past of every node, and leave nothing that goes
         together between nodes, and whether systems go their own ways. False where
         recordings are too short to hold frames out.
@@ -164,7 +165,9 @@ def conclude(
     is_driven = is_graph and not is_too_fast and goes_together(evidence.alternatives)
     is_in_step = is_any and evidence.is_in_step
     is_driven |= is_in_step
-    is_sound = evidence.is_held_out and not (is_too_fast or is_idle or is_driven)
+    is_mixed = is_graph and evidence.is_mixed
+    is_sound = evidence.is_held_out and not (is_too_fast or is_idle)
+    is_sound = is_sound and not (is_driven or is_mixed)
     is_unclear = max(evidence.effects) >= _NOTICEABLE and not is_any
     is_unclear = is_unclear and any(
         _is_better(error, evidence.none) for error in (evidence.found, *evidence.single)
@@ -190,6 +193,7 @@ def conclude(
         is_idle=is_idle,
         is_driven=is_driven,
         is_in_step=is_in_step,
+        is_mixed=is_mixed,
         is_held_out=evidence.is_held_out,
         is_granted=evidence.is_granted,
         is_new=is_new,

@@ -284,6 +284,8 @@ def test_a_classical_method_that_explains_more_is_recommended():
     assert not concluded.supported and "may drive several" in concluded.sentence
     concluded = verdict.conclude(TWO._replace(is_in_step=True), None, relations())
     assert not concluded.supported and "a season or a stimulus" in concluded.sentence
+    concluded = verdict.conclude(TWO._replace(is_mixed=True), None, relations())
+    assert not concluded.supported and "two sizes far apart" in concluded.sentence
     nothing = NOTHING._replace(alternatives=fast)
     sentence = verdict.conclude(nothing, None, relations()).sentence
     assert sentence.startswith("This model finds nothing here")

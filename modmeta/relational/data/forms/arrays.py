@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from modmeta.relational.data import hints
+from modmeta.relational.data import hints, mixtures
 from modmeta.relational.data.dataset import TrajectoryDataset, validate
 from modmeta.relational.data.derived import prepare
 from modmeta.relational.data.domains import Domain, in_box
@@ -305,7 +305,8 @@ def dataset_of(
             notes=tuple(notes),
         )
     dataset = in_box(dataset, domain)
-    seen = hints.suspicions(dataset)
+    mixtures.check_intervals(dataset)
+    seen = [*hints.suspicions(dataset), *mixtures.notes(dataset)]
     dataset = prepare(
         dataset,
         derive_velocities=derive_velocities,
