@@ -87,9 +87,9 @@ def _copies(dataset: TrajectoryDataset) -> list[str]:
         return []
     (task, same), count = copies[0], len(copies)
     return [
-        f"{count} of {dataset.num_tasks} systems are copies of others to the bit, first "
-        f"system {task} of system {same}: they tell nothing new, and the verdict counts "
-        "them as if they did. Leave them out."
+        f"{count} of {dataset.num_tasks} systems are copies of others to the bit, "
+        f"first system {task} of system {same}: they tell nothing new, and the verdict "
+        "counts them as if they did. Leave them out."
     ]
 
 
@@ -101,8 +101,8 @@ def _sizes(dataset: TrajectoryDataset) -> list[str]:
     minority = is_small if 2 * is_small.sum() <= len(is_small) else ~is_small
     kind = "smaller" if minority is is_small else "larger"
     return [
-        f"{minority.sum()} of {len(minority)} systems are {ratio:.3g} times {kind} than "
-        f"all others and more, first system {np.argmax(minority)}: if they are in "
+        f"{minority.sum()} of {len(minority)} systems are {ratio:.3g} times {kind} "
+        f"than all others and more, first system {np.argmax(minority)}: if they are in "
         "another unit, bring all to one; if not, infer them by themselves, as laws "
         "learned at one size say nothing of the other."
     ]

@@ -56,11 +56,10 @@ class Verdict(NamedTuple):
         beside what entities do alone and what all of a system do together, and some
         pairs are sure or most of the changes explained; whether both halves of
         the frames, and restarts, agree; whether a model that hears the
-        frames before is the right one for them; whether systems are of one size;
-        of series, also whether they explain
-        surely more than the own past of every node, and leave nothing that goes
-        together between nodes, and whether systems go their own ways. False where
-        recordings are too short to hold frames out.
+        frames before is the right one for them; whether systems are of one size; of
+        series, also whether they explain surely more than the own past of every node,
+        and leave nothing that goes together between nodes, and whether systems go their
+        own ways. False where recordings are too short to hold frames out.
       num_relations: Relations that the data tell apart, "no relation" among them where
         some pairs have none; 1 if one holds everywhere, 0 if nothing depends on other
         entities.
