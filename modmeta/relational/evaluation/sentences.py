@@ -165,9 +165,9 @@ def _reservations(findings: Findings) -> Iterator[str]:
         )
     elif findings.is_driven:
         yield (
-            "; but what stays unexplained goes together between entities at the same "
-            "frame: something that was not recorded may drive several of them, do not "
-            "rely on this graph"
+            "; but what stays unexplained goes together between entities, at the same "
+            "frame or soon after: something that was not recorded may drive several of "
+            "them, do not rely on this graph"
         )
     if findings.is_mixed:
         yield (
