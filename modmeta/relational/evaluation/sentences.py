@@ -154,8 +154,8 @@ def _reservations(findings: Findings) -> Iterator[str]:
         )
     if findings.is_idle:
         yield (
-            "; but the own past of every entity alone explains held-out frames as "
-            "well: do not rely on this graph"
+            "; but the own past of every entity alone, with a season if there is one, "
+            "explains held-out frames as well: do not rely on this graph"
         )
     if findings.is_in_step:
         yield (
