@@ -11,11 +11,33 @@ _HELD = 0.02
 # A step longer than so many times what nine of ten steps are at most is a jump, unless
 # the step before or after is like it, up to this share: then a body is only fast.
 _JUMP, _LIKE = 50.0, 0.5
+# Turns between two frames beyond this part of a whole one, and the share of all turns
+# that may be: half a turn and what goes beyond it cannot be told apart.
+_NEAR_HALF, _FEW = 0.375, 0.05
 
 
 def glitches(dataset: TrajectoryDataset) -> list[str]:
     """A note on each kind that there is; `dataset` as it was recorded."""
     return [*_resting(dataset), *_held_frames(dataset), *_jumps(dataset)]
+
+
+def wide_turns(dataset: TrajectoryDataset) -> list[str]:
+    """A note on angles that turn so far between frames that turns may be more."""
+    spec = dataset.features
+    counted = dataset.counted()
+    if not spec.sines or not counted.any():
+        return []
+    states = dataset.states.astype(np.float64)
+    phases = np.arctan2(states[..., list(spec.sines)], states[..., list(spec.cosines)])
+    turns = np.abs(np.angle(np.exp(1j * np.diff(phases, axis=1))))[counted]
+    share = float(np.mean(turns > 2.0 * np.pi * _NEAR_HALF))
+    if share <= _FEW:
+        return []
+    return [
+        f"{share:.0%} of the turns of angles from frame to frame are near half a turn: "
+        "what turns by more is taken to turn by less the other way, and relations that "
+        "come of it are wrong. If some do, frames have to be closer together."
+    ]
 
 
 def _resting(dataset: TrajectoryDataset) -> list[str]:

@@ -16,12 +16,14 @@ from modmeta.relational.classical import is_series, linear
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation.gains import is_certain, is_worthwhile
 from modmeta.relational.evaluation.parts import MIN_BLOCKS
+from modmeta.relational.evaluation.seasons import Stretch, left_beyond_season
 
 # Frames that regressions need at least, and rows of their matrices at most.
 _MIN_FRAMES, _MAX_INPUTS = 12, 400
-# What goes together within a frame beyond a graph is worth a word if it is more than
-# this share of what the graph leaves.
-_TOGETHER = 0.05
+# What goes together beyond a graph, within a frame or this many frames later, is worth
+# a word if it is more than this share of what the graph leaves, and if that is more
+# than a share of what it was asked for: laws that miss a little miss it together, too.
+_TOGETHER, _LATER, _MUCH = 0.05, 2, 0.1
 
 
 class Alternatives(NamedTuple):
@@ -34,7 +36,10 @@ class Alternatives(NamedTuple):
       present: By the own past, and what other nodes do at the same frame, shrunk.
       total: Squares of the changes themselves.
       together: Under the graph found, and by what it leaves of other nodes at the same
-        frame, shrunk; None where that is not known.
+        frame and the frames before, shrunk; None where that is not known.
+      alone: Under the graph found, and by what it leaves of the node itself in the
+        frames before; None for `found`.
+      season: By the own past of every node and a season; None for `own`.
     """
 
     found: np.ndarray
@@ -43,6 +48,8 @@ class Alternatives(NamedTuple):
     present: np.ndarray
     total: np.ndarray
     together: np.ndarray | None = None
+    alone: np.ndarray | None = None
+    season: np.ndarray | None = None
 
 
 class Recommendation(NamedTuple):
@@ -92,7 +99,7 @@ def compare(
         if too_many or len(early.targets) < _MIN_FRAMES or not len(late.targets):
             return None
         left = [
-            part[task, :size, :, 0].T[rows_of.is_counted]
+            _Left.of(part[task, :size, :, 0].T, rows_of, span)
             for part, rows_of in zip(residuals, (early, late), strict=True)
         ]
         rows.append((early, late, *left))
@@ -118,7 +125,7 @@ def recommend(
     if not has_graph:
         alternatives = alternatives._replace(found=alternatives.own)
         known = "with the own past alone"
-    found, own, past, present, total, _ = alternatives
+    found, own, past, present, total, *_ = alternatives
     unexplained = [e.sum() / max(total.sum(), 1e-30) for e in (past, present, found)]
     is_within = present.sum() < past.sum()
     best = present if is_within else past
@@ -151,32 +158,61 @@ def recommend(
 
 
 def is_worthless(alternatives: Alternatives | None) -> bool:
-    """Whether the graph does not surely explain more than the own past of nodes."""
+    """Whether the graph does not surely explain more than nodes by themselves do.
+
+    By their own past, and by a season where there is one.
+    """
     if alternatives is None:
         return False
-    return not _is_surely_better(alternatives.found, alternatives.own)
+    found, own, season = alternatives.found, alternatives.own, alternatives.season
+    if season is not None and _is_better(season, own):
+        own = season
+    return not _is_surely_better(found, own)
 
 
 def goes_together(alternatives: Alternatives | None) -> bool:
-    """Whether entities surely go together within a frame beyond what a graph says.
+    """Whether entities surely go together beyond what a graph says.
 
     Of a graph that hears the frames before and lacks nothing, only noise of every
-    entity for itself is left.
+    entity for itself is left. What several hear of one driver, each at a lag of its
+    own, shows in what is left of others a few frames before: they are noisy witnesses
+    of it, and none alone is enough.
     """
     if alternatives is None or alternatives.together is None:
         return False
-    found, together = alternatives.found, alternatives.together
-    is_much = together.sum() < (1.0 - _TOGETHER) * found.sum()
-    return bool(is_much) and _is_surely_better(together, found)
+    together, alone = alternatives.together, alternatives.alone
+    if alone is None:
+        alone = alternatives.found
+    is_much = together.sum() < (1.0 - _TOGETHER) * alone.sum()
+    is_much &= alternatives.found.sum() > _MUCH * alternatives.own.sum()
+    return bool(is_much) and _is_surely_better(together, alone)
 
 
 class _Rows(NamedTuple):
-    """Changes `[R, N]` and the past `[R, order, N]` of one system; which recording."""
+    """Changes of one system, where nothing of it is missing.
+
+    Attributes:
+      targets: `[R, N]`.
+      past: `[R, order, N]`.
+      recording: `[R]` number of the recording.
+      frames: `[R]` number of the frame, from the first of its recording that is here.
+      is_counted: `[W]` windows that are rows.
+      sizes: `[recordings]` frames.
+      is_whole: Whether nothing is missing.
+    """
 
     targets: np.ndarray
     past: np.ndarray
     recording: np.ndarray
+    frames: np.ndarray
     is_counted: np.ndarray
+    sizes: np.ndarray
+    is_whole: bool
+
+    def of_recording(self, recording: int, offset: int = 0) -> Stretch:
+        """The rows of one recording, whose frames are counted from an offset."""
+        rows = self.recording == recording
+        return Stretch(self.targets[rows], self.past[rows], self.frames[rows] + offset)
 
     @classmethod
     def of(cls, dataset, changes, task, size, span) -> _Rows:
@@ -187,17 +223,43 @@ class _Rows(NamedTuple):
         states = dataset.states[task, : len(is_counted), :size].astype(np.float64)
         past = np.moveaxis(states[..., columns], 2, 1)[is_counted]
         targets = np.asarray(changes[task, :size, :, 0].T, np.float64)[is_counted]
-        recording = np.zeros(len(is_counted), np.int64)
+        numbers = np.zeros(dataset.num_frames, np.int64)
         if dataset.breaks is not None:
-            recording = np.cumsum(dataset.breaks[task])[: len(is_counted)]
-        return cls(targets, past, recording[is_counted], is_counted)
+            numbers = np.cumsum(dataset.breaks[task])
+            numbers -= numbers[0]
+        sizes = np.bincount(numbers)
+        frames = np.arange(len(numbers)) - (np.cumsum(sizes) - sizes)[numbers]
+        numbers, frames = (v[: len(is_counted)][is_counted] for v in (numbers, frames))
+        is_whole = dataset.frame_mask is None
+        return cls(targets, past, numbers, frames, is_counted, sizes, is_whole)
+
+
+class _Left(NamedTuple):
+    """What a graph leaves of changes `[R, N]`, and left before `[R, order, N]`."""
+
+    now: np.ndarray
+    before: np.ndarray
+
+    @classmethod
+    def of(cls, left: np.ndarray, rows: _Rows, span: int) -> _Left:
+        """Of all windows `[W, N]`; zero before where another recording was, or none."""
+        known = np.where(rows.is_counted[:, None], left, 0.0)
+        number = np.full(len(known), -1)
+        number[rows.is_counted] = rows.recording
+        before = np.zeros((len(known), _LATER, known.shape[1]))
+        # Windows that overlap share what they leave.
+        for index, shift in enumerate(range(span, span + _LATER)):
+            is_same = number[shift:] == number[: len(number) - shift]
+            shifted = known[: len(known) - shift]
+            before[shift:, index] = np.where(is_same[:, None], shifted, 0.0)
+        return cls(known[rows.is_counted], before[rows.is_counted])
 
 
 def _errors(
     early: _Rows,
     late: _Rows,
-    left_early: np.ndarray,
-    left: np.ndarray,
+    left_early: _Left,
+    left: _Left,
     num_blocks: int,
     largest_square: float,
 ) -> list[np.ndarray]:
@@ -212,13 +274,44 @@ def _errors(
     by_present = linear.shrunk_from_others(own)
     after_past = later_own - later_past.reshape(len(later_past), -1) @ by_past
     after_present = later_own - later_own @ by_present
-    together = left - left @ linear.shrunk_from_others(left_early)
-    parts = [left, later_own, after_past, after_present, late.targets, together]
+    alone, together = _beyond(left_early, left)
+    parts = [left.now, later_own, after_past, after_present, late.targets]
+    parts += [together, alone, _beyond_season(early, late, later_own)]
     squares = [
         np.minimum(np.square(part), largest_square).sum(axis=1) for part in parts
     ]
     where = _blocks(late.recording, num_blocks)
     return [np.bincount(where, part) for part in squares]
+
+
+def _beyond(early: _Left, late: _Left) -> tuple[np.ndarray, np.ndarray]:
+    """Late leftovers `[R, N]` beyond own ones before, and beyond those of all nodes."""
+    if early.before[0].size > _MAX_INPUTS:
+        return late.now, late.now - late.now @ linear.shrunk_from_others(early.now)
+    weights = linear.own_weights(early.now, early.before)
+    first = early.now - linear.own_prediction(weights, early.before)
+    alone = late.now - linear.own_prediction(weights, late.before)
+    inputs, later = (part.before.reshape(len(part.now), -1) for part in (early, late))
+    by_before = linear.shrunk_ridge(inputs, first)
+    first, left = first - inputs @ by_before, alone - later @ by_before
+    return alone, left - left @ linear.shrunk_from_others(first)
+
+
+def _beyond_season(early: _Rows, late: _Rows, own: np.ndarray) -> np.ndarray:
+    """What own past and a season leave of late changes, `[R, N]`; else the own past.
+
+    Late frames of a recording follow its early ones, unless gaps keep both together.
+    """
+    left = own.copy()
+    if len(early.sizes) != len(late.sizes) or not early.is_whole or not late.is_whole:
+        return left
+    for recording, size in enumerate(early.sizes):
+        known = early.of_recording(recording)
+        asked = late.of_recording(recording, offset=size)
+        if len(known.targets) >= _MIN_FRAMES and len(asked.targets):
+            rows = late.recording == recording
+            left[rows] = left_beyond_season(known, asked)
+    return left
 
 
 def _blocks(recording: np.ndarray, num_blocks: int) -> np.ndarray:

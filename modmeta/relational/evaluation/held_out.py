@@ -25,6 +25,7 @@ from modmeta.relational.evaluation.alternatives import (
 )
 from modmeta.relational.evaluation.changes import ChangeModel
 from modmeta.relational.evaluation.consistency import Consistency, compare_parts
+from modmeta.relational.evaluation.finer import left_by_pairs
 from modmeta.relational.evaluation.gains import is_worthwhile
 from modmeta.relational.evaluation.granted import Granted
 from modmeta.relational.inference.config import InferenceConfig
@@ -39,6 +40,8 @@ _MAX_SYSTEMS = 100
 # Squared changes count up to this, in units of the typical change: close encounters
 # must not decide alone.
 _LARGEST_SQUARE = 25.0
+# Of what relations do, the share that is too little to ask about when it is left.
+_LITTLE = 0.001
 # Halves of recordings are compared that have so many windows per entity, which do not
 # overlap: of fewer, even right laws are surer than right.
 _MIN_WINDOWS = 8
@@ -68,6 +71,8 @@ class Evidence(NamedTuple):
         is not known.
       is_in_step: Whether systems share much of their course, see `hints.shared_course`.
       is_mixed: Whether systems are of two sizes far apart, see `mixtures.are_apart`.
+      by_pairs: Under the graph found and numbers of all pairs, see `finer`; None where
+        that was not asked.
     """
 
     found: np.ndarray
@@ -83,6 +88,7 @@ class Evidence(NamedTuple):
     consistency: Consistency | None = None
     is_in_step: bool = False
     is_mixed: bool = False
+    by_pairs: np.ndarray | None = None
 
 
 def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
@@ -196,6 +202,18 @@ def gather(
     # A graph whose laws are right needs no grants. Where one that knows nothing gains
     # more by them, graphs are compared with them.
     chosen = int(any(is_worthwhile(e[1], errors["found"][0]) for e in ignorant))
+    effects = relation_effects(model, params, some, early.structures)
+    by_pairs, is_clear = None, not chosen and model.bank.is_additive
+    much = _LITTLE * errors["none"][0].sum()
+    if split is not None and is_clear and errors["found"][0].sum() > much:
+        left = left_by_pairs(
+            asked.changes,
+            early.structures,
+            found,
+            int(np.argmax(effects)),
+            split.windows(span)[0],
+        )
+        by_pairs = None if left is None else asked.by_block(left)
     alternatives = None
     if split is not None and is_series(some):
         left = found.expected - found.observed
@@ -211,13 +229,14 @@ def gather(
         **{name: values[chosen] for name, values in errors.items()},
         merged={pair: values[chosen] for pair, values in merged.items()},
         total=asked.by_block(found.observed),
-        effects=relation_effects(model, params, some, early.structures),
+        effects=effects,
         alternatives=alternatives,
         is_held_out=split is not None,
         is_granted=bool(chosen),
         consistency=consistency,
         is_in_step=shared_course(some) > SHARED,
         is_mixed=are_apart(some),
+        by_pairs=by_pairs,
     )
 
 

@@ -55,6 +55,7 @@ class Findings(NamedTuple):
       is_driven: Whether what the graph leaves goes together between entities.
       is_in_step: Whether systems share much of their course frame by frame.
       is_mixed: Whether systems are of two sizes far apart.
+      is_coarse: Whether pairs differ in more ways than the relations.
       is_held_out: Whether frames were kept back to judge the graph.
       is_granted: Whether graphs are judged beside what entities do alone and together.
       is_new: Whether the model was trained on other systems than these.
@@ -74,6 +75,7 @@ class Findings(NamedTuple):
     is_driven: bool
     is_in_step: bool
     is_mixed: bool
+    is_coarse: bool
     is_held_out: bool
     is_granted: bool
     is_new: bool
@@ -154,8 +156,8 @@ def _reservations(findings: Findings) -> Iterator[str]:
         )
     if findings.is_idle:
         yield (
-            "; but the own past of every entity alone explains held-out frames as "
-            "well: do not rely on this graph"
+            "; but the own past of every entity alone, with a season if there is one, "
+            "explains held-out frames as well: do not rely on this graph"
         )
     if findings.is_in_step:
         yield (
@@ -165,15 +167,22 @@ def _reservations(findings: Findings) -> Iterator[str]:
         )
     elif findings.is_driven:
         yield (
-            "; but what stays unexplained goes together between entities at the same "
-            "frame: something that was not recorded may drive several of them, do not "
-            "rely on this graph"
+            "; but what stays unexplained goes together between entities, at the same "
+            "frame or soon after: something that was not recorded may drive several of "
+            "them, do not rely on this graph"
         )
     if findings.is_mixed:
         yield (
             "; but systems are of two sizes far apart, and a relation of one may be "
             "called another in the other: bring all to one unit, or infer each group "
             "by itself, do not rely on this graph"
+        )
+    if findings.is_coarse:
+        yield (
+            "; but a strength of every pair explains much of what these relations "
+            "leave, so that pairs in between have one of them by chance: ask for more "
+            "relations (num_relations='auto'), or see result.strengths(), do not rely "
+            "on this graph"
         )
     if findings.num_relations and not findings.is_held_out:
         yield (

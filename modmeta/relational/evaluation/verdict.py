@@ -44,6 +44,8 @@ _NOTICEABLE = 0.03
 # A graph of which fewer pairs are sure, and that leaves more of the changes
 # unexplained, may stand for something that was not recorded.
 _FEW_SURE, _MOSTLY_UNEXPLAINED = 0.25, 0.5
+# What numbers of single pairs leave of what relations leave, if these are too few.
+_COARSE = 0.75
 # Of fewer blocks there is no standard error.
 _MIN_BLOCKS = 3
 
@@ -56,7 +58,8 @@ class Verdict(NamedTuple):
         beside what entities do alone and what all of a system do together, and some
         pairs are sure or most of the changes explained; whether both halves of
         the frames, and restarts, agree; whether a model that hears the
-        frames before is the right one for them; whether systems are of one size; of
+        frames before is the right one for them; whether systems are of one size, and
+        pairs no more different than relations; of
         series, also whether they explain surely more than the own past of every node,
         and leave nothing that goes together between nodes, and whether systems go their
         own ways. False where recordings are too short to hold frames out.
@@ -165,8 +168,9 @@ def conclude(
     is_in_step = is_any and evidence.is_in_step
     is_driven |= is_in_step
     is_mixed = is_graph and evidence.is_mixed
+    is_coarse = is_graph and _is_coarse(evidence)
     is_sound = evidence.is_held_out and not (is_too_fast or is_idle)
-    is_sound = is_sound and not (is_driven or is_mixed)
+    is_sound = is_sound and not (is_driven or is_mixed or is_coarse)
     is_unclear = max(evidence.effects) >= _NOTICEABLE and not is_any
     is_unclear = is_unclear and any(
         _is_better(error, evidence.none) for error in (evidence.found, *evidence.single)
@@ -193,6 +197,7 @@ def conclude(
         is_driven=is_driven,
         is_in_step=is_in_step,
         is_mixed=is_mixed,
+        is_coarse=is_coarse,
         is_held_out=evidence.is_held_out,
         is_granted=evidence.is_granted,
         is_new=is_new,
@@ -258,6 +263,15 @@ def _is_noticeable(evidence: Evidence, other: np.ndarray) -> bool:
     """Whether the graph found is better than another by so much, surely or not."""
     gain = float((other - evidence.found).sum())
     return gain >= _NOTICEABLE**2 * float(evidence.none.sum())
+
+
+def _is_coarse(evidence: Evidence) -> bool:
+    """Whether numbers of single pairs explain much of what the relations leave."""
+    found, by_pairs = evidence.found, evidence.by_pairs
+    if by_pairs is None or by_pairs.sum() > _COARSE * found.sum():
+        return False
+    gain = float((found - by_pairs).sum())
+    return gain >= _NOTICEABLE**2 * evidence.none.sum() and _is_better(by_pairs, found)
 
 
 def _best_ignorant(evidence: Evidence) -> np.ndarray:

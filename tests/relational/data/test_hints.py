@@ -39,6 +39,18 @@ def test_oscillators_at_another_interval_than_is_said_are_refused():
         transfer.read_new(oscillators(interval=0.2).states, trained)
 
 
+def test_turns_near_half_a_whole_one_are_named():
+    """Beyond half a turn, turns cannot be told from those the other way."""
+    for speed, is_noted in ((2.0, False), (2.6, True), (5.0, False), (3.5, True)):
+        turning = speed * np.arange(20)[:, None, None] + np.arange(3)[:, None]
+        for states, roles in (
+            (turning % (2.0 * np.pi), {"angles": (0,)}),
+            (np.concatenate([np.sin(turning), np.cos(turning)], -1), None),
+        ):
+            found = as_dataset(states, **(roles or {"sines": (0,), "cosines": (1,)}))
+            assert any("near half a turn" in n for n in found.notes) == is_noted
+
+
 def test_the_unit_of_a_rate_is_that_of_training():
     degrees = oscillators(unit=57.3)
     transfer.read_new(oscillators(unit=57.3).states, degrees)

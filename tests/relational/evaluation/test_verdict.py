@@ -286,6 +286,11 @@ def test_a_classical_method_that_explains_more_is_recommended():
     assert not concluded.supported and "a season or a stimulus" in concluded.sentence
     concluded = verdict.conclude(TWO._replace(is_mixed=True), None, relations())
     assert not concluded.supported and "two sizes far apart" in concluded.sentence
+    for share in (0.5, 0.9):
+        finer = TWO._replace(by_pairs=share * TWO.found)
+        concluded = verdict.conclude(finer, None, relations())
+        assert concluded.supported == (share == 0.9)
+        assert ("a strength of every pair" in concluded.sentence) == (share == 0.5)
     nothing = NOTHING._replace(alternatives=fast)
     sentence = verdict.conclude(nothing, None, relations()).sentence
     assert sentence.startswith("This model finds nothing here")

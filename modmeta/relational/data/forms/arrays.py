@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from modmeta.relational.data import hints, mixtures
+from modmeta.relational.data import glitches, hints, mixtures
 from modmeta.relational.data.dataset import TrajectoryDataset, validate
 from modmeta.relational.data.derived import prepare
 from modmeta.relational.data.domains import Domain, in_box
@@ -314,6 +314,7 @@ def dataset_of(
         angle_unit=given.angle_unit,
         lags=lags,
     )
+    seen += glitches.wide_turns(dataset)
     check_resolution(dataset)
     dataset = dataclasses.replace(dataset, key_columns=given.key_columns)
     return validate(dataset.with_notes(seen))
