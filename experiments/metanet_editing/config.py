@@ -7,6 +7,7 @@ import dataclasses
 from experiments import common
 from modmeta.metanet.learning.prediction import PredictionConfig
 from modmeta.metanet.models.gmn import MetanetConfig
+from modmeta.metanet.models.options import POOLINGS
 from modmeta.metanet.zoo.image_fields import FieldZooConfig
 
 EDITS = ("dilate", "contrast", "none")
@@ -25,6 +26,11 @@ class ExperimentConfig:
       canonical: Whether, of all weights of one function that differ by signs and half
         turns of sines, one kind alone is read; see
         `modmeta.metanet.input_networks.sine_symmetries`.
+      half_turns: Networks to train with are drawn anew in every step among those of the
+        same function: hidden units are negated, and their phases turned by up to so
+        many half turns; -1 for neither. For networks that are not canonical.
+      weight_noise: Size of the noise on the weights of networks to train with, drawn
+        anew in every step, in units of the spread of a weight's layer; 0 for none.
       edit: What is done to an image. "dilate": the largest value within three by three
         pixels; "contrast": the tone curve x^2 (3 - 2 x); "none": nothing, which has to
         be learned, too.
@@ -35,6 +41,8 @@ class ExperimentConfig:
         classification.
       metanet: The graph metanetwork. All others get as many parameters, but
         "gmn_responses", which also reads what units compute at some pixels.
+      pooling: How the reader "gmn" pools edges, see
+        `modmeta.metanet.models.options.POOLINGS`.
       training: Training of editors.
       reading: Training of readers.
       learning_rates: Tried for `pilot_steps` steps each; validation networks choose,
@@ -48,6 +56,8 @@ class ExperimentConfig:
     images: str = ""
     zoo: FieldZooConfig = FieldZooConfig(hidden_sizes=(16, 16))
     canonical: bool = True
+    half_turns: int = -1
+    weight_noise: float = 0.0
     edit: str = "dilate"
     editors: tuple[str, ...] = EDITORS
     num_heads: tuple[int, ...] = (1, 2, 4, 8)
@@ -55,6 +65,7 @@ class ExperimentConfig:
     metanet: MetanetConfig = MetanetConfig(
         width=24, num_blocks=3, reverse_messages=True
     )
+    pooling: str = "mean"
     training: PredictionConfig = PredictionConfig(num_steps=1000, num_evaluations=10)
     reading: PredictionConfig = PredictionConfig(num_steps=1000, num_evaluations=20)
     learning_rates: tuple[float, ...] = (3e-3,)
@@ -66,6 +77,17 @@ class ExperimentConfig:
         """Checks what concerns several parts."""
         if self.edit not in EDITS:
             raise ValueError(f"edit: found {self.edit!r}, expected one of {EDITS}")
+        if self.half_turns < -1 or self.half_turns >= 0 and self.canonical:
+            expected = "-1, as networks are canonical" if self.canonical else ">= -1"
+            raise ValueError(
+                f"half_turns: found {self.half_turns}, expected {expected}"
+            )
+        if self.weight_noise < 0:
+            raise ValueError(f"weight_noise: found {self.weight_noise}, expected >= 0")
+        if self.pooling not in POOLINGS:
+            raise ValueError(
+                f"pooling: found {self.pooling!r}, expected one of {POOLINGS}"
+            )
         for field, choices in (("editors", EDITORS), ("readers", READERS)):
             chosen = getattr(self, field)
             if set(chosen) - set(choices) or len(set(chosen)) < len(chosen):

@@ -22,6 +22,7 @@ from modmeta.metanet.learning.prediction import (
     VectorPredictor,
 )
 from modmeta.metanet.learning.sources import VectorSource
+from modmeta.metanet.learning.steps import Disturb
 from modmeta.metanet.models import baselines
 from modmeta.metanet.models.editors import (
     GraphEditor,
@@ -44,11 +45,13 @@ class Contender(NamedTuple):
       source: The networks as it sees them.
       predictor: It.
       num_parameters: Number of its parameters.
+      disturb: `(key, inputs) -> inputs`, changes batches to train on; None for none.
     """
 
     source: VectorSource
     predictor: Predictor
     num_parameters: int
+    disturb: Disturb | None
 
 
 def make_editor(
@@ -83,13 +86,18 @@ def make_editor(
         VectorSource(networks.rows),
         EditingPredictor(editor, networks.statistics),
         baselines.count_parameters(editor, rows),
+        networks.disturb,
     )
 
 
 def make_reader(
     config: ExperimentConfig, networks: FieldNetworks, name: str
 ) -> Contender:
-    """Builds a reader that names the class of an image."""
+    """Builds a reader that names the class of an image.
+
+    All but "statistics" and "probing" learn from networks that are disturbed: what
+    networks compute is the same, and their statistics are made before training.
+    """
     topology, num_classes = networks.topology, networks.num_classes
     normalized = np.asarray(networks.statistics.normalize(networks.rows))
 
@@ -98,7 +106,9 @@ def make_reader(
 
     def build(width: int) -> nn.Module:
         return {
-            "gmn": lambda: InvariantMetanet(config.metanet, num_classes),
+            "gmn": lambda: InvariantMetanet(
+                config.metanet, num_classes, config.pooling
+            ),
             "gmn_responses": lambda: InvariantMetanet(
                 dataclasses.replace(config.metanet, outputs_nodes=True),
                 num_classes,
@@ -131,7 +141,7 @@ def make_reader(
         return on_graphs(build(2)).graph(rows) if reads_graph else rows
 
     few = example(jnp.asarray(source.batch(np.arange(2), None)))
-    gmn = InvariantMetanet(config.metanet, num_classes)
+    gmn = InvariantMetanet(config.metanet, num_classes, config.pooling)
     on_gmn = on_graphs(gmn).graph(jnp.asarray(normalized[:2]))
     target = baselines.count_parameters(gmn, on_gmn)
     is_gmn = name.startswith("gmn")
@@ -141,7 +151,26 @@ def make_reader(
         source,
         on_graphs(module) if reads_graph else VectorPredictor(module),
         baselines.count_parameters(module, few),
+        None if name in ("statistics", "probing") else disturb_normalized(networks),
     )
+
+
+def disturb_normalized(networks: FieldNetworks) -> Disturb | None:
+    """Changes normalised rows to train with, and responses after them if any."""
+    if networks.disturb is None:
+        return None
+    deviation, mean = networks.statistics.deviation, networks.statistics.mean
+
+    def disturb(rng_key, inputs):
+        raw = inputs[:, : len(mean)] * deviation[None] + mean[None]
+        raw = networks.disturb(rng_key, raw)
+        rows = networks.statistics.normalize(raw)
+        if inputs.shape[1] == len(mean):
+            return rows
+        found = networks.responses(raw).reshape(len(rows), -1)
+        return jnp.concatenate([rows, found], axis=1)
+
+    return disturb
 
 
 def _statistics(networks: FieldNetworks) -> np.ndarray:

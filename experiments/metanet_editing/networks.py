@@ -5,7 +5,7 @@ Letters: n networks, M parameters each, H, W, C height, width and channels, Q pi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,13 +15,15 @@ import numpy as np
 
 from experiments.metanet_editing.config import ExperimentConfig
 from modmeta.metanet import zoo
+from modmeta.metanet.input_networks.sine_symmetries import draw_equal_networks
 from modmeta.metanet.learning import contrastive
+from modmeta.metanet.learning.steps import Disturb
 from modmeta.metanet.models.responses import node_responses, units_of
 from modmeta.metanet.parameter_graphs import tracing
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.zoo import image_fields
 from modmeta.metanet.zoo.images import ImageSet
-from modmeta.metanet.zoo.sine_rows import canonical_rows
+from modmeta.metanet.zoo.sine_rows import canonical_rows, layers_of, rows_of
 
 _NUM_SEEN_ALONG_A_SIDE = 14
 
@@ -42,6 +44,8 @@ class FieldNetworks(NamedTuple):
       respond: `(rows [k, M], inputs [q, 2]) -> [k, q, C]`, runs the networks.
       render: `rows [k, M] -> [k, Q, C]`, runs them at all pixels.
       responses: `rows [k, M] -> [k, N, S]`, what their units compute at S pixels.
+      disturb: `(key, rows [k, M]) -> rows`, changes networks to train with; None if
+        nothing does.
     """
 
     rows: np.ndarray
@@ -56,6 +60,7 @@ class FieldNetworks(NamedTuple):
     respond: Callable[[jax.Array, jax.Array], jax.Array]
     render: Callable[[jax.Array], jax.Array]
     responses: Callable[[jax.Array], jax.Array]
+    disturb: Disturb | None
 
     @property
     def num_classes(self) -> int:
@@ -88,6 +93,33 @@ def seen_pixels(height: int, width: int) -> np.ndarray:
     grid = np.arange(height * width).reshape(height, width)
     step = (-(-size // _NUM_SEEN_ALONG_A_SIDE) for size in (height, width))
     return grid[tuple(slice(None, None, every) for every in step)].ravel()
+
+
+def disturbance(
+    config: ExperimentConfig,
+    leaves: Sequence[zoo.Leaf],
+    statistics: contrastive.WeightStatistics,
+) -> Disturb | None:
+    """How raw rows of networks to train with are changed in every step.
+
+    Args:
+      config: `half_turns` and `weight_noise` count.
+      leaves: Arrays of a row.
+      statistics: Spread of the weights.
+    """
+    if config.half_turns < 0 and not config.weight_noise:
+        return None
+
+    def disturb(rng_key, rows):
+        key_turns, key_noise = jax.random.split(rng_key)
+        if config.half_turns >= 0:
+            layers, omega = layers_of(leaves, rows), config.zoo.omega
+            drawn = draw_equal_networks(key_turns, layers, omega, config.half_turns)
+            rows = rows_of(leaves, drawn)
+        sizes = config.weight_noise * jnp.asarray(statistics.deviation)
+        return rows + sizes[None] * jax.random.normal(key_noise, rows.shape)
+
+    return disturb
 
 
 def read_networks(
@@ -133,6 +165,9 @@ def read_networks(
         for index in range(len(config.zoo.hidden_sizes) + 1)
     ]
     seen = inputs[seen_pixels(height, width)]
+    statistics = contrastive.weight_statistics(
+        rows[group.splits["train"]], [leaf.size for leaf in topology.leaves]
+    )
     return FieldNetworks(
         rows=rows,
         shape=shape,
@@ -142,11 +177,9 @@ def read_networks(
         fit_mse=group.scores["fit_mse"],
         splits={name: np.asarray(rows) for name, rows in group.splits.items()},
         topology=topology,
-        statistics=contrastive.weight_statistics(
-            rows[group.splits["train"]],
-            [leaf.size for leaf in topology.leaves],
-        ),
+        statistics=statistics,
         respond=respond,
         render=lambda rows: respond(rows, inputs),
         responses=responses,
+        disturb=disturbance(config, leaves, statistics),
     )

@@ -55,6 +55,7 @@ class Trainer:
                 {**splits, "train": splits["train"][: count or None]},
                 training,
                 seed=self.config.seed,
+                disturb=contender.disturb,
                 description=name,
                 **arguments,
             )

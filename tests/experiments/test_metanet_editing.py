@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -10,7 +11,7 @@ import scipy.ndimage
 from experiments import common
 from experiments.common import image_data
 from experiments.metanet_editing import config as config_lib
-from experiments.metanet_editing import networks, train
+from experiments.metanet_editing import contenders, networks, train
 from modmeta.metanet.models.responses import units_of
 from modmeta.metanet.zoo import images
 
@@ -113,6 +114,40 @@ def test_files_and_summary(finished):
         assert part in text
 
 
+def test_disturbed_networks_compute_the_same(finished):
+    """Signs and half turns change weights alone; noise has the size that is said."""
+    config, workdir, _ = finished
+    turned = common.override(config, {"canonical": False, "half_turns": 1})
+    image_set = image_data.read_images(config.images)
+    found = networks.read_networks(workdir / "zoo", turned, image_set)
+    rows, key = found.rows[found.splits["train"]], jax.random.key(0)
+    drawn = found.disturb(key, rows)
+    assert np.abs(drawn - rows).max(axis=1).min() > 0.05
+    pictures = found.render(rows)
+    np.testing.assert_allclose(found.render(drawn), pictures, atol=1e-4)
+    # What readers see: normalised, with responses after them.
+    disturb = contenders.disturb_normalized(found)
+    responses = found.responses(rows).reshape(len(rows), -1)
+    seen = np.concatenate([found.statistics.normalize(rows), responses], axis=1)
+    seen = disturb(key, seen)
+    np.testing.assert_allclose(
+        seen[:, : rows.shape[1]], found.statistics.normalize(drawn), atol=1e-4
+    )
+    new = seen[:, rows.shape[1] :].reshape(len(rows), found.topology.num_nodes, -1)
+    np.testing.assert_allclose(
+        np.abs(new), np.abs(responses.reshape(new.shape)), atol=1e-3
+    )
+    outputs = units_of(found.topology, "params/layer_2/kernel")
+    np.testing.assert_allclose(new[:, outputs[0]], pictures[..., 0], atol=1e-4)
+    assert np.abs(new - responses.reshape(new.shape)).max() > 0.1
+
+    noisy = common.override(config, {"weight_noise": 0.2})
+    disturb = networks.disturbance(noisy, [], found.statistics)
+    noise = (disturb(key, rows) - rows) / found.statistics.deviation[None]
+    assert np.std(noise) == pytest.approx(0.2, rel=0.1)
+    assert networks.disturbance(config, [], found.statistics) is None
+
+
 def test_refusals(finished, tmp_path):
     config, _, _ = finished
     with pytest.raises(images.ImageError, match="found 40 for all, expected at least"):
@@ -129,6 +164,10 @@ def test_refusals(finished, tmp_path):
         ({"editors": ("mlp",)}, "editors: found"),
         ({"editors": (), "readers": ()}, "editors: found none, and no readers"),
         ({"num_heads": (0,)}, "num_heads: found"),
+        ({"pooling": "max"}, "pooling: found 'max', expected one of"),
+        ({"half_turns": 0}, "half_turns: found 0, expected -1, as networks are canon"),
+        ({"canonical": False, "half_turns": -2}, "half_turns: found -2, expected >="),
+        ({"weight_noise": -0.1}, "weight_noise: found -0.1, expected >= 0"),
         ({"counts": (24,)}, "counts: found .24,., expected numbers from 1 to 23"),
     ):
         with pytest.raises(ValueError, match=message):

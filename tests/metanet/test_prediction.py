@@ -13,7 +13,7 @@ import pytest
 import scipy.special
 
 from modmeta.metanet import InvariantMetanet, MetanetConfig, trace
-from modmeta.metanet.learning import parts, prediction, scores, sources
+from modmeta.metanet.learning import parts, prediction, scores, sources, steps
 from modmeta.metanet.models import baselines
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter, read_metrics
@@ -296,8 +296,16 @@ def test_best_parameters_are_those_of_lowest_validation_loss():
 SHORT = dataclasses.replace(CONFIG, num_steps=12, num_evaluations=3)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_steps_are_those_of_adam_along_a_schedule(weight_decay):
+def noisy(rng_key, inputs):
+    """Features that no two steps see alike."""
+    return inputs + 0.3 * jax.random.normal(rng_key, inputs.shape)
+
+
+@pytest.mark.parametrize(
+    "weight_decay, disturb, in_blocks",
+    [(0.0, None, None), (0.3, None, True), (0.0, noisy, None), (0.0, noisy, True)],
+)
+def test_steps_are_those_of_adam_along_a_schedule(weight_decay, disturb, in_blocks):
     """Against a plain loop; trainings of other length and rate share the program."""
     source, targets = vectors()
     config = prediction.PredictionConfig(
@@ -305,7 +313,8 @@ def test_steps_are_those_of_adam_along_a_schedule(weight_decay):
     )
     predictor = linear_predictor()
     start = predictor.init(jax.random.key(3), source.example(np.arange(2)))
-    found = fit(predictor, targets, config, source=source, params=start).params
+    given = {"source": source, "disturb": disturb, "in_blocks": in_blocks}
+    result = fit(predictor, targets, config, params=start, **given)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, 1, 8)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
@@ -323,17 +332,32 @@ def test_steps_are_those_of_adam_along_a_schedule(weight_decay):
         updates, state = optimizer.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    for rows in SPLITS["train"][plan]:
-        params, state = step(params, state, source.batch(rows, None), targets[rows])
+    key = jax.random.fold_in(jax.random.key(0), 1)
+    for index, rows in enumerate(SPLITS["train"][plan]):
+        inputs = source.batch(rows, None)
+        if disturb:
+            inputs = disturb(jax.random.fold_in(key, index), inputs)
+        params, state = step(params, state, inputs, targets[rows])
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6),
-        found,
+        result.params,
         params,
     )
-    count = prediction._step._cache_size()
-    other = dataclasses.replace(config, num_steps=12, learning_rate=0.01)
-    fit(predictor, targets, other, source=source)
-    assert prediction._step._cache_size() == count
+    # What is judged is not disturbed.
+    outputs = prediction.predict(predictor, params, source, SPLITS["valid"])
+    losses = prediction.accuracy_loss(outputs, targets[SPLITS["valid"]])
+    assert result.valid_loss == pytest.approx(float(losses.mean()), rel=1e-4)
+    program = steps.block if in_blocks else steps.step
+    count = program._cache_size()
+    other = dataclasses.replace(config, num_steps=16, learning_rate=0.01)
+    other = dataclasses.replace(other, num_evaluations=2)
+    fit(predictor, targets, other, **given)
+    assert program._cache_size() == count
+
+
+def test_graphs_are_no_block():
+    with pytest.raises(ValueError, match="in_blocks: found True for a GraphSource"):
+        fit(in_blocks=True)
 
 
 def test_stopped_fit_goes_on_to_the_same_end(tmp_path):

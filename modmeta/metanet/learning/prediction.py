@@ -31,12 +31,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from modmeta.metanet.learning import checks, parts
+from modmeta.metanet.learning import checks, parts, steps
 from modmeta.metanet.learning.predictors import GraphPredictor as GraphPredictor
 from modmeta.metanet.learning.predictors import Predictor as Predictor
 from modmeta.metanet.learning.predictors import TopologyPredictor as TopologyPredictor
 from modmeta.metanet.learning.predictors import VectorPredictor as VectorPredictor
-from modmeta.metanet.learning.sources import Source, evaluation_plan, training_plan
+from modmeta.metanet.learning.sources import (
+    Source,
+    VectorSource,
+    evaluation_plan,
+    training_plan,
+)
+from modmeta.metanet.learning.steps import Disturb, FitState, Objective, adam
 from modmeta.runtime import option_types, training_loop
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter
@@ -59,9 +65,6 @@ def accuracy_loss(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     entropy = -jax.scipy.special.xlogy(targets, targets)
     entropy = entropy - jax.scipy.special.xlog1py(1.0 - targets, -targets)
     return optax.sigmoid_binary_cross_entropy(outputs, targets) - entropy
-
-
-Objective = Callable[[Any, Any], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,20 +93,6 @@ class PredictionConfig:
         option_types.check_positive(self, or_zero=("weight_decay",))
 
 
-class FitState(NamedTuple):
-    """What the training carries and a checkpoint holds.
-
-    Attributes:
-      params: Parameters.
-      optimizer: State of the optimiser.
-      best: Parameters of lowest validation loss.
-    """
-
-    params: Any
-    optimizer: optax.OptState
-    best: training_loop.Best
-
-
 class FitResult(NamedTuple):
     """Outcome of `fit`.
 
@@ -118,17 +107,6 @@ class FitResult(NamedTuple):
     valid_loss: float
     seconds: float
     is_finished: bool
-
-
-def _optimizer(
-    gradient_norm: float, weight_decay: float
-) -> optax.GradientTransformation:
-    """AdamW for a learning rate of 1, of which every step takes its share."""
-    parts = [optax.clip_by_global_norm(gradient_norm), optax.scale_by_adam()]
-    if weight_decay:
-        parts.append(optax.add_decayed_weights(weight_decay))
-    # Of all parameters as one vector: a few operations in place of some for each.
-    return optax.flatten(optax.chain(*parts))
 
 
 def _learning_rates(config: PredictionConfig) -> np.ndarray:
@@ -149,35 +127,6 @@ def _learning_rates(config: PredictionConfig) -> np.ndarray:
 )
 def _init(predictor: Predictor, rng_key: jax.Array, inputs: Any) -> Any:
     return predictor.init(rng_key, inputs)
-
-
-# What differs between trainings of one model, its learning rate and length, is no part
-# of the program: all of them share one.
-@functools.partial(
-    jax.jit,
-    static_argnames=("predictor", "objective", "gradient_norm", "weight_decay"),
-)
-def _step(
-    predictor: Predictor,
-    objective: Objective,
-    gradient_norm: float,
-    weight_decay: float,
-    learning_rate: jax.Array,
-    state: FitState,
-    inputs: Any,
-    targets: Any,
-) -> tuple[FitState, jax.Array]:
-    def losses(params, inputs, targets):
-        found = objective(predictor.apply(params, inputs), targets)
-        return checks.checked_losses(found, targets)
-
-    value, gradient = parts.value_and_gradient(losses, state.params, inputs, targets)
-    updates, optimizer = _optimizer(gradient_norm, weight_decay).update(
-        gradient, state.optimizer, state.params
-    )
-    updates = jax.tree.map(lambda leaf: -learning_rate * leaf, updates)
-    params = optax.apply_updates(state.params, updates)
-    return state._replace(params=params, optimizer=optimizer), value
 
 
 @functools.partial(jax.jit, static_argnames=("predictor", "count"))
@@ -237,6 +186,8 @@ def fit(
     *,
     seed: int,
     params: Any = None,
+    disturb: Disturb | None = None,
+    in_blocks: bool | None = None,
     store: CheckpointStore | None = None,
     writer: MetricWriter | None = None,
     progress: ProgressMeter | None = None,
@@ -257,6 +208,13 @@ def fit(
       seed: Seed of initial values and order.
       params: Parameters to start from, as another training gave them; random ones
         unless given.
+      disturb: `(key, inputs) -> inputs`, changes every batch to train on, within the
+        compiled step; the key is consumed and follows from the seed and the step. Make
+        it once: programs are kept by it.
+      in_blocks: Whether all networks are kept on the device, and many steps are one
+        program; for a `VectorSource`. None: where such a source is read by another
+        device than a CPU, whose programs then wait for the host once in many steps. The
+        same steps up to rounding.
       store: Checkpoints; the latest one is resumed.
       writer: Receives `loss` and `valid_loss` at every evaluation.
       progress: Progress meter.
@@ -269,11 +227,20 @@ def fit(
 
     Raises:
       ValueError: If the predictor is none; if a split is missing or empty, or a network
-        is in both; if targets are not of these networks, or finite for none of them.
+        is in both; if targets are not of these networks, or finite for none of them; if
+        steps shall be in blocks and the source is no `VectorSource`.
       FloatingPointError: If a loss is not finite.
     """
     count = len(source.sizes)
     checks.check_predictor(predictor, params)
+    has_rows = isinstance(source, VectorSource)
+    if in_blocks and not has_rows:
+        raise ValueError(
+            f"in_blocks: found True for a {type(source).__name__}, expected a "
+            "VectorSource"
+        )
+    if in_blocks is None:
+        in_blocks = has_rows and jax.default_backend() != "cpu"
     train_rows, valid_rows = checks.checked_splits(splits, count)
     train_rows, valid_rows = checks.rows_with_targets(
         targets, {"train": train_rows, "valid": valid_rows}, count
@@ -288,21 +255,31 @@ def fit(
         example = source.example(np.unique(plan[:_EXAMPLE_BATCHES]))
         params = _init(predictor, jax.random.key(seed), example)
     options = (config.gradient_norm, config.weight_decay)
-    optimizer = jax.jit(_optimizer(*options).init)(params)
+    optimizer = jax.jit(adam(*options).init)(params)
     state = FitState(params, optimizer, training_loop.Best.start(params))
     learning_rates = _learning_rates(config)
+    everything = jax.device_put((source.features, targets)) if in_blocks else None
 
     def targets_of(rows: np.ndarray) -> Any:
         return jax.tree.map(lambda leaf: leaf[rows], targets)
 
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    keys_of = jax.vmap(functools.partial(jax.random.fold_in, key))
+
     def take_steps(state: FitState, step: int, count: int):
+        now = slice(step, step + count)
+        rates = learning_rates[now]
+        keys = None if disturb is None else keys_of(np.arange(step, step + count))
+        given = (predictor, objective, disturb, *options)
+        if in_blocks:
+            given = (*given, rates, keys, state, plan[now], *everything)
+            state, losses = steps.block(*given)
+            return state, {"loss": np.mean(jax.device_get(losses))}
         losses = []
-        for index in range(step, step + count):
-            rows, rate = plan[index], learning_rates[index]
+        for index, rows in enumerate(plan[now]):
             inputs, own = source.batch(rows, budget), targets_of(rows)
-            state, loss = _step(
-                predictor, objective, *options, rate, state, inputs, own
-            )
+            rng_key = None if keys is None else keys[index]
+            state, loss = steps.step(*given, rates[index], rng_key, state, inputs, own)
             losses.append(loss)
         return state, {"loss": np.mean(jax.device_get(losses))}
 

@@ -240,6 +240,9 @@ def _rounded_up(size: int) -> int:
 class VectorSource:
     """Features of networks as rows.
 
+    Attributes:
+      features: `[n, ...]` float32, of all networks; a batch is some of its rows.
+
     Args:
       features: `[n, ...]`.
       standardize_by: Networks whose mean and deviation standardise every feature, or
@@ -263,19 +266,19 @@ class VectorSource:
             varies = deviation > 1e-6 * (1.0 + np.abs(chosen).max(axis=0))
             features = features - chosen.mean(axis=0)
             features = np.where(varies, features / np.where(varies, deviation, 1), 0)
-        self._features = features[:num_networks].astype(np.float32)
-        self.sizes = np.ones(len(self._features), np.int64)
+        self.features = features[:num_networks].astype(np.float32)
+        self.sizes = np.ones(len(self.features), np.int64)
 
     def example(self, rows: np.ndarray) -> np.ndarray:
         """The rows `[b, ...]`."""
-        return self._features[rows]
+        return self.features[rows]
 
     def budget(self, batches: np.ndarray) -> None:
         """Rows need no padding."""
 
     def batch(self, rows: np.ndarray, budget: None) -> np.ndarray:
         """The rows `[b, ...]`."""
-        return self._features[rows]
+        return self.features[rows]
 
 
 def training_plan(
