@@ -127,7 +127,7 @@ def images() -> ExperimentConfig:
         metanet=MetanetConfig(width=64, num_blocks=4, reverse_messages=True),
         training=PredictionConfig(num_steps=6000, batch_size=64),
         reading=PredictionConfig(num_steps=6000, batch_size=64),
-        learning_rates=(1e-3, 3e-3),
+        learning_rates=(3e-3, 1e-2),
         pilot_steps=400,
         counts=(1000,),
     )
