@@ -29,6 +29,7 @@ MODEL_KIND = "modmeta.relational_model"
 RESULT_KIND = "modmeta.relational_inference"
 # What the outputs of a law are; the arrays mean something else under another rule.
 _LAW_FORM = "size and sign, saturated"
+_BOUND_LAW_FORM = "size and sign, saturated far beyond the bounds"
 
 
 def save_model(
@@ -70,7 +71,7 @@ def describe_model(
         "moves": dataclasses.asdict(model.moves),
         "candidates": dataclasses.asdict(model.candidates),
         "memory": dataclasses.asdict(model.memory),
-        "law_form": _LAW_FORM,
+        "law_form": _law_form(model.bank.config.max_rate),
     }
     return arrays, metadata
 
@@ -131,9 +132,10 @@ def rebuild_model(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelPar
     options = {"node_update": "mlp", "path": "start", "entities": "alike"}
     options |= metadata["modules"]
     form = metadata.get("law_form", "of an earlier version")
-    if options["path"] != "start" and form != _LAW_FORM:
+    expected = _law_form(options.get("max_rate", 0.0))
+    if options["path"] != "start" and form != expected:
         raise ValueError(
-            f"model: found laws {form!r}, expected {_LAW_FORM!r}: train it again"
+            f"model: found laws {form!r}, expected {expected!r}: train it again"
         )
     for name in ("edge_sizes", "node_sizes"):
         options[name] = tuple(options[name])
@@ -161,6 +163,10 @@ def rebuild_model(arrays: Any, metadata: Any) -> tuple[RelationalModel, ModelPar
     )
     _check_head(model, params)
     return model, params
+
+
+def _law_form(max_rate: float) -> str:
+    return _BOUND_LAW_FORM if max_rate else _LAW_FORM
 
 
 def _check_head(model: RelationalModel, params: ModelParams) -> None:

@@ -35,6 +35,9 @@ _FAR = 3.0
 _MAX_LOG_RATE = 12.0
 # A law may be as strong as this many times the strongest change that was observed.
 _HEADROOM = 2.0
+# Where components are cut off, the cut bounds what acts, and a component may be small
+# where the whole is many times the bound: two bodies that pass each other.
+_BEYOND_BOUNDS = 100.0
 # Rates of all features but positions when nothing is known yet.
 _FIRST_RATES = 0.1
 
@@ -270,13 +273,14 @@ def units_of(law: LawLayout, preprocessing: Preprocessing, span: int) -> Units:
         changes = changes.at[np.array(places)].set(1.0 / (per * scale[targets]))
     # Where nothing changed, the largest is zero.
     largest = jnp.maximum(largest, typical)
-    bounds = None
+    bounds, limit = None, _HEADROOM * largest
     if law.max_rate:
         interval = layout.frame_interval or 1.0
         unit = preprocessing.normalization.scale[np.array(spec.positions)]
         order = 2 if spec.velocities else 1
         bounds = law.max_rate * interval**order / (unit * preprocessing.position_scale)
-    return Units(typical, _HEADROOM * largest, per_span, changes, bounds)
+        limit = jnp.maximum(limit, _BEYOND_BOUNDS * jnp.max(bounds))
+    return Units(typical, limit, per_span, changes, bounds)
 
 
 class LawNetwork(nn.Module):

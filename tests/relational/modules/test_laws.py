@@ -602,6 +602,18 @@ def test_rates_are_finite_where_nothing_changed():
     np.testing.assert_allclose(found, [0.0, units.limit, -units.limit], rtol=1e-5)
 
 
+def test_a_law_may_be_far_beyond_what_components_are_cut_off_at():
+    """Two bodies that pass: one component at the bound, the other a share of it."""
+    constants = preprocessing()._replace(target_limit=jnp.full(4, 1e-3))
+    law = dataclasses.replace(law_of(), max_rate=1.0)
+    units = laws.units_of(law, constants, 1)
+    bound = float(jnp.max(units.bounds))
+    strength, direction = 30.0 * bound, np.array([np.cos(0.01), np.sin(0.01)])
+    found = laws.saturated(jnp.float32(strength / 0.7), units.limit) * direction
+    expected = np.clip(strength * direction, -bound, bound)
+    np.testing.assert_allclose(units.cut(found[None])[0], expected, rtol=0.05)
+
+
 def test_saved_laws_of_another_form_are_refused():
     model, batch = law_setting("bodies", "interpolated", 1, False)
     params = small_params(model, batch.supergraph, 6)
@@ -610,6 +622,11 @@ def test_saved_laws_of_another_form_are_refused():
     assert again.bank == model.bank
     del metadata["law_form"]
     with pytest.raises(ValueError, match="found laws 'of an earlier version'"):
+        artifacts.rebuild_model(arrays, metadata)
+    metadata["law_form"] = "size and sign, saturated"
+    artifacts.rebuild_model(arrays, metadata)
+    metadata["modules"]["max_rate"] = 1.0
+    with pytest.raises(ValueError, match="expected '.* beyond the bounds'"):
         artifacts.rebuild_model(arrays, metadata)
 
 
