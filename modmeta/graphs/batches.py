@@ -130,7 +130,6 @@ def batch_graphs(
     Raises:
       ValueError: If the graphs do not fit into the budget.
     """
-    graphs = [jax.device_get(graph) for graph in graphs]
     rows = max(map(num_rows, graphs))
     length = rows if budget is None else budget.num_rows or rows
     if rows > length:
@@ -138,36 +137,75 @@ def batch_graphs(
             f"graph budget: found num_rows={length}, expected at least {rows} for "
             f"{len(graphs)} graphs"
         )
-    batch = jraph.batch_np([_with_rows(graph, length) for graph in graphs])
-    if budget is not None:
-        sizes = (int(batch.n_node.sum()), int(batch.n_edge.sum()), len(batch.n_node))
-        for field, size, spare, available in zip(
-            budget._fields[:3], sizes, (1, 0, 1), budget[:3], strict=True
-        ):
-            if size + spare > available:
-                raise ValueError(
-                    f"graph budget: found {field}={available}, expected at least "
-                    f"{size + spare} for {len(graphs)} graphs"
-                )
-        batch = jraph.pad_with_graphs(batch, *budget[:3])
-    index_fields = ("senders", "receivers", "n_node", "n_edge")
-    return batch._replace(
-        **{name: index_array(getattr(batch, name)) for name in index_fields}
+    n_node, n_edge = (
+        np.concatenate([np.asarray(getattr(graph, name)) for graph in graphs])
+        for name in ("n_node", "n_edge")
+    )
+    sizes = (int(n_node.sum()), int(n_edge.sum()), len(n_node))
+    totals = sizes if budget is None else budget[:3]
+    for field, size, spare, available in zip(
+        GraphBudget._fields[:3], sizes, (1, 0, 1), totals, strict=True
+    ):
+        if budget is not None and size + spare > available:
+            raise ValueError(
+                f"graph budget: found {field}={available}, expected at least "
+                f"{size + spare} for {len(graphs)} graphs"
+            )
+    nodes, edges, num_graphs = totals
+    own_nodes = [int(np.sum(graph.n_node)) for graph in graphs]
+    offsets = np.cumsum([0, *own_nodes[:-1]])
+
+    def ends(name: str) -> Any:
+        # Padded edges hang on the first padded node.
+        found = np.full(edges, sizes[0], np.int32)
+        start = 0
+        for graph, offset in zip(graphs, offsets, strict=True):
+            own = np.asarray(getattr(graph, name))
+            np.add(own, offset, out=found[start : start + len(own)], casting="unsafe")
+            start += len(own)
+        return found
+
+    def counts(found: np.ndarray, total: int) -> Any:
+        padding = np.zeros(num_graphs - len(found), np.int32)
+        padding[:1] = total - found.sum()
+        return np.concatenate([index_array(found), padding])
+
+    features: list[Any] = [graph.globals for graph in graphs]
+    return jraph.GraphsTuple(
+        nodes=_joined([graph.nodes for graph in graphs], nodes),
+        edges=_joined([graph.edges for graph in graphs], edges),
+        globals=GraphGlobals(
+            _joined([feature.is_real for feature in features], num_graphs),
+            _joined([feature.shared for feature in features], num_graphs, length),
+        ),
+        senders=ends("senders"),
+        receivers=ends("receivers"),
+        n_node=counts(n_node, nodes),
+        n_edge=counts(n_edge, edges),
     )
 
 
-def _with_rows(graph: jraph.GraphsTuple, length: int) -> jraph.GraphsTuple:
-    """A graph with so many rows of what its edges share; those added are zero."""
+def _joined(trees: Sequence[Any], total: int, length: int | None = None) -> Any:
+    """Leaves one after the other, and zeros up to a total of rows.
 
-    def padded(leaf):
-        widths = [(0, 0), (0, length - leaf.shape[1])] + [(0, 0)] * (leaf.ndim - 2)
-        return np.pad(leaf, widths)
+    With a length, leaves `[graphs, rows, ...]` also get zeros up to so many rows.
+    """
 
-    if not length or num_rows(graph) == length:
-        return graph
-    features: Any = graph.globals
-    shared = jax.tree.map(padded, features.shared)
-    return graph._replace(globals=features._replace(shared=shared))
+    def joined(*leaves):
+        arrays = [np.asarray(leaf) for leaf in leaves]
+        starts = (total,) if length is None else (total, length)
+        shape = starts + arrays[0].shape[len(starts) :]
+        found = np.zeros(shape, np.result_type(*arrays))
+        if length is None:
+            np.concatenate(arrays, out=found[: sum(map(len, arrays))])
+            return found
+        start = 0
+        for array in arrays:
+            found[start : start + len(array), : array.shape[1]] = array
+            start += len(array)
+        return found
+
+    return jax.tree.map(joined, *trees)
 
 
 def node_graphs(graph: jraph.GraphsTuple) -> np.ndarray | jax.Array:

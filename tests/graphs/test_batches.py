@@ -4,6 +4,7 @@ import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+import jraph
 import numpy as np
 import pytest
 
@@ -162,3 +163,37 @@ def test_bad_input_is_named():
             graphs.batch_graphs([single], graphs.GraphBudget(*budget))
     with pytest.raises(ValueError, match="receivers: found an unsorted array"):
         graphs.single_graph(single.nodes, {}, [0, 1], [1, 0])
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_batches_are_those_of_jraph(is_padded):
+    """To the bit and the type: graphs and tables of several sizes."""
+    rng = np.random.default_rng(0)
+    made, aligned = [], []
+    for num_nodes, num_edges, num_rows in ((3, 4, 2), (2, 0, 3), (4, 7, 1)):
+        senders, receivers = rng.integers(0, num_nodes, (2, num_edges))
+        ends = senders, np.sort(receivers)
+        nodes = {"a": rng.normal(size=(num_nodes, 2)).astype(np.float16)}
+        edges = rng.integers(0, 9, num_edges).astype(np.uint8)
+        shared = rng.normal(size=(1, num_rows, 2)).astype(np.float32)
+        longest = np.concatenate([shared, np.zeros((1, 3 - num_rows, 2))], axis=1)
+        made.append(graphs.single_graph(nodes, edges, *ends, (shared,)))
+        longest = (longest.astype(np.float32),)
+        aligned.append(graphs.single_graph(nodes, edges, *ends, longest))
+    expected = jraph.batch_np(aligned)
+    budget = graphs.GraphBudget(12, 13, 6) if is_padded else None
+    if is_padded:
+        expected = jraph.pad_with_graphs(expected, 12, 13, 6)
+    found = graphs.batch_graphs(made, budget)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for own, other in zip(
+        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_array_equal(own, other)
+    for name in ("nodes", "edges", "globals"):
+        pairs = zip(
+            jax.tree.leaves(getattr(found, name)),
+            jax.tree.leaves(getattr(expected, name)),
+            strict=True,
+        )
+        assert all(own.dtype == other.dtype for own, other in pairs)

@@ -50,7 +50,8 @@ class _Template(NamedTuple):
 
     graph: graphs.GraphsTuple
     parameters: np.ndarray  # [F] index into the flat parameters, -1: constant
-    constants: np.ndarray  # [F]
+    fixed: np.ndarray  # [C] edges that are constants
+    constants: np.ndarray  # [C]
 
 
 class PartsBudget(NamedTuple):
@@ -121,11 +122,14 @@ class GraphSource:
             edges = edge_order(topology, bidirectional=bidirectional)
             edges = edges % max(topology.num_edges, 1)
             zeros = np.zeros(topology.num_edges, np.float32)
+            indices = np.asarray(topology.edge_parameters)[edges]
+            (fixed,) = np.nonzero(indices < 0)
             self._templates.append(
                 _Template(
                     to_graph(topology, zeros, bidirectional=bidirectional),
-                    np.asarray(topology.edge_parameters)[edges],
-                    np.asarray(topology.edge_constants, np.float32)[edges],
+                    indices,
+                    fixed,
+                    np.asarray(topology.edge_constants, np.float32)[edges[fixed]],
                 )
             )
             with np.errstate(over="ignore"):
@@ -157,9 +161,9 @@ class GraphSource:
         vector = self._parameters[self._groups[row]][self._rows[row]]
         values = template.constants
         if len(vector):
-            values = np.where(
-                template.parameters >= 0, vector[template.parameters], values
-            )
+            # Index -1 takes some parameter, which the constant then replaces.
+            values = vector[template.parameters]
+            values[template.fixed] = template.constants
         edges = template.graph.edges._replace(values=values)
         return template.graph._replace(edges=edges)
 
