@@ -56,6 +56,8 @@ def plot_predictions(
         num_rows, num_columns, sharex=True, sharey=True, squeeze=False
     ).ravel()
     names = [name for name in FAMILY_NAMES if name in families]
+    highest = max(np.max(values) for values in (accuracies, *predictions.values()))
+    limit = min(1.05 * float(highest), 1.0)
     handles = []
     for axes, (model, predicted) in zip(panels, predictions.items(), strict=False):
         axes.axline((0, 0), slope=1, color="0.5", linewidth=1.0)
@@ -77,8 +79,8 @@ def plot_predictions(
             f"{MODEL_NAMES[model]}\n$R^2$ {r_squared:.3f}, $\\tau$ {tau:.3f}",
             fontsize=9,
         )
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
+        axes.set_xlim(0, limit)
+        axes.set_ylim(0, limit)
         axes.set_aspect("equal")
         axes.grid(**figure_style.GRID)
     for axes in panels[len(predictions) :]:
