@@ -6,6 +6,7 @@ python -m experiments.metanet_accuracy.main --config=digits --workdir=DIR
 from absl import flags
 
 from experiments import launcher
+from experiments.metanet_accuracy.presets import PRESETS
 
 _DATA = flags.DEFINE_string(
     "data",
@@ -35,13 +36,7 @@ _NUM_STEPS = flags.DEFINE_integer(
     lower_bound=1,
 )
 _FLAGS = launcher.define_flags(
-    {
-        "digits": "960 networks on small digits, a quarter of an hour on two cores",
-        "diverse": "400 networks per family on the images of --data, hours",
-        "convolutions": "2,000 networks of 2-D convolutions on them, hours",
-        "published": "2,000 networks of five families, larger metanets, for a GPU",
-        "published_convolutions": "2,000 networks of 2-D convolutions, the same",
-    },
+    PRESETS,
     "training.learning_rate=1e-3",
     "experiments/metanet_accuracy/config.py",
     seed="Seed of everything random but the zoo (zoo.seed).",

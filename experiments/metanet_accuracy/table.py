@@ -14,6 +14,7 @@ from __future__ import annotations
 from absl import flags
 
 from experiments import launcher
+from experiments.metanet_accuracy.presets import PRESETS
 
 _DATA = flags.DEFINE_string(
     "data", None, "Images, as for experiments.metanet_accuracy.main."
@@ -36,13 +37,7 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 )
 _ZOO = launcher.define_zoo()
 _FLAGS = launcher.define_flags(
-    {
-        "digits": "960 networks on small digits",
-        "diverse": "400 networks per family on the images of --data",
-        "convolutions": "2,000 networks of 2-D convolutions on them",
-        "published": "2,000 networks of five families, larger metanets, for a GPU",
-        "published_convolutions": "2,000 networks of 2-D convolutions, the same",
-    },
+    PRESETS,
     "training.num_steps=500",
     "experiments/metanet_accuracy/config.py",
     seed="The first seed; others count on from it. The zoo has its own (zoo.seed).",
