@@ -64,8 +64,13 @@ def run_all(
     zoo = Path(zoo_directory or workdir / "zoo")
     jobs = {name: (config, workdir / name, zoo) for name, config in configs.items()}
     if num_processes == 1:
-        summaries = {name: _run(*job) for name, job in jobs.items()}
-        return None if None in summaries.values() else summaries
+        summaries = {}
+        for name, job in jobs.items():
+            summary = _run(*job)
+            if summary is None:
+                return None
+            summaries[name] = summary
+        return summaries
     # Processes share the memory of a device.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with (

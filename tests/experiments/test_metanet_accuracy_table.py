@@ -89,6 +89,29 @@ def test_means_and_deviations_over_seeds(tmp_path):
     assert (tmp_path / "table.png").stat().st_size > 1000
 
 
+def test_a_run_that_stops_is_the_last(tmp_path, monkeypatch):
+    """Otherwise every further run would have to be stopped by itself."""
+    begun = []
+
+    def stopped_at_second(config, workdir, zoo_directory):
+        begun.append(workdir.name)
+        assert zoo_directory == tmp_path / "zoo"
+        return {"seed": config.seed} if len(begun) == 1 else None
+
+    monkeypatch.setattr(cells, "_run", stopped_at_second)
+    configs = cells.configs_of(digits(), 2, 6)
+    assert cells.run_all(configs, tmp_path, None, 1) is None
+    assert begun == ["all_widths_0", "wider_0"]
+    monkeypatch.setattr(cells, "_run", lambda config, *_: {"seed": config.seed})
+    found = cells.run_all(configs, tmp_path, None, 1)
+    assert {name: one["seed"] for name, one in found.items()} == {
+        "all_widths_0": 0,
+        "wider_0": 0,
+        "all_widths_1": 1,
+        "wider_1": 1,
+    }
+
+
 def test_wrong_flags_are_refused(tmp_path, capsys):
     workdir = tmp_path / "run"
     for words, message in (
