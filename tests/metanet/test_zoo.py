@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -311,6 +312,40 @@ def test_chunks_at_once(tmp_path, complete):
     assert zoo.generate_zoo(path, SPEC, meet, num_workers=2)
     for name in CHUNKS:
         assert (path / name).read_bytes() == (complete / name).read_bytes()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_after_a_failure_no_chunk_begins(tmp_path, monkeypatch, num_workers):
+    """Of two workers, each may have begun another before the first failure is known."""
+    begun, is_known = [], threading.Event()
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def noted(*args, **kwargs):
+        shutdown(*args, **kwargs)
+        is_known.set()
+
+    def fail(group, numbers):
+        begun.append(group.name)
+        if len(begun) > 1:
+            is_known.wait(timeout=20)
+        raise ValueError("no such image")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", noted)
+    with pytest.raises(ValueError, match="no such image"):
+        zoo.generate_zoo(tmp_path / "other", SPEC, fail, num_workers=num_workers)
+    assert len(begun) in {1: [1], 2: [1, 2, 3]}[num_workers]
+
+
+def test_signals_come_between_chunks(tmp_path):
+    """Python handles them in the main thread, which a single worker therefore is."""
+    threads = set()
+
+    def note(group, numbers):
+        threads.add(threading.current_thread())
+        return make_chunk(group, numbers)
+
+    assert zoo.generate_zoo(tmp_path / "other", SPEC, note)
+    assert threads == {threading.main_thread()}
 
 
 def truncate(path):

@@ -16,11 +16,11 @@ A chunk is complete or not there, and says which zoo it is part of.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,20 +134,14 @@ def generate_zoo(
             else:
                 missing.append((path, group, offset, first, size))
 
-    is_failed = threading.Event()
-
     def train(path, group, offset, first, size) -> int:
         """Networks that were trained, none if it was asked to stop."""
-        if is_failed.is_set() or should_stop():
+        if should_stop():
             return 0
         numbers = first + np.minimum(np.arange(spec.chunk_size), size - 1)
-        try:
-            chunk = make_chunk(group, offset + numbers)
-            chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:size], chunk)
-            _check_chunk(path, chunk, group, first, size)
-        except BaseException:
-            is_failed.set()
-            raise
+        chunk = make_chunk(group, offset + numbers)
+        chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:size], chunk)
+        _check_chunk(path, chunk, group, first, size)
         save_artifact(
             path,
             {name: part for name, part in chunk._asdict().items() if len(part)},
@@ -158,17 +152,32 @@ def generate_zoo(
 
     progress.start(total, description="zoo")
     progress.update(done)
-    with futures.ThreadPoolExecutor(num_workers) as pool:
-        pending = [pool.submit(train, *chunk) for chunk in missing]
-        try:
-            for finished in futures.as_completed(pending):
-                done += finished.result()
-                progress.update(done)
-        except BaseException:
-            is_failed.set()
-            raise
+    for size in _as_completed(train, missing, num_workers):
+        done += size
+        progress.update(done)
     progress.close()
     return done == total
+
+
+def _as_completed(
+    function: Callable[..., int], arguments: Iterable[tuple], num_workers: int
+) -> Iterator[int]:
+    """Results as they come; after a failure no further call begins.
+
+    A single worker is the calling thread: signals are handled there alone, so that
+    no call begins after one, and an interrupt ends a call that runs.
+    """
+    if num_workers == 1:
+        yield from itertools.starmap(function, arguments)
+        return
+    with futures.ThreadPoolExecutor(num_workers) as pool:
+        pending = [pool.submit(function, *each) for each in arguments]
+        try:
+            for finished in futures.as_completed(pending):
+                yield finished.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def load_zoo(
