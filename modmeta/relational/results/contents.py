@@ -13,7 +13,7 @@ from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation import laws
 from modmeta.relational.evaluation.effects import relation_names
 from modmeta.relational.evaluation.laws import LawCurve
-from modmeta.relational.evaluation.scores import label_scores
+from modmeta.relational.evaluation.scores import label_scores, transposed_labels
 from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
@@ -125,7 +125,13 @@ class Contents:
     @functools.cached_property
     def notes(self) -> tuple[str, ...]:
         """What was done to the data, and what looks wrong, one sentence each."""
-        return display.notes_of(self)
+        dataset = self.dataset
+        if dataset.edges is None or not dataset.num_relations:
+            return dataset.notes
+        hint = transposed_labels(
+            self.edges, dataset.edges, self.model.num_relations, dataset.num_relations
+        )
+        return dataset.notes if hint is None else (*dataset.notes, hint)
 
     @property
     def candidate_share(self) -> float | None:
@@ -145,4 +151,30 @@ class Contents:
           `edge_accuracy` (None without labels), `verdict` (None if there is none), and
           `notes`.
         """
-        return display.summarise(self)
+        dataset, edges = self.dataset, np.asarray(self.edges)
+        is_edge = edges >= 0
+        sizes = dataset.num_nodes
+        counts = np.bincount(edges[is_edge], minlength=self.model.num_relations)
+        total = max(int(is_edge.sum()), 1)
+        confidence = share_sure = None
+        if self.discovery.settled.is_sampled and is_edge.any():
+            surest = np.max(np.asarray(self.probabilities), axis=-1)[is_edge]
+            confidence = float(surest.mean())
+            share_sure = float(np.mean(surest > display.SURE))
+        accuracy = self.edge_accuracy
+        return {
+            "num_systems": dataset.num_tasks,
+            "num_frames": dataset.num_frames,
+            "num_entities": [int(sizes.min()), int(sizes.max())],
+            "features": [dataset.features.names[c] for c in dataset.features.recorded],
+            "num_pairs": int(is_edge.sum()),
+            "relations": [
+                {"name": name, "share": float(count / total)}
+                for name, count in zip(self.relation_names, counts, strict=True)
+            ],
+            "mean_confidence": confidence,
+            "share_sure": share_sure,
+            "edge_accuracy": None if accuracy is None else float(accuracy),
+            "verdict": None if self.verdict is None else self.verdict.to_dict(),
+            "notes": list(self.notes),
+        }

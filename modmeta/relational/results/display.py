@@ -1,62 +1,14 @@
-"""A result in a few numbers, a few lines, and a small table."""
+"""The summary of a result as a few lines and as a small table."""
 
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from modmeta.relational.evaluation.scores import transposed_labels
-
-if TYPE_CHECKING:
-    from modmeta.relational.results.contents import Contents
+from typing import Any
 
 # A pair is sure above this probability.
-_SURE = 0.9
+SURE = 0.9
 # Longer lists are cut.
 _MAX_FEATURES, _MAX_NOTES, _MAX_NOTE = 8, 3, 160
-
-
-def summarise(result: Contents) -> dict[str, Any]:
-    """See `RelationalInference.summary`."""
-    dataset, edges = result.dataset, np.asarray(result.edges)
-    is_edge = edges >= 0
-    sizes = dataset.num_nodes
-    counts = np.bincount(edges[is_edge], minlength=result.model.num_relations)
-    total = max(int(is_edge.sum()), 1)
-    confidence = sure = None
-    if result.discovery.settled.is_sampled and is_edge.any():
-        surest = np.max(np.asarray(result.probabilities), axis=-1)[is_edge]
-        confidence, sure = float(surest.mean()), float(np.mean(surest > _SURE))
-    accuracy = result.edge_accuracy
-    return {
-        "num_systems": dataset.num_tasks,
-        "num_frames": dataset.num_frames,
-        "num_entities": [int(sizes.min()), int(sizes.max())],
-        "features": [dataset.features.names[c] for c in dataset.features.recorded],
-        "num_pairs": int(is_edge.sum()),
-        "relations": [
-            {"name": name, "share": float(count / total)}
-            for name, count in zip(result.relation_names, counts, strict=True)
-        ],
-        "mean_confidence": confidence,
-        "share_sure": sure,
-        "edge_accuracy": None if accuracy is None else float(accuracy),
-        "verdict": None if result.verdict is None else result.verdict.to_dict(),
-        "notes": list(result.notes),
-    }
-
-
-def notes_of(result: Contents) -> tuple[str, ...]:
-    """See `RelationalInference.notes`."""
-    dataset = result.dataset
-    if dataset.edges is None or not dataset.num_relations:
-        return dataset.notes
-    hint = transposed_labels(
-        result.edges, dataset.edges, result.model.num_relations, dataset.num_relations
-    )
-    return dataset.notes if hint is None else (*dataset.notes, hint)
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -82,7 +34,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             (
                 "confidence",
                 f"{summary['mean_confidence']:.3f} on average, "
-                f"{summary['share_sure']:.0%} of the pairs above {_SURE}",
+                f"{summary['share_sure']:.0%} of the pairs above {SURE}",
             )
         )
     if summary["edge_accuracy"] is not None:

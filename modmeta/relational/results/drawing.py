@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from modmeta.relational import figures
 from modmeta.relational.data.derived import recorded
 from modmeta.relational.evaluation.scores import match_labels
+from modmeta.relational.results.contents import Contents
 from modmeta.relational.results.export import systems_of
-
-if TYPE_CHECKING:
-    from modmeta.relational.results.result import RelationalInference
 
 
 def draw(
-    result: RelationalInference, num_systems: int, num_steps: int
+    result: Contents, predicted: np.ndarray | None, num_systems: int
 ) -> dict[str, Any]:
-    """See `RelationalInference.plot`."""
+    """See `RelationalInference.plot`; trajectories where there are predictions."""
     dataset, names = result.dataset, None
     if dataset.edges is not None and dataset.num_relations is not None:
         names = match_labels(
@@ -38,10 +38,10 @@ def draw(
             node_names=dataset.node_names,
         ),
     }
-    if not spec.inputs:  # whose future is not given
+    if predicted is not None:
         drawn["trajectories"] = figures.plot_trajectories(
             recorded(spec, dataset.states),
-            result.predict(num_steps),
+            predicted,
             dataset.num_frames,
             spec.positions[:2] if len(spec.positions) >= 2 else None,
             num_systems=num_systems,

@@ -11,17 +11,16 @@ import numpy as np
 from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
-from modmeta.runtime import option_types
+from modmeta.relational.evaluation.strengths import Strengths
+from modmeta.relational.results.contents import Contents
 from modmeta.runtime.optional import import_optional
 
 if TYPE_CHECKING:
     import pandas
 
-    from modmeta.relational.results.result import RelationalInference
-
 
 def to_networkx(
-    result: RelationalInference,
+    result: Contents,
     relation_names: Sequence[str],
     skip_relation: int | None,
 ) -> list[Any]:
@@ -43,7 +42,7 @@ def to_networkx(
     return graphs
 
 
-def ranked(result: RelationalInference, method: str | None) -> np.ndarray:
+def ranked(result: Contents, method: str | None) -> np.ndarray:
     """See `RelationalInference.rank_pairs`."""
     method = method or (result.verdict.recommended if result.verdict else None)
     if method is None:
@@ -54,7 +53,7 @@ def ranked(result: RelationalInference, method: str | None) -> np.ndarray:
     return rank_pairs(result.dataset, method)
 
 
-def to_dataframe(result: RelationalInference, strengths: bool) -> pandas.DataFrame:
+def to_dataframe(result: Contents, strengths: Strengths | None) -> pandas.DataFrame:
     """See `RelationalInference.to_dataframe`."""
     pandas = import_optional("pandas", "tables")
     dataset, names = result.dataset, result.relation_names
@@ -81,7 +80,7 @@ def to_dataframe(result: RelationalInference, strengths: bool) -> pandas.DataFra
 
 
 def to_csv(
-    result: RelationalInference, path: str | os.PathLike[str], strengths: bool
+    result: Contents, path: str | os.PathLike[str], strengths: Strengths | None
 ) -> None:
     """See `RelationalInference.to_csv`."""
     export.write_edges_csv(
@@ -94,20 +93,18 @@ def to_csv(
     )
 
 
-def _extra(result: RelationalInference, strengths: bool) -> dict[str, np.ndarray]:
+def _extra(result: Contents, strengths: Strengths | None) -> dict[str, np.ndarray]:
     """Further columns `[tasks, nodes, nodes]`: of stretches, and of strengths."""
-    option_types.check("strengths", strengths, bool)
     columns = {}
     if result.stretches is not None:
         columns |= result.stretches.columns(result.dataset.max_nodes)
-    if strengths:
-        found = result.strengths()
-        columns["strength"] = found.values.astype(np.float32)
-        columns["strength_error"] = found.errors.astype(np.float32)
+    if strengths is not None:
+        columns["strength"] = strengths.values.astype(np.float32)
+        columns["strength_error"] = strengths.errors.astype(np.float32)
     return columns
 
 
-def systems_of(result: RelationalInference) -> list[Any]:
+def systems_of(result: Contents) -> list[Any]:
     """Names or numbers of the recordings of all tasks."""
     dataset = result.dataset
     if result.stretches is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,9 +11,7 @@ import numpy as np
 from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.evaluation import predictions
-
-if TYPE_CHECKING:
-    from modmeta.relational.results.result import RelationalInference
+from modmeta.relational.results.contents import Contents
 
 # Half ranges of a column, and spreads of bodies around the middle of their system, in
 # the training data: laws say nothing of what is so far from all that they were learned
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 _FAR, _FAR_APART = 10.0, 30.0
 
 
-def predict(result: RelationalInference, num_steps: int, **options: Any) -> np.ndarray:
+def predict(result: Contents, num_steps: int, **options: Any) -> np.ndarray:
     """See `RelationalInference.predict`."""
     normalized = predictions.predict(
         result.model,
@@ -40,7 +38,7 @@ def predict(result: RelationalInference, num_steps: int, **options: Any) -> np.n
     return np.where(node_mask[:, None, :, None], states, 0.0)
 
 
-def warn_of_far(result: RelationalInference, normalized: np.ndarray) -> None:
+def warn_of_far(result: Contents, normalized: np.ndarray) -> None:
     """Warns of predictions that leave all that the laws were learned from far behind.
 
     Args:

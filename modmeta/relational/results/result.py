@@ -308,7 +308,9 @@ class RelationalInference(Contents):
         for name, number in (("num_systems", num_systems), ("num_steps", num_steps)):
             if option_types.check(name, number, int) < 1:
                 raise ValueError(f"{name}: found {number}, expected at least 1")
-        return drawing.draw(self, num_systems, num_steps)
+        has_future = not self.dataset.features.inputs  # which would have to be given
+        predicted = self.predict(num_steps) if has_future else None
+        return drawing.draw(self, predicted, num_systems)
 
     def rank_pairs(self, method: str | None = None) -> np.ndarray:
         """Scores of all pairs by a classical method, where nodes have series.
@@ -363,7 +365,7 @@ class RelationalInference(Contents):
         Args:
           strengths: Whether `strength` and `strength_error` are columns, too.
         """
-        return export.to_dataframe(self, strengths)
+        return export.to_dataframe(self, self._strengths_if(strengths))
 
     def to_csv(self, path: str | os.PathLike[str], *, strengths: bool = False) -> None:
         """Writes one line per edge: system, sender, receiver, relation, probabilities.
@@ -372,4 +374,9 @@ class RelationalInference(Contents):
           path: File to write.
           strengths: Whether strengths and their errors are columns, too.
         """
-        export.to_csv(self, path, strengths)
+        export.to_csv(self, path, self._strengths_if(strengths))
+
+    def _strengths_if(self, wanted: bool) -> Strengths | None:
+        return (
+            self.strengths() if option_types.check("strengths", wanted, bool) else None
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,17 +17,15 @@ from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.results import transfer
+from modmeta.relational.results.contents import Contents
 from modmeta.runtime import option_types
-
-if TYPE_CHECKING:
-    from modmeta.relational.results.result import RelationalInference
 
 # Of labelled systems, this share tells which relation is which, and calibrates nothing.
 _NAMING = 0.2
 
 
 def relation_sets(
-    result: RelationalInference,
+    result: Contents,
     coverage: float,
     calibration: Any,
     num_resampled: int,
@@ -99,7 +97,7 @@ def relation_sets(
 
 
 def _read_labelled(
-    result: RelationalInference, calibration: Any, needed: int
+    result: Contents, calibration: Any, needed: int
 ) -> TrajectoryDataset:
     """Labelled systems as the model reads them.
 
