@@ -112,7 +112,7 @@ class Run:
             self.occupation.begin(self.workdir)
             workdirs.claim_workdir(self.workdir, self.config)
 
-    def directory(self, name: str = "") -> Path:
+    def directory(self, name: str | Path = "") -> Path:
         """A directory of this run, made if it is not there."""
         self.claim()
         path = self.workdir / name
@@ -126,13 +126,42 @@ class Run:
           name: Of the file in the directory of the run, without its suffix.
           compute: The function; what it returns can be written as JSON.
         """
-        folder, _, stem = name.rpartition("/")
-        path = self.directory(folder) / f"{stem}.json"
+        path = self._kept(name)
+        self.directory(path.parent.relative_to(self.workdir))
         if not path.exists():
             text = json.dumps(compute(), indent=1)
             with atomic_write(path) as file:
                 file.write(f"{text}\n".encode())
         return json.loads(path.read_text())
+
+    def each_once(
+        self, parts: Mapping[str, Callable[[], Any]], description: str
+    ) -> dict[str, Any] | None:
+        """What several functions return, each kept as `once` does, with progress.
+
+        Args:
+          parts: Functions by name, called in this order.
+          description: What they do, in a word or two.
+
+        Returns:
+          What they returned, by name; None if the run was asked to stop before the end.
+        """
+        paths = [self._kept(name) for name in parts]
+        done = sum(path.exists() for path in paths)
+        self.progress.start(len(parts), initial=done, description=description)
+        found = {}
+        try:
+            for name, compute in parts.items():
+                if self.should_stop():
+                    return None
+                found[name] = self.once(name, compute)
+                self.progress.update(sum(path.exists() for path in paths))
+        finally:
+            self.progress.close()
+        return found
+
+    def _kept(self, name: str) -> Path:
+        return self.workdir / f"{name}.json"
 
     @contextlib.contextmanager
     def loop(self, name: str = "") -> Iterator[LoopArguments]:

@@ -183,14 +183,14 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
     modules = _trained(config, run)
     if modules is None:
         return None
-    found = {}
-    for number in config.hidden:
-        if run.should_stop():
-            return None
-        found[str(number)] = run.once(
-            f"hidden_{number}",
-            functools.partial(run_number, config, *modules, number),
-        )
+    parts = {
+        f"hidden_{number}": functools.partial(run_number, config, *modules, number)
+        for number in config.hidden
+    }
+    kept = run.each_once(parts, "numbers of hidden bodies")
+    if kept is None:
+        return None
+    found = dict(zip(map(str, config.hidden), kept.values(), strict=True))
     return {
         "bodies": report.by_degree(found),
         "degrees": report.pooled(found.values()),

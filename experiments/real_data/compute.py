@@ -178,23 +178,23 @@ def row_of(network: Network, scores: Scores) -> dict[str, Any]:
 
 def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
     """One network after the other; what is done is not done again."""
-    networks = read_networks(config)
-    rows: list[dict[str, Any]] = []
-    for network in networks:
+    parts = {}
+    for network in read_networks(config):
         is_small = network.dataset.max_nodes <= (config.max_nodes or np.inf)
         # Nothing is computed before it is asked for.
-        parts = {"classical": classical_scores(network)}
+        scores = {"classical": classical_scores(network)}
         if is_small:
-            parts["modmeta"] = trained_scores(network, config)
+            scores["modmeta"] = trained_scores(network, config)
         else:
-            parts["chosen"] = chosen_scores(network)
-        for part, scores in parts.items():
-            if run.should_stop():
-                return None
-            name = f"{network.name}_{part}"
-            path = run.directory("networks") / f"{name}.npz"
-            compute_rows = functools.partial(_rows_of, network, scores, path)
-            rows += run.once(f"networks/{name}", compute_rows)
+            scores["chosen"] = chosen_scores(network)
+        for part, found in scores.items():
+            name = f"networks/{network.name}_{part}"
+            path = run.workdir / f"{name}.npz"
+            parts[name] = functools.partial(_rows_of, network, found, path)
+    kept = run.each_once(parts, "networks")
+    if kept is None:
+        return None
+    rows = [row for found in kept.values() for row in found]
     report.write_figure(run.directory(), rows)
     return {"rows": rows}
 

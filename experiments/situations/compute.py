@@ -95,17 +95,19 @@ def run_situation(config: ExperimentConfig, name: str) -> dict[str, Any]:
 
 def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
     """One situation after the other; those that are done are not done again."""
-    found = {}
-    for name in config.situations or SITUATIONS:
-        if run.should_stop():
-            return None
-        found[name] = run.once(
-            f"situations/{name.replace(' ', '_')}",
-            functools.partial(run_situation, config, name),
+    names = config.situations or SITUATIONS
+    parts = {
+        f"situations/{name.replace(' ', '_')}": functools.partial(
+            run_situation, config, name
         )
+        for name in names
+    }
+    found = run.each_once(parts, "situations")
+    if found is None:
+        return None
     rows = list(found.values())
     return {
-        "situations": found,
+        "situations": dict(zip(names, rows, strict=True)),
         "expected_calibration_error": _pooled_error(rows),
         "largest_overconfidence": max(row["overconfidence"] for row in rows),
         "right_counts": int(sum(row["right_count"] for row in rows)),

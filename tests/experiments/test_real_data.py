@@ -138,7 +138,7 @@ def test_a_run_goes_on_where_it_stopped(dream3, trained, monkeypatch, tmp_path):
         done.append(network.name)
         if len(done) == 2:
             raise MemoryError("full")
-        return score(network)
+        yield from score(network)
 
     monkeypatch.setattr(compute, "classical_scores", fail_at_second)
     with pytest.raises(MemoryError):

@@ -4,6 +4,7 @@ Where runs are refused, stopped or killed, and what the next command finds.
 """
 
 import dataclasses
+import functools
 import os
 import re
 import signal
@@ -278,3 +279,45 @@ for name in {EXPERIMENTS}:
         delattr(flags.FLAGS, flag)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+
+
+class Shown:
+    """A progress meter that notes what it is told."""
+
+    def __init__(self):
+        self.seen = []
+
+    def start(self, total, *, initial=0, description=""):
+        self.seen.append((description, initial, total))
+
+    def update(self, step, metrics=None):
+        self.seen.append(step)
+
+    def close(self):
+        self.seen.append("end")
+
+
+def test_parts_are_computed_once_and_shown(tmp_path):
+    computed, progress = [], Shown()
+
+    def square(number):
+        computed.append(number)
+        if computed == [1, 2]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return number**2
+
+    def compute_parts(config, run):
+        parts = {f"squares/{n}": functools.partial(square, n) for n in (1, 2, 3)}
+        found = run.each_once(parts, "squares")
+        return None if found is None else {"found": list(found.values())}
+
+    experiment = dataclasses.replace(EXPERIMENT, compute=compute_parts)
+    assert common.run(experiment, Config(), tmp_path, progress=progress) is None
+    assert names(tmp_path / "squares") == {"1.json", "2.json"}
+    assert progress.seen == [("squares", 0, 3), 1, 2, "end"]
+    # The first is computed again where it is lost, and the others are not.
+    (tmp_path / "squares" / "1.json").unlink()
+    progress.seen.clear()
+    summary = common.run(experiment, Config(), tmp_path, progress=progress)
+    assert summary["found"] == [1, 4, 9] and computed == [1, 2, 1, 3]
+    assert progress.seen == [("squares", 1, 3), 2, 2, 3, "end"]
