@@ -70,7 +70,7 @@ def test_factorisations_wait_for_each_other():
     def search(model):
         # As a proposal head does it, whose logits are the prior of the search.
         evidence = jax.nn.softmax(decoding.posterior(model).means)
-        return decoding.decode(key, model._replace(probabilities=evidence), 4, 0.1)
+        return decoding.decode(key, model._replace(probabilities=evidence), 4, 4, 0.1)
 
     assert len(chain(jax.vmap(search), model)) >= 5
     bounded = functools.partial(strengths.least_squares, num_bounded=2, freedom=4.0)

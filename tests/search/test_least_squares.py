@@ -99,7 +99,7 @@ def decode(problem, beam_size, slot_mask=None, seed=0):
 
 @functools.partial(jax.jit, static_argnums=2)
 def _decode(rng_key, model, beam_size):
-    return decoding.decode(rng_key, model, beam_size, 1.0)
+    return decoding.decode(rng_key, model, beam_size, beam_size, 1.0)
 
 
 @pytest.mark.parametrize("num_slots, num_modules", [(7, 2), (4, 3), (1, 2)])
@@ -111,6 +111,19 @@ def test_a_beam_of_all_assignments_sorts_them(num_slots, num_modules, seed):
     assert sorted(map(tuple, found)) == sorted(map(tuple, everything))
     costs = problem.half_squares(found) + problem.pearson(found)
     assert (np.diff(costs) >= -1e-4 * (1.0 + np.abs(costs[1:]))).all()
+
+
+@pytest.mark.parametrize("beam_size", [1, 5, 40])
+def test_a_narrow_beam_keeps_the_best_where_edges_do_not_interact(beam_size):
+    """Where costs add up over slots, the best beginnings begin the best assignments."""
+    problem = LinearProblem(6, 3, 18, seed=5)
+    problem.design[:] = np.eye(18).reshape(18, 6, 3) * problem.design[0]
+    everything = every_row(6, 3)
+    costs = problem.half_squares(everything) + problem.pearson(everything)
+    found = decode(problem, beam_size)
+    assert len({tuple(row) for row in found}) == beam_size
+    kept = problem.half_squares(found) + problem.pearson(found)
+    np.testing.assert_allclose(kept, np.sort(costs)[:beam_size], rtol=1e-4)
 
 
 def test_masked_slots_are_not_decided():

@@ -225,6 +225,9 @@ def _decode(
     residuals = energy.residuals
     assert residuals is not None
 
+    count = options.num_candidates
+    width = options.beam_size or max(count, _SMALLEST_BEAM, _BEAM_PER_SLOT * num_slots)
+
     def decode_for(node_module):
         def of_weights(weights):
             return residuals(weights, node_module, receiver)
@@ -233,11 +236,8 @@ def _decode(
         noise = jax.random.normal(key_noise, model.offset.shape)
         noise = scale * options.residual_noise * noise
         model = model._replace(offset=model.offset + noise)
-        width = options.beam_size or max(
-            options.num_candidates, _SMALLEST_BEAM, _BEAM_PER_SLOT * num_slots
-        )
-        rows = decoding.decode(key_order, model, width, scale * options.order_noise)
-        return rows[: options.num_candidates]
+        order_noise = scale * options.order_noise
+        return decoding.decode(key_order, model, count, width, order_noise)
 
     rows = jax.vmap(decode_for)(nodes)
     nodes = jnp.repeat(nodes, rows.shape[1])
