@@ -142,7 +142,7 @@ class CachedEnergies:
         self,
         assignments: jax.Array,
         node_modules: jax.Array,
-        mean_power: float = 0.0,
+        mean_power: float | jax.Array = 0.0,
     ) -> jax.Array:
         """Energies of every receiver under every one of A assignments of its slots.
 

@@ -21,7 +21,7 @@ def structure_energies(
     supergraph: SuperGraph,
     structure: search.Structure,
     observed: Observations,
-    mean_power: float = 0.0,
+    mean_power: float | jax.Array = 0.0,
 ) -> jax.Array:
     """One-step energies of all nodes.
 

@@ -75,7 +75,7 @@ class Likelihood:
         self,
         outputs: jax.Array,
         targets: jax.Array,
-        mean_power: float = 0.0,
+        mean_power: float | jax.Array = 0.0,
         weights: jax.Array | None = None,
         unit_changes: jax.Array | None = None,
     ) -> jax.Array:
@@ -117,7 +117,7 @@ class Likelihood:
         if self.bank.config.likelihood == "squared_error":
             return share * jnp.sum(jnp.square(targets - mean), axis=-1) + cost
         densities = self._densities(targets - mean, log_scale)
-        if not mean_power:
+        if isinstance(mean_power, float) and not mean_power:
             return share * jnp.sum(densities, axis=-1) + cost
         held = jax.lax.stop_gradient(log_scale)
         of_mean = self._densities(targets - mean, held)

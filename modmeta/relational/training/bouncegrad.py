@@ -205,6 +205,11 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             state.structures, batch.tasks, supergraph, structure
         )
 
+        is_cold = temperature * model.bank.config.span <= _COLD
+        mean_power: float | jax.Array = config.mean_power
+        if mean_power:
+            # Once structures are right, likelihood weighs best what is known well.
+            mean_power = jnp.where(is_cold, 0.0, mean_power)
         loss, gradient = jax.value_and_grad(gradient_loss)(
             params.modules,
             searched.problems,
@@ -213,9 +218,9 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             visit.states,
             gradient_windows,
             temperature,
+            mean_power,
         )
         # Under structures that are random still, entities would differ in everything.
-        is_cold = temperature * model.bank.config.span <= _COLD
         gradient = gradient._replace(
             spreads=jax.tree.map(
                 lambda leaf: jnp.where(is_cold, leaf, 0.0), gradient.spreads
