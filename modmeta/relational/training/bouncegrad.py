@@ -206,10 +206,6 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
         )
 
         is_cold = temperature * model.bank.config.span <= _COLD
-        mean_power: float | jax.Array = config.mean_power
-        if mean_power:
-            # Once structures are right, likelihood weighs best what is known well.
-            mean_power = jnp.where(is_cold, 0.0, mean_power)
         loss, gradient = jax.value_and_grad(gradient_loss)(
             params.modules,
             searched.problems,
@@ -218,7 +214,8 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             visit.states,
             gradient_windows,
             temperature,
-            mean_power,
+            # Once structures are right, likelihood weighs best what is known well.
+            is_even=is_cold,
         )
         # Under structures that are random still, entities would differ in everything.
         gradient = gradient._replace(
