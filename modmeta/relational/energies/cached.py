@@ -143,6 +143,7 @@ class CachedEnergies:
         assignments: jax.Array,
         node_modules: jax.Array,
         mean_power: float = 0.0,
+        is_even: bool | jax.Array = False,
     ) -> jax.Array:
         """Energies of every receiver under every one of A assignments of its slots.
 
@@ -153,6 +154,7 @@ class CachedEnergies:
           assignments: `[A, D]`.
           node_modules: `[N]`.
           mean_power: See `BoundBank.frame_energies`.
+          is_even: See there.
 
         Returns:
           `[N, A]`.
@@ -163,7 +165,9 @@ class CachedEnergies:
         hidden = hidden + jnp.moveaxis(cache.embedded, 1, 0)[:, :, None]
         outputs = select_module(self.modules.update(hidden), node_modules)
         targets, counted = jax.tree.map(lambda leaf: leaf[:, None], cache.observed())
-        energies = self.modules.frame_energies(outputs, targets, mean_power, **counted)
+        energies = self.modules.frame_energies(
+            outputs, targets, mean_power, is_even=is_even, **counted
+        )
         energies = jnp.sum(energies, axis=-1)
         return jnp.where(cache.node_mask[:, None], energies, 0.0)
 

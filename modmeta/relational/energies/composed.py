@@ -22,6 +22,7 @@ def structure_energies(
     structure: search.Structure,
     observed: Observations,
     mean_power: float = 0.0,
+    is_even: bool | jax.Array = False,
 ) -> jax.Array:
     """One-step energies of all nodes.
 
@@ -33,6 +34,7 @@ def structure_energies(
       structure: Modules of all N nodes.
       observed: Observations of all nodes.
       mean_power: See `BoundBank.frame_energies`.
+      is_even: See there.
 
     Returns:
       `[N]`, zero at padded nodes.
@@ -45,7 +47,12 @@ def structure_energies(
         observed.windows,
     )
     energies = modules.frame_energies(
-        outputs, observed.targets, mean_power, observed.weights, observed.unit_changes
+        outputs,
+        observed.targets,
+        mean_power,
+        observed.weights,
+        observed.unit_changes,
+        is_even,
     )
     return jnp.where(supergraph.node_mask, jnp.sum(energies, axis=-1), 0.0)
 

@@ -78,6 +78,7 @@ class Likelihood:
         mean_power: float = 0.0,
         weights: jax.Array | None = None,
         unit_changes: jax.Array | None = None,
+        is_even: bool | jax.Array = False,
     ) -> jax.Array:
         """Energy of every predicted change.
 
@@ -96,6 +97,9 @@ class Likelihood:
             value of the energy stays.
           weights: `[...]` what a change counts, see `Observations`; None for 1.
           unit_changes: `[..., Y]`, see `Observations`; needed where entities differ.
+          is_even: `()` whether the gradient of the mean is multiplied by that power of
+            the geometric mean of all variances instead: of the likelihood, in a size
+            that does not drown the gradient of the variance where both are clipped.
 
         Returns:
           `[...]`: negative log density in nats, summed over predicted features, of
@@ -122,7 +126,8 @@ class Likelihood:
         held = jax.lax.stop_gradient(log_scale)
         of_mean = self._densities(targets - mean, held)
         of_scale = self._densities(targets - jax.lax.stop_gradient(mean), log_scale)
-        weighted = jnp.exp(2.0 * mean_power * held) * of_mean + of_scale
+        level = jnp.where(is_even, jnp.mean(held), held)
+        weighted = jnp.exp(2.0 * mean_power * level) * of_mean + of_scale
         weighted = weighted + jax.lax.stop_gradient(densities - weighted)
         return share * jnp.sum(weighted, axis=-1) + cost
 

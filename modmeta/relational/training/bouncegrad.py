@@ -205,6 +205,7 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             state.structures, batch.tasks, supergraph, structure
         )
 
+        is_cold = temperature * model.bank.config.span <= _COLD
         loss, gradient = jax.value_and_grad(gradient_loss)(
             params.modules,
             searched.problems,
@@ -213,9 +214,10 @@ def bouncegrad(model: RelationalModel, config: BounceGradConfig) -> BounceGrad:
             visit.states,
             gradient_windows,
             temperature,
+            # Once structures are right, likelihood weighs best what is known well.
+            is_even=is_cold,
         )
         # Under structures that are random still, entities would differ in everything.
-        is_cold = temperature * model.bank.config.span <= _COLD
         gradient = gradient._replace(
             spreads=jax.tree.map(
                 lambda leaf: jnp.where(is_cold, leaf, 0.0), gradient.spreads

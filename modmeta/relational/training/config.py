@@ -51,8 +51,9 @@ class BounceGradConfig:
         visit, which draws both anew (reference code: meta-training uses the same
         frames for both).
       mean_power: Power of the variance that multiplies the gradient of the mean; above
-        0, it keeps asking about what is badly predicted, see
-        `BoundBank.frame_energies`.
+        0, it keeps asking about what is badly predicted while structures are sought,
+        down to 2 nats. From then on it is that of the mean variance, and laws are
+        those of maximum likelihood, see `BoundBank.frame_energies`.
       learning_rate: Adam, cosine decay to 0.
       warmup_fraction: Share of training over which the learning rate rises.
       weight_decay: Decoupled weight decay of the modules.

@@ -39,6 +39,7 @@ def gradient_loss(
     states: Frames | jax.Array,
     windows: jax.Array,
     temperature: jax.Array,
+    is_even: bool | jax.Array = False,
 ) -> jax.Array:
     """Mean energy per real node and observed change, in nats.
 
@@ -51,6 +52,7 @@ def gradient_loss(
       windows: `[t]` frames at which the windows begin that count; all frames do for
         roll-outs.
       temperature: `()` nats, of the mixture's weights.
+      is_even: `()`, see `BoundBank.frame_energies`.
     """
     model, supergraph = problems.model, problems.supergraph
     bound = BoundBank(model.bank, modules, problems.params.preprocessing)
@@ -80,11 +82,11 @@ def gradient_loss(
         )
         descended = CachedEnergies(bound, build_cache(bound, supergraph, observed))
         energies = descended.of_assignments(
-            assignments, structure.node_modules, config.mean_power
+            assignments, structure.node_modules, config.mean_power, is_even
         )
         energies = jnp.sum(jax.lax.stop_gradient(weights) * energies, axis=-1)
     else:
         energies = structure_energies(
-            bound, supergraph, structure, observed, config.mean_power
+            bound, supergraph, structure, observed, config.mean_power, is_even
         )
     return observed.mean(energies, supergraph.node_mask)

@@ -517,17 +517,20 @@ def test_densities_and_the_weighted_gradient(likelihood):
 
     @jax.jit
     def energies_and_slopes(outputs):
-        def with_power(power):
+        def with_power(power, is_even=False):
             def total(outputs):
-                found = modules.frame_energies(outputs, targets, power)
+                found = modules.frame_energies(outputs, targets, power, is_even=is_even)
                 return jnp.sum(found), found
 
             slopes, found = jax.grad(total, has_aux=True)(outputs)
             return found, slopes
 
-        return modules.predict(outputs), with_power(0.0), with_power(0.5)
+        powers = with_power(0.0), with_power(0.5), with_power(0.5, True)
+        return modules.predict(outputs), *powers
 
-    predicted, (found, plain), (again, weighted) = energies_and_slopes(outputs)
+    predicted, (found, plain), (again, weighted), (_, even) = energies_and_slopes(
+        outputs
+    )
     mean, log_scale = map(np.asarray, predicted)
     kind = scipy.stats.norm if likelihood == "gaussian" else scipy.stats.t(df=4)
     density = kind.logpdf((targets - mean) / np.exp(log_scale)) - log_scale
@@ -536,7 +539,10 @@ def test_densities_and_the_weighted_gradient(likelihood):
     np.testing.assert_allclose(
         weighted[:, :4], plain[:, :4] * np.exp(log_scale), rtol=1e-4
     )
-    np.testing.assert_allclose(weighted[:, 4:], plain[:, 4:], rtol=1e-4)
+    level = np.exp(log_scale.mean())
+    np.testing.assert_allclose(even[:, :4], plain[:, :4] * level, rtol=1e-4)
+    for slopes in (weighted, even):
+        np.testing.assert_allclose(slopes[:, 4:], plain[:, 4:], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -88,13 +88,15 @@ class Setting:
             metrics.append(jax.device_get(record))
         return states, metrics
 
-    def energies(self, modules, batch, structure):
+    def energies(self, modules, batch, structure, *weighting):
         """Energies `[N]` of a batch under any structure, all frames, no cache."""
         graph = batch.supergraph
         states = gather_states(self.states, batch.tasks, graph)
         bound = BoundBank(self.model.bank, modules, self.params.preprocessing)
         observed = observe(bound, graph, states)
-        return composed.structure_energies(bound, graph, structure, observed)
+        return composed.structure_energies(
+            bound, graph, structure, observed, *weighting
+        )
 
     def assert_first_gradient(self, loss, state):
         """Compares the gradient of `modules -> loss` with what Adam was given."""
@@ -241,6 +243,24 @@ def test_chosen_gradient():
     np.testing.assert_allclose(
         metrics[0]["gradient_norm"], 10.0 * np.linalg.norm(moment), rtol=1e-4
     )
+
+
+def test_variances_weigh_the_gradient_while_structures_are_sought():
+    """At 1 nat no change counts more than another for its variance."""
+    sizes = (3, 2, 3)
+    given = Setting(dataclasses.replace(CONFIG, mean_power=0.5), sizes, encoder="none")
+    start, batch = given.init(), given.batch(0)
+    for temperature, is_even in ((50.0, False), (1.0, True)):
+        schedule = start.schedule._replace(temperature=jnp.float32(temperature))
+        state, _ = given.step(start._replace(schedule=schedule), given.states, batch)
+        structure = gather_structure(state.structures, batch.tasks, batch.supergraph)
+
+        def loss(modules, is_even=is_even, structure=structure):
+            energies = given.energies(modules, batch, structure, 0.5, is_even)
+            return jnp.sum(energies) / (5 * sum(sizes))
+
+        given.assert_first_gradient(loss, state)
+    assert given.num_traces == 1
 
 
 def test_mixture_gradient_equals_brute_force():
