@@ -25,7 +25,7 @@ from modmeta.relational.evaluation.alternatives import (
 )
 from modmeta.relational.evaluation.changes import ChangeModel
 from modmeta.relational.evaluation.consistency import Consistency, compare_parts
-from modmeta.relational.evaluation.effects import no_interaction
+from modmeta.relational.evaluation.effects import strongest_per_edge
 from modmeta.relational.evaluation.finer import left_by_pairs
 from modmeta.relational.evaluation.gains import is_worthwhile
 from modmeta.relational.evaluation.granted import Granted
@@ -223,8 +223,8 @@ def gather(
     if split is not None and is_series(some):
         left = found.expected - found.observed
         if span == 1 and left.shape[-1] == 1:
-            is_joined = is_edge & (edges != no_interaction(effects, edges))
-            relayed = shares_by_relays(some, left[..., 0], is_joined)
+            strongest = strongest_per_edge(effects, edges)
+            relayed = shares_by_relays(some, left[..., 0], edges == strongest)
         alternatives = compare(
             split.first,
             split.rest,

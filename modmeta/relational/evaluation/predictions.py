@@ -60,7 +60,8 @@ def predict(
         to at most 128, until that changes the prediction by less than 1e-4 in
         normalised units at 99 of 100 values.
       num_samples: Futures that are drawn, each with errors such as the laws made on the
-        observed frames, see `ensembles`; 0 for the one without errors.
+        observed frames, see `ensembles`, times factors, see `backtests`; 0 for the one
+        without errors.
       seed: Seed of these draws.
       domain: Where bodies can be; None for everywhere.
       batch_size: Systems at once.

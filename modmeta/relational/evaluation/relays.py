@@ -39,7 +39,7 @@ def shares_by_relays(
     Args:
       dataset: Series that hear the frame before, raw units.
       left: `[tasks, nodes, W]` what the graph leaves of every window of one interval.
-      is_joined: `[tasks, nodes, nodes]` true where a sender (column) acts.
+      is_joined: `[tasks, nodes, nodes]` true where a sender (column) acts most.
 
     Returns:
       `[B]`, one per block of `parts.blocks_of` that is long enough; None where there
