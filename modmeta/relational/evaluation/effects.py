@@ -33,6 +33,21 @@ def no_interaction(effects: Sequence[float], edges: np.ndarray) -> int | None:
     return max(without_effect(effects), key=counts.__getitem__, default=None)
 
 
+def strongest_per_edge(effects: Sequence[float], edges: np.ndarray) -> int:
+    """The relation a single edge of which does most.
+
+    Args:
+      effects: See `verdict.Verdict`: of all edges of a receiver together.
+      edges: Relations of pairs, -1 where there is no edge.
+    """
+    each = []
+    for relation, effect in enumerate(effects):
+        counts = np.sum(np.asarray(edges) == relation, axis=-1)
+        typical = counts.sum() / max(np.count_nonzero(counts), 1)
+        each.append(effect / np.sqrt(max(typical, 1.0)))
+    return int(np.argmax(each))
+
+
 def relation_names(
     effects: Sequence[float], edges: np.ndarray, num_relations: int
 ) -> tuple[str, ...]:

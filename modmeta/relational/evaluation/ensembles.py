@@ -8,6 +8,10 @@ encounters, which laws miss by far, stay rare and far. The mean of such futures 
 better prediction than the one without errors where motion is chaotic, and their spread
 says so.
 
+Errors are drawn in runs of frames that follow each other, of all entities of a system
+at once (moving blocks, Kuensch 1989): what a law gets wrong alike frame after frame
+adds up in a future as it did in the recording.
+
 Where messages span several frames because single ones are noisy, errors are those of
 windows of as many frames, so that noise of observation is not taken for an error of the
 law at every frame.
@@ -30,8 +34,13 @@ from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.preprocessing import changes
 from modmeta.relational.tasks.states import host_states
 
-# Windows that errors are taken from, evenly spaced: more would tell no more.
-_MAX_WINDOWS = 100
+# Windows that errors are taken from, in runs that are evenly spaced: more would tell no
+# more.
+_MAX_WINDOWS = 200
+# A run has at most this share of the windows of a recording: runs have to differ.
+_LONGEST_RUN = 0.5
+# Of a recording with gaps, runs are drawn that have this share of what the fullest has.
+_FULL = 0.5
 
 
 class ObservedErrors(NamedTuple):
@@ -42,11 +51,14 @@ class ObservedErrors(NamedTuple):
         units of the typical change.
       elapsed: `[tasks, nodes, W, L]` time since then, in frame intervals.
       is_known: `[tasks, nodes, W]` whether both ends of a window were observed.
+      runs: `[R, M]` numbers of M windows each of which begins where the one before
+        ends.
     """
 
     values: np.ndarray
     elapsed: np.ndarray
     is_known: np.ndarray
+    runs: np.ndarray
 
 
 def observed_errors(
@@ -54,6 +66,7 @@ def observed_errors(
     dataset: TrajectoryDataset,
     effects: Effects | None,
     num_substeps: int,
+    num_steps: int,
 ) -> ObservedErrors:
     """Predicts observed frames from earlier ones, over as many as a message spans.
 
@@ -62,6 +75,7 @@ def observed_errors(
       dataset: Their observed frames, raw units, as the model reads them.
       effects: What nodes have of their own, leaves `[tasks, nodes, ...]`.
       num_substeps: Steps per frame in which laws are integrated.
+      num_steps: Frames that runs of windows are to last, as far as recordings allow.
 
     Raises:
       DataError: If no window was observed.
@@ -82,7 +96,9 @@ def observed_errors(
     seen = dataset.is_observed.swapaxes(1, 2)
     clock = dataset.clock
     steps = None if frames.times is None else np.diff(frames.times, axis=2)
-    starts = np.unique(np.linspace(0, count - 1, min(count, _MAX_WINDOWS)).astype(int))
+    runs = _runs(count, span, num_steps)
+    starts, runs = np.unique(runs, return_inverse=True)
+    runs = runs.reshape(-1, _run_length(count, span, num_steps))
     values, elapsed = [], []
     for first in starts:
         following = slice(first + 1, first + span + 1)
@@ -103,7 +119,25 @@ def observed_errors(
         elapsed.append(clock[:, following] - clock[:, first, None])
     shape = (*seen.shape[:2], len(starts), span)
     elapsed = np.broadcast_to(np.stack(elapsed, axis=1)[:, None], shape)
-    return ObservedErrors(np.stack(values, axis=2), elapsed, is_known[:, :, starts])
+    values = np.stack(values, axis=2)
+    return ObservedErrors(values, elapsed, is_known[:, :, starts], runs)
+
+
+def _run_length(count: int, span: int, num_steps: int) -> int:
+    """Windows of a run, of `count` windows that begin at every frame."""
+    longest = int(_LONGEST_RUN * (count - 1) / span) + 1
+    return min(-(-num_steps // span), longest)
+
+
+def _runs(count: int, span: int, num_steps: int) -> np.ndarray:
+    """First frames `[R, M]` of windows that follow each other, R runs of M."""
+    length = _run_length(count, span, num_steps)
+    last = count - 1 - (length - 1) * span
+    num_runs = last + 1
+    if count > _MAX_WINDOWS:
+        num_runs = min(num_runs, max(_MAX_WINDOWS // length, 1))
+    begins = np.unique(np.linspace(0, last, num_runs).astype(int))
+    return begins[:, None] + span * np.arange(length)
 
 
 def draw_errors(
@@ -115,10 +149,11 @@ def draw_errors(
 ) -> Iterator[np.ndarray]:
     """Draws the errors of futures from those that were observed.
 
-    A node gets those of its own windows; one without any gets those of others. They
-    grow with the time that passes where more passes than in the window. Futures come in
-    pairs of opposite errors, so that their mean is off by what is not linear in the
-    errors alone.
+    All nodes of a system get those of one run of windows, then of another. Of a window
+    that did not see a node, it gets those of another of its own; a node without any
+    gets those of others. They grow with the time that passes where more passes than in
+    the window. Futures come in pairs of opposite errors, so that their mean is off by
+    what is not linear in the errors alone.
 
     Args:
       seed: Seed of the draws.
@@ -144,15 +179,26 @@ def draw_errors(
     count = observed.is_known.sum(axis=2)[..., None]
     has_own = (count > 0)[..., None]
     everyone = np.argwhere(observed.is_known)
+    fullness = observed.is_known[:, :, observed.runs].sum(axis=(1, 3))
+    is_full = fullness >= _FULL * fullness.max(axis=1, keepdims=True)
+    full_first = np.argsort(~is_full, axis=1, kind="stable")
+    num_full = is_full.sum(axis=1)[:, None]
+    length = observed.runs.shape[1]
+    num_runs = -(-num_windows // length)
+    own = np.stack(np.indices(shape)[:2], axis=-1)
     for sample in range(num_samples):
         if sample % 2 == 0:
+            place = (rng.random((num_tasks, num_runs)) * num_full).astype(int)
+            run = np.take_along_axis(full_first, place, axis=1)
+            following = observed.runs[run].reshape(num_tasks, 1, -1)
+            window = np.broadcast_to(following[:, :, :num_windows], shape)
+            is_seen = np.take_along_axis(observed.is_known, window, axis=2)
             place = (rng.random(shape) * count).astype(int)
-            place = np.minimum(place, np.maximum(count - 1, 0))
-            window = np.take_along_axis(known_first, place, axis=2)
-            own = np.stack(np.indices(shape)[:2], axis=-1)
-            own = np.concatenate([own, window[..., None]], axis=-1)
+            another = np.take_along_axis(known_first, place, axis=2)
+            window = np.where(is_seen, window, another)[..., None]
             others = everyone[rng.integers(len(everyone), size=shape)]
-            chosen = tuple(np.moveaxis(np.where(has_own, own, others), -1, 0))
+            mine = np.concatenate([own, window], axis=-1)
+            chosen = tuple(np.moveaxis(np.where(has_own, mine, others), -1, 0))
             growth = np.maximum(passing / observed.elapsed[chosen], 1.0)
             drawn = observed.values[chosen] * growth[..., None]
             drawn = drawn.reshape(num_tasks, num_nodes, -1, num_targets)

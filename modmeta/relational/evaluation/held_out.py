@@ -25,9 +25,11 @@ from modmeta.relational.evaluation.alternatives import (
 )
 from modmeta.relational.evaluation.changes import ChangeModel
 from modmeta.relational.evaluation.consistency import Consistency, compare_parts
+from modmeta.relational.evaluation.effects import strongest_per_edge
 from modmeta.relational.evaluation.finer import left_by_pairs
 from modmeta.relational.evaluation.gains import is_worthwhile
 from modmeta.relational.evaluation.granted import Granted
+from modmeta.relational.evaluation.relays import shares_by_relays
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
@@ -73,6 +75,8 @@ class Evidence(NamedTuple):
       is_mixed: Whether systems are of two sizes far apart, see `mixtures.are_apart`.
       by_pairs: Under the graph found and numbers of all pairs, see `finer`; None where
         that was not asked.
+      relayed: Shares of what the graph leaves, see `relays`; None where nodes have no
+        series or are too few.
     """
 
     found: np.ndarray
@@ -89,6 +93,7 @@ class Evidence(NamedTuple):
     is_in_step: bool = False
     is_mixed: bool = False
     by_pairs: np.ndarray | None = None
+    relayed: np.ndarray | None = None
 
 
 def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
@@ -214,9 +219,12 @@ def gather(
             split.windows(span)[0],
         )
         by_pairs = None if left is None else asked.by_block(left)
-    alternatives = None
+    alternatives = relayed = None
     if split is not None and is_series(some):
         left = found.expected - found.observed
+        if span == 1 and left.shape[-1] == 1:
+            strongest = strongest_per_edge(effects, edges)
+            relayed = shares_by_relays(some, left[..., 0], edges == strongest)
         alternatives = compare(
             split.first,
             split.rest,
@@ -237,6 +245,7 @@ def gather(
         is_in_step=shared_course(some) > SHARED,
         is_mixed=are_apart(some),
         by_pairs=by_pairs,
+        relayed=relayed,
     )
 
 

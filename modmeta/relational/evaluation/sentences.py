@@ -54,6 +54,7 @@ class Findings(NamedTuple):
       is_idle: Whether the own past of every entity explains as much.
       is_driven: Whether what the graph leaves goes together between entities.
       is_in_step: Whether systems share much of their course frame by frame.
+      is_relayed: Whether entities tell of those whom they reach by others alone.
       is_mixed: Whether systems are of two sizes far apart.
       is_coarse: Whether pairs differ in more ways than the relations.
       is_held_out: Whether frames were kept back to judge the graph.
@@ -74,6 +75,7 @@ class Findings(NamedTuple):
     is_idle: bool
     is_driven: bool
     is_in_step: bool
+    is_relayed: bool
     is_mixed: bool
     is_coarse: bool
     is_held_out: bool
@@ -170,6 +172,12 @@ def _reservations(findings: Findings) -> Iterator[str]:
             "; but what stays unexplained goes together between entities, at the same "
             "frame or soon after: something that was not recorded may drive several of "
             "them, do not rely on this graph"
+        )
+    elif findings.is_relayed:
+        yield (
+            "; but entities tell of others more than those in between do: all may hear "
+            "one driver that was not recorded, each at a lag of its own, or noise of "
+            "measurement hides those in between, do not rely on this graph"
         )
     if findings.is_mixed:
         yield (

@@ -27,6 +27,7 @@ from modmeta.relational.evaluation.gains import (
     is_worthwhile,
 )
 from modmeta.relational.evaluation.held_out import Evidence, gather
+from modmeta.relational.evaluation.relays import has_relays
 from modmeta.relational.evaluation.sentences import (
     AGREEMENT,
     UNEXPLAINED,
@@ -61,8 +62,9 @@ class Verdict(NamedTuple):
         frames before is the right one for them; whether systems are of one size, and
         pairs no more different than relations; of
         series, also whether they explain surely more than the own past of every node,
-        and leave nothing that goes together between nodes, and whether systems go their
-        own ways. False where recordings are too short to hold frames out.
+        and leave nothing that goes together between nodes, joined or not, and whether
+        systems go their own ways. False where recordings are too short to hold frames
+        out.
       num_relations: Relations that the data tell apart, "no relation" among them where
         some pairs have none; 1 if one holds everywhere, 0 if nothing depends on other
         entities.
@@ -170,7 +172,8 @@ def conclude(
     is_mixed = is_graph and evidence.is_mixed
     is_coarse = is_graph and _is_coarse(evidence)
     is_sound = evidence.is_held_out and not (is_too_fast or is_idle)
-    is_sound = is_sound and not (is_driven or is_mixed or is_coarse)
+    is_relayed = is_graph and _is_relayed(evidence)
+    is_sound = is_sound and not (is_driven or is_relayed or is_mixed or is_coarse)
     is_unclear = max(evidence.effects) >= _NOTICEABLE and not is_any
     is_unclear = is_unclear and any(
         _is_better(error, evidence.none) for error in (evidence.found, *evidence.single)
@@ -196,6 +199,7 @@ def conclude(
         is_idle=is_idle,
         is_driven=is_driven,
         is_in_step=is_in_step,
+        is_relayed=is_relayed,
         is_mixed=is_mixed,
         is_coarse=is_coarse,
         is_held_out=evidence.is_held_out,
@@ -272,6 +276,13 @@ def _is_coarse(evidence: Evidence) -> bool:
         return False
     gain = float((found - by_pairs).sum())
     return gain >= _NOTICEABLE**2 * evidence.none.sum() and _is_better(by_pairs, found)
+
+
+def _is_relayed(evidence: Evidence) -> bool:
+    """Whether entities tell of those whom they reach by others alone, see `relays`."""
+    # Where laws explain all but a little, that little may be what laws get wrong.
+    unexplained = evidence.found.sum() > UNEXPLAINED * evidence.total.sum()
+    return bool(unexplained) and has_relays(evidence.relayed)
 
 
 def _best_ignorant(evidence: Evidence) -> np.ndarray:

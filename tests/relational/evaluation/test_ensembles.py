@@ -8,7 +8,7 @@ import pytest
 
 from modmeta.relational import Domain, ModuleConfig, as_dataset
 from modmeta.relational.data import DataError
-from modmeta.relational.evaluation import ensembles
+from modmeta.relational.evaluation import backtests, ensembles, predictions
 from modmeta.relational.evaluation.rollouts import Rollouts
 from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.preprocessing import changes
@@ -60,8 +60,15 @@ def twice():
     return Kicked(dataclasses.replace(LAWS, span=2))
 
 
-def test_futures_spread_as_the_kicks_that_were_seen(free):
-    """Squares by the kicks of every body; a tenth is five standard errors and more."""
+@pytest.fixture
+def plain(monkeypatch):
+    """Errors as they were seen."""
+    monkeypatch.setattr(predictions, "widening", lambda *_: np.ones(_[-1]))
+
+
+@pytest.mark.usefixtures("plain")
+def test_futures_spread_as_runs_of_kicks_that_were_seen(free):
+    """Squares over all runs of four kicks; a tenth is five standard errors and more."""
     num_steps, num_samples = 4, 400
     path = free.result.predict(num_steps, **SEEN)
     samples = free.result.predict(num_steps, num_samples=num_samples, **SEEN)
@@ -72,20 +79,67 @@ def test_futures_spread_as_the_kicks_that_were_seen(free):
         path[..., :2], last[..., :2] + times * last[..., 2:], atol=1e-4
     )
     off = np.mean(np.square(samples - path), axis=0)
-    mean = free.kicks[:, 1:].mean(axis=1)
-    variance = free.kicks[:, 1:].var(axis=1)
-    for step in range(1, num_steps + 1):
-        # A kick moves a body for as many frames as follow it.
-        ages = np.arange(step)
-        of_velocity = step * variance + (step * mean) ** 2
-        of_position = np.sum(ages**2) * variance + (np.sum(ages) * mean) ** 2
-        expected = np.concatenate([STEP**2 * of_position, of_velocity], axis=-1)
-        np.testing.assert_allclose(
-            off[:, step - 1].mean(axis=(0, 1)),
-            expected.mean(axis=(0, 1)),
-            rtol=0.1,
-            atol=1e-6,
-        )
+    # A body is at rest at first; a kick moves it for as many frames as follow.
+    speeds, places = [], []
+    for first in range(1, NUM_FRAMES - num_steps + 1):
+        speed = place = 0.0
+        for step in range(num_steps):
+            place = place + STEP * speed
+            speed = speed + free.kicks[:, first + step]
+            speeds.append(speed)
+            places.append(place + np.zeros_like(speed))
+    both = np.concatenate([places, speeds], axis=-1)
+    both = np.square(both).reshape(-1, num_steps, *both.shape[1:]).mean(axis=0)
+    np.testing.assert_allclose(
+        off.mean(axis=(0, 2)), both.mean(axis=(1, 2)), rtol=0.1, atol=1e-6
+    )
+
+
+def test_bands_hold_what_comes_where_kicks_last(free):
+    """Kicks of 0.9 the one before: as if independent, half of what came is in bands."""
+    num_frames, num_steps = 40, 8
+    noise = np.random.default_rng(5).normal(size=(NUM_TASKS, num_frames + 8, 3, 2))
+    kicks = 0.1 * noise
+    for frame in range(1, num_frames + num_steps):
+        kicks[:, frame] += 0.9 * kicks[:, frame - 1]
+    states = kicked(kicks)
+    dataset = dataclasses.replace(free.dataset, states=states[:, :num_frames])
+    result = dataclasses.replace(free.result, dataset=dataset)
+    futures = result.predict(num_steps, num_samples=40, **SEEN)
+    low, high = np.quantile(futures, [0.05, 0.95], axis=0)
+    came = states[:, num_frames:]
+    inside = ((low <= came) & (came <= high))[..., 2:].mean(axis=(0, 2, 3))
+    assert (inside > 0.75).all()
+    # Bands are not as wide as everything, either.
+    spread = 0.1 / np.sqrt(1.0 - 0.9**2) * np.arange(1, num_steps + 1)
+    assert np.mean((high - low)[:, -1, :, 2:]) < 3.0 * 2.0 * spread[-1]
+
+
+def test_factors_follow_a_line_in_the_frames_ahead():
+    """Nine tenths of ratios lie below 1 + h / 2 up to h = 4, beyond which none is."""
+    ratios = np.linspace(0.0, 1.0 / 0.9, 101) * (1.0 + np.arange(1, 7)[:, None] / 2)
+    ratios[4:] = np.nan
+    found = backtests._line(ratios)
+    np.testing.assert_allclose(np.cumsum(found[:4]), [1.5, 4.0, 7.5, 12.0])
+    np.testing.assert_allclose(found[4:], 3.0)
+    np.testing.assert_array_equal(backtests._line(0.1 * ratios), 1.0)
+    np.testing.assert_array_equal(backtests._line(np.full((3, 5), np.nan)), 1.0)
+
+
+def test_errors_that_last_add_up():
+    """A push that a law lacks: every future is off as one that was pushed as long."""
+    values = np.ones((1, 2, 9, 1, 1)) * np.array([[0.5], [2.0]])[None, ..., None, None]
+    values = (
+        values
+        * np.array([1.0, 1.0, 1.0, -1.0, -1.0, -1.0, 1.0, 1.0, 1.0])[:, None, None]
+    )
+    is_known = np.ones((1, 2, 9), bool)
+    runs = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]])
+    observed = ensembles.ObservedErrors(values, np.ones((1, 2, 9, 1)), is_known, runs)
+    for drawn in ensembles.draw_errors(0, observed, 3, 20):
+        total = drawn.sum(axis=(2, 3))[0]
+        np.testing.assert_allclose(np.abs(total), [1.5, 6.0])
+        assert total[0] * total[1] > 0  # all of a system at once
 
 
 def test_futures_come_in_opposite_pairs(free):
@@ -112,8 +166,10 @@ def test_errors_of_longer_windows_are_those_of_a_frame(twice):
         Domain(),
         NUM_TASKS,
     )
-    found = ensembles.observed_errors(rollouts, twice.dataset, None, 2)
+    found = ensembles.observed_errors(rollouts, twice.dataset, None, 2, 4)
     assert found.is_known.all()
+    # Two windows that follow each other, from every frame.
+    np.testing.assert_array_equal(found.runs, np.arange(8)[:, None] + [0, 2])
     np.testing.assert_array_equal(
         found.elapsed, np.broadcast_to([1.0, 2.0], found.elapsed.shape)
     )
@@ -129,6 +185,7 @@ def test_errors_of_longer_windows_are_those_of_a_frame(twice):
     np.testing.assert_allclose(errors, np.stack(expected, axis=3), atol=1e-4)
 
 
+@pytest.mark.usefixtures("plain")
 def test_noise_of_observation_does_not_add_up(twice):
     """Velocities that are noise alone: off by that of two frames, at every frame."""
     noise = np.random.default_rng(3).normal(size=twice.dataset.states.shape)
@@ -152,7 +209,8 @@ def test_draws_are_of_windows_that_were_seen():
     is_known[0, 0] = [False, True, False, True, False]
     values[~is_known] = np.nan
     elapsed = np.broadcast_to([1.0, 2.0], (2, 3, 5, 2))
-    observed = ensembles.ObservedErrors(values, elapsed, is_known)
+    runs = np.arange(4)[:, None] + [0, 1]
+    observed = ensembles.ObservedErrors(values, elapsed, is_known, runs)
     # A step of three intervals, then one: three and twice as long as seen.
     durations = np.broadcast_to([3.0, 1.0, 3.0], (2, 3, 3))
     drawn = np.stack(

@@ -14,7 +14,11 @@ from modmeta.relational.classical import METHODS
 from modmeta.relational.evaluation import gains, held_out, verdict
 from modmeta.relational.evaluation.alternatives import Alternatives
 from modmeta.relational.evaluation.consistency import Consistency
-from modmeta.relational.evaluation.effects import no_interaction, relation_names
+from modmeta.relational.evaluation.effects import (
+    no_interaction,
+    relation_names,
+    strongest_per_edge,
+)
 from modmeta.relational.evaluation.held_out import Evidence
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.evidence import num_evidence_features
@@ -286,6 +290,16 @@ def test_a_classical_method_that_explains_more_is_recommended():
     assert not concluded.supported and "a season or a stimulus" in concluded.sentence
     concluded = verdict.conclude(TWO._replace(is_mixed=True), None, relations())
     assert not concluded.supported and "two sizes far apart" in concluded.sentence
+    for share, total in ((0.03, 5.0), (0.03, 50.0), (0.001, 5.0)):
+        relayed = TWO._replace(
+            relayed=np.full(9, share) + 0.002 * np.arange(-4, 5),
+            total=errors(total, 10),
+        )
+        concluded = verdict.conclude(relayed, None, relations())
+        # Laws that leave a fiftieth may get that wrong together.
+        is_told = share == 0.03 and total == 5.0
+        assert concluded.supported == (not is_told)
+        assert ("more than those in between do" in concluded.sentence) == is_told
     for share in (0.5, 0.9):
         finer = TWO._replace(by_pairs=share * TWO.found)
         concluded = verdict.conclude(finer, None, relations())
@@ -325,6 +339,15 @@ def test_two_blocks_are_no_evidence():
         merged={pair: error[:2] for pair, error in TWO.merged.items()},
     )
     assert not verdict.conclude(two, None, relations()).supported
+
+
+def test_the_strongest_relation_is_that_of_a_single_edge():
+    """Four edges of 0.1 each move a receiver as much as one of 0.2, all else alike."""
+    edges = np.full((1, 6, 6), 0)
+    edges[0, np.arange(6), np.arange(6)] = -1
+    edges[0, np.arange(6), (np.arange(6) + 1) % 6] = 1
+    assert strongest_per_edge((0.21, 0.2), edges) == 1
+    assert strongest_per_edge((0.5, 0.2), edges) == 0
 
 
 def test_no_interaction_is_a_relation_that_pairs_have():

@@ -1,0 +1,173 @@
+"""How much larger errors of futures have to be than those of observed frames.
+
+What laws are off by on frames that were observed is less than what they will be off by:
+what entities have of their own was fitted to the same frames, and laws may be further
+off where bodies have not been yet. So futures are drawn from frames of the second half
+of a recording on, as if nothing after had been seen, and compared with what came: a
+back-test with a rolling origin (Tashman 2000).
+
+Letters: H predicted frames, Y predicted changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from modmeta.relational.data import DataError, TrajectoryDataset
+from modmeta.relational.evaluation.changes import ChangeModel
+from modmeta.relational.evaluation.ensembles import draw_errors, observed_errors
+from modmeta.relational.evaluation.rollouts import Rollouts
+from modmeta.relational.evaluation.start_frames import StartFrames
+from modmeta.relational.modules.preprocessing import changes
+from modmeta.relational.tasks.states import host_states
+
+# Systems, start frames and futures of each: more would tell little more.
+_MAX_SYSTEMS, _NUM_STARTS, _NUM_FUTURES = 100, 2, 32
+# Share of what came that is to lie within futures.
+_SHARE = 0.9
+# Of fewer numbers that were compared, there is no such share.
+_MIN_COMPARED = 10
+
+
+def widening(
+    rollouts: Rollouts, dataset: TrajectoryDataset, num_substeps: int, num_steps: int
+) -> np.ndarray:
+    """Factors of errors by which nine tenths of what came lie within futures.
+
+    A line in the number of frames ahead, at least 1, beyond the longest stretch that
+    could be compared the same as there.
+
+    Args:
+      rollouts: Rolls out the systems.
+      dataset: Their observed frames, raw units, as the model reads them.
+      num_substeps: Steps per frame in which laws are integrated.
+      num_steps: Frames H that futures last.
+
+    Returns:
+      `[H]`; ones where nothing can be compared.
+    """
+    some = slice(0, _MAX_SYSTEMS)
+    part = dataset.take(some)
+    rollouts = dataclasses.replace(
+        rollouts,
+        num_nodes=rollouts.num_nodes[some],
+        structures=jax.tree.map(
+            lambda leaf: np.asarray(leaf)[some], rollouts.structures
+        ),
+    )
+    found = [
+        ratios
+        for start in _starts(part.num_frames, num_steps)
+        for ratios in [_compared(rollouts, part, int(start), num_substeps, num_steps)]
+        if ratios is not None
+    ]
+    if not found:
+        return np.ones(num_steps)
+    return _line(
+        np.concatenate(
+            [np.moveaxis(r, 2, 0).reshape(num_steps, -1) for r in found], axis=1
+        )
+    )
+
+
+def _line(ratios: np.ndarray) -> np.ndarray:
+    """Factors `[H]` from ratios `[H, ...]` of errors to futures, NaN where unknown.
+
+    Errors that last add up, so that the sum of the factors follows the line.
+    """
+    steps = np.arange(1, len(ratios) + 1)
+    is_compared = np.isfinite(ratios).sum(axis=1) >= _MIN_COMPARED
+    if not is_compared.any():
+        return np.ones(len(ratios))
+    asked = np.array([np.nanquantile(r, _SHARE) for r in ratios[is_compared]])
+    ahead = steps[is_compared]
+    away = ahead - ahead.mean()
+    slope = max(0.0, float(away @ asked) / max(float(away @ away), 1.0))
+    level = asked.mean() - slope * ahead.mean()
+    last = ahead[-1]
+    factors = np.where(
+        steps <= last, level + slope * (2 * steps - 1), level + slope * last
+    )
+    return np.maximum(factors, 1.0)
+
+
+def _compared(
+    rollouts: Rollouts,
+    dataset: TrajectoryDataset,
+    start: int,
+    num_substeps: int,
+    num_steps: int,
+) -> np.ndarray | None:
+    """Errors after a start over what futures hold, `[tasks, nodes, H, Y]`.
+
+    NaN at what was not observed; None where no errors were seen before the start.
+    """
+    model, params = rollouts.model, rollouts.params
+    effects = None
+    if model.bank.has_effects:
+        before = np.zeros((dataset.num_tasks, dataset.num_frames), bool)
+        before[:, : start + 1] = True
+        known = ChangeModel(model, params, dataset.seen(before).without_labels())
+        effects = known(rollouts.structures).effects
+    try:
+        seen = observed_errors(
+            rollouts, dataset.frames(0, start + 1), effects, num_substeps, num_steps
+        )
+    except DataError:
+        return None
+    frames = host_states(dataset, params.preprocessing.normalization)
+    # What is beyond the recording is not compared.
+    following = start + np.arange(1, num_steps + 1)
+    following = np.minimum(following, dataset.num_frames - 1)
+    durations = None
+    if frames.times is not None:
+        times = frames.times[:, :, [start, *following]]
+        durations = np.diff(times, axis=2)
+        durations = np.where(durations > 0.0, durations, 1.0).astype(np.float32)
+    columns = list(dataset.features.inputs)
+    came = frames.states[:, :, following]
+    begin = StartFrames(
+        frames.states[:, :, start],
+        None if frames.is_present is None else frames.is_present[:, :, start],
+        durations,
+        effects,
+        came[..., columns] if columns else None,
+    )
+
+    def run(errors):
+        found = rollouts(begin._replace(errors=errors), num_steps, num_substeps)
+        return found.swapaxes(1, 2)
+
+    path, layout = run(None), model.bank.layout
+    drawn = draw_errors(start, seen, num_steps, _NUM_FUTURES, durations)
+    away = [changes(layout, path, run(errors), np) for errors in drawn]
+    reach = np.quantile(np.abs(away), _SHARE, axis=0)
+    missed = np.abs(changes(layout, path, came, np))
+    is_known = _is_counted(dataset, start, following)[..., None] & (reach > 0.0)
+    nothing = np.full_like(missed, np.nan)
+    return np.divide(missed, reach, out=nothing, where=is_known)
+
+
+def _starts(num_frames: int, num_steps: int) -> np.ndarray:
+    """Late frames of the second half that have as many after them as can be."""
+    half = num_frames // 2
+    last = max(half, num_frames - 1 - num_steps)
+    first = max(half, last - num_steps)
+    return np.unique(np.linspace(first, last, _NUM_STARTS).astype(int))
+
+
+def _is_counted(
+    dataset: TrajectoryDataset, start: int, following: np.ndarray
+) -> np.ndarray:
+    """Frames that carry on from a start, `[tasks, nodes, H]`."""
+    number = np.zeros((dataset.num_tasks, dataset.num_frames), int)
+    if dataset.breaks is not None:
+        number = np.cumsum(dataset.breaks, axis=1)
+    is_same = number[:, following] == number[:, start, None]
+    is_same &= np.diff(following, prepend=start) > 0
+    seen = dataset.is_observed
+    counted = seen[:, following] & seen[:, start, None] & is_same[..., None]
+    return counted.swapaxes(1, 2)
