@@ -66,8 +66,8 @@ class RelationalInference(Contents):
           num_samples: Futures that are drawn with errors such as the laws made on the
             observed frames, as much larger as back-tests on these ask for; then the
             result is `[num_samples, tasks, num_steps, nodes, features]`. Their
-            quantiles are a band, which holds what comes as often as it says over all
-            systems, if recordings go on as they were, and where motion is chaotic
+            quantiles are a band, which holds what comes about as often as it says over
+            all systems, if recordings go on as they were, and where motion is chaotic
             their mean is nearer to what will be than the one future without errors.
           seed: Seed of these draws.
           domain: Where bodies can be, for instance
