@@ -38,6 +38,8 @@ from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
 from modmeta.runtime import option_types
 from modmeta.runtime.progress import ProgressMeter, shown_to_people
 
+_MOST_RESTARTS = 1_000
+
 
 def infer_relations(
     trajectories: Any,
@@ -239,8 +241,11 @@ def _options(
             f"num_relations: found {num_relations!r}, expected a number or 'auto'"
         )
     num_restarts = option_types.check("num_restarts", num_restarts, int)
-    if num_restarts < 1:
-        raise ValueError(f"num_restarts: found {num_restarts}, expected at least 1")
+    if not 1 <= num_restarts <= _MOST_RESTARTS:
+        raise ValueError(
+            f"num_restarts: found {num_restarts}, expected at least 1 and at most "
+            f"{_MOST_RESTARTS}: each is a whole training"
+        )
     modules = dataclasses.replace(
         modules, num_relations=MAX_RELATIONS if is_auto else int(num_relations)
     )

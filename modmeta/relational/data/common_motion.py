@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from modmeta.relational.data.dataset import TrajectoryDataset
+from modmeta.relational.data.dataset import TrajectoryDataset, check_dataset
 from modmeta.relational.data.validation import DataError
 
 _NOTE = (
@@ -31,7 +31,7 @@ def relative_to_mean(dataset: TrajectoryDataset) -> TrajectoryDataset:
     Raises:
       DataError: If there are no positions, or they wrap in a box.
     """
-    features = dataset.features
+    features = check_dataset(dataset).features
     if not features.positions or features.periodic:
         raise DataError(
             f"positions: found columns {features.positions}, wrapped in a box "

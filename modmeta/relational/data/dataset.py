@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modmeta.relational.data import circles, gaps, intervals, names, validation
+from modmeta.relational.data import (
+    circles,
+    gaps,
+    intervals,
+    names,
+    selections,
+    validation,
+)
 from modmeta.relational.data.validation import DataError as DataError
 from modmeta.relational.data.validation import FeatureSpec as FeatureSpec
 
@@ -263,11 +270,12 @@ class TrajectoryDataset:
         return self.num_tasks
 
     def take(self, indices: npt.ArrayLike | slice) -> TrajectoryDataset:
-        """Selects tasks by integer indices, a boolean mask `[tasks]` or a slice."""
-        if not isinstance(indices, slice):
-            indices = np.asarray(indices)
-            if indices.size == 0:
-                indices = indices.astype(np.int64)
+        """Selects tasks by integer indices, a boolean mask `[tasks]` or a slice.
+
+        Raises:
+          DataError: If there is no such task, or they are no indices.
+        """
+        indices = selections.read_tasks(indices, self.num_tasks)
         arrays = ("states", "node_mask", "edges", "frame_mask", "times", "breaks")
         rows = np.arange(self.num_tasks)[indices]
         return self._part(arrays, indices, **self.names_of(rows))
@@ -286,6 +294,8 @@ class TrajectoryDataset:
         Raises:
           DataError: If the range leaves the trajectory or holds fewer than 3 frames.
         """
+        start = selections.read_count("frames", start)
+        stop = selections.read_count("frames", stop)
         if not 0 <= start < stop <= self.num_frames:
             raise DataError(
                 f"frames: found the range {start} to {stop}, expected 0 <= start < "
@@ -333,17 +343,23 @@ class TrajectoryDataset:
         Raises:
           DataError: If a size is negative or the sum exceeds the number of tasks.
         """
-        if min(sizes, default=0) < 0 or sum(sizes) > self.num_tasks:
-            raise DataError(
-                f"split: found sizes {tuple(sizes)} with sum {sum(sizes)}, expected "
-                f"non-negative sizes with a sum of at most {self.num_tasks} tasks"
-            )
+        sizes = selections.read_sizes(sizes, self.num_tasks)
         order = np.arange(self.num_tasks)
         if seed is not None:
             order = np.random.default_rng(seed).permutation(order)
         bounds = np.cumsum(sizes, dtype=np.int64)
         parts = np.split(order, bounds)[: len(sizes)]
         return tuple(self.take(part) for part in parts)
+
+
+def check_dataset(dataset: Any) -> TrajectoryDataset:
+    """The data set; a DataError says how to make one of anything else."""
+    if not isinstance(dataset, TrajectoryDataset):
+        raise DataError(
+            f"dataset: found a {type(dataset).__name__}, expected a TrajectoryDataset, "
+            "which as_dataset makes of it"
+        )
+    return dataset
 
 
 def validate(dataset: TrajectoryDataset) -> TrajectoryDataset:

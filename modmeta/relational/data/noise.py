@@ -59,11 +59,12 @@ def noise_levels(dataset: TrajectoryDataset) -> np.ndarray:
         level = np.sqrt(np.sum(found**2) / counted.sum() / _VARIANCE)
         if correlation < _CORRELATION + _NEAR and level > _ROUNDING * spread:
             levels[column] = level
-    for position, velocity in zip(
-        features.positions, features.velocities, strict=bool(features.velocities)
-    ):
-        if velocity in features.derived:
-            levels[velocity] = levels[position] / np.sqrt(2.0) / dataset.frame_interval
+    if features.has_motion:
+        moving = zip(features.positions, features.velocities, strict=True)
+        for position, velocity in moving:
+            if velocity in features.derived:
+                level = levels[position] / np.sqrt(2.0) / dataset.frame_interval
+                levels[velocity] = level
     return levels
 
 

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from modmeta.relational.data.dataset import TrajectoryDataset
+from modmeta.relational.data.dataset import TrajectoryDataset, check_dataset
+from modmeta.relational.data.selections import read_count
 from modmeta.relational.data.validation import MINIMUM_FRAMES, DataError, first_index
 
 
@@ -19,7 +20,7 @@ def concatenate_tasks(dataset: TrajectoryDataset) -> TrajectoryDataset:
     Raises:
       DataError: If there is no task, or tasks differ in size or in labels.
     """
-    num_tasks, num_frames = dataset.num_tasks, dataset.num_frames
+    num_tasks, num_frames = check_dataset(dataset).num_tasks, dataset.num_frames
     if not num_tasks:
         raise DataError("states: found no task, expected at least one")
     sizes = dataset.num_nodes
@@ -96,7 +97,8 @@ def cut(
     Raises:
       DataError: If windows would be shorter than 3 frames, or longer than the tasks.
     """
-    total = dataset.num_frames
+    total = check_dataset(dataset).num_frames
+    num_frames = read_count("num_frames", num_frames)
     if not MINIMUM_FRAMES <= num_frames <= total:
         raise DataError(
             f"num_frames: found {num_frames}, expected {MINIMUM_FRAMES} to the {total} "

@@ -27,8 +27,8 @@ class HiddenConfig:
       num_substeps: Steps per frame in which hidden entities are integrated; 0 for 2,
         or 8 on two-body paths, which are for forces that change within a frame.
       symmetric: Whether both edges of a pair have one relation, which then makes known
-        what acts on a hidden entity. None: as among the entities that the model
-        learned from.
+        what acts on a hidden entity, and lets the relations of all pairs be chosen
+        together. None: as among the entities that the model learned from.
       is_repeated: Whether systems in which motion is left to explain are searched once
         more, several times as thoroughly; that compiles once more, too.
       domain: Where bodies can be; hidden ones are reflected at its walls.

@@ -1,7 +1,4 @@
-"""Where hidden entities were, by damped least squares from many starts.
-
-Relations are chosen anew at every round, from all that a receiver may have: given the
-paths, receivers are independent.
+"""Where hidden entities were under given relations, by damped least squares.
 
 Letters: V visible entities, H hidden ones, D = V - 1 slots, K relations, A assignments
 of the slots of a receiver, G pieces, T frames, F features, P parameters of a start.
@@ -17,7 +14,6 @@ import numpy as np
 
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.energies.cached import CachedEnergies, MessageCache
-from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.scenes import (
     Guess,
     Scene,
@@ -26,7 +22,6 @@ from modmeta.relational.hidden.scenes import (
     hidden_messages,
     hidden_pieces,
     piece_length,
-    until,
 )
 from modmeta.relational.modules.bound_bank import BoundBank
 
@@ -37,7 +32,7 @@ _FIRST_DAMPING, _EASED, _TIGHTENED = 1e-2, 0.2, 5.0
 _TINY = 1e-9
 # Gaps between pieces, in spreads: as they may be at first, and at last; degrees of
 # freedom of their distribution.
-_LOOSE, TIGHT, _FREEDOM = 0.1, 3e-4, 4.0
+LOOSE, TIGHT, _FREEDOM = 0.1, 3e-4, 4.0
 
 
 class Fit(NamedTuple):
@@ -300,60 +295,3 @@ def descend(
     )
     last, _ = jax.lax.scan(body, first, None, length=num_steps + 1)
     return Fit(fit.guess._replace(start=last.start), fit.edges, last.energy)
-
-
-def with_relations(
-    guess: Guess, energies: jax.Array, assignments: jax.Array, symmetric: bool
-) -> Fit:
-    """The relations of lowest energy, given energies `[V, A]` under a guess."""
-    edges = assignments[jnp.argmin(energies, axis=1)]
-    num_visible, num_hidden = len(edges), guess.start.shape[1]
-    if symmetric:
-        outgoing = edges[:, edges.shape[1] - num_hidden :].T
-        incoming = guess.incoming.at[:, :num_visible].set(outgoing)
-        guess = guess._replace(incoming=incoming)
-    return Fit(guess, edges, jnp.float32(jnp.inf))
-
-
-def refine(
-    modules: BoundBank,
-    scene: Scene,
-    guess: Guess,
-    assignments: jax.Array,
-    config: HiddenConfig,
-) -> Fit:
-    """Chooses relations and fits paths in turn; the best of the last two rounds counts.
-
-    Pieces are joined more and more tightly. A path of one piece sees a share of the
-    recording at first, and all of it in the last rounds.
-    """
-
-    def body(carry, given):
-        guess, best = carry
-        share, looseness, is_last = given
-        early = until(scene, share)
-        energies = energies_of(modules, early, guess, assignments, config.domain)
-        fit = with_relations(guess, energies, assignments, config.symmetric)
-        fit = descend(modules, early, fit, config.num_steps, config.domain, looseness)
-        is_better = (fit.energy < best.energy) & is_last
-        best = jax.tree.map(lambda a, b: jnp.where(is_better, a, b), fit, best)
-        return (fit.guess, best), None
-
-    num_visible = scene.drive.shape[2]
-    nothing = jnp.zeros((num_visible, assignments.shape[1]), assignments.dtype)
-    first = (guess, Fit(guess, nothing, jnp.float32(jnp.inf)))
-    rounds = np.arange(config.num_rounds)
-    # From 0 to 1, which is there in the last two.
-    way = np.minimum(rounds / max(config.num_rounds - 2, 1), 1.0)
-    way[-2:] = 1.0
-    shares = config.first_share + (1.0 - config.first_share) * way
-    if len(guess.start) > 1:
-        shares = np.ones_like(shares)
-    looseness = _LOOSE * (TIGHT / _LOOSE) ** way
-    given = (
-        jnp.asarray(shares, jnp.float32),
-        jnp.asarray(looseness, jnp.float32),
-        jnp.asarray(way >= 1.0),
-    )
-    (_, best), _ = jax.lax.scan(body, first, given)
-    return best

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta.relational.data.frames import Frames
-from modmeta.relational.hidden import assessment, fitting, scenes, starts
+from modmeta.relational.hidden import assessment, fitting, rounds, scenes, starts
 from modmeta.relational.hidden.assessment import Assessment
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.fitting import Fit
@@ -113,8 +113,9 @@ def next_level(
         chosen = jax.tree.map(
             lambda some, leaf: jnp.concatenate([some, leaf[best]]), agreed, guesses
         )
-        chosen = _with_all_inner(chosen, num_relations, config.symmetric)
-        fits = jax.vmap(lambda g: fitting.refine(modules, scene, g, rows[1], config))(
+        if not rounds.is_joint(config, known.start.shape[1]):
+            chosen = _with_all_inner(chosen, num_relations, config.symmetric)
+        fits = jax.vmap(lambda g: rounds.refine(modules, scene, g, rows[1], config))(
             chosen
         )
         order = jnp.argsort(fits.energy)

@@ -8,6 +8,9 @@ import math
 from modmeta import networks
 from modmeta.runtime import option_types
 
+# Every relation is a network, and what is listed grows with powers of their number.
+_MOST_RELATIONS = 64
+
 NODE_UPDATES = ("auto", "additive", "mlp")
 
 
@@ -109,9 +112,10 @@ class ModuleConfig:
     def __post_init__(self) -> None:
         """Checks the options."""
         option_types.settle(self)
-        if self.num_relations < 2:
+        if not 2 <= self.num_relations <= _MOST_RELATIONS:
             raise ValueError(
-                f"num_relations: found {self.num_relations}, expected at least 2"
+                f"num_relations: found {self.num_relations}, expected at least 2 and "
+                f"at most {_MOST_RELATIONS}"
             )
         if self.num_node_modules < 1:
             raise ValueError(

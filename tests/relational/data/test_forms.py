@@ -724,6 +724,10 @@ def test_units_in_brackets_are_no_part_of_a_name():
     )
     found = as_dataset(rows)
     assert found.features.positions == (0, 1) and found.features.velocities == (2, 3)
+    assert not [note for note in found.notes if "different units" in note]
+    mixed = as_dataset(rows.rename(columns={"Y [mm]": "Y (cm)"}))
+    (note,) = [note for note in mixed.notes if "different units" in note]
+    assert note.startswith("The names of positions have different units, 'mm', 'cm'")
 
 
 def test_a_list_with_a_table_per_system(tmp_path):

@@ -84,6 +84,13 @@ def test_derived_velocities_have_the_noise_of_positions():
     np.testing.assert_allclose(levels[2:], levels[:2] / np.sqrt(2) / INTERVAL)
 
 
+def test_velocities_may_come_without_positions():
+    clean = circles(0.05, 0.02)
+    alone = as_dataset(clean.states[..., 2:], velocities=(0, 1))
+    assert alone.features.velocities == (0, 1) and not alone.features.has_motion
+    np.testing.assert_allclose(noise_levels(alone), 0.02, rtol=0.08)
+
+
 def test_gaps_and_irregular_times():
     dataset = circles(0.1, 0.05)
     mask = np.random.default_rng(1).random(SHAPE) > 0.05

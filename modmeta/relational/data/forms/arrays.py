@@ -17,6 +17,7 @@ from modmeta.relational.data.domains import Domain, in_box
 from modmeta.relational.data.forms.columns import (
     lone_velocities,
     resolve_columns,
+    unit_of,
     usual_roles,
 )
 from modmeta.relational.data.forms.given import Given, as_numpy, read_states
@@ -362,6 +363,14 @@ def _read_features(
         lagged=given.lagged,
         periodic=given.periodic,
     )
+    for role in ("positions", "velocities"):
+        units = {unit_of(names[column]): None for column in getattr(spec, role)}
+        if len(units) > 1:
+            found = ", ".join(repr(unit or "none") for unit in units)
+            notes.append(
+                f"The names of {role} have different units, {found}: distances are "
+                "right only if all axes have one."
+            )
     return spec, angles, notes
 
 

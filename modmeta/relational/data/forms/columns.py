@@ -53,6 +53,12 @@ def plain(name: Any) -> str:
     return text
 
 
+def unit_of(name: str) -> str:
+    """What a name has in brackets at its end; nothing where there are none."""
+    found = _UNIT.search(name)
+    return found[1][1:-1].strip() if found else ""
+
+
 def is_row_number(name: str) -> bool:
     """Whether a column is called as programs call the numbers of rows."""
     return bool(_ROW_NUMBERS.match(name.strip()))

@@ -44,9 +44,10 @@ from typing import Any
 import numpy as np
 
 from modmeta.relational.data import validation
-from modmeta.relational.data.dataset import TrajectoryDataset
+from modmeta.relational.data.dataset import TrajectoryDataset, check_dataset
 from modmeta.relational.data.forms.given import Given, as_numpy
 from modmeta.relational.data.validation import DataError
+from modmeta.runtime.files import check_path
 
 _OPTIONAL_ARRAYS = (
     "edges",
@@ -80,11 +81,15 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
     Raises:
       ValueError: If the path does not end in `.npz`.
     """
-    path = pathlib.Path(path)
+    path = check_path(path)
     if path.suffix != ".npz":
         raise ValueError(f"path: found {str(path)!r}, expected a name ending in .npz")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path}: found no folder {str(path.parent)!r}, expected one that exists"
+        )
     arrays = {
-        "states": dataset.states,
+        "states": check_dataset(dataset).states,
         "node_mask": dataset.node_mask,
         "feature_names": np.array(dataset.features.names),
         "frame_interval": np.float64(dataset.frame_interval),

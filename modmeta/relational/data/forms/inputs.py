@@ -54,6 +54,8 @@ def read_input(
     keys = KeyNames(columns or {}, usual_columns or {})
     options = (keys, feature_names, frame_interval)
     if isinstance(trajectories, str | os.PathLike):
+        if not os.fspath(trajectories):
+            raise DataError("trajectories: found an empty path, expected that of data")
         return _read_path(pathlib.Path(trajectories), *options)
     if is_labelled(trajectories):
         return read_labelled(trajectories, *options)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modmeta.relational.data.validation import MINIMUM_FRAMES
+from modmeta.runtime import option_types
 
 # Chunks are whole multiples of the vector length, so that a task takes the same path
 # through the compiled loops, and gets the same bits, in a chunk of any size.
@@ -110,6 +111,8 @@ def check_simulation(
         "observation_noise": (observation_noise, 0.0),
     }
     for name, (value, bound) in least.items():
+        kind = float if name == "observation_noise" else int
+        option_types.check(name, value, kind)
         if not value >= bound:
             raise ValueError(f"{name}: found {value}, expected at least {bound}")
 
