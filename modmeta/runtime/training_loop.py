@@ -6,6 +6,7 @@ judges. The loop asks nothing else of it than to survive a checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -110,37 +111,38 @@ def train(
     count = chunk_size(num_steps, num_evaluations)
     visible: dict[str, float] = {}
     is_finished = True
-    progress.start(num_steps, initial=state.step, description=description)
-    while state.step < num_steps and not state.is_done:
-        if should_stop():
-            is_finished = False
-            break
-        started = time.perf_counter()
-        step = state.step + count
-        run, metrics = take_steps(state.run, state.step, count)
-        metrics = {name: float(value) for name, value in metrics.items()}
-        _check_finite(metrics, state.step, step)
-        is_done = state.is_done
-        is_due = (
-            step * num_evaluations // num_steps
-            > state.step * num_evaluations // num_steps
-        )
-        record: dict[str, float] = {}
-        if is_due:
-            run, found, is_done = evaluate(run, step, metrics)
-            record = {**metrics, **{n: float(value) for n, value in found.items()}}
-        seconds = state.seconds + time.perf_counter() - started
-        state = LoopState(run, step, seconds, is_done)
-        if is_due:
-            if writer is not None:
-                writer.write(step, {**record, "seconds": seconds})
-            if store is not None:
-                store.save(step, state)
-        visible.update({**metrics, **record})
-        progress.update(
-            step, {name: visible[name] for name in shown if name in visible}
-        )
-    progress.close()
+    # An interrupted bar must not stay open: what is printed next would land in it.
+    with contextlib.closing(progress):
+        progress.start(num_steps, initial=state.step, description=description)
+        while state.step < num_steps and not state.is_done:
+            if should_stop():
+                is_finished = False
+                break
+            started = time.perf_counter()
+            step = state.step + count
+            run, metrics = take_steps(state.run, state.step, count)
+            metrics = {name: float(value) for name, value in metrics.items()}
+            _check_finite(metrics, state.step, step)
+            is_done = state.is_done
+            is_due = (
+                step * num_evaluations // num_steps
+                > state.step * num_evaluations // num_steps
+            )
+            record: dict[str, float] = {}
+            if is_due:
+                run, found, is_done = evaluate(run, step, metrics)
+                record = {**metrics, **{n: float(value) for n, value in found.items()}}
+            seconds = state.seconds + time.perf_counter() - started
+            state = LoopState(run, step, seconds, is_done)
+            if is_due:
+                if writer is not None:
+                    writer.write(step, {**record, "seconds": seconds})
+                if store is not None:
+                    store.save(step, state)
+            visible.update({**metrics, **record})
+            progress.update(
+                step, {name: visible[name] for name in shown if name in visible}
+            )
     if store is not None and not is_finished:
         if store.latest_step is None or store.latest_step < state.step:
             store.save(state.step, state)

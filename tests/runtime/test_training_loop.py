@@ -8,6 +8,7 @@ import pytest
 
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import MetricWriter, read_metrics
+from modmeta.runtime.progress import NoProgress
 from modmeta.runtime.training_loop import Best, chunk_size, train
 
 NUM_STEPS = 12
@@ -91,6 +92,33 @@ def test_metrics_that_are_not_finite(tmp_path, value):
         run(tmp_path, take_steps=diverge, evaluate=lambda s, *_: (s, {}, False))
     with CheckpointStore(tmp_path / "store") as store:
         assert store.latest_step == 8
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, FloatingPointError])
+def test_a_meter_is_closed_whatever_ends_the_loop(error):
+    """A bar that stays open swallows what is printed next."""
+    calls = []
+
+    class Meter(NoProgress):
+        def start(self, *_, **__):
+            calls.append("start")
+
+        def close(self):
+            calls.append("close")
+
+    def interrupted(total, step, count):
+        raise error
+
+    with pytest.raises(error):
+        train(
+            0,
+            interrupted,
+            evaluate,
+            num_steps=NUM_STEPS,
+            num_evaluations=3,
+            progress=Meter(),
+        )
+    assert calls == ["start", "close"]
 
 
 def test_best_keeps_the_lowest_score():
