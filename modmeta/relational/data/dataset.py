@@ -342,11 +342,10 @@ class TrajectoryDataset:
 
         Raises:
           DataError: If a size is negative or the sum exceeds the number of tasks.
+          ValueError: If the seed is no whole number from 0 on.
         """
         sizes = selections.read_sizes(sizes, self.num_tasks)
-        order = np.arange(self.num_tasks)
-        if seed is not None:
-            order = np.random.default_rng(seed).permutation(order)
+        order = selections.order_of(self.num_tasks, seed)
         bounds = np.cumsum(sizes, dtype=np.int64)
         parts = np.split(order, bounds)[: len(sizes)]
         return tuple(self.take(part) for part in parts)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from modmeta.relational.data.validation import DataError
+from modmeta.runtime import option_types
 
 
 def read_tasks(indices: Any, num_tasks: int) -> Any:
@@ -68,3 +69,15 @@ def read_sizes(sizes: Any, num_tasks: int) -> tuple[int, ...]:
             f"non-negative sizes with a sum of at most {num_tasks} tasks"
         )
     return sizes
+
+
+def order_of(num_tasks: int, seed: int | None) -> np.ndarray:
+    """Numbers `[num_tasks]` of all tasks, shuffled by a seed.
+
+    Raises:
+      ValueError: If the seed is no whole number from 0 on.
+    """
+    order = np.arange(num_tasks)
+    if seed is None:
+        return order
+    return np.random.default_rng(option_types.check_seed(seed)).permutation(order)

@@ -37,6 +37,20 @@ CALLS = {
         lambda: simulate_springs(0, 2.5),
         "num_tasks: found 2.5, expected a whole number",
     ),
+    "split, seed": (lambda: DATA.split((2,), seed="a"), "seed: found 'a', expected a"),
+    "springs, seed": (
+        lambda: simulate_springs("a", 2),
+        "seed: found 'a', expected a whole number",
+    ),
+    "springs, negative seed": (lambda: simulate_springs(-1, 2), "seed: found -1, exp"),
+    "springs, texts": (
+        lambda: simulate_springs(0, 2, strengths=("a", 1.0)),
+        r"strengths: found \('a', 1.0\), expected",
+    ),
+    "springs, a number": (
+        lambda: simulate_springs(0, 2, probabilities=0.5),
+        "probabilities: found 0.5, expected",
+    ),
     "springs, frames": (
         lambda: simulate_springs(0, 2, num_frames="9"),
         "num_frames: found '9', expected a whole number",

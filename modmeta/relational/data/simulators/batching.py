@@ -73,7 +73,11 @@ def simulate_in_chunks(
 
     Returns:
       States (float32) and edges of all tasks, on the host.
+
+    Raises:
+      ValueError: If the seed is none.
     """
+    seed = option_types.check_seed(seed)
     if task_batch is None:
         fitting = _NODES_PER_CHUNK // num_nodes
         task_batch = max(fitting - fitting % _LANES, _LANES)
@@ -126,12 +130,12 @@ def check_types(
       ValueError: If values repeat or are not finite, or the probabilities are not as
         many non-negative numbers with sum one.
     """
-    values = tuple(float(value) for value in values)
+    values = _numbers(name, values)
     if not values or len(set(values)) != len(values) or not np.isfinite(values).all():
         raise ValueError(f"{name}: found {values}, expected distinct finite numbers")
     if probabilities is None:
         probabilities = (1.0 / len(values),) * len(values)
-    probabilities = tuple(float(probability) for probability in probabilities)
+    probabilities = _numbers("probabilities", probabilities)
     if (
         len(probabilities) != len(values)
         or min(probabilities) < 0.0
@@ -142,6 +146,11 @@ def check_types(
             f"non-negative numbers with sum 1, one for each of {name} {values}"
         )
     return values, probabilities
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    listed = tuple(values) if isinstance(values, np.ndarray) else values
+    return option_types.check(name, listed, tuple[float, ...])
 
 
 def draw_relations(
