@@ -1,4 +1,4 @@
-"""How much larger errors of futures have to be than those of observed frames.
+"""How much further from their mean futures have to be than they are drawn.
 
 What laws are off by on frames that were observed is less than what they will be off by:
 what entities have of their own was fitted to the same frames, and laws may be further
@@ -35,7 +35,7 @@ _MIN_COMPARED = 10
 def widening(
     rollouts: Rollouts, dataset: TrajectoryDataset, num_substeps: int, num_steps: int
 ) -> np.ndarray:
-    """Factors of errors by which nine tenths of what came lie within futures.
+    """Factors of distances from the mean for nine tenths of what came to lie within.
 
     A line in the number of frames ahead, at least 1, beyond the longest stretch that
     could be compared the same as there.
@@ -74,10 +74,7 @@ def widening(
 
 
 def _line(ratios: np.ndarray) -> np.ndarray:
-    """Factors `[H]` from ratios `[H, ...]` of errors to futures, NaN where unknown.
-
-    Errors that last add up, so that the sum of the factors follows the line.
-    """
+    """Factors `[H]` from ratios `[H, ...]` of errors to futures, NaN where unknown."""
     steps = np.arange(1, len(ratios) + 1)
     is_compared = np.isfinite(ratios).sum(axis=1) >= _MIN_COMPARED
     if not is_compared.any():
@@ -85,13 +82,9 @@ def _line(ratios: np.ndarray) -> np.ndarray:
     asked = np.array([np.nanquantile(r, _SHARE) for r in ratios[is_compared]])
     ahead = steps[is_compared]
     away = ahead - ahead.mean()
-    slope = max(0.0, float(away @ asked) / max(float(away @ away), 1.0))
+    slope = float(away @ asked) / max(float(away @ away), 1.0)
     level = asked.mean() - slope * ahead.mean()
-    last = ahead[-1]
-    factors = np.where(
-        steps <= last, level + slope * (2 * steps - 1), level + slope * last
-    )
-    return np.maximum(factors, 1.0)
+    return np.maximum(level + slope * np.minimum(steps, ahead[-1]), 1.0)
 
 
 def _compared(
@@ -143,9 +136,10 @@ def _compared(
 
     path, layout = run(None), model.bank.layout
     drawn = draw_errors(start, seen, num_steps, _NUM_FUTURES, durations)
-    away = [changes(layout, path, run(errors), np) for errors in drawn]
-    reach = np.quantile(np.abs(away), _SHARE, axis=0)
-    missed = np.abs(changes(layout, path, came, np))
+    away = np.stack([changes(layout, path, run(errors), np) for errors in drawn])
+    middle = away.mean(axis=0)
+    reach = np.quantile(np.abs(away - middle), _SHARE, axis=0)
+    missed = np.abs(changes(layout, path, came, np) - middle)
     is_known = _is_counted(dataset, start, following)[..., None] & (reach > 0.0)
     nothing = np.full_like(missed, np.nan)
     return np.divide(missed, reach, out=nothing, where=is_known)

@@ -31,7 +31,7 @@ from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.evaluation.rollouts import Rollouts
 from modmeta.relational.evaluation.start_frames import StartFrames
 from modmeta.relational.modules.entities import Effects
-from modmeta.relational.modules.preprocessing import changes
+from modmeta.relational.modules.preprocessing import changes, turned
 from modmeta.relational.tasks.states import host_states
 
 # Windows that errors are taken from, in runs that are evenly spaced: more would tell no
@@ -204,3 +204,44 @@ def draw_errors(
             drawn = drawn.reshape(num_tasks, num_nodes, -1, num_targets)
             drawn = drawn[:, :, :num_steps].astype(np.float32)
         yield drawn if sample % 2 == 0 else -drawn
+
+
+def stretched(
+    rollouts: Rollouts, path: np.ndarray, futures: np.ndarray, factors: np.ndarray
+) -> np.ndarray:
+    """Futures further from their mean, which stays, within walls if there are any.
+
+    The mean of futures whose errors were larger instead would be a worse prediction
+    where motion is chaotic.
+
+    Args:
+      rollouts: Rolled them out.
+      path: `[tasks, num_steps, nodes, features]` normalised, without errors.
+      futures: `[num_samples, tasks, num_steps, nodes, features]` normalised.
+      factors: `[num_steps]` of distances, 1 for futures as they are.
+    """
+    if (factors == 1.0).all():
+        return futures
+    layout, domain = rollouts.model.bank.layout, rollouts.domain
+    found = futures.copy()
+    away = changes(layout, path, futures, np)
+    middle = away.mean(axis=0)
+    away = middle + np.float32(factors)[:, None, None] * (away - middle)
+    columns = list(layout.shifting)
+    found[..., columns] = path[..., columns] + away[..., : len(columns)]
+    for number, pair in enumerate(layout.turning, len(columns)):
+        moved = turned(*(path[..., column] for column in pair), away[..., number])
+        for column, values in zip(pair, moved, strict=True):
+            found[..., column] = values
+    if domain.kind == "reflecting":
+        columns = list(layout.spec.positions)
+        offset, scale = (
+            np.asarray(leaf)[columns]
+            for leaf in rollouts.params.preprocessing.normalization
+        )
+        lower, upper = (
+            (np.array(corner) - offset) / scale
+            for corner in (domain.lower, domain.upper)
+        )
+        found[..., columns] = np.clip(found[..., columns], lower, upper)
+    return found

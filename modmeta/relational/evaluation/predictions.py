@@ -18,7 +18,11 @@ from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.validation import check_numeric
 from modmeta.relational.evaluation.backtests import widening
 from modmeta.relational.evaluation.changes import ChangeModel
-from modmeta.relational.evaluation.ensembles import draw_errors, observed_errors
+from modmeta.relational.evaluation.ensembles import (
+    draw_errors,
+    observed_errors,
+    stretched,
+)
 from modmeta.relational.evaluation.rollouts import Rollouts, check_domain, settled
 from modmeta.relational.evaluation.start_frames import (
     inputs_of,
@@ -60,8 +64,8 @@ def predict(
         to at most 128, until that changes the prediction by less than 1e-4 in
         normalised units at 99 of 100 values.
       num_samples: Futures that are drawn, each with errors such as the laws made on the
-        observed frames, see `ensembles`, times factors, see `backtests`; 0 for the one
-        without errors.
+        observed frames, see `ensembles`, and as much further from their mean as
+        `backtests` ask for; 0 for the one without errors.
       seed: Seed of these draws.
       domain: Where bodies can be; None for everywhere.
       batch_size: Systems at once.
@@ -124,20 +128,21 @@ def predict(
         batch_size,
     )
     if bank.has_laws and not num_substeps:
-        found, num_substeps = settled(lambda count: rollouts(begin, num_steps, count))
-        if not num_samples:
-            return found
-    elif not num_samples:
-        return rollouts(begin, num_steps, num_substeps)
+        path, num_substeps = settled(lambda count: rollouts(begin, num_steps, count))
+    else:
+        path = rollouts(begin, num_steps, num_substeps)
+    if not num_samples:
+        return path
     seen = observed_errors(rollouts, dataset, begin.effects, num_substeps, num_steps)
     drawn = draw_errors(seed, seen, num_steps, num_samples, begin.durations)
-    wider = np.float32(widening(rollouts, dataset, num_substeps, num_steps))[:, None]
-    return np.stack(
+    futures = np.stack(
         [
-            rollouts(begin._replace(errors=wider * errors), num_steps, num_substeps)
+            rollouts(begin._replace(errors=errors), num_steps, num_substeps)
             for errors in drawn
         ]
     )
+    factors = widening(rollouts, dataset, num_substeps, num_steps)
+    return stretched(rollouts, path, futures, factors)
 
 
 def predict_following(

@@ -120,10 +120,31 @@ def test_factors_follow_a_line_in_the_frames_ahead():
     ratios = np.linspace(0.0, 1.0 / 0.9, 101) * (1.0 + np.arange(1, 7)[:, None] / 2)
     ratios[4:] = np.nan
     found = backtests._line(ratios)
-    np.testing.assert_allclose(np.cumsum(found[:4]), [1.5, 4.0, 7.5, 12.0])
-    np.testing.assert_allclose(found[4:], 3.0)
+    np.testing.assert_allclose(found, [1.5, 2.0, 2.5, 3.0, 3.0, 3.0])
     np.testing.assert_array_equal(backtests._line(0.1 * ratios), 1.0)
     np.testing.assert_array_equal(backtests._line(np.full((3, 5), np.nan)), 1.0)
+
+
+def test_futures_are_stretched_about_their_mean(free, monkeypatch):
+    """And no further than the walls, which the mean is within."""
+    found = {}
+    box = Domain("reflecting", (-100.0, -100.0), (100.0, 100.0))
+    for factor in (1.0, 3.0):
+        factors = np.array([1.0, factor])
+        monkeypatch.setattr(predictions, "widening", lambda *_, given=factors: given)
+        found[factor] = free.result.predict(2, num_samples=6, domain=box, **SEEN)
+    plain, wide = found.values()
+    middle = plain.mean(axis=0)
+    np.testing.assert_allclose(wide[:, :, 0], plain[:, :, 0], atol=1e-5)
+    expected = middle + 3.0 * (plain - middle)
+    np.testing.assert_allclose(wide[:, :, 1], expected[:, :, 1], atol=1e-4)
+    places = free.dataset.states[..., :2].reshape(-1, 2)
+    corners = (tuple(map(float, c)) for c in (places.min(axis=0), places.max(axis=0)))
+    box = Domain("reflecting", *corners)
+    monkeypatch.setattr(predictions, "widening", lambda *_: np.full(2, 1e6))
+    held = free.result.predict(2, num_samples=6, domain=box, **SEEN)[..., :2]
+    assert (held >= np.array(box.lower) - 1e-4).all()
+    assert (held <= np.array(box.upper) + 1e-4).all()
 
 
 def test_errors_that_last_add_up():
@@ -142,6 +163,7 @@ def test_errors_that_last_add_up():
         assert total[0] * total[1] > 0  # all of a system at once
 
 
+@pytest.mark.usefixtures("plain")
 def test_futures_come_in_opposite_pairs(free):
     path = free.result.predict(3, **SEEN)
     samples = free.result.predict(3, num_samples=3, seed=5, **SEEN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -149,7 +149,8 @@ def check_types(
 
 
 def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    listed = tuple(values) if isinstance(values, np.ndarray) else values
+    is_several = isinstance(values, Iterable) and not isinstance(values, str)
+    listed = tuple(values) if is_several else values
     return option_types.check(name, listed, tuple[float, ...])
 
 
