@@ -162,10 +162,14 @@ def plot_training_sizes(
                 )
             )
         axes.set_xscale("log")
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
+        axes.minorticks_off()
         axes.set_xlabel("training networks")
         axes.set_title(title, fontsize=9)
         axes.grid(**figure_style.GRID)
-    figure.axes[0].set_ylim(bottom=-0.2)
+    # A model that is worse than a constant is far below.
+    lowest, _ = figure.axes[0].get_ylim()
+    figure.axes[0].set_ylim(bottom=max(lowest, -0.2))
     _legend_above(figure, handles)
     return figure
 
