@@ -64,11 +64,12 @@ class RelationalInference(Contents):
           num_substeps: Steps per frame in which laws are integrated; 0 for as many as
             the prediction needs.
           num_samples: Futures that are drawn with errors such as the laws made on the
-            observed frames, as much larger as back-tests on these ask for; then the
-            result is `[num_samples, tasks, num_steps, nodes, features]`. Their
-            quantiles are a band, which holds what comes about as often as it says over
-            all systems, if recordings go on as they were, and where motion is chaotic
-            their mean is nearer to what will be than the one future without errors.
+            observed frames, stretched about their mean as back-tests on these ask for,
+            so that single ones are no paths of the laws; then the result is
+            `[num_samples, tasks, num_steps, nodes, features]`. Their quantiles are a
+            band, which holds what comes about as often as it says over all systems, if
+            recordings go on as they were, and where motion is chaotic their mean is
+            nearer to what will be than the one future without errors.
           seed: Seed of these draws.
           domain: Where bodies can be, for instance
             `Domain("reflecting", (-5, -5), (5, 5))`; None for everywhere.
