@@ -31,7 +31,7 @@ from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.evaluation.rollouts import Rollouts
 from modmeta.relational.evaluation.start_frames import StartFrames
 from modmeta.relational.modules.entities import Effects
-from modmeta.relational.modules.preprocessing import changes, turned
+from modmeta.relational.modules.preprocessing import changed, changes
 from modmeta.relational.tasks.states import host_states
 
 # Windows that errors are taken from, in runs that are evenly spaced: more would tell no
@@ -227,12 +227,10 @@ def stretched(
     away = changes(layout, path, futures, np)
     middle = away.mean(axis=0)
     away = middle + np.float32(factors)[:, None, None] * (away - middle)
-    columns = list(layout.shifting)
-    found[..., columns] = path[..., columns] + away[..., : len(columns)]
-    for number, pair in enumerate(layout.turning, len(columns)):
-        moved = turned(*(path[..., column] for column in pair), away[..., number])
-        for column, values in zip(pair, moved, strict=True):
-            found[..., column] = values
+    columns = list(layout.predicted)
+    # The path is repeated: what is moved has as many futures.
+    moved = changed(layout, np.broadcast_to(path, futures.shape), away)
+    found[..., columns] = np.asarray(moved)[..., columns]
     if domain.kind == "reflecting":
         columns = list(layout.spec.positions)
         offset, scale = (

@@ -22,7 +22,7 @@ from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.laws import relative_state, units_of
 from modmeta.relational.modules.preprocessing import (
-    turned,
+    changed,
     velocity_per_frame,
     with_columns,
 )
@@ -275,18 +275,4 @@ class Integrator:
 
     def move(self, states: jax.Array, changes: jax.Array) -> jax.Array:
         """States `[N, F]` after changes `[N, Y]`, of angles in radians."""
-        layout = self.modules.bank.layout
-        num_shifts = len(layout.shifting)
-        if layout.shifting:
-            columns = np.array(layout.shifting)
-            shifted = states[..., columns] + changes[..., :num_shifts]
-            states = with_columns(states, columns, shifted)
-        if layout.turning:
-            sine, cosine = np.array(layout.turning).T
-            after = turned(
-                states[..., sine], states[..., cosine], changes[..., num_shifts:]
-            )
-            states = with_columns(
-                states, [*sine, *cosine], jnp.concatenate(after, axis=-1)
-            )
-        return states
+        return changed(self.modules.bank.layout, states, changes)

@@ -169,6 +169,20 @@ def turned(sine: jax.Array, cosine: jax.Array, turns: jax.Array):
     return sine * along + cosine * across, cosine * along - sine * across
 
 
+def changed(layout: FeatureLayout, states: Any, moves: Any) -> jax.Array:
+    """Inverts `changes`: states `[..., F]` after moves `[..., Y]`."""
+    if layout.shifting:
+        columns = np.array(layout.shifting)
+        shifted = states[..., columns] + moves[..., : len(columns)]
+        states = with_columns(states, columns, shifted)
+    if layout.turning:
+        turns = moves[..., len(layout.shifting) :]
+        sine, cosine = np.array(layout.turning).T
+        after = turned(states[..., sine], states[..., cosine], turns)
+        states = with_columns(states, [*sine, *cosine], jnp.concatenate(after, axis=-1))
+    return states
+
+
 def compressed(values: jax.Array) -> jax.Array:
     """Logarithm of large changes, small ones as they are: sign(x) log(1 + |x|)."""
     return jnp.sign(values) * jnp.log1p(jnp.abs(values))
@@ -219,16 +233,4 @@ def decode_targets(
         limit = _aligned(preprocessing.target_limit, targets)
         targets = expanded(jnp.clip(targets, -limit, limit))
     residual = targets * _aligned(preprocessing.target_scale, targets)
-    following = _baseline(preprocessing, states)
-    if layout.shifting:
-        columns = np.array(layout.shifting)
-        shifted = following[..., columns] + residual[..., : len(columns)]
-        following = with_columns(following, columns, shifted)
-    if layout.turning:
-        turns = residual[..., len(layout.shifting) :]
-        sine, cosine = np.array(layout.turning).T
-        after = turned(following[..., sine], following[..., cosine], turns)
-        following = with_columns(
-            following, [*sine, *cosine], jnp.concatenate(after, axis=-1)
-        )
-    return following
+    return changed(layout, _baseline(preprocessing, states), residual)
