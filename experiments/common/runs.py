@@ -136,7 +136,7 @@ class Run:
 
     def each_once(
         self, parts: Mapping[str, Callable[[], Any]], description: str
-    ) -> dict[str, Any] | None:
+    ) -> list[Any] | None:
         """What several functions return, each kept as `once` does, with progress.
 
         Args:
@@ -144,20 +144,18 @@ class Run:
           description: What they do, in a word or two.
 
         Returns:
-          What they returned, by name; None if the run was asked to stop before the end.
+          What they returned; None if the run was asked to stop before the end.
         """
         paths = [self._kept(name) for name in parts]
         done = sum(path.exists() for path in paths)
-        self.progress.start(len(parts), initial=done, description=description)
-        found = {}
-        try:
+        found = []
+        with contextlib.closing(self.progress) as progress:
+            progress.start(len(parts), initial=done, description=description)
             for name, compute in parts.items():
                 if self.should_stop():
                     return None
-                found[name] = self.once(name, compute)
-                self.progress.update(sum(path.exists() for path in paths))
-        finally:
-            self.progress.close()
+                found.append(self.once(name, compute))
+                progress.update(sum(path.exists() for path in paths))
         return found
 
     def _kept(self, name: str) -> Path:

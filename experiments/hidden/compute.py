@@ -190,7 +190,7 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
     kept = run.each_once(parts, "numbers of hidden bodies")
     if kept is None:
         return None
-    found = dict(zip(map(str, config.hidden), kept.values(), strict=True))
+    found = dict(zip(map(str, config.hidden), kept, strict=True))
     return {
         "bodies": report.by_degree(found),
         "degrees": report.pooled(found.values()),

@@ -194,7 +194,7 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
     kept = run.each_once(parts, "networks")
     if kept is None:
         return None
-    rows = [row for found in kept.values() for row in found]
+    rows = [row for found in kept for row in found]
     report.write_figure(run.directory(), rows)
     return {"rows": rows}
 

@@ -102,10 +102,9 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
         )
         for name in names
     }
-    found = run.each_once(parts, "situations")
-    if found is None:
+    rows = run.each_once(parts, "situations")
+    if rows is None:
         return None
-    rows = list(found.values())
     return {
         "situations": dict(zip(names, rows, strict=True)),
         "expected_calibration_error": _pooled_error(rows),

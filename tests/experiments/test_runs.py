@@ -309,7 +309,7 @@ def test_parts_are_computed_once_and_shown(tmp_path):
     def compute_parts(config, run):
         parts = {f"squares/{n}": functools.partial(square, n) for n in (1, 2, 3)}
         found = run.each_once(parts, "squares")
-        return None if found is None else {"found": list(found.values())}
+        return None if found is None else {"found": found}
 
     experiment = dataclasses.replace(EXPERIMENT, compute=compute_parts)
     assert common.run(experiment, Config(), tmp_path, progress=progress) is None

@@ -15,6 +15,7 @@ A chunk is complete or not there, and says which zoo it is part of.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -150,12 +151,12 @@ def generate_zoo(
         )
         return size
 
-    progress.start(total, description="zoo")
-    progress.update(done)
-    for size in _as_completed(train, missing, num_workers):
-        done += size
+    with contextlib.closing(progress):
+        progress.start(total, description="zoo")
         progress.update(done)
-    progress.close()
+        for size in _as_completed(train, missing, num_workers):
+            done += size
+            progress.update(done)
     return done == total
 
 

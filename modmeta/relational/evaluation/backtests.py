@@ -19,6 +19,7 @@ import numpy as np
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.evaluation.changes import ChangeModel
 from modmeta.relational.evaluation.ensembles import draw_errors, observed_errors
+from modmeta.relational.evaluation.parts import recordings_of
 from modmeta.relational.evaluation.rollouts import Rollouts
 from modmeta.relational.evaluation.start_frames import StartFrames
 from modmeta.relational.modules.preprocessing import changes
@@ -157,9 +158,7 @@ def _is_counted(
     dataset: TrajectoryDataset, start: int, following: np.ndarray
 ) -> np.ndarray:
     """Frames that carry on from a start, `[tasks, nodes, H]`."""
-    number = np.zeros((dataset.num_tasks, dataset.num_frames), int)
-    if dataset.breaks is not None:
-        number = np.cumsum(dataset.breaks, axis=1)
+    number = recordings_of(dataset)
     is_same = number[:, following] == number[:, start, None]
     is_same &= np.diff(following, prepend=start) > 0
     seen = dataset.is_observed

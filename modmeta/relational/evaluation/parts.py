@@ -78,12 +78,9 @@ def split(
       None where recordings are too short.
     """
     seen = dataset.is_observed.any(axis=2)
-    number = np.zeros(seen.shape, int)
-    if dataset.breaks is not None:
-        number = np.cumsum(dataset.breaks, axis=1)
     early = np.zeros_like(seen)
     shortest = span + _MIN_WINDOWS
-    for task, recordings in enumerate(number):
+    for task, recordings in enumerate(recordings_of(dataset)):
         for recording in np.unique(recordings):
             (frames,) = np.nonzero((recordings == recording) & seen[task])
             stop = min(round(share * len(frames)), len(frames) - shortest)
@@ -93,6 +90,13 @@ def split(
     if not late.any():
         return None
     return Split(dataset, early, late)
+
+
+def recordings_of(dataset: TrajectoryDataset) -> np.ndarray:
+    """Number of the recording that every frame is of, `[tasks, time]`, from 0."""
+    if dataset.breaks is None:
+        return np.zeros((dataset.num_tasks, dataset.num_frames), int)
+    return np.cumsum(dataset.breaks, axis=1)
 
 
 def blocks_of(dataset: TrajectoryDataset, counted: np.ndarray) -> np.ndarray:
@@ -113,7 +117,7 @@ def blocks_of(dataset: TrajectoryDataset, counted: np.ndarray) -> np.ndarray:
         size = np.maximum(counted.sum(axis=1, keepdims=True), 1)
         blocks = np.maximum(rank, 0) * np.minimum(wanted, size) // size
     if wanted > 1 and dataset.breaks is not None:
-        recordings = np.cumsum(dataset.breaks, axis=1)[:, :num_windows]
+        recordings = recordings_of(dataset)[:, :num_windows]
         rows = [row[is_in] for row, is_in in zip(recordings, counted, strict=True)]
         if min(len(np.unique(row)) for row in rows) >= wanted:
             blocks = recordings

@@ -48,9 +48,7 @@ def shares_by_relays(
     counted = np.swapaxes(dataset.counted(), 1, 2) | ~dataset.node_mask[..., None]
     counted = counted.all(axis=1)
     blocks = parts.blocks_of(dataset, counted)
-    number = np.zeros(counted.shape, int)
-    if dataset.breaks is not None:
-        number = np.cumsum(dataset.breaks, axis=1)[:, : counted.shape[1]]
+    number = parts.recordings_of(dataset)
     shares = []
     for task, size in enumerate(dataset.num_nodes):
         joined = is_joined[task, :size, :size].astype(int)

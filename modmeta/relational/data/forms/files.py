@@ -47,7 +47,7 @@ from modmeta.relational.data import validation
 from modmeta.relational.data.dataset import TrajectoryDataset, check_dataset
 from modmeta.relational.data.forms.given import Given, as_numpy
 from modmeta.relational.data.validation import DataError
-from modmeta.runtime.files import check_path
+from modmeta.runtime.files import atomic_write, check_path
 
 _OPTIONAL_ARRAYS = (
     "edges",
@@ -84,10 +84,6 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
     path = check_path(path)
     if path.suffix != ".npz":
         raise ValueError(f"path: found {str(path)!r}, expected a name ending in .npz")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"{path}: found no folder {str(path.parent)!r}, expected one that exists"
-        )
     arrays = {
         "states": check_dataset(dataset).states,
         "node_mask": dataset.node_mask,
@@ -113,7 +109,8 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
             arrays[name] = getattr(dataset, name)
     if dataset.num_relations is not None:
         arrays["num_relations"] = np.int32(dataset.num_relations)
-    np.savez_compressed(path, **arrays)
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def read_npz(path: pathlib.Path) -> Given:
