@@ -17,7 +17,7 @@ from experiments.real_data.sources import Network, read_networks
 from modmeta.relational import DataError, infer_relations
 from modmeta.relational.api import RelationalInference
 from modmeta.relational.classical import METHODS, rank_pairs
-from modmeta.relational.data import concatenate_tasks
+from modmeta.relational.data import TrajectoryDataset, concatenate_tasks
 from modmeta.relational.evaluation import ranking
 from modmeta.relational.evaluation.held_out import recommend_for
 from modmeta.runtime.files import atomic_write
@@ -28,7 +28,7 @@ CHOSEN = "as held-out frames recommend"
 
 
 class Advice(NamedTuple):
-    """A verdict in plain words, and the classical method that it names, or None."""
+    """A verdict in plain words, and the ranking that it names, or None."""
 
     sentence: str
     method: str | None
@@ -91,14 +91,18 @@ def trained_scores(network: Network, config: ExperimentConfig) -> Iterator[Score
     )
     alone, advice_alone, pooled = None, None, result
     if network.is_scored_alone:
-        alone, advice_alone = _strengths(result), _advice(result)
+        alone, advice_alone = _probabilities(result), _advice(result)
         pooled = result.infer(network.dataset, shared_graph=True, seed=config.seed)
     seconds = time.perf_counter() - start
     ours = Scores(
-        OURS, alone, _strengths(pooled), seconds, _advice(pooled), advice_alone
+        OURS, alone, _probabilities(pooled), seconds, _advice(pooled), advice_alone
     )
     yield ours
-    yield _advised(network, ours)
+    if alone is not None:
+        alone = _advised(network.series, result, alone)
+    scores = _advised(network.series, pooled, ours.pooled)
+    seconds = time.perf_counter() - start
+    yield ours._replace(method=ADVISED, alone=alone, pooled=scores, seconds=seconds)
 
 
 def chosen_scores(network: Network) -> Iterator[Scores]:
@@ -117,21 +121,24 @@ def _advice(result: RelationalInference) -> Advice:
     return Advice(result.verdict.sentence, result.verdict.recommended)
 
 
-def _strengths(result: RelationalInference) -> np.ndarray:
+def _probabilities(result: RelationalInference) -> np.ndarray:
     """Probability of any relation but that of least effect, which comes first."""
     return 1.0 - np.asarray(result.probabilities)[..., 0]
 
 
-def _advised(network: Network, ours: Scores) -> Scores:
-    """Scores by the methods that the verdicts name, ours where they name none."""
-    start = time.perf_counter()
-    alone, pooled = ours.alone, ours.pooled
-    if ours.advice_alone is not None and ours.advice_alone.method:
-        alone = rank_pairs(network.series, ours.advice_alone.method)
-    if ours.advice is not None and ours.advice.method:
-        pooled = rank_pairs(network.series, ours.advice.method, shared_graph=True)
-    seconds = ours.seconds + time.perf_counter() - start
-    return ours._replace(method=ADVISED, alone=alone, pooled=pooled, seconds=seconds)
+def _advised(
+    series: TrajectoryDataset, result: RelationalInference, ours: np.ndarray
+) -> np.ndarray:
+    """Scores by the ranking that the verdict names, ours where it names none.
+
+    Classical methods see series, which are one column of what modules see.
+    """
+    method = result.verdict.recommended
+    if method is None:
+        return ours
+    if method not in METHODS:
+        return result.rank_pairs(method)
+    return rank_pairs(series, method, shared_graph=len(ours) == 1)
 
 
 def row_of(network: Network, scores: Scores) -> dict[str, Any]:

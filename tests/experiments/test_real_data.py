@@ -9,6 +9,7 @@ from experiments import common
 from experiments.real_data import compute, config, sources
 from modmeta.relational import DataError
 from modmeta.relational.classical import METHODS
+from modmeta.relational.evaluation.finer import STRENGTHS
 from modmeta.relational.evaluation.verdict import Verdict
 
 NUM_NODES, NUM_FRAMES = 6, 120
@@ -65,15 +66,20 @@ class MadeUp:
     def infer(self, dataset, *, shared_graph, seed):
         return MadeUp(dataset, shared_graph, self._recommended)
 
+    def rank_pairs(self, method):
+        """Senders the other way round."""
+        assert method == STRENGTHS
+        return self.probabilities[..., 0]
+
 
 @pytest.fixture
-def trained(monkeypatch):
+def trained(monkeypatch, request):
     """Replaces training; holds what it was called with."""
-    calls = []
+    calls, method = [], getattr(request, "param", "Granger causality")
 
     def infer(dataset, *, shared_graph, **options):
         calls.append(options["seed"])
-        return MadeUp(dataset, shared_graph, "Granger causality")
+        return MadeUp(dataset, shared_graph, method)
 
     monkeypatch.setattr(compute, "infer_relations", infer)
     return calls
@@ -116,6 +122,16 @@ def test_networks_by_size_and_short_recordings_together(dream3, trained, tmp_pat
     assert ("size10_a", "Granger causality") in rows
     assert ("size30_a", "Granger causality") not in rows
     assert len(trained) == 2
+
+
+@pytest.mark.parametrize("trained", [STRENGTHS], indirect=True)
+def test_strengths_rank_where_the_verdict_says_so(netsim, trained, tmp_path):
+    options = config.ExperimentConfig(file=str(netsim))
+    summary = common.run(compute.EXPERIMENT, options, tmp_path / "run")
+    rows = {row["method"]: row for row in summary["rows"]}
+    advised = rows[compute.ADVISED]
+    assert trained and advised["recommended"] == STRENGTHS
+    assert advised["auroc"] == pytest.approx(1.0 - rows[compute.OURS]["auroc"])
 
 
 def test_held_out_frames_choose_where_no_modules_are_trained(netsim, trained, tmp_path):

@@ -156,8 +156,11 @@ def test_pairs_are_ranked_by_the_recommended_method(known):
     silent = dataclasses.replace(
         known.discovery, verdict=VERDICT._replace(recommended=None)
     )
-    with pytest.raises(ValueError, match="expected one of .'correlation', 'partial"):
+    known_names = "expected one of .'strengths', 'correlation', 'partial"
+    with pytest.raises(ValueError, match=f"found none.*{known_names}"):
         RelationalInference(series, silent).rank_pairs()
+    with pytest.raises(ValueError, match=f"found 'correlations', {known_names}"):
+        known.rank_pairs("correlations")
     with pytest.raises(DataError, match="expected one column without a role"):
         known.rank_pairs()
 

@@ -151,6 +151,7 @@ def test_strengths_of_springs(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.relations, np.where(is_edge, 1, -1))
     np.testing.assert_allclose(0.5 * found.values[is_edge], truth[is_edge], atol=2e-3)
     assert np.all(found.errors[is_edge] > 0.0)
+    np.testing.assert_array_equal(result.rank_pairs("strengths"), found.values)
     result.to_csv(tmp_path / "edges.csv", strengths=True)
     with open(tmp_path / "edges.csv") as file:
         lines = list(csv.DictReader(file))

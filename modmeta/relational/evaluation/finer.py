@@ -13,8 +13,10 @@ import numpy as np
 from modmeta.relational.evaluation.changes import ChangeModel, Changes
 from modmeta.relational.tasks.structures import TaskStructures
 
-# Of larger systems, numbers of all pairs ask for more programs than they are worth.
-_MAX_NODES = 12
+# Name of the ranking of pairs that goes with numbers of all pairs.
+STRENGTHS = "strengths"
+# Numbers of all pairs ask for every change once per sender: for no more than this.
+_MAX_MESSAGES = 700_000
 # Ridge, in units of the mean square of a column.
 _RIDGE = 0.01
 _TINY = 1e-30
@@ -37,11 +39,11 @@ def left_by_pairs(
       early: `[tasks, nodes, W]` windows that numbers are fitted in.
 
     Returns:
-      `[tasks, nodes, W, Y]`; None for systems that are too large.
+      `[tasks, nodes, W, Y]`; None for too many or too large systems.
     """
     edges = np.asarray(structures.edge_modules)
     size = edges.shape[1]
-    if size > _MAX_NODES:
+    if early.size * (size - 1) > _MAX_MESSAGES:
         return None
     receivers, columns = np.arange(size), []
     for step in range(1, size):

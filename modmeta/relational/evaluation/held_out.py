@@ -77,6 +77,8 @@ class Evidence(NamedTuple):
         that was not asked.
       relayed: Shares of what the graph leaves, see `relays`; None where nodes have no
         series or are too few.
+      has_laws: Whether messages are laws, which edges may have at a strength of
+        their own.
     """
 
     found: np.ndarray
@@ -94,6 +96,7 @@ class Evidence(NamedTuple):
     is_mixed: bool = False
     by_pairs: np.ndarray | None = None
     relayed: np.ndarray | None = None
+    has_laws: bool = True
 
 
 def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
@@ -246,6 +249,7 @@ def gather(
         is_mixed=are_apart(some),
         by_pairs=by_pairs,
         relayed=relayed,
+        has_laws=model.bank.has_laws,
     )
 
 

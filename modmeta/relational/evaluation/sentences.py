@@ -56,7 +56,8 @@ class Findings(NamedTuple):
       is_in_step: Whether systems share much of their course frame by frame.
       is_relayed: Whether entities tell of those whom they reach by others alone.
       is_mixed: Whether systems are of two sizes far apart.
-      is_coarse: Whether pairs differ in more ways than the relations.
+      is_coarse: Whether pairs differ in more ways than the relations, and
+      has_strengths: whether strengths of single pairs tell how.
       is_held_out: Whether frames were kept back to judge the graph.
       is_granted: Whether graphs are judged beside what entities do alone and together.
       is_new: Whether the model was trained on other systems than these.
@@ -78,6 +79,7 @@ class Findings(NamedTuple):
     is_relayed: bool
     is_mixed: bool
     is_coarse: bool
+    has_strengths: bool
     is_held_out: bool
     is_granted: bool
     is_new: bool
@@ -189,9 +191,11 @@ def _reservations(findings: Findings) -> Iterator[str]:
         yield (
             "; but a strength of every pair explains much of what these relations "
             "leave, so that pairs in between have one of them by chance: ask for more "
-            "relations (num_relations='auto'), or see result.strengths(), do not rely "
-            "on this graph"
+            "relations (num_relations='auto')"
         )
+        if findings.has_strengths:
+            yield ", or rank the pairs by their strengths (result.rank_pairs())"
+        yield ", do not rely on this graph"
     if findings.num_relations and not findings.is_held_out:
         yield (
             "; but recordings are too short to keep frames back, so this is what the "

@@ -21,6 +21,7 @@ from modmeta.relational.evaluation.alternatives import (
     recommend,
 )
 from modmeta.relational.evaluation.consistency import SURE, tempered
+from modmeta.relational.evaluation.finer import STRENGTHS
 from modmeta.relational.evaluation.gains import (
     is_certain,
     is_certain_by_share,
@@ -77,8 +78,9 @@ class Verdict(NamedTuple):
       num_segments: Stretches with a graph of their own in the typical recording; 1
         where nobody asked whether relations change.
       sentence: All that in plain words.
-      recommended: Name of a classical method in `classical.METHODS` whose regression
-        explains the held-out frames better; None where there is none.
+      recommended: What ranks pairs better: the name of a classical method in
+        `classical.METHODS` whose regression explains the held-out frames better, or
+        "strengths" where pairs differ in more ways than relations; else None.
       temperature: By which probabilities were lowered, see `consistency.Consistency`; 1
         where both halves of the frames tell the same.
     """
@@ -171,6 +173,9 @@ def conclude(
     is_driven |= is_in_step
     is_mixed = is_graph and evidence.is_mixed
     is_coarse = is_graph and _is_coarse(evidence)
+    recommended = STRENGTHS if is_coarse and evidence.has_laws else None
+    if other is not None:
+        recommended = other.method
     is_sound = evidence.is_held_out and not (is_too_fast or is_idle)
     is_relayed = is_graph and _is_relayed(evidence)
     is_sound = is_sound and not (is_driven or is_relayed or is_mixed or is_coarse)
@@ -202,6 +207,7 @@ def conclude(
         is_relayed=is_relayed,
         is_mixed=is_mixed,
         is_coarse=is_coarse,
+        has_strengths=recommended == STRENGTHS,
         is_held_out=evidence.is_held_out,
         is_granted=evidence.is_granted,
         is_new=is_new,
@@ -216,7 +222,7 @@ def conclude(
         agreement=agreement,
         num_segments=1,
         sentence=sentence(findings),
-        recommended=None if other is None else other.method,
+        recommended=recommended,
         temperature=temperature,
     )
 

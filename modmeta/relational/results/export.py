@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modmeta.relational.classical import METHODS, rank_pairs
+from modmeta.relational.classical import METHODS
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
+from modmeta.relational.evaluation.finer import STRENGTHS
 from modmeta.relational.evaluation.strengths import Strengths
 from modmeta.relational.results.contents import Contents
 from modmeta.runtime.optional import import_optional
@@ -42,15 +43,24 @@ def to_networkx(
     return graphs
 
 
-def ranked(result: Contents, method: str | None) -> np.ndarray:
-    """See `RelationalInference.rank_pairs`."""
-    method = method or (result.verdict.recommended if result.verdict else None)
-    if method is None:
+def ranking_method(result: Contents, method: str | None) -> str:
+    """The name of a ranking; None for the one that the verdict recommends.
+
+    Raises:
+      ValueError: If there is no such method, or the verdict recommends none.
+    """
+    known = [STRENGTHS, *METHODS]
+    if method in known:
+        return method
+    if method is not None:
+        raise ValueError(f"method: found {method!r}, expected one of {known}")
+    recommended = result.verdict.recommended if result.verdict else None
+    if recommended is None:
         raise ValueError(
             "method: found none, and a verdict that recommends none, expected one "
-            f"of {list(METHODS)}"
+            f"of {known}"
         )
-    return rank_pairs(result.dataset, method)
+    return recommended
 
 
 def to_dataframe(result: Contents, strengths: Strengths | None) -> pandas.DataFrame:

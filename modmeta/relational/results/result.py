@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
+from modmeta.relational import classical
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.evaluation.conformal import RelationSets
+from modmeta.relational.evaluation.finer import STRENGTHS
 from modmeta.relational.evaluation.strengths import Strengths, find_strengths
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.find import find_hidden, with_symmetry
@@ -316,20 +318,25 @@ class RelationalInference(Contents):
         return drawing.draw(self, predicted, num_systems)
 
     def rank_pairs(self, method: str | None = None) -> np.ndarray:
-        """Scores of all pairs by a classical method, where nodes have series.
+        """Scores of all pairs by another method than probabilities of relations.
 
         Args:
-          method: A name in `classical.METHODS`; None for the one that the verdict
-            recommends.
+          method: "strengths" for `strengths`, where modules are laws, or, where nodes
+            have series, a name in `classical.METHODS`; None for the one that the
+            verdict recommends.
 
         Returns:
-          `[tasks, nodes, nodes]`, see `classical.rank_pairs`.
+          `[tasks, nodes, nodes]`, row = receiver, column = sender, larger for likelier
+          edges; NaN where there is no pair. See `classical.rank_pairs`.
 
         Raises:
-          DataError: If nodes have no series, or frames are too few.
+          DataError: If a classical method finds no series, or too few frames.
           ValueError: If there is no such method, or the verdict recommends none.
         """
-        return export.ranked(self, method)
+        method = export.ranking_method(self, method)
+        if method == STRENGTHS:
+            return self.strengths().values
+        return classical.rank_pairs(self.dataset, method)
 
     def to_networkx(
         self,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from modmeta.relational.evaluation.changes import Changes
+from modmeta.relational.evaluation import finer
 from modmeta.relational.evaluation.finer import left_by_pairs
 from modmeta.relational.tasks.structures import TaskStructures
 
@@ -23,7 +24,7 @@ class KnownChanges:
         return Changes(expected, self._observed, effects)
 
 
-def test_numbers_of_pairs_explain_what_two_relations_cannot_say():
+def test_numbers_of_pairs_explain_what_two_relations_cannot_say(monkeypatch):
     """Strengths 0, 0.25 and 1 under laws of 0 and 0.8, and strengths of 0 and 0.8."""
     rng = np.random.default_rng(0)
     messages = rng.normal(size=(TASKS, NODES, NODES, WINDOWS, 2))
@@ -43,3 +44,7 @@ def test_numbers_of_pairs_explain_what_two_relations_cannot_say():
         before = np.sum(np.square((observed - found.expected) * late))
         ratio = np.sum(np.square(left * late)) / before
         assert ratio < 0.02 if is_coarse else 0.8 < ratio < 1.5
+    for excess, is_asked in ((0, True), (1, False)):
+        monkeypatch.setattr(finer, "_MAX_MESSAGES", early.size * (NODES - 1) - excess)
+        left = left_by_pairs(changes, structures, found, 1, early)
+        assert (left is not None) == is_asked

@@ -19,6 +19,7 @@ from modmeta.relational.evaluation.effects import (
     relation_names,
     strongest_per_edge,
 )
+from modmeta.relational.evaluation.finer import STRENGTHS
 from modmeta.relational.evaluation.held_out import Evidence
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.evidence import num_evidence_features
@@ -300,11 +301,19 @@ def test_a_classical_method_that_explains_more_is_recommended():
         is_told = share == 0.03 and total == 5.0
         assert concluded.supported == (not is_told)
         assert ("more than those in between do" in concluded.sentence) == is_told
-    for share in (0.5, 0.9):
-        finer = TWO._replace(by_pairs=share * TWO.found)
+    for share, has_laws in ((0.5, True), (0.5, False), (0.9, True)):
+        finer = TWO._replace(by_pairs=share * TWO.found, has_laws=has_laws)
         concluded = verdict.conclude(finer, None, relations())
         assert concluded.supported == (share == 0.9)
         assert ("a strength of every pair" in concluded.sentence) == (share == 0.5)
+        recommended = STRENGTHS if share == 0.5 and has_laws else None
+        assert concluded.recommended == recommended
+        is_told = "rank the pairs by their strengths" in concluded.sentence
+        assert is_told == (recommended is not None)
+    finer = TWO._replace(by_pairs=0.5 * TWO.found, alternatives=linear)
+    concluded = verdict.conclude(finer, None, relations())
+    assert concluded.recommended == "vector autoregression"
+    assert "their strengths" not in concluded.sentence
     nothing = NOTHING._replace(alternatives=fast)
     sentence = verdict.conclude(nothing, None, relations()).sentence
     assert sentence.startswith("This model finds nothing here")
