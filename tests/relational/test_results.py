@@ -161,7 +161,7 @@ def test_pairs_are_ranked_by_the_recommended_method(known):
         RelationalInference(series, silent).rank_pairs()
     with pytest.raises(ValueError, match=f"found 'correlations', {known_names}"):
         known.rank_pairs("correlations")
-    with pytest.raises(DataError, match="expected one column without a role"):
+    with pytest.raises(DataError, match="expected columns without roles"):
         known.rank_pairs()
 
 

@@ -1,6 +1,7 @@
 """Linear regressions that are shrunk as far as held-out rows ask for.
 
-Letters: R rows (frames of all recordings), P inputs, N nodes.
+Letters: R rows (frames of all recordings), P inputs, N nodes, C columns of a node, M
+columns of all.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _NUM_FOLDS = 4
 def ridge(
     inputs: np.ndarray, targets: np.ndarray, shrinkages: Sequence[float]
 ) -> np.ndarray:
-    """Weights `[shrinkages, P, N]` of inputs `[R, P]` for targets `[R, N]`.
+    """Weights `[shrinkages, P, M]` of inputs `[R, P]` for targets `[R, M]`.
 
     An input that never varies has weight 0.
     """
@@ -38,7 +39,7 @@ def ridge(
 
 
 def precision(values: np.ndarray, shrinkage: float) -> np.ndarray:
-    """Inverse of the correlations of columns `[R, N]`, shrunk towards none."""
+    """Inverse of the correlations of columns `[R, M]`, shrunk towards none."""
     second = values.T @ values / max(len(values), 1)
     spread = np.sqrt(np.diag(second))
     spread = np.where(spread > 0.0, spread, 1.0)
@@ -47,18 +48,29 @@ def precision(values: np.ndarray, shrinkage: float) -> np.ndarray:
     return np.linalg.inv(correlations + shrinkage * np.eye(len(spread)))
 
 
-def from_others(values: np.ndarray, shrinkages: Sequence[float]) -> np.ndarray:
-    """Weights `[shrinkages, N, N]` of all other columns for each column of `[R, N]`.
+def from_others(
+    values: np.ndarray, shrinkages: Sequence[float], size: int = 1
+) -> np.ndarray:
+    """Weights `[shrinkages, M, M]` of all other nodes for each column of `[R, M]`.
 
     All of these regressions are in one inverse: that of the correlations.
+
+    Args:
+      values: `[R, M]`, those of a node side by side.
+      shrinkages: Ridges.
+      size: Columns of a node, which have no weights for one another.
     """
+    count = values.shape[1] // size
+    nodes = np.arange(count)
+    is_other = np.kron(1.0 - np.eye(count), np.ones((size, size)))
     spread = np.sqrt(np.mean(np.square(values), axis=0))
     spread = np.where(spread > 0.0, spread, 1.0)
     found = []
     for shrinkage in shrinkages:
-        inverse = precision(values, shrinkage)
-        weights = -inverse / np.diag(inverse)
-        np.fill_diagonal(weights, 0.0)
+        inverse = precision(values, shrinkage).reshape(-1, count, size)
+        of_node = inverse.reshape(count, size, count, size)[nodes, :, nodes]
+        weights = -np.einsum("mnc,ncd->mnd", inverse, np.linalg.inv(of_node))
+        weights = is_other * weights.reshape(len(spread), -1)
         found.append(weights * spread / spread[:, None])
     return np.stack(found)
 
@@ -71,9 +83,9 @@ def choose_shrinkage(
     """The shrinkage whose weights predict blocks of held-out rows best.
 
     Args:
-      fit: Weights `[shrinkages, P, N]` from inputs and targets.
+      fit: Weights `[shrinkages, P, M]` from inputs and targets.
       inputs: `[R, P]`.
-      targets: `[R, N]`.
+      targets: `[R, M]`.
     """
     errors = np.zeros(len(SHRINKAGES))
     rows = np.arange(len(inputs))
@@ -88,45 +100,45 @@ def choose_shrinkage(
 
 
 def shrunk_ridge(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Weights `[P, N]` of inputs `[R, P]`, see `choose_shrinkage`."""
+    """Weights `[P, M]` of inputs `[R, P]`, see `choose_shrinkage`."""
     shrinkage = choose_shrinkage(ridge, inputs, targets)
     return ridge(inputs, targets, [shrinkage])[0]
 
 
-def choose_shrinkage_of_others(values: np.ndarray) -> float:
-    """The same for regressions of every column of `[R, N]` on the others."""
+def choose_shrinkage_of_others(values: np.ndarray, size: int = 1) -> float:
+    """The same for regressions of every column on other nodes, see `from_others`."""
 
     def fit(inputs, _, shrinkages):
-        return from_others(inputs, shrinkages)
+        return from_others(inputs, shrinkages, size)
 
     return choose_shrinkage(fit, values, values)
 
 
-def shrunk_from_others(values: np.ndarray) -> np.ndarray:
-    """Weights `[N, N]` of all other columns, see `choose_shrinkage`."""
-    return from_others(values, [choose_shrinkage_of_others(values)])[0]
+def shrunk_from_others(values: np.ndarray, size: int = 1) -> np.ndarray:
+    """Weights `[M, M]` of all other nodes, see `choose_shrinkage`."""
+    shrinkage = choose_shrinkage_of_others(values, size)
+    return from_others(values, [shrinkage], size)[0]
 
 
 def innovations(targets: np.ndarray, past: np.ndarray) -> np.ndarray:
-    """What the own past of every node leaves of its targets, `[R, N]`.
+    """What the own past of every node leaves of its targets, `[R, N, C]`.
 
     Args:
-      targets: `[R, N]`.
-      past: `[R, order, N]`.
+      targets: `[R, N, C]`.
+      past: `[R, N, P]`.
     """
     return targets - own_prediction(own_weights(targets, past), past)
 
 
 def own_weights(targets: np.ndarray, past: np.ndarray) -> np.ndarray:
-    """Least squares of every node on its own past, `[order, N]`."""
-    order, num_nodes = past.shape[1:]
-    weights = np.zeros((order, num_nodes))
-    for node in range(num_nodes):
-        solution = np.linalg.lstsq(past[:, :, node], targets[:, node], rcond=None)
-        weights[:, node] = solution[0]
-    return weights
+    """Least squares of every node on its own past, `[N, P, C]`."""
+    weights = [
+        np.linalg.lstsq(past[:, node], targets[:, node], rcond=None)[0]
+        for node in range(past.shape[1])
+    ]
+    return np.stack(weights)
 
 
 def own_prediction(weights: np.ndarray, past: np.ndarray) -> np.ndarray:
-    """What weights `[order, N]` make of the past `[R, order, N]`, `[R, N]`."""
-    return np.einsum("rkn,kn->rn", past, weights)
+    """What weights `[N, P, C]` make of the past `[R, N, P]`, `[R, N, C]`."""
+    return np.einsum("rnp,npc->rnc", past, weights)

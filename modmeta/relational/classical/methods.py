@@ -1,8 +1,9 @@
 """How strongly pairs of nodes go together, by classical statistics.
 
-Every method takes the recordings of one graph, `[T, N]` each and standardised, and
+Every method takes the recordings of one graph, `[T, N, C]` each and standardised, and
 gives `[N, N]`, row = receiver, column = sender, larger for likelier edges. The
-diagonal has no meaning. Scores have no sign: strong inhibition ranks high.
+diagonal has no meaning. Scores have no sign: strong inhibition ranks high. Of several
+columns per node they are root mean squares over all pairs of columns.
 """
 
 from __future__ import annotations
@@ -26,45 +27,48 @@ _ROWS = 4
 
 def correlation(series: Sequence[np.ndarray]) -> np.ndarray:
     """Absolute correlations of frames."""
-    frames = np.concatenate(series)
-    return np.abs(frames.T @ frames / len(frames))
+    frames, size = _flat(series)
+    return _root_mean_square(frames.T @ frames / len(frames), size)
 
 
 def partial_correlation(series: Sequence[np.ndarray]) -> np.ndarray:
-    """Absolute correlations of frames, given all other nodes.
+    """Absolute correlations of frames, given all other columns.
 
     Correlations are shrunk as far as nodes of held-out frames are predicted best from
     the others, which matters where frames are few.
     """
-    frames = np.concatenate(series)
-    shrinkage = linear.choose_shrinkage_of_others(frames)
+    frames, size = _flat(series)
+    shrinkage = linear.choose_shrinkage_of_others(frames, size)
     inverse = linear.precision(frames, shrinkage)
     spread = np.sqrt(np.diag(inverse))
-    return np.abs(inverse / np.outer(spread, spread))
+    return _root_mean_square(inverse / np.outer(spread, spread), size)
 
 
 def lagged_correlation(series: Sequence[np.ndarray]) -> np.ndarray:
     """Absolute correlations of receivers with senders one frame before."""
     present, past = with_past(series, 1)
     _refuse_few(len(present), 1, "a lagged correlation")
-    return np.abs(present.T @ past[:, 0] / len(present))
+    size = present.shape[2]
+    present, past = (part.reshape(len(part), -1) for part in (present, past))
+    return _root_mean_square(present.T @ past / len(present), size)
 
 
 def choose_order(series: Sequence[np.ndarray]) -> int:
     """Frames that a vector autoregression needs, by Akaike's information criterion."""
-    num_nodes = series[0].shape[1]
+    num_columns = series[0][0].size
     orders, scores = [], []
     for order in range(1, _MAX_ORDER + 1):
         # The same frames for all orders.
         present, past = with_past(series, order, _MAX_ORDER - order)
         inputs = past.reshape(len(past), -1)
+        present = present.reshape(len(present), -1)
         if len(inputs) < _ROWS * inputs.shape[1]:
             break
         weights, *_ = np.linalg.lstsq(inputs, present, rcond=None)
         squares = np.mean(np.square(present - inputs @ weights), axis=0)
         fit = len(present) * np.sum(np.log(np.maximum(squares, 1e-30)))
         orders.append(order)
-        scores.append(fit + 2.0 * inputs.shape[1] * num_nodes)
+        scores.append(fit + 2.0 * inputs.shape[1] * num_columns)
     return orders[int(np.argmin(scores))] if orders else 1
 
 
@@ -72,7 +76,7 @@ def granger(series: Sequence[np.ndarray], order: int | None = None) -> np.ndarra
     """Granger causality, given all other nodes: what a sender's past is needed for.
 
     The logarithm of the ratio of squared errors of two vector autoregressions, one
-    without the past of the sender.
+    without the past of the sender, and the mean over the columns of the receiver.
 
     Args:
       series: See above.
@@ -83,35 +87,38 @@ def granger(series: Sequence[np.ndarray], order: int | None = None) -> np.ndarra
     """
     order = choose_order(series) if order is None else order
     present, past = with_past(series, order)
-    num_nodes = present.shape[1]
-    _refuse_few(len(present), order * num_nodes, "Granger causality")
+    num_nodes, size = past.shape[1:]
+    _refuse_few(len(present), num_nodes * size, "Granger causality")
     inputs = past.reshape(len(past), -1)
+    present = present.reshape(len(present), -1)
     inverse = np.linalg.pinv(inputs.T @ inputs, hermitian=True)
     weights = inverse @ (inputs.T @ present)
     squares = np.sum(np.square(present - inputs @ weights), axis=0)
     scores = np.zeros((num_nodes, num_nodes))
     for sender in range(num_nodes):
-        block = slice(sender, None, num_nodes)
+        block = slice(sender * size, (sender + 1) * size)
         # What leaving a block out adds to the squares, without a second regression.
         gain = np.linalg.pinv(inverse[block, block], hermitian=True)
-        added = np.einsum("kn,kl,ln->n", weights[block], gain, weights[block])
-        scores[:, sender] = np.log1p(added / np.maximum(squares, 1e-30))
+        added = np.einsum("km,kl,lm->m", weights[block], gain, weights[block])
+        ratios = np.log1p(added / np.maximum(squares, 1e-30))
+        scores[:, sender] = ratios.reshape(num_nodes, -1).mean(axis=1)
     return scores
 
 
 def vector_autoregression(series: Sequence[np.ndarray]) -> np.ndarray:
     """Weights of senders' pasts for what the own past of a receiver leaves, shrunk.
 
-    The root of the sum of squares over the frames of the past, which are as many as
-    `choose_order` says.
+    The root of the sum of squares over the past, which has as many frames as
+    `choose_order` says, and over columns.
     """
     order = choose_order(series)
     present, past = with_past(series, order)
-    _refuse_few(len(present), order, "a vector autoregression")
-    left = linear.innovations(present, past)
+    num_nodes, size = past.shape[1:]
+    _refuse_few(len(present), size, "a vector autoregression")
+    left = linear.innovations(present, past).reshape(len(present), -1)
     weights = linear.shrunk_ridge(past.reshape(len(past), -1), left)
-    weights = weights.reshape(order, *present.shape[1:], -1)
-    return np.sqrt(np.sum(np.square(weights), axis=0)).T
+    weights = weights.reshape(num_nodes, size, num_nodes, -1)
+    return np.sqrt(np.sum(np.square(weights), axis=(1, 3))).T
 
 
 def directed_partial_correlation(series: Sequence[np.ndarray]) -> np.ndarray:
@@ -145,7 +152,7 @@ def rank_pairs(
     """Scores of all pairs of a data set of series.
 
     Args:
-      dataset: Systems of one recorded column without a role, see `as_dataset`.
+      dataset: Systems of columns without roles, see `as_dataset`.
       method: A name in `METHODS`.
       shared_graph: Whether all systems are recordings of one graph.
 
@@ -176,6 +183,19 @@ def rank_pairs(
         np.fill_diagonal(found, np.nan)
         scores[task, : len(found), : len(found)] = found
     return scores
+
+
+def _flat(series: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
+    """All frames `[T, N * C]`, and the number of columns of a node."""
+    frames = np.concatenate(series)
+    return frames.reshape(len(frames), -1), frames.shape[2]
+
+
+def _root_mean_square(values: np.ndarray, size: int) -> np.ndarray:
+    """Over the columns of both nodes, `[N * C, N * C]` to `[N, N]`."""
+    count = len(values) // size
+    values = values.reshape(count, size, count, size)
+    return np.sqrt(np.mean(np.square(values), axis=(1, 3)))
 
 
 def _refuse_few(rows: int, count: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Data sets as plain series: one number per node and frame."""
+"""Data sets as plain series: numbers of every node and frame that have no role."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from modmeta.relational.data.validation import ROLES
 
 
 def is_series(dataset: TrajectoryDataset) -> bool:
-    """Whether nodes have one recorded column, which has no role, at equal steps."""
+    """Whether nodes have columns without roles alone, at equal steps."""
     features = dataset.features
     has_roles = any(getattr(features, role) for role in ROLES)
-    return len(features.recorded) == 1 and not has_roles and dataset.is_regular
+    return not has_roles and dataset.is_regular
 
 
 def recordings(dataset: TrajectoryDataset, task: int) -> list[np.ndarray]:
-    """Pieces of a system in which every node was observed, each `[T, N]`.
+    """Pieces of a system in which every node was observed, each `[T, N, C]`.
 
     They end at breaks, and where a node was missed.
 
@@ -27,12 +27,12 @@ def recordings(dataset: TrajectoryDataset, task: int) -> list[np.ndarray]:
     """
     if not is_series(dataset):
         raise DataError(
-            f"states: found the features {dataset.features.names}, expected one column "
-            "without a role, at equal steps of time: series alone have classical scores"
+            f"states: found the features {dataset.features.names}, expected columns "
+            "without roles, at equal steps of time: series alone have classical scores"
         )
     size = int(dataset.num_nodes[task])
-    column = dataset.features.recorded[0]
-    series = dataset.states[task, :, :size, column].astype(np.float64)
+    columns = list(dataset.features.recorded)
+    series = dataset.states[task, :, :size][..., columns].astype(np.float64)
     follows = dataset.counted()[task, :, :size].all(axis=1)
     is_seen = dataset.is_observed[task, :, :size].all(axis=1)
     starts = np.flatnonzero(~follows) + 1
@@ -52,7 +52,7 @@ def recordings(dataset: TrajectoryDataset, task: int) -> list[np.ndarray]:
 
 
 def standardised(pieces: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The same with mean 0 and variance 1 over all; constant nodes become 0."""
+    """The same with mean 0 and variance 1 over all; constant columns become 0."""
     joined = np.concatenate(pieces)
     spread = joined.std(axis=0)
     is_constant = spread <= 1e-12 * np.abs(joined).max(axis=0)
@@ -67,21 +67,21 @@ def with_past(
     """Frames and those before them.
 
     Args:
-      pieces: Each `[T, N]`.
+      pieces: Each `[T, N, C]`.
       order: Frames before.
       skipped: Frames that are left out at the start of every piece, beyond these.
 
     Returns:
-      Frames `[R, N]`, and the past of each, `[R, order, N]`, the latest first.
+      Frames `[R, N, C]`, and the past of each, `[R, N, order * C]`, the latest first.
     """
     first = order + skipped
     long = [part for part in pieces if len(part) > first]
     if not long:
-        num_nodes = pieces[0].shape[1]
-        return np.zeros((0, num_nodes)), np.zeros((0, order, num_nodes))
+        num_nodes, size = pieces[0].shape[1:]
+        return np.zeros((0, num_nodes, size)), np.zeros((0, num_nodes, order * size))
     present = np.concatenate([part[first:] for part in long])
     past = [
         np.concatenate([part[first - back : len(part) - back] for part in long])
         for back in range(1, order + 1)
     ]
-    return present, np.stack(past, axis=1)
+    return present, np.concatenate(past, axis=2)

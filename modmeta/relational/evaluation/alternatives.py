@@ -89,17 +89,17 @@ def compare(
       None where nodes have no series, are too many for their frames, or where the same
       frames serve for both.
     """
-    if not is_series(first) or first is rest or changes[0].shape[-1] != 1:
+    if not is_series(first) or first is rest:
         return None
     rows = []
     for task, size in enumerate(first.num_nodes):
         early = _Rows.of(first, changes[0], task, size, span)
         late = _Rows.of(rest, changes[1], task, size, span)
-        too_many = early.past.shape[1] * size > _MAX_INPUTS
+        too_many = early.past[0].size > _MAX_INPUTS
         if too_many or len(early.targets) < _MIN_FRAMES or not len(late.targets):
             return None
         left = [
-            _Left.of(part[task, :size, :, 0].T, rows_of, span)
+            _Left.of(np.swapaxes(part[task, :size], 0, 1), rows_of, span)
             for part, rows_of in zip(residuals, (early, late), strict=True)
         ]
         rows.append((early, late, *left))
@@ -192,8 +192,8 @@ class _Rows(NamedTuple):
     """Changes of one system, where nothing of it is missing.
 
     Attributes:
-      targets: `[R, N]`.
-      past: `[R, order, N]`.
+      targets: `[R, N, Y]`.
+      past: `[R, N, P]`.
       recording: `[R]` number of the recording.
       frames: `[R]` number of the frame, from the first of its recording that is here.
       is_counted: `[W]` windows that are rows.
@@ -221,8 +221,9 @@ class _Rows(NamedTuple):
         features = dataset.features
         columns = [*features.recorded, *(column for column, _ in features.lagged)]
         states = dataset.states[task, : len(is_counted), :size].astype(np.float64)
-        past = np.moveaxis(states[..., columns], 2, 1)[is_counted]
-        targets = np.asarray(changes[task, :size, :, 0].T, np.float64)[is_counted]
+        past = states[..., columns][is_counted]
+        targets = np.swapaxes(changes[task, :size], 0, 1).astype(np.float64)
+        targets = targets[is_counted]
         numbers = np.zeros(dataset.num_frames, np.int64)
         if dataset.breaks is not None:
             numbers = np.cumsum(dataset.breaks[task])
@@ -235,23 +236,24 @@ class _Rows(NamedTuple):
 
 
 class _Left(NamedTuple):
-    """What a graph leaves of changes `[R, N]`, and left before `[R, order, N]`."""
+    """What a graph leaves of changes `[R, N, Y]`, and left before `[R, N, P]`."""
 
     now: np.ndarray
     before: np.ndarray
 
     @classmethod
     def of(cls, left: np.ndarray, rows: _Rows, span: int) -> _Left:
-        """Of all windows `[W, N]`; zero before where another recording was, or none."""
-        known = np.where(rows.is_counted[:, None], left, 0.0)
+        """Of all windows `[W, N, Y]`; zero before where another recording was."""
+        known = np.where(rows.is_counted[:, None, None], left, 0.0)
         number = np.full(len(known), -1)
         number[rows.is_counted] = rows.recording
-        before = np.zeros((len(known), _LATER, known.shape[1]))
+        before = np.zeros((*known.shape, _LATER))
         # Windows that overlap share what they leave.
         for index, shift in enumerate(range(span, span + _LATER)):
             is_same = number[shift:] == number[: len(number) - shift]
             shifted = known[: len(known) - shift]
-            before[shift:, index] = np.where(is_same[:, None], shifted, 0.0)
+            before[shift:, ..., index] = np.where(is_same[:, None, None], shifted, 0.0)
+        before = before.reshape(*known.shape[:2], -1)
         return cls(known[rows.is_counted], before[rows.is_counted])
 
 
@@ -270,35 +272,39 @@ def _errors(
     weights = linear.own_weights(targets, past)
     own = targets - linear.own_prediction(weights, past)
     later_own = later - linear.own_prediction(weights, later_past)
-    by_past = linear.shrunk_ridge(past.reshape(len(past), -1), own)
-    by_present = linear.shrunk_from_others(own)
-    after_past = later_own - later_past.reshape(len(later_past), -1) @ by_past
-    after_present = later_own - later_own @ by_present
+    size = own.shape[2]
+    own, left_own, inputs, later_inputs = (
+        _flat(part) for part in (own, later_own, past, later_past)
+    )
+    after_past = left_own - later_inputs @ linear.shrunk_ridge(inputs, own)
+    after_present = left_own - left_own @ linear.shrunk_from_others(own, size)
     alone, together = _beyond(left_early, left)
-    parts = [left.now, later_own, after_past, after_present, late.targets]
+    parts = [left.now, left_own, after_past, after_present, late.targets]
     parts += [together, alone, _beyond_season(early, late, later_own)]
     squares = [
-        np.minimum(np.square(part), largest_square).sum(axis=1) for part in parts
+        np.minimum(np.square(_flat(part)), largest_square).sum(axis=1) for part in parts
     ]
     where = _blocks(late.recording, num_blocks)
     return [np.bincount(where, part) for part in squares]
 
 
 def _beyond(early: _Left, late: _Left) -> tuple[np.ndarray, np.ndarray]:
-    """Late leftovers `[R, N]` beyond own ones before, and beyond those of all nodes."""
+    """Late leftovers `[R, N * Y]` beyond own ones before, and beyond those of all."""
+    size = early.now.shape[2]
+    first, alone = _flat(early.now), _flat(late.now)
     if early.before[0].size > _MAX_INPUTS:
-        return late.now, late.now - late.now @ linear.shrunk_from_others(early.now)
+        return alone, alone - alone @ linear.shrunk_from_others(first, size)
     weights = linear.own_weights(early.now, early.before)
-    first = early.now - linear.own_prediction(weights, early.before)
-    alone = late.now - linear.own_prediction(weights, late.before)
-    inputs, later = (part.before.reshape(len(part.now), -1) for part in (early, late))
-    by_before = linear.shrunk_ridge(inputs, first)
-    first, left = first - inputs @ by_before, alone - later @ by_before
-    return alone, left - left @ linear.shrunk_from_others(first)
+    first = first - _flat(linear.own_prediction(weights, early.before))
+    alone = alone - _flat(linear.own_prediction(weights, late.before))
+    by_before = linear.shrunk_ridge(_flat(early.before), first)
+    first = first - _flat(early.before) @ by_before
+    left = alone - _flat(late.before) @ by_before
+    return alone, left - left @ linear.shrunk_from_others(first, size)
 
 
 def _beyond_season(early: _Rows, late: _Rows, own: np.ndarray) -> np.ndarray:
-    """What own past and a season leave of late changes, `[R, N]`; else the own past.
+    """What own past and a season leave of late changes `[R, N, Y]`; else own past.
 
     Late frames of a recording follow its early ones, unless gaps keep both together.
     """
@@ -312,6 +318,11 @@ def _beyond_season(early: _Rows, late: _Rows, own: np.ndarray) -> np.ndarray:
             rows = late.recording == recording
             left[rows] = left_beyond_season(known, asked)
     return left
+
+
+def _flat(rows: np.ndarray) -> np.ndarray:
+    """`[R, N, Y]` to `[R, N * Y]`."""
+    return rows.reshape(len(rows), -1)
 
 
 def _blocks(recording: np.ndarray, num_blocks: int) -> np.ndarray:

@@ -116,15 +116,15 @@ def recommend_for(dataset: TrajectoryDataset) -> Recommendation | None:
     if split is None:
         return None
     first, rest = split.first, split.rest
-    column = some.features.recorded[0]
+    columns = list(some.features.recorded)
     counted = [part.counted()[..., None] for part in (first, rest)]
     changes = [
-        np.where(mask, np.diff(part.states[..., [column]], axis=1), 0.0)
+        np.where(mask, np.diff(part.states[..., columns], axis=1), 0.0)
         for mask, part in zip(counted, (first, rest), strict=True)
     ]
-    unit = np.sqrt(np.mean(np.square(changes[0][counted[0][..., 0]])))
+    unit = np.sqrt(np.mean(np.square(changes[0][counted[0][..., 0]]), axis=0))
     early, late = (
-        np.swapaxes(change, 1, 2) / max(float(unit), 1e-30) for change in changes
+        np.swapaxes(change, 1, 2) / np.maximum(unit, 1e-30) for change in changes
     )
     changes = (early, late)
     alternatives = compare(first, rest, changes, changes, 1, _LARGEST_SQUARE)

@@ -76,11 +76,11 @@ def has_relays(shares: np.ndarray | None) -> bool:
 
 def _standard(values: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Values `[R, N]` beyond their own past, of mean 0 and variance 1."""
-    past = np.zeros((len(values), _OWN, values.shape[1]))
+    past = np.zeros((*values.shape, _OWN))
     for lag in range(1, _OWN + 1):
         now, before = _pairs(times, lag)
-        past[now, lag - 1] = values[before]
-    values = linear.innovations(values, past)
+        past[now, :, lag - 1] = values[before]
+    values = linear.innovations(values[..., None], past)[..., 0]
     values = values - values.mean(axis=0)
     spread = values.std(axis=0)
     return np.divide(values, spread, out=np.zeros_like(values), where=spread > 0.0)

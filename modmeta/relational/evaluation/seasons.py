@@ -2,7 +2,7 @@
 
 A season that all nodes have, each at a phase of its own, looks like relations: what
 others did tells where in the season a node is. Letters: R rows (windows of one
-recording), N nodes, S frequencies.
+recording), N nodes, Y changes and P numbers of the past of each, S frequencies.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Stretch(NamedTuple):
     """Rows of one recording.
 
     Attributes:
-      targets: `[R, N]` changes.
-      past: `[R, order, N]`.
+      targets: `[R, N, Y]` changes.
+      past: `[R, N, P]`.
       frames: `[R]` number of the frame at which a change begins.
     """
 
@@ -33,7 +33,7 @@ class Stretch(NamedTuple):
 
 
 def left_beyond_season(early: Stretch, late: Stretch) -> np.ndarray:
-    """What is left of late changes `[R, N]` by laws of early ones.
+    """What is left of late changes `[R, N, Y]` by laws of early ones.
 
     Every node has least squares on its own past and one sinusoid, of a frequency that
     all nodes of a system share and of an amplitude and phase of its own.
@@ -47,9 +47,7 @@ def left_beyond_season(early: Stretch, late: Stretch) -> np.ndarray:
     left = np.empty_like(late.targets)
     for node in range(left.shape[1]):
         inputs, later = (
-            np.concatenate(
-                [part.past[:, :, node], _waves(part.frames, best)[..., 0]], 1
-            )
+            np.concatenate([part.past[:, node], _waves(part.frames, best)[..., 0]], 1)
             for part in (early, late)
         )
         weights = np.linalg.lstsq(inputs, early.targets[:, node], rcond=None)[0]
@@ -64,14 +62,14 @@ def _explained(rows: Stretch, frequencies: np.ndarray) -> np.ndarray:
     flat = waves.reshape(count, -1)
     explained = np.zeros(len(frequencies))
     for node in range(rows.targets.shape[1]):
-        basis, _ = np.linalg.qr(rows.past[:, :, node])
+        basis, _ = np.linalg.qr(rows.past[:, node])
         target = rows.targets[:, node]
         left = target - basis @ (basis.T @ target)
         beyond = (flat - basis @ (basis.T @ flat)).reshape(waves.shape)
-        slopes = np.einsum("rks,r->sk", beyond, left)
+        slopes = np.einsum("rks,ry->sky", beyond, left)
         squares = np.einsum("rks,rls->skl", beyond, beyond) + _RIDGE * count * np.eye(2)
-        solved = np.linalg.solve(squares, slopes[..., None])[..., 0]
-        explained += np.sum(slopes * solved, axis=1)
+        solved = np.linalg.solve(squares, slopes)
+        explained += np.sum(slopes * solved, axis=(1, 2))
     return explained
 
 

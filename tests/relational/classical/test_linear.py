@@ -45,6 +45,22 @@ def test_one_inverse_holds_all_regressions_on_the_others(rows, shrinkage):
         assert found[column, column] == 0.0
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3])
+def test_columns_of_a_node_are_not_among_the_others(shrinkage):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(40, 6)) @ rng.normal(size=(6, 6))
+    spread = np.sqrt(np.mean(values**2, axis=0))
+    found = linear.from_others(values, [shrinkage], size=2)[0]
+    for node in range(3):
+        own = [2 * node, 2 * node + 1]
+        others = np.delete(np.arange(6), own)
+        expected = with_rows(
+            values[:, others], values[:, own], shrinkage, spread[others]
+        )
+        np.testing.assert_allclose(found[np.ix_(others, own)], expected, rtol=1e-7)
+        assert (found[np.ix_(own, own)] == 0.0).all()
+
+
 def test_shrinkage_follows_what_there_is_to_learn():
     """Noise alone: all but nothing is left; a law without noise: all of it."""
     rng = np.random.default_rng(0)
@@ -65,10 +81,10 @@ def test_an_input_that_never_varies_has_no_weight():
 
 def test_innovations_are_what_the_own_past_leaves():
     rng = np.random.default_rng(0)
-    past = rng.normal(size=(50, 2, 3))
-    noise = rng.normal(size=(50, 3))
-    targets = 0.5 * past[:, 0] - 0.2 * past[:, 1] + noise
+    past = rng.normal(size=(50, 3, 4))
+    noise = rng.normal(size=(50, 3, 2))
+    targets = 0.5 * past[..., :2] - 0.2 * past[..., 2:] + noise
     left = linear.innovations(targets, past)
     for node in range(3):
-        np.testing.assert_allclose(past[:, :, node].T @ left[:, node], 0.0, atol=1e-9)
+        np.testing.assert_allclose(past[:, node].T @ left[:, node], 0.0, atol=1e-9)
     assert np.square(left).sum() <= np.square(noise).sum()

@@ -35,32 +35,58 @@ def chain_of_senders(seed, within, num_tasks=4, num_frames=300, weight=0.6):
     return states[..., None], labels
 
 
-@pytest.fixture(scope="module")
-def series():
+@pytest.fixture(scope="module", params=[1, 2])
+def series(request):
+    """Two recordings of one column and of two, which mix two chains."""
     states, _ = chain_of_senders(0, within=False, num_tasks=2, num_frames=60)
-    return standardised(list(states[..., 0]))
+    if request.param == 2:
+        other, _ = chain_of_senders(1, within=True, num_tasks=2, num_frames=60)
+        states = np.concatenate([states, other - 0.4 * states], axis=-1)
+    return standardised(list(states))
+
+
+def root_mean_square(values, size):
+    """Over blocks, one after the other."""
+    found = np.zeros((NUM_NODES, NUM_NODES))
+    for one, other in np.ndindex(found.shape):
+        rows, columns = (slice(node * size, (node + 1) * size) for node in (one, other))
+        found[one, other] = np.sqrt(np.mean(values[rows, columns] ** 2))
+    return found
+
+
+def flat(series):
+    """All frames, columns of a node side by side."""
+    return np.concatenate(series).reshape(sum(map(len, series)), -1)
 
 
 def test_correlations_are_those_of_numpy(series):
-    frames = np.concatenate(series)
-    expected = np.abs(np.corrcoef(frames.T))
+    expected = root_mean_square(np.corrcoef(flat(series).T), series[0].shape[2])
     np.testing.assert_allclose(methods.correlation(series), expected, rtol=1e-10)
 
 
 def test_partial_correlations_are_those_of_residuals(series):
     """Rows that are added shrink the correlations; the rest is least squares."""
-    frames = np.concatenate(series)
-    shrinkage = linear.choose_shrinkage_of_others(frames)
-    extra = np.sqrt(shrinkage * len(frames)) * np.eye(NUM_NODES)
+    frames, size = flat(series), series[0].shape[2]
+    shrinkage = linear.choose_shrinkage_of_others(frames, size)
+    extra = np.sqrt(shrinkage * len(frames)) * np.eye(NUM_NODES * size)
     rows = np.concatenate([frames, extra])
-    found = methods.partial_correlation(series)
-    for one, other in ((0, 1), (0, 3), (4, 2)):
+    expected = np.zeros((len(extra), len(extra)))
+    for one, other in np.ndindex(expected.shape):
+        if one == other:
+            continue
         rest = np.delete(rows, [one, other], axis=1)
         pair = rows[:, [one, other]]
         left = pair - rest @ np.linalg.lstsq(rest, pair, rcond=None)[0]
         norms = np.linalg.norm(left, axis=0)
-        expected = np.abs(left[:, 0] @ left[:, 1]) / np.prod(norms)
-        np.testing.assert_allclose(found[one, other], expected, rtol=1e-8)
+        expected[one, other] = left[:, 0] @ left[:, 1] / np.prod(norms)
+    found, expected = (
+        values[OTHERS]
+        for values in (
+            methods.partial_correlation(series),
+            root_mean_square(expected, size),
+        )
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -75,35 +101,42 @@ def test_granger_is_the_ratio_of_two_regressions(series, order):
 
     for receiver in range(NUM_NODES):
         for sender in range(NUM_NODES):
-            without = squares(np.delete(past, sender, axis=2), present[:, receiver])
-            ratio = without / squares(past, present[:, receiver])
+            ratios = [
+                squares(np.delete(past, sender, axis=1), target) / squares(past, target)
+                for target in present[:, receiver].T
+            ]
+            expected = np.mean(np.log(ratios))
             np.testing.assert_allclose(
-                found[receiver, sender], np.log(ratio), rtol=1e-6, atol=1e-12
+                found[receiver, sender], expected, rtol=1e-6, atol=1e-12
             )
 
 
 def test_lagged_correlation_of_an_echo_is_one():
     signal = np.random.default_rng(0).normal(size=200)
     echo = np.roll(signal, 1)
-    series = standardised([np.stack([signal, echo], axis=1)])
+    series = standardised([np.stack([signal, echo], axis=1)[..., None]])
     found = methods.lagged_correlation(series)
     assert found[1, 0] == pytest.approx(1.0, abs=0.02) and found[0, 1] < 0.2
 
 
 def test_the_past_does_not_reach_across_recordings():
-    series = [np.array([[1.0], [2.0], [3.0], [4.0]]), np.array([[7.0], [8.0], [9.0]])]
+    series = [np.arange(1.0, 5.0), np.arange(7.0, 10.0)]
+    series = [np.stack([part, -part], axis=-1)[:, None] for part in series]
     present, past = with_past(series, 2)
-    np.testing.assert_array_equal(present[:, 0], [3, 4, 9])
-    np.testing.assert_array_equal(past[..., 0], [[2, 1], [3, 2], [8, 7]])
+    np.testing.assert_array_equal(present[:, 0, 0], [3, 4, 9])
+    np.testing.assert_array_equal(
+        past[:, 0], [[2, -2, 1, -1], [3, -3, 2, -2], [8, -8, 7, -7]]
+    )
     present, past = with_past(series, 1, 1)
-    np.testing.assert_array_equal(present[:, 0], [3, 4, 9])
-    np.testing.assert_array_equal(past[..., 0], [[2], [3], [8]])
+    np.testing.assert_array_equal(present[:, 0, 0], [3, 4, 9])
+    np.testing.assert_array_equal(past[:, 0, 0], [2, 3, 8])
+    assert [len(part) for part in with_past(series, 4)] == [0, 0]
 
 
 def test_order_of_an_autoregression():
     """A sender is heard two frames later: the criterion fails in one seed of 1,000."""
     rng = np.random.default_rng(0)
-    states = rng.normal(size=(400, 3))
+    states = rng.normal(size=(400, 3, 1))
     for frame in range(2, 400):
         states[frame, 1] += 0.6 * states[frame - 2, 0]
     assert methods.choose_order([states]) == 2
@@ -117,9 +150,13 @@ def test_order_of_an_autoregression():
         (True, ["partial correlation", "directed partial correlation"]),
     ],
 )
-def test_the_right_methods_find_a_chain(within, best):
+@pytest.mark.parametrize("num_columns", [1, 2])
+def test_the_right_methods_find_a_chain(within, best, num_columns):
     """Pairs without order alone, where relations act within a frame."""
     states, labels = chain_of_senders(1, within)
+    if num_columns == 2:
+        own = np.random.default_rng(0).normal(size=states.shape)
+        states = np.concatenate([own, states + 0.2 * own], axis=-1)
     dataset = as_dataset(states, lags=1)
     truth = np.where(OTHERS, labels + labels.T if within else labels, -1)
     for method in classical.METHODS:
@@ -137,7 +174,7 @@ def test_directions_are_told_by_the_past():
     Its noise is fresh in every frame, and its own past reaches the receiver through it.
     """
     rng = np.random.default_rng(0)
-    states = np.zeros((2000, 2))
+    states = np.zeros((2000, 2, 1))
     for frame in range(1, 2000):
         states[frame, 0] = 0.7 * states[frame - 1, 0] + rng.normal()
         states[frame, 1] = 0.8 * states[frame, 0] + rng.normal()
@@ -170,7 +207,7 @@ def test_recordings_end_at_breaks_and_where_a_node_was_missed():
     dataset = as_dataset(states, lags=1, breaks=breaks)
     found = recordings(dataset, 0)
     assert [len(part) for part in found] == [4, 3, 2]
-    np.testing.assert_allclose(found[1], states[0, 4:7, :, 0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], states[0, 4:7], rtol=1e-6)
 
 
 def test_a_constant_node_goes_with_nothing():
@@ -190,6 +227,7 @@ def test_what_cannot_be_scored_is_refused():
         classical.rank_pairs(dataset, "Granger causality")
     with pytest.raises(ValueError, match="method: found 'guess', expected one of"):
         classical.rank_pairs(dataset, "guess")
-    bodies = as_dataset(np.random.default_rng(0).normal(size=(1, 9, 3, 2)), lags=1)
-    with pytest.raises(DataError, match="expected one column without a role"):
+    places = np.random.default_rng(0).normal(size=(1, 9, 3, 4))
+    bodies = as_dataset(places, positions=(0, 1), velocities=(2, 3))
+    with pytest.raises(DataError, match="expected columns without roles"):
         classical.rank_pairs(bodies, "correlation")

@@ -159,7 +159,12 @@ def test_series_alone_speak_for_a_method(kind, method):
         found = held_out.recommend_for(as_dataset(scale * states, lags=1))
         assert (found and found.method) == method
         assert found is None or "with the own past alone" in found.sentence
-    bodies = as_dataset(np.concatenate([states, states**2], axis=-1), lags=1)
+    # Another column, in a unit of its own, hides nothing.
+    own = 1e3 * np.random.default_rng(2).normal(size=states.shape)
+    two = as_dataset(np.concatenate([own, states], axis=-1), lags=1)
+    found = held_out.recommend_for(two)
+    assert (found and found.method) == method
+    bodies = as_dataset(np.concatenate([states, own], axis=-1), positions=(0, 1))
     assert held_out.recommend_for(bodies) is None
 
 
@@ -175,14 +180,14 @@ def test_a_gain_by_one_recording_alone_is_none():
 
 
 def test_what_cannot_be_compared_is_left_alone():
-    """Columns with more than one number, and frames that are too few."""
+    """Bodies, and frames that are too few."""
     states, _ = series("later", num_tasks=2)
     dataset = as_dataset(states, lags=1)
     changes = np.diff(dataset.states, axis=1).transpose(0, 2, 1, 3)
     arguments = ((changes, changes), changes, 1, 25.0)
     assert compare(dataset, dataset, *arguments) is None
-    two = as_dataset(np.concatenate([states, states**2], axis=-1), lags=1)
-    assert compare(two, two.frames(0, 20), *arguments) is None
+    bodies = as_dataset(np.concatenate([states, states], axis=-1), positions=(0, 1))
+    assert compare(bodies, bodies.frames(0, 20), *arguments) is None
     short, rest = dataset.frames(0, 9), dataset.frames(9, 160)
     arguments = ((changes[:, :, :8], changes[:, :, 9:]), changes[:, :, 9:], 1, 25.0)
     assert compare(short, rest, *arguments) is None

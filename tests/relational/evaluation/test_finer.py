@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from modmeta.relational.evaluation.changes import Changes
 from modmeta.relational.evaluation import finer
+from modmeta.relational.evaluation.changes import Changes
 from modmeta.relational.evaluation.finer import left_by_pairs
 from modmeta.relational.tasks.structures import TaskStructures
 
