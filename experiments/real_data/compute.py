@@ -131,7 +131,7 @@ def _advised(
 ) -> np.ndarray:
     """Scores by the ranking that the verdict names, ours where it names none.
 
-    Classical methods see series, which are one column of what modules see.
+    Classical methods see series, which are one column of bodies.
     """
     method = result.verdict.recommended
     if method is None:

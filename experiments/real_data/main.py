@@ -15,7 +15,8 @@ _DATA = flags.DEFINE_string(
     "for every network, size10_NAME_timeseries [perturbations, time, genes] and "
     "size10_NAME_adjacency [target, source]. csv: a table with a row per system, time "
     "and entity, or any other form that infer_relations reads; several systems are "
-    "recordings of one graph. Classical methods see one column, see --set=series=NAME.",
+    "recordings of one graph. Of bodies, classical methods see one column, see "
+    "--set=series=NAME.",
 )
 _LABELS = flags.DEFINE_string(
     "labels",
