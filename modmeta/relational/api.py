@@ -128,7 +128,9 @@ def infer_relations(
         relations that held in it; labels are not used.
       seed: Seed of everything random.
       num_restarts: Trainings from different seeds. The one of lowest energy counts;
-        probabilities are averaged, and the verdict tells how far they agree.
+        probabilities are averaged, and the verdict tells how far they agree. If all
+        others found another graph that explains the data surely worse, up to as many
+        more are trained, and those are left out.
       modules: Options of the bank; its number of relations is overridden.
       proposal: Options of the proposal head.
       energy: What a search minimises.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from modmeta.relational.evaluation import (
     held_out,
     matching,
     parts,
+    restarts,
     stretches,
     verdict,
 )
@@ -54,7 +55,8 @@ class Options:
       bouncegrad: Options of a step of meta-training.
       training: Options of the loop around it.
       inference: Options of the final search.
-      num_restarts: Trainings, each from a seed of its own.
+      num_restarts: Trainings, each from a seed of its own; up to twice as many where
+        all others are surely worse than the best and found other graphs.
     """
 
     modules: ModuleConfig
@@ -141,53 +143,103 @@ def discover(
             dataset.num_frames, shared_graph=searched is not dataset
         )
     windows = training_windows(dataset.without_labels(), changing=changing)
-    train_set, valid_set = split_validation(windows, seed)
-    keys = [
-        jax.random.split(jax.random.fold_in(jax.random.key(seed), restart))
-        for restart in range(options.num_restarts)
-    ]
-    trained = []
-    for restart, (key_init, _) in enumerate(keys):
+    trainings = _Trainings(
+        *split_validation(windows, seed), options, seed, mesh, progress
+    )
+    num_restarts = options.num_restarts
+    trained = [trainings.train(restart) for restart in range(num_restarts)]
+    key_judge = jax.random.fold_in(jax.random.key(seed), num_restarts)
+    changes = None
+    if changing:
+        best = trained[_best_of(trained)]
+        key_judge, key_parts = jax.random.split(key_judge)
+        changes = stretches.find_stretches(
+            key_parts, best.model, best.result.params, searched, options.inference
+        )
+        searched = changes.of(searched)
+    found = [trainings.search(one, searched) for one in trained]
+    # Where relations may change, stretches are those of one training.
+    most = num_restarts if changing or num_restarts == 1 else 2 * num_restarts
+    while True:
+        index = _best_of(trained)
+        witnesses = restarts.witnesses(found, index)
+        if witnesses or len(trained) >= most:
+            break
+        trained.append(trainings.train(len(trained)))
+        found.append(trainings.search(trained[-1], searched))
+    others = witnesses or [other for other in range(len(found)) if other != index]
+    best = trained[index]
+    chosen, settled, concluded = conclude(
+        key_judge,
+        best.model,
+        best.result.params,
+        searched,
+        [found[index], *(found[other] for other in others)],
+        options.inference,
+        changes,
+    )
+    return Discovery(
+        best.model, best.result.params, chosen, settled, concluded, changes
+    )
+
+
+class _Training(NamedTuple):
+    """What one training found, and the key of its search."""
+
+    model: RelationalModel
+    result: TrainResult
+    key_search: jax.Array
+
+
+class _Trainings(NamedTuple):
+    """What all trainings share."""
+
+    train_set: TrajectoryDataset
+    valid_set: TrajectoryDataset
+    options: Options
+    seed: int
+    mesh: Mesh | None
+    progress: ProgressMeter | None
+
+    def train(self, restart: int) -> _Training:
+        """One more training, by its number."""
+        options = self.options
+        # One number is that of the verdict.
+        number = restart + (restart >= options.num_restarts)
+        key = jax.random.fold_in(jax.random.key(self.seed), number)
+        key_init, key_search = jax.random.split(key)
         model, params = build_model(
-            train_set, key_init, modules=options.modules, **options.search
+            self.train_set, key_init, modules=options.modules, **options.search
         )
         result = meta_training.train(
             model,
             params,
-            train_set,
-            valid_set,
+            self.train_set,
+            self.valid_set,
             options.bouncegrad,
             options.training,
-            seed=seed + restart,
-            progress=progress,
+            seed=self.seed + restart,
+            progress=self.progress,
         )
-        trained.append(name_relations(model, result, valid_set))
-    best = min(range(len(trained)), key=lambda index: trained[index].state.best.score)
-    key_judge = jax.random.fold_in(jax.random.key(seed), options.num_restarts)
-    changes = None
-    if changing:
-        key_judge, key_parts = jax.random.split(key_judge)
-        changes = stretches.find_stretches(
-            key_parts, model, trained[best].params, searched, options.inference
-        )
-        searched = changes.of(searched)
-    found = [
-        infer_dataset(
-            key_infer,
-            model,
-            result.params,
+        result = name_relations(model, result, self.valid_set)
+        return _Training(model, result, key_search)
+
+    def search(self, one: _Training, searched: TrajectoryDataset) -> Relations:
+        """The relations of a data set under the modules of one training."""
+        return infer_dataset(
+            one.key_search,
+            one.model,
+            one.result.params,
             searched.without_labels(),
-            options.inference,
-            mesh=mesh,
+            self.options.inference,
+            mesh=self.mesh,
         )
-        for (_, key_infer), result in zip(keys, trained, strict=True)
-    ]
-    found = [found[best], *found[:best], *found[best + 1 :]]
-    params = trained[best].params
-    chosen, settled, concluded = conclude(
-        key_judge, model, params, searched, found, options.inference, changes
-    )
-    return Discovery(model, params, chosen, settled, concluded, changes)
+
+
+def _best_of(trained: list[_Training]) -> int:
+    """The training of lowest energy on the systems that were held out."""
+    scores = [one.result.state.best.score for one in trained]
+    return min(range(len(scores)), key=scores.__getitem__)
 
 
 def name_relations(

@@ -145,7 +145,8 @@ def shared_course(dataset: TrajectoryDataset) -> float:
     """Share of all changes that the mean over all other systems tells.
 
     Of columns without roles, frame by frame; about 0 where systems go their own ways.
-    NaN where entries are missing, systems are few, or some are copies of others.
+    Columns that only say what an entity is, without any change, are left out. NaN where
+    entries are missing, nothing changes, systems are few, or some are copies of others.
     """
     spec = dataset.features
     columns = [c for c in spec.recorded if c not in spec.inputs]
@@ -157,6 +158,9 @@ def shared_course(dataset: TrajectoryDataset) -> float:
     if len(np.unique(states.reshape(len(states), -1), axis=0)) < len(states):
         return np.nan
     changes = np.diff(states.astype(np.float64), axis=1)
+    changes = changes[..., np.any(changes != 0.0, axis=(0, 1, 2))]
+    if not changes.shape[-1]:
+        return np.nan
     changes -= changes.mean(axis=(0, 1, 2))
     others = (changes.sum(axis=0) - changes) / (len(changes) - 1)
     scale = np.maximum(np.square(changes).sum(axis=(0, 1, 2)), 1e-300)

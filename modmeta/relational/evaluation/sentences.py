@@ -10,13 +10,11 @@ import numpy as np
 from modmeta.relational.evaluation.alternatives import Recommendation
 from modmeta.relational.evaluation.consistency import Consistency
 from modmeta.relational.evaluation.effects import no_interaction
+from modmeta.relational.evaluation.restarts import AGREEMENT
 from modmeta.relational.inference.relations import Relations
 
 # Share of the changes that is worth a word if it stays unexplained.
 UNEXPLAINED = 0.1
-# Restarts, or parts of recordings, that agree on fewer pairs than this have not found
-# the graph.
-AGREEMENT = 0.9
 # Systems whose graphs agree on so many more pairs than chance, of those that chance
 # leaves, may be recordings of one.
 _SHARED = 0.5

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.evaluation import matching
+from modmeta.relational.evaluation import restarts
 from modmeta.relational.evaluation.alternatives import (
     goes_together,
     is_worthless,
@@ -29,12 +29,8 @@ from modmeta.relational.evaluation.gains import (
 )
 from modmeta.relational.evaluation.held_out import Evidence, gather
 from modmeta.relational.evaluation.relays import has_relays
-from modmeta.relational.evaluation.sentences import (
-    AGREEMENT,
-    UNEXPLAINED,
-    Findings,
-    sentence,
-)
+from modmeta.relational.evaluation.restarts import AGREEMENT
+from modmeta.relational.evaluation.sentences import UNEXPLAINED, Findings, sentence
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
@@ -107,7 +103,7 @@ def judge(
     dataset: TrajectoryDataset,
     found: Relations,
     config: InferenceConfig,
-    restarts: Sequence[np.ndarray] = (),
+    others: Sequence[np.ndarray] = (),
     *,
     is_new: bool = False,
 ) -> Verdict:
@@ -120,14 +116,14 @@ def judge(
       dataset: The systems, raw units; labels are not looked at.
       found: Their relations.
       config: The search that found them.
-      restarts: Edges `[tasks, nodes, nodes]` that other runs found.
+      others: Edges `[tasks, nodes, nodes]` that other trainings found.
       is_new: Whether the model was trained on other systems than these.
     """
     evidence = gather(rng_key, model, params, dataset, config)
     agreement = None
-    if restarts:
+    if others:
         agreement = float(
-            np.mean([_agreement(found.edges, other) for other in restarts])
+            np.mean([restarts.agreement(found.edges, edges) for edges in others])
         )
     return conclude(evidence, agreement, found, is_new=is_new)
 
@@ -339,12 +335,3 @@ def _share_of_sure(found: Relations) -> float | None:
     is_edge = np.asarray(found.edges) >= 0
     surest = np.max(np.asarray(found.probabilities), axis=-1)[is_edge]
     return float(np.mean(surest > SURE))
-
-
-def _agreement(edges: np.ndarray, others: np.ndarray) -> float:
-    """Share of pairs with the same relation, names matched."""
-    edges, others = np.asarray(edges), np.asarray(others)
-    count = int(max(edges.max(initial=0), others.max(initial=0))) + 1
-    confusion = matching.confusion_matrix(others, edges, count, count)
-    names = matching.match_relations(confusion)
-    return float(matching.edge_accuracy(others, edges, names))
