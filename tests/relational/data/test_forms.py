@@ -16,6 +16,7 @@ import xarray as xr
 from modmeta.relational import as_dataset, data
 from modmeta.relational.data import DataError
 from modmeta.relational.data.forms import clocks
+from modmeta.relational.data.hints import SHARED, shared_course
 
 NAMES = ("x", "y", "vx", "vy")
 ROLES = {"positions": (0, 1), "velocities": (2, 3)}
@@ -683,6 +684,11 @@ def test_a_course_that_all_systems_share_gets_a_hint():
     # Each at a time of its own.
     shifted = np.stack([np.roll(season, 5 * i, axis=0) for i in range(8)])
     assert not as_dataset(series + shifted, lags=1).notes
+    # What an entity is never changes, in any system.
+    mass = np.broadcast_to(rng.uniform(1.0, 2.0, (8, 1, 3, 1)), series.shape)
+    for values, is_shared in ((series, False), (series + season, True)):
+        states = np.concatenate([values, mass], axis=-1)
+        assert (shared_course(as_dataset(states, lags=1)) > SHARED) == is_shared
 
 
 def test_systems_at_rest_get_a_hint():
