@@ -47,6 +47,9 @@ _SEARCH = flags.DEFINE_enum(
     "search", "integer_least_squares", list(SEARCHES), "Which search."
 )
 _STEPS = flags.DEFINE_integer("steps", 8, "Steps of the search.", lower_bound=1)
+_MORE = flags.DEFINE_integer(
+    "more_steps", 0, "Further steps of receivers that stand out.", lower_bound=0
+)
 _CHAINS = flags.DEFINE_integer("chains", 1, "Chains.", lower_bound=1)
 # Nats within which two energies count as equal.
 _TOLERANCE = 0.01
@@ -70,6 +73,7 @@ def main(argv: list[str]) -> None:
         algorithm=_SEARCH.value,
         num_steps=_STEPS.value,
         num_chains=_CHAINS.value,
+        more_steps=_MORE.value,
         num_samples=0,
     )
     key = jax.random.key(0)

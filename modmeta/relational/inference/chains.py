@@ -21,6 +21,8 @@ from modmeta.relational.tasks.structures import random_structure
 from modmeta.runtime import devices
 
 _TINY = 1e-12
+# One receiver in so many gets more steps.
+_ONE_IN = 20
 # A model whose errors all go one way knows next to nothing; 100 times warmer is enough.
 _MAX_CORRELATION = 0.98
 
@@ -133,6 +135,8 @@ def search_all(
             temperatures,
             transform=lambda state, _: state.best_energy,
         )
+        if config.more_steps and problems.model.energy.traits.independent_receivers:
+            state = _look_again(problems, state, key_search, algorithm, config)
         if num_assignments:
             state = _try_all(problems, state, num_assignments)
         best = (state.best_structure, state.best_energy, state.num_proposals)
@@ -181,6 +185,32 @@ def _few_assignments(problems: Problems, config: InferenceConfig) -> int:
     is_apart = problems.model.energy.traits.independent_receivers
     is_done = search.spec_of(config.algorithm).is_exhaustive
     return count if is_few and is_apart and not is_done else 0
+
+
+def _look_again(
+    problems: Problems,
+    state: search.SearchState,
+    keys: jax.Array,
+    algorithm: search.SearchAlgorithm,
+    config: InferenceConfig,
+) -> search.SearchState:
+    """The same chains, after more steps of the receivers that stand out.
+
+    Keys are those of the steps before, `[P]`, of which others are made.
+    """
+    num_problems = problems.mask.shape[0]
+    errors = _errors(problems, state.best_structure)
+    misfits = jnp.where(problems.mask, errors.squares / (errors.count + _TINY), 0.0)
+    _, rows = jax.lax.top_k(misfits, -(-num_problems // _ONE_IN))
+    chosen, keys = jax.tree.map(lambda leaf: leaf[rows], (state, keys))
+    temperatures = jnp.full((len(rows), config.more_steps), config.final_temperature)
+    again, _ = problems.take(rows).run(
+        jax.vmap(jax.random.fold_in, (0, None))(keys, 1),
+        chosen,
+        algorithm,
+        temperatures,
+    )
+    return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), state, again)
 
 
 def _try_all(
@@ -236,6 +266,20 @@ def _sample_temperatures(
     least = jnp.full(problems.mask.shape, config.sample_temperature)
     if not (config.tempered and problems.model.energy.traits.residuals):
         return least
+    errors = _errors(problems, structure)
+    return least * excess_temperature(*errors, problems.model.bank.config.span)
+
+
+class _Errors(NamedTuple):
+    """Sums over the errors of every problem, `[P]`, see `excess_temperature`."""
+
+    squares: jax.Array
+    products: jax.Array
+    count: jax.Array
+
+
+def _errors(problems: Problems, structure: search.Structure) -> _Errors:
+    """Errors under structures with leaves `[P, R, ...]`."""
     num_targets = problems.model.bank.layout.num_targets
     span = problems.model.bank.config.span
     num_modules = problems.model.num_relations
@@ -256,10 +300,9 @@ def _sample_temperatures(
             return jnp.stack([squares, products, count])
 
         receivers = jnp.arange(weights.shape[0])
-        sums = jnp.sum(jax.lax.map(of_receiver, receivers), axis=0)
-        return excess_temperature(*sums, span)
+        return _Errors(*jnp.sum(jax.lax.map(of_receiver, receivers), axis=0))
 
-    return least * jax.vmap(one)(problems.data, problems.candidates, structure)
+    return jax.vmap(one)(problems.data, problems.candidates, structure)
 
 
 def _temperatures(
