@@ -5,6 +5,7 @@ Letters: N nodes of a super-graph, P problems, D slots, K edge modules.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -52,6 +53,8 @@ class SearchOutcome(NamedTuple):
       num_proposals: `[P]` int32, of all chains, samples excluded.
       shares: `[N, D, K]` of the samples.
       best_energies: `[P, num_steps]` of the first chain.
+      misfits: `[P]` mean squares of the errors under the best structures, in units of
+        what is expected; 0 where nobody asks.
     """
 
     structure: search.Structure
@@ -59,6 +62,7 @@ class SearchOutcome(NamedTuple):
     num_proposals: jax.Array
     shares: jax.Array
     best_energies: jax.Array
+    misfits: jax.Array
 
 
 def draw(
@@ -135,8 +139,6 @@ def search_all(
             temperatures,
             transform=lambda state, _: state.best_energy,
         )
-        if config.more_steps and problems.model.energy.traits.independent_receivers:
-            state = _look_again(problems, state, key_search, algorithm, config)
         if num_assignments:
             state = _try_all(problems, state, num_assignments)
         best = (state.best_structure, state.best_energy, state.num_proposals)
@@ -164,12 +166,80 @@ def search_all(
     structure: search.Structure = jax.tree.map(
         lambda leaf: leaf[winner, pick], structures
     )
+    misfits = jnp.zeros_like(energies[0])
+    if looks_again(problems.model, config):
+        errors = _errors(problems, structure)
+        misfits = errors.squares / jnp.maximum(errors.count, 1.0)
     return SearchOutcome(
         structure=problems.join(structure),
         energies=jnp.min(energies, axis=0),
         num_proposals=jnp.sum(num_proposals, axis=0),
         shares=problems.join(_mean_shares(shares, config.num_samples)),
         best_energies=traces[0],
+        misfits=misfits,
+    )
+
+
+def looks_again(model: RelationalModel, config: InferenceConfig) -> bool:
+    """Whether receivers that stand out get more steps, see `InferenceConfig`."""
+    return config.more_steps > 0 and model.energy.traits.independent_receivers
+
+
+def again(
+    draws: Draws, found: SearchOutcome, config: InferenceConfig
+) -> tuple[jax.Array, Draws, InferenceConfig]:
+    """What it takes to search the receivers that stand out from where they are.
+
+    Args:
+      draws: Those of the search.
+      found: Its outcome, a problem per node.
+      config: Its options.
+
+    Returns:
+      Their nodes, draws of all nodes, and options.
+    """
+    count = -(-found.misfits.shape[0] // _ONE_IN)
+    _, nodes = jax.lax.top_k(found.misfits, count)
+    fold = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None))
+    num_chains = draws.search_keys.shape[0]
+    draws = Draws(
+        random=jax.tree.map(lambda leaf: leaf[:0], draws.random),
+        start=jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (num_chains, *leaf.shape)),
+            found.structure,
+        ),
+        search_keys=fold(draws.search_keys, 1),
+        sample_keys=fold(draws.sample_keys, 1),
+    )
+    config = dataclasses.replace(
+        config,
+        num_steps=config.more_steps,
+        more_steps=0,
+        initial_temperature=config.final_temperature,
+    )
+    return nodes, draws, config
+
+
+def joined(
+    found: SearchOutcome, nodes: jax.Array, more: SearchOutcome
+) -> SearchOutcome:
+    """The outcome of all nodes, with that of some that were searched again.
+
+    They began at the best that was known, so that nothing gets worse.
+    """
+    put = found._replace(
+        num_proposals=found.num_proposals.at[nodes].add(more.num_proposals)
+    )
+    names = ("structure", "energies", "shares")
+    return put._replace(
+        **{
+            name: jax.tree.map(
+                lambda leaf, new: leaf.at[nodes].set(new),
+                getattr(found, name),
+                getattr(more, name),
+            )
+            for name in names
+        }
     )
 
 
@@ -185,32 +255,6 @@ def _few_assignments(problems: Problems, config: InferenceConfig) -> int:
     is_apart = problems.model.energy.traits.independent_receivers
     is_done = search.spec_of(config.algorithm).is_exhaustive
     return count if is_few and is_apart and not is_done else 0
-
-
-def _look_again(
-    problems: Problems,
-    state: search.SearchState,
-    keys: jax.Array,
-    algorithm: search.SearchAlgorithm,
-    config: InferenceConfig,
-) -> search.SearchState:
-    """The same chains, after more steps of the receivers that stand out.
-
-    Keys are those of the steps before, `[P]`, of which others are made.
-    """
-    num_problems = problems.mask.shape[0]
-    errors = _errors(problems, state.best_structure)
-    misfits = jnp.where(problems.mask, errors.squares / (errors.count + _TINY), 0.0)
-    _, rows = jax.lax.top_k(misfits, -(-num_problems // _ONE_IN))
-    chosen, keys = jax.tree.map(lambda leaf: leaf[rows], (state, keys))
-    temperatures = jnp.full((len(rows), config.more_steps), config.final_temperature)
-    again, _ = problems.take(rows).run(
-        jax.vmap(jax.random.fold_in, (0, None))(keys, 1),
-        chosen,
-        algorithm,
-        temperatures,
-    )
-    return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), state, again)
 
 
 def _try_all(

@@ -265,9 +265,10 @@ def _search_batch(
     draws = chains.draw(rng_key, model, graph, start, config)
     chunk = 0 if model.energy.couples_receivers else model.memory.receiver_chunk
     network = model.network
-    if chunk:
-        logits = network.edge_logits(params, graph, inputs)
-        followed = jnp.where(is_learned, logits, 0.0)
+    num_nodes = graph.node_mask.shape[0]
+
+    def search_some(receivers, draws, config):
+        """Receivers by themselves, as many at once as memory is for."""
 
         def one_chunk(receivers):
             problems = build_problems(
@@ -275,14 +276,18 @@ def _search_batch(
                 params,
                 graph,
                 inputs,
-                followed,
+                jnp.where(is_learned, logits, 0.0),
                 receivers=receivers,
                 changes=changes,
             )
             selected = jax.tree.map(lambda leaf: leaf[:, receivers], draws)
             return chains.search_all(problems, selected, config, mesh)
 
-        found = _map_chunks(one_chunk, graph.node_mask.shape[0], chunk)
+        return _map_chunks(one_chunk, receivers, chunk or len(receivers))
+
+    if chunk:
+        logits = network.edge_logits(params, graph, inputs)
+        found = search_some(jnp.arange(num_nodes), draws, config)
     else:
         unknown = jnp.zeros((*graph.slot_mask.shape, model.num_relations))
         problems = build_problems(
@@ -292,6 +297,9 @@ def _search_batch(
         logits = network.edge_logits(params, graph, inputs, evidence=evidence)
         problems = problems.with_logits(jnp.where(is_learned, logits, 0.0))
         found = chains.search_all(problems, draws, config, mesh)
+    if chains.looks_again(model, config):
+        nodes, *longer = chains.again(draws, found, config)
+        found = chains.joined(found, nodes, search_some(nodes, *longer))
 
     return {
         "structure": found.structure,
@@ -304,12 +312,12 @@ def _search_batch(
 
 
 def _map_chunks(
-    function: Callable[[jax.Array], chains.SearchOutcome], num_nodes: int, chunk: int
+    function: Callable[[jax.Array], chains.SearchOutcome], nodes: jax.Array, chunk: int
 ) -> chains.SearchOutcome:
     """Applies a function to chunks of nodes in turn and joins its results."""
-    num_chunks = -(-num_nodes // chunk)
-    # The last node is padding: it fills up the last chunk.
-    nodes = jnp.minimum(jnp.arange(num_chunks * chunk), num_nodes - 1)
+    num_nodes, num_chunks = len(nodes), -(-len(nodes) // chunk)
+    # The last node fills up the last chunk.
+    nodes = nodes[jnp.minimum(jnp.arange(num_chunks * chunk), num_nodes - 1)]
     found = jax.lax.map(function, nodes.reshape(num_chunks, chunk))
     return jax.tree.map(
         lambda leaf: leaf.reshape(num_chunks * chunk, *leaf.shape[2:])[:num_nodes],

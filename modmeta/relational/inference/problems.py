@@ -106,13 +106,6 @@ class Problems:
         candidates = _candidates(self.model, self.supergraph, edge_logits)
         return dataclasses.replace(self, candidates=candidates)
 
-    def take(self, rows: jax.Array) -> Problems:
-        """Some of the problems, by number."""
-        data, candidates = jax.tree.map(
-            lambda leaf: leaf[rows], (self.data, self.candidates)
-        )
-        return dataclasses.replace(self, data=data, candidates=candidates)
-
     @property
     def residuals(self) -> Residuals | None:
         """Residuals of any receiver of the super-graph, from kept messages.

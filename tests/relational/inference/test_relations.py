@@ -151,6 +151,48 @@ def test_few_assignments_are_all_tried():
     np.testing.assert_allclose(result.energies, energies, rtol=1e-4)
 
 
+def mean_square(reference, states, edges, receiver):
+    """Of the errors of one receiver, in units of what is expected, to first order.
+
+    Large changes are compressed.
+    """
+
+    def expanded(change):
+        return np.sign(change) * np.expm1(np.abs(change))
+
+    states, squares = np.asarray(states, np.float64), []
+    node_modules = np.zeros(len(states), int)
+    for now, then in itertools.pairwise(np.swapaxes(states, 0, 1)):
+        mean, log_scale = reference.prediction(now, edges, node_modules, receiver)
+        target = reference.target(now[receiver], then[receiver])
+        error = (expanded(mean) - expanded(target)) / np.exp(np.abs(target))
+        squares.append((error / np.exp(log_scale)) ** 2)
+    return np.mean(squares)
+
+
+def test_receivers_that_stand_out_are_searched_again():
+    """One of every batch, the worst explained; it ends at the best of its edges."""
+    given, mask = setting("uniform"), setting("uniform").edge_mask()
+    best, nodes, _ = receiver_optima(given)
+    drawn = np.where(mask, np.random.default_rng(0).integers(0, 3, mask.shape), 0)
+    start = TaskStructures(drawn.astype(np.int32), np.zeros(nodes.shape, np.int32))
+    config = InferenceConfig(num_steps=0, more_steps=150, num_samples=0)
+    found = given.infer(config, start)
+    in_chunks = with_memory(given, receiver_chunk=2).infer(config, start)
+    np.testing.assert_array_equal(found.edges, in_chunks.edges)
+    misfits = np.zeros(nodes.shape)
+    for task, states in enumerate(given.tasks.states):
+        for node in range(len(states)):
+            edges = drawn[task, : len(states), : len(states)]
+            misfits[task, node] = mean_square(given.reference, states, edges, node)
+    # Who has no edges has nothing to find.
+    misfits = np.where(mask.any(axis=2), misfits, -1.0)
+    for tasks in ([0, 1], [2, 3], [4]):
+        task, node = np.unravel_index(misfits[tasks].argmax(), misfits[tasks].shape)
+        drawn[tasks[task], node] = best[tasks[task], node]
+    np.testing.assert_array_equal(found.edges, np.where(mask, drawn, -1))
+
+
 def test_one_program_serves_more_systems_and_uniform_moves():
     given, expected = setting("learned"), found("learned")
     num_programs = search_batches._cache_size()
