@@ -63,6 +63,11 @@ class Datasets(NamedTuple):
         """Test systems, observed frames."""
         return self.test.frames(0, self.num_observed)
 
+    @property
+    def exported(self) -> TrajectoryDataset:
+        """Systems whose edges are written and judged."""
+        return self.observed if self.everything is None else self.everything
+
 
 def make_datasets(
     config: DataConfig, seed: int, model: RelationalModel | None = None

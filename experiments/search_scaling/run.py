@@ -16,8 +16,7 @@ import jax
 import numpy as np
 
 from experiments import common
-from experiments.relational_inference import train as relational_train
-from experiments.relational_inference import trained
+from experiments.relational_inference import trained, trainings
 from experiments.relational_inference.datasets import make_datasets
 from experiments.search_scaling import measure, problems, report, scores
 from experiments.search_scaling.config import CONFIGS, ExperimentConfig, smoke
@@ -40,7 +39,7 @@ def _model(
     """Loads the model of the configuration or of this run, or trains it first."""
     path = Path(config.model) if config.model else run.workdir / MODEL_FILE
     if not config.model and not path.exists():
-        model, result = relational_train.meta_train(
+        model, result = trainings.meta_train(
             config.training,
             make_datasets(config.training.data, config.training.seed),
             run,

@@ -25,6 +25,7 @@ from experiments.relational_inference import (
     report,
     train,
     trained,
+    trainings,
 )
 from experiments.relational_inference import config as config_lib
 from modmeta.relational import InferenceConfig, data
@@ -269,13 +270,13 @@ def test_killed_launcher_goes_on_to_the_same_end(finished, tmp_path):
 
 def test_polite_stop_leaves_a_run_to_resume(tmp_path, monkeypatch):
     """SIGTERM before the first chunk: the state is saved, and no summary written."""
-    meta_train = train.meta_train
+    meta_train = trainings.meta_train
 
     def signalled(*args):
         os.kill(os.getpid(), signal.SIGTERM)
         return meta_train(*args)
 
-    monkeypatch.setattr(train, "meta_train", signalled)
+    monkeypatch.setattr(trainings, "meta_train", signalled)
     config = small_config()
     assert run(config, tmp_path) is None
     assert not (tmp_path / "summary.json").exists()

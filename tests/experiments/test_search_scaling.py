@@ -99,14 +99,14 @@ def finished(tmp_path_factory, model_path):
 
 def test_without_a_model_one_is_trained(tmp_path, monkeypatch):
     """The training is called as it asks to be; here it ends before it began."""
-    signature = inspect.signature(run.relational_train.meta_train)
+    signature = inspect.signature(run.trainings.meta_train)
     called = []
 
     def interrupted(*arguments, **named):
         called.append(signature.bind(*arguments, **named).arguments)
         return None, types.SimpleNamespace(is_finished=False)
 
-    monkeypatch.setattr(run.relational_train, "meta_train", interrupted)
+    monkeypatch.setattr(run.trainings, "meta_train", interrupted)
     small = {"num_train": 4, "num_test": 2, "num_nodes": (3,)}
     small = {f"training.data.{name}": value for name, value in small.items()}
     config = common.override(config_lib.springs(), {**VALUES, **small})
@@ -427,10 +427,10 @@ def test_training_comes_first(finished, monkeypatch, model_path, tmp_path):
         config,
         {"model": "", "training.data.num_train": 16, "training.data.num_test": 4},
     )
-    monkeypatch.setattr(run.relational_train, "meta_train", Training(model_path, False))
+    monkeypatch.setattr(run.trainings, "meta_train", Training(model_path, False))
     assert run_experiment(config, tmp_path) is None
     assert not (tmp_path / "model.npz").exists()
-    monkeypatch.setattr(run.relational_train, "meta_train", Training(model_path, True))
+    monkeypatch.setattr(run.trainings, "meta_train", Training(model_path, True))
     shutil.copytree(workdir / "curves", tmp_path / "curves")
     common.claim_workdir(tmp_path, config)
     summary = run_experiment(config, tmp_path)

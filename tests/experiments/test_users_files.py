@@ -12,7 +12,13 @@ import pytest
 
 from experiments import common
 from experiments.relational_inference import config as config_lib
-from experiments.relational_inference import datasets, report, train, trained
+from experiments.relational_inference import (
+    datasets,
+    report,
+    train,
+    trained,
+    trainings,
+)
 from modmeta.relational import Domain, as_dataset, data
 from modmeta.relational.inference import artifacts
 from modmeta.relational.modules.config import ModuleConfig
@@ -229,7 +235,7 @@ def test_a_run_with_a_model_searches_all_systems_of_the_file(
         asked.append(dataset)
         raise Reached
 
-    monkeypatch.setattr(train.infer, "infer_dataset", infer_dataset)
+    monkeypatch.setattr(trainings.infer, "infer_dataset", infer_dataset)
     with pytest.raises(Reached):
         common.run(train.EXPERIMENT, config, tmp_path / "run")
     assert asked[0].num_tasks == 24 and not (tmp_path / "run").exists()
