@@ -118,6 +118,18 @@ def layer_norm_by_hand(m, x):
     return D(2)(x / jnp.sqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5))
 
 
+def turned_kernel(m, x):
+    kernel = m.param("kernel", nn.initializers.normal(), (3, 3, 2))
+    turned = jnp.stack([jnp.roll(kernel[..., 0], 1, 0), kernel[..., 1]], -1)
+    first, second = (
+        jax.lax.conv_general_dilated(
+            h, k, (1,), "SAME", dimension_numbers=("NHC", "HIO", "NHC")
+        )
+        for h, k in zip((D(3)(x),) * 2, (kernel, turned), strict=True)
+    )
+    return D(2)(nn.tanh(first + second**2))
+
+
 def batch_norm_by_hand(m, x):
     x = D(5)(x)
     gain, shift, mean, var = (
@@ -716,6 +728,21 @@ PATTERNS |= {
         IMAGE,
         fac(3),
     ),
+    "diagonal as gains": Pattern(
+        lambda m, x: (lambda w: D(2)(nn.tanh(x @ w) * jnp.diag(w)))(
+            m.param("w", nn.initializers.normal(), (4, 4))
+        ),
+        VECTOR,
+        1,
+    ),
+    "two rows as gains": Pattern(
+        lambda m, x: (
+            lambda w: D(2)(nn.tanh(x @ w) * w[np.array([0, 1, 0, 1]), np.arange(4)])
+        )(m.param("w", nn.initializers.normal(), (4, 4))),
+        VECTOR,
+        4,
+    ),
+    "kernel turned by channel": Pattern(turned_kernel, TOKENS, 6),
     # Without a graph: numbers per example, loops, decompositions, complex numbers.
     "statistics of a batch": Pattern(
         lambda m, x: D(2)((lambda h: h - h.mean(0, keepdims=True))(D(4)(x))), VECTOR
