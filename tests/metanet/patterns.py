@@ -743,6 +743,53 @@ PATTERNS |= {
         4,
     ),
     "kernel turned by channel": Pattern(turned_kernel, TOKENS, 6),
+    "factor of a triangle": Pattern(
+        lambda m, x: (lambda f: D(2)(nn.tanh(x @ (f @ f.T))))(
+            jnp.zeros((4, 4))
+            .at[np.tril_indices(4)]
+            .set(m.param("w", nn.initializers.normal(), (10,)))
+        ),
+        VECTOR,
+        1,
+    ),
+    "a square set": Pattern(
+        lambda m, x: (
+            lambda h: D(2)(nn.tanh(h.at[:, 1:3, 1:3].set(nn.relu(h[:, :2, 2:]))))
+        )(D(3)(x)),
+        IMAGE,
+        fac(3),
+    ),
+    "places of a grid added": Pattern(
+        lambda m, x: (
+            lambda h: D(2)(
+                nn.tanh(
+                    jnp.zeros((2, 2, 2, 3))
+                    .at[:, np.array([0, 0, 1, 1]), np.array([1, 1, 0, 1])]
+                    .add(h)
+                )
+            )
+        )(D(3)(x)),
+        TOKENS,
+        fac(3),
+    ),
+    "interpolated": Pattern(
+        lambda m, x: D(2)(
+            jnp.interp(D(5)(x), np.array([-1.0, 0.1, 1]), np.array([0.0, 1, 0.3]))
+        ),
+        VECTOR,
+        fac(5),
+    ),
+    "product along places": Pattern(
+        lambda m, x: D(2)(
+            jnp.einsum(
+                "btti,t->bit",
+                D(3)(x),
+                m.param("w", nn.initializers.normal(), (4,)),
+            ).reshape(2, 12)
+        ),
+        IMAGE,
+        fac(3),
+    ),
     # Without a graph: numbers per example, loops, decompositions, complex numbers.
     "statistics of a batch": Pattern(
         lambda m, x: D(2)((lambda h: h - h.mean(0, keepdims=True))(D(4)(x))), VECTOR
