@@ -82,7 +82,7 @@ def check_positive(config: Any, *, or_zero: Collection[str] = ()) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         entries = value if isinstance(value, tuple) else (value,)
-        if not all(map(_is_number, entries)):
+        if not all(map(is_number, entries)):
             continue
         if field.name in or_zero:
             if not all(0 <= entry < np.inf for entry in entries):
@@ -91,7 +91,8 @@ def check_positive(config: Any, *, or_zero: Collection[str] = ()) -> None:
             raise ValueError(f"{field.name}: found {value}, expected above 0")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """True for a real number, which a truth value is not taken for."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 

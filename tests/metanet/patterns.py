@@ -118,6 +118,18 @@ def layer_norm_by_hand(m, x):
     return D(2)(x / jnp.sqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5))
 
 
+def turned_kernel(m, x):
+    kernel = m.param("kernel", nn.initializers.normal(), (3, 3, 2))
+    turned = jnp.stack([jnp.roll(kernel[..., 0], 1, 0), kernel[..., 1]], -1)
+    first, second = (
+        jax.lax.conv_general_dilated(
+            h, k, (1,), "SAME", dimension_numbers=("NHC", "HIO", "NHC")
+        )
+        for h, k in zip((D(3)(x),) * 2, (kernel, turned), strict=True)
+    )
+    return D(2)(nn.tanh(first + second**2))
+
+
 def batch_norm_by_hand(m, x):
     x = D(5)(x)
     gain, shift, mean, var = (
@@ -712,6 +724,68 @@ PATTERNS |= {
                 "SAME",
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
+        ),
+        IMAGE,
+        fac(3),
+    ),
+    "diagonal as gains": Pattern(
+        lambda m, x: (lambda w: D(2)(nn.tanh(x @ w) * jnp.diag(w)))(
+            m.param("w", nn.initializers.normal(), (4, 4))
+        ),
+        VECTOR,
+        1,
+    ),
+    "two rows as gains": Pattern(
+        lambda m, x: (
+            lambda w: D(2)(nn.tanh(x @ w) * w[np.array([0, 1, 0, 1]), np.arange(4)])
+        )(m.param("w", nn.initializers.normal(), (4, 4))),
+        VECTOR,
+        4,
+    ),
+    "kernel turned by channel": Pattern(turned_kernel, TOKENS, 6),
+    "factor of a triangle": Pattern(
+        lambda m, x: (lambda f: D(2)(nn.tanh(x @ (f @ f.T))))(
+            jnp.zeros((4, 4))
+            .at[np.tril_indices(4)]
+            .set(m.param("w", nn.initializers.normal(), (10,)))
+        ),
+        VECTOR,
+        1,
+    ),
+    "a square set": Pattern(
+        lambda m, x: (
+            lambda h: D(2)(nn.tanh(h.at[:, 1:3, 1:3].set(nn.relu(h[:, :2, 2:]))))
+        )(D(3)(x)),
+        IMAGE,
+        fac(3),
+    ),
+    "places of a grid added": Pattern(
+        lambda m, x: (
+            lambda h: D(2)(
+                nn.tanh(
+                    jnp.zeros((2, 2, 2, 3))
+                    .at[:, np.array([0, 0, 1, 1]), np.array([1, 1, 0, 1])]
+                    .add(h)
+                )
+            )
+        )(D(3)(x)),
+        TOKENS,
+        fac(3),
+    ),
+    "interpolated": Pattern(
+        lambda m, x: D(2)(
+            jnp.interp(D(5)(x), np.array([-1.0, 0.1, 1]), np.array([0.0, 1, 0.3]))
+        ),
+        VECTOR,
+        fac(5),
+    ),
+    "product along places": Pattern(
+        lambda m, x: D(2)(
+            jnp.einsum(
+                "btti,t->bit",
+                D(3)(x),
+                m.param("w", nn.initializers.normal(), (4,)),
+            ).reshape(2, 12)
         ),
         IMAGE,
         fac(3),

@@ -226,7 +226,8 @@ _UNARY = {
 _BINARY = {
     "sub": np.subtract, "div": np.divide, "rem": np.fmod, "pow": np.power,
     "atan2": np.arctan2, "lt": np.less, "le": np.less_equal, "gt": np.greater,
-    "ge": np.greater_equal, "nextafter": np.nextafter,
+    "lt_to": np.less, "le_to": np.less_equal, "ge": np.greater_equal,
+    "nextafter": np.nextafter,
 }  # fmt: skip
 _SYMMETRIC = {
     "add": np.add, "add_any": np.add, "mul": np.multiply, "max": np.maximum,

@@ -12,6 +12,7 @@ from flax import serialization
 
 from modmeta.metanet import import_folders, import_table, load_zoo, read_weights
 from modmeta.metanet.zoo import ZooError, storage
+from modmeta.metanet.zoo.weights import fill
 
 SHAPES = {
     "params": {
@@ -237,9 +238,64 @@ def _damaged_result(place):
     (place / "results.json").write_text("{")
 
 
+def _other_encoding(place):
+    (place / "results.json").write_bytes(b'{"name": "\xe9"}')
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"shares": {"train": "all"}},
+            "shares: found {'train': 'all'}, expected parts",
+        ),
+        ({"shares": {"train": float("nan")}}, "shares: found {'train': nan}"),
+        ({"shares": [0.5, 0.5]}, r"shares: found \[0.5, 0.5\], expected parts"),
+        ({"shares": {}}, "shares: found {}, expected parts"),
+        ({"chunk_size": 2.5}, "chunk_size: found 2.5, expected"),
+        ({"seed": "one"}, "seed: found 'one', expected"),
+        ({"seed": -1}, "seed: found -1, expected 0"),
+        ({"convert": 3}, "convert: found 3, expected a function"),
+        (
+            {"convert": lambda found: found["a"]},
+            r"network_0: convert failed \(KeyError",
+        ),
+        (
+            {"convert": lambda found: 1},
+            "network_0: variables: found a int, expected an",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_by_name(options, message, tmp_path):
+    source = write_folders(tmp_path / "networks")
+    with pytest.raises(ValueError, match=message):
+        import_folders(source, tmp_path / "zoo", SHAPES, ["test.accuracy"], **options)
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize("variables", [None, {}, {"params": {"kernel": 1.5}}])
+def test_variables_without_arrays_are_refused(variables, tmp_path):
+    source = write_folders(tmp_path / "networks")
+    with pytest.raises(ZooError, match="variables: found|params/kernel: found a float"):
+        import_folders(source, tmp_path / "zoo", variables, ["test.accuracy"])
+
+
+def test_dots_belong_to_names_on_either_side():
+    one, two = np.ones(2, np.float32), np.zeros(3, np.float32)
+    variables = {"layer.0": {"w": one}, "layer.1": {"w": two}}
+    for weights in (variables, {"layer.0.w": one, "layer/1/w": two}):
+        found = fill(variables, weights)
+        assert found.keys() == variables.keys() and found["layer.1"]["w"] is two
+    with pytest.raises(ZooError, match="weights: found names that differ by dots"):
+        fill(variables, {"layer.0.w": one, "layer.1.w": two, "layer/1/w": two})
+    with pytest.raises(ZooError, match="variables: found names that differ by dots"):
+        fill({"a.b": one, "a": {"b": one}}, variables)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (_other_encoding, "network_1/results.json: found no text in UTF-8"),
         (_two_files, "network_1: found 2 files of weights, more.npz, weights.npz"),
         (_none, "network_1: found no weights"),
         (_damaged, "network_1.*damaged file"),

@@ -76,6 +76,10 @@ PAIRS = {
         hidden(lambda x: 1.0 * (x > 0.4)),
     ),
     "axis of a softmax": (attending("bqc,bkc->bqk", -1), attending("bqc,bkc->bqk", 1)),
+    "values between points": (
+        hidden(lambda x: jnp.interp(x, np.array([-1.0, 1]), np.array([0.0, 1]))),
+        hidden(lambda x: jnp.interp(x, np.array([-1.0, 1]), np.array([0.0, 1.1]))),
+    ),
     "who is compared": (compared(jnp.greater), compared(jnp.less)),
     "chosen and other": (
         compared(lambda a, b: jnp.where(a > b, a, b * b)),

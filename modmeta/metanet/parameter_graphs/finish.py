@@ -13,6 +13,7 @@ from modmeta.metanet.parameter_graphs.errors import UnsupportedLayerError
 from modmeta.metanet.parameter_graphs.functions import IDENTITY, Function
 from modmeta.metanet.parameter_graphs.layout import NUM_COORDINATES, output_code
 from modmeta.metanet.parameter_graphs.leaves import LeafSpec, StateLeaf
+from modmeta.metanet.parameter_graphs.shared import tie_shared_parameters
 from modmeta.metanet.parameter_graphs.signals import Signal, Table
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.parameter_graphs.vocabulary import ATTRIBUTES
@@ -46,8 +47,7 @@ def finish(
     """
     _carry_unused(builder, leaves, allow_unused)
     outputs = _separate_outputs(builder, outputs)
-    _tie_shared_parameters(builder)
-    _fix_parting_copies(builder)
+    tie_shared_parameters(builder)
     output_units, functions, numbers = _assign_functions(builder, outputs)
     builder.fix(output_units)
 
@@ -108,88 +108,6 @@ def _separate_outputs(builder: Builder, outputs: Sequence[Signal]) -> list[Signa
         taken = np.concatenate([taken, signal.units.ravel()])
         separate.append(signal)
     return separate
-
-
-def _tie_shared_parameters(builder: Builder) -> None:
-    """Makes the ends of all edges of one parameter move together.
-
-    Only across blocks of edges: within a block, its rule sees to it.
-    """
-    count = 1 + max((b.parameters.max(initial=-1) for b in builder.edges), default=-1)
-    owners = np.full(count, -1, np.int32)
-    is_shared = np.zeros(count, bool)
-    for index, block in enumerate(builder.edges):
-        own = block.parameters[block.parameters >= 0]
-        earlier = owners[own]
-        is_shared[own[(earlier >= 0) & (earlier != index)]] = True
-        owners[own] = index
-    shared = np.nonzero(is_shared)[0]
-    first_ends = np.full((len(shared), 2), -1, np.int64)
-    for block in builder.edges if shared.size else ():
-        if not is_shared[block.parameters[block.parameters >= 0]].any():
-            continue
-        parameters = block.flat("parameters")
-        chosen = np.nonzero(parameters >= 0)[0]
-        chosen = chosen[is_shared[parameters[chosen]]]
-        parameters, first = np.unique(parameters[chosen], return_index=True)
-        ends = np.stack([block.flat("senders"), block.flat("receivers")], axis=1)
-        ends, places = ends[chosen[first]], np.searchsorted(shared, parameters)
-        is_new = first_ends[places, 0] < 0
-        first_ends[places[is_new]] = ends[is_new]
-        _tie_ends(builder, first_ends[places[~is_new]], ends[~is_new])
-
-
-def _fix_parting_copies(builder: Builder) -> None:
-    """Fixes the ends of edges of one parameter that need not move in step.
-
-    Rules tie copies of a layer; a table may repeat parameters in any other pattern.
-    """
-    for block in builder.edges:
-        is_whole = block.parameters.shape == block.shape
-        is_increasing = is_whole and np.all(np.diff(block.parameters.ravel()) > 0)
-        if block.in_step or is_increasing or np.all(block.parameters < 0):
-            continue
-        values = block.flat("parameters")
-        chosen = np.nonzero(values >= 0)[0]
-        parameters, first, which, counts = np.unique(
-            values[chosen],
-            return_index=True,
-            return_inverse=True,
-            return_counts=True,
-        )
-        if len(parameters) < 2 or counts.max() < 2:
-            continue
-        for ends in (block.flat("senders")[chosen], block.flat("receivers")[chosen]):
-            members = np.stack(builder.members(ends))
-            differ = np.any(members != members[:, first[which]], axis=0)
-            parting = np.isin(which, which[differ])
-            if parting.any():
-                builder.fix(np.unique(ends[parting]))
-
-
-def _tie_ends(builder: Builder, old: np.ndarray, new: np.ndarray) -> None:
-    """Ties the ends `[n, 2]` of edges to those of others with the same parameters.
-
-    Where a table is used the other way round, as in a tied autoencoder, the senders of
-    one use are the receivers of the other.
-    """
-
-    def pairs(columns):
-        return [
-            np.unique(np.stack([old[:, end], new[:, other]]), axis=1)
-            for end, other in enumerate(columns)
-        ]
-
-    def is_one_to_one(pair):
-        return all(len(np.unique(side)) == pair.shape[1] for side in pair)
-
-    straight, turned = pairs((0, 1)), pairs((1, 0))
-    is_turned = not all(map(is_one_to_one, straight)) and all(
-        map(is_one_to_one, turned)
-    )
-    for first, second in turned if is_turned else straight:
-        if first.size:
-            builder.tie(first, second)
 
 
 def _assign_functions(

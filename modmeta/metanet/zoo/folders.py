@@ -26,6 +26,7 @@ from modmeta.metanet.zoo.specification import (
 )
 from modmeta.metanet.zoo.storage import ZOO_FILE, Chunk, generate_zoo
 from modmeta.metanet.zoo.weights import WEIGHT_SUFFIXES, fill, read_weights
+from modmeta.runtime import option_types
 from modmeta.runtime.progress import ProgressMeter
 
 SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}
@@ -81,6 +82,8 @@ def import_folders(
     places = _networks_of(Path(source))
     weights = [_weights_of(place) if place.is_dir() else place for place in places]
     found, files = results_by_network(places, results)
+    if not (convert is None or callable(convert)):
+        raise ZooError(f"convert: found {convert!r}, expected a function, or None")
     convert = convert or (lambda weights: fill(variables, weights))
 
     def read_one(number: int) -> Any:
@@ -88,8 +91,12 @@ def import_folders(
         try:
             tree = convert(arrays)
             _check_fit(tree, variables)
-        except (ValueError, KeyError) as error:
+        except ZooError as error:
             raise ZooError(f"{places[number]}: {error}") from error
+        except Exception as error:  # the user's own
+            raise ZooError(
+                f"{places[number]}: convert failed ({type(error).__name__}: {error})"
+            ) from error
         return tree
 
     def read(numbers: np.ndarray) -> tuple[np.ndarray, list[Row]]:
@@ -273,11 +280,16 @@ def _rows_of_weights(path: Path) -> np.ndarray:
 
 
 def _spec(config, variables, count, shares, seed, chunk_size) -> ZooSpec:
-    if sum(shares.values()) > 1 + 1e-9 or min(shares.values()) < 0:
-        raise ZooError(f"shares: found {dict(shares)}, expected parts of 1 in all")
+    option_types.check("chunk_size", chunk_size, int)
+    parts = list(shares.values()) if isinstance(shares, Mapping) else []
+    is_number = all(option_types.is_number(part) and part >= 0 for part in parts)
+    if not parts or not is_number or not sum(parts) <= 1 + 1e-9:
+        raise ZooError(
+            f"shares: found {shares!r}, expected parts of 1 in all by name of split"
+        )
     sizes = {name: int(share * count) for name, share in shares.items()}
     group = GroupSpec("networks", {}, count, leaves_of(variables))
-    splits = split_networks(seed, count, sizes)
+    splits = split_networks(option_types.check_seed(seed), count, sizes)
     return ZooSpec(config | {"seed": seed}, (group,), splits, chunk_size)
 
 

@@ -45,7 +45,8 @@ def _files_of(place: Path) -> list[Path]:
         path = place.with_suffix(".json")
         return [path] if path.is_file() else []
     # Parameters first: results of the same name count.
-    return sorted(place.glob("*.json"), key=lambda p: (p.stem == "result", p.name))
+    files = [path for path in place.glob("*.json") if path.is_file()]
+    return sorted(files, key=lambda p: (p.stem == "result", p.name))
 
 
 def _named_results(path: Path) -> list[tuple[str, Row]]:
@@ -150,7 +151,10 @@ def read_lines(path: Path) -> list[dict[str, str]]:
 
 def _read_json(path: Path) -> Any:
     """What a file holds; its last line where every line is a result."""
-    text = path.read_text()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZooError(f"{path}: found no text in UTF-8 ({error})") from error
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -200,4 +204,5 @@ def column(rows: Sequence[Row], name: str) -> np.ndarray:
             raise ZooError(
                 f"{where}: found {name} {row[name]!r}, expected a number"
             ) from None
-    return np.array(values, np.float32)
+    with np.errstate(over="ignore"):  # infinite, as results that are no numbers
+        return np.array(values, np.float32)

@@ -161,10 +161,22 @@ class ZooSpec:
 
 
 def leaves_of(variables: Any) -> tuple[Leaf, ...]:
-    """Describes variables, nested dicts of arrays or of their shapes."""
+    """Describes variables, nested dicts of arrays or of their shapes.
+
+    Raises:
+      ZooError: If there is none, or something that is no array.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    for path, leaf in leaves:
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            name = "/".join(path_names(path)) or "variables"
+            raise ZooError(
+                f"{name}: found a {type(leaf).__name__}, expected an array or its shape"
+            )
+    if not leaves:
+        raise ZooError("variables: found no arrays, expected those of one network")
     return tuple(
-        Leaf("/".join(path_names(path)), tuple(leaf.shape))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
+        Leaf("/".join(path_names(path)), tuple(leaf.shape)) for path, leaf in leaves
     )
 
 

@@ -143,6 +143,11 @@ def _read_orbax(path: Path) -> Any:
         ) from error
 
 
+def _name(path: Any) -> str:
+    """The path of an array; files may join its parts by dots."""
+    return "/".join(path_names(path)).replace(".", "/")
+
+
 def fill(variables: Any, weights: Mapping[str, Any]) -> Any:
     """Variables with the arrays of a file whose names are their paths.
 
@@ -158,12 +163,19 @@ def fill(variables: Any, weights: Mapping[str, Any]) -> Any:
     Raises:
       ZooError: If names are missing or left over, or a shape differs.
     """
-    given = {
-        "/".join(path_names(path)).replace(".", "/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(dict(weights))
-    }
+    leaves = jax.tree_util.tree_leaves_with_path(dict(weights))
+    given = {_name(path): leaf for path, leaf in leaves}
     paths, structure = jax.tree_util.tree_flatten_with_path(variables)
-    names = ["/".join(path_names(path)) for path, _ in paths]
+    names = [_name(path) for path, _ in paths]
+    for field, found, count in (
+        ("weights", given, len(leaves)),
+        ("variables", set(names), len(names)),
+    ):
+        if len(found) < count:
+            raise ZooError(
+                f"{field}: found names that differ by dots and slashes alone, expected "
+                "others, or a function that converts them"
+            )
     heads = {name.partition("/")[0] for name in names}
     if len(heads) == 1 and not any(name in given for name in names):
         (head,) = heads

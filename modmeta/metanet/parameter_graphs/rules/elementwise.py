@@ -28,8 +28,10 @@ NAMES = frozenset(
     neg sign floor ceil round is_finite exp exp2 log log2 log1p expm1 tanh sin cos tan
     asin acos atan sinh cosh asinh acosh atanh logistic erf erfc erf_inv lgamma digamma
     sqrt rsqrt cbrt abs square one_minus_square integer_pow not convert_element_type add
-    add_any sub mul div rem pow max min atan2 eq ne lt le gt ge and or xor nextafter
-    select_n clamp reduce_precision
+    add_any sub mul div rem pow max min atan2 eq ne lt le gt ge lt_to le_to and or xor
+    nextafter select_n clamp reduce_precision bessel_i0e bessel_i1e igamma igammac
+    polygamma zeta regularized_incomplete_beta shift_left shift_right_logical
+    shift_right_arithmetic
     """.split()
 )
 _COMBINED = {

@@ -121,7 +121,7 @@ def contract(
     free_shape = tuple(signal.shape[axis] for axis in free)
     out_shape = tuple(kernel.shape[axis] for axis in kernel_free)
     num_inputs = math.prod(signal.shape[axis] for axis in axes)
-    if len(axes) > 1 or not builder.can_mix(signal, axes[0]):
+    if len(axes) != 1 or not builder.can_mix(signal, axes[0]):
         signal = builder.expand(signal, axes)
     signal = transpose(signal, [*free, *axes])
     signal = reshape(builder, signal, (*free_shape, num_inputs))
