@@ -2,9 +2,12 @@
 
 What laws are off by on frames that were observed is less than what they will be off by:
 what entities have of their own was fitted to the same frames, and laws may be further
-off where bodies have not been yet. So futures are drawn from frames of the second half
+off where bodies have not been yet. So futures are drawn from frames of the last third
 of a recording on, as if nothing after had been seen, and compared with what came: a
 back-test with a rolling origin (Tashman 2000).
+
+Bodies that leave each other go on to where laws were never asked. Then the later a
+future begins, the more is asked of it, and that goes on beyond the recording.
 
 Letters: H predicted frames, Y predicted changes.
 """
@@ -12,6 +15,7 @@ Letters: H predicted frames, Y predicted changes.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -25,8 +29,13 @@ from modmeta.relational.evaluation.start_frames import StartFrames
 from modmeta.relational.modules.preprocessing import changes
 from modmeta.relational.tasks.states import host_states
 
-# Systems, start frames and futures of each: more would tell little more.
-_MAX_SYSTEMS, _NUM_STARTS, _NUM_FUTURES = 100, 2, 32
+# Systems, and futures of each: more would tell little more.
+_MAX_SYSTEMS, _NUM_FUTURES = 100, 32
+# Parts of a recording that lie ahead of start frames: what late ones ask for is nearest
+# to what will be asked, but they tell of few frames ahead.
+_AHEAD = (3, 6, 12)
+# A line is trusted so many times as far as could be compared.
+_FURTHER = 2
 # Share of what came that is to lie within futures.
 _SHARE = 0.9
 # Of fewer numbers that were compared, there is no such share.
@@ -38,8 +47,9 @@ def widening(
 ) -> np.ndarray:
     """Factors of distances from the mean for nine tenths of what came to lie within.
 
-    A line in the number of frames ahead, at least 1, beyond the longest stretch that
-    could be compared the same as there.
+    At least 1, a line in the number of frames ahead, as high as starts at the end of
+    the recording would ask for if later starts ask for more. It is trusted twice as far
+    ahead as could be compared; beyond that, factors are the same as there.
 
     Args:
       rollouts: Rolls out the systems.
@@ -59,33 +69,45 @@ def widening(
             lambda leaf: np.asarray(leaf)[some], rollouts.structures
         ),
     )
-    found = [
-        ratios
-        for start in _starts(part.num_frames, num_steps)
-        for ratios in [_compared(rollouts, part, int(start), num_substeps, num_steps)]
-        if ratios is not None
-    ]
-    if not found:
+    found, ago = [], []
+    for start in _starts(part.num_frames):
+        ratios = _compared(rollouts, part, int(start), num_substeps, num_steps)
+        if ratios is not None:
+            found.append(np.moveaxis(ratios, 2, 0).reshape(num_steps, -1))
+            ago.append(part.num_frames - 1 - start)
+    return _factors(found, ago, num_steps)
+
+
+def _factors(
+    ratios: Sequence[np.ndarray], ago: Sequence[int], num_steps: int
+) -> np.ndarray:
+    """Factors `[H]` after the last frame, of futures that began some frames before it.
+
+    Args:
+      ratios: `[H, ...]` of errors to futures, NaN where unknown, one for every start.
+      ago: Frames from every start to the last.
+      num_steps: Frames H.
+    """
+    steps = np.arange(1, num_steps + 1)
+    places, asked = [], []
+    for values, before in zip(ratios, ago, strict=True):
+        for step, row in zip(steps, values, strict=True):
+            if np.isfinite(row).sum() >= _MIN_COMPARED:
+                places.append((step, -before))
+                asked.append(np.nanquantile(row, _SHARE))
+    if not asked:
         return np.ones(num_steps)
-    return _line(
-        np.concatenate(
-            [np.moveaxis(r, 2, 0).reshape(num_steps, -1) for r in found], axis=1
-        )
-    )
-
-
-def _line(ratios: np.ndarray) -> np.ndarray:
-    """Factors `[H]` from ratios `[H, ...]` of errors to futures, NaN where unknown."""
-    steps = np.arange(1, len(ratios) + 1)
-    is_compared = np.isfinite(ratios).sum(axis=1) >= _MIN_COMPARED
-    if not is_compared.any():
-        return np.ones(len(ratios))
-    asked = np.array([np.nanquantile(r, _SHARE) for r in ratios[is_compared]])
-    ahead = steps[is_compared]
-    away = ahead - ahead.mean()
-    slope = float(away @ asked) / max(float(away @ away), 1.0)
-    level = asked.mean() - slope * ahead.mean()
-    return np.maximum(level + slope * np.minimum(steps, ahead[-1]), 1.0)
+    places, asked = np.array(places, float), np.array(asked)
+    middle, level = places.mean(axis=0), asked.mean()
+    away = places - middle
+    slope, trend = np.linalg.lstsq(away, asked - level)[0]
+    if trend < 0.0:
+        # Errors that shrink as more is known of every entity need not go on to.
+        trend = 0.0
+        slope = np.linalg.lstsq(away[:, :1], asked - level)[0][0]
+    ahead = np.minimum(steps, _FURTHER * places[:, 0].max())
+    line = level + slope * (ahead - middle[0]) - trend * middle[1]
+    return np.maximum(line, 1.0)
 
 
 def _compared(
@@ -146,12 +168,10 @@ def _compared(
     return np.divide(missed, reach, out=nothing, where=is_known)
 
 
-def _starts(num_frames: int, num_steps: int) -> np.ndarray:
-    """Late frames of the second half that have as many after them as can be."""
-    half = num_frames // 2
-    last = max(half, num_frames - 1 - num_steps)
-    first = max(half, last - num_steps)
-    return np.unique(np.linspace(first, last, _NUM_STARTS).astype(int))
+def _starts(num_frames: int) -> np.ndarray:
+    """Frames from which futures are drawn, the last of which has few after it."""
+    ahead = np.maximum(np.rint(num_frames / np.array(_AHEAD)), 1)
+    return np.unique(num_frames - 1 - ahead).astype(int)
 
 
 def _is_counted(

@@ -42,11 +42,14 @@ class Changes(NamedTuple):
         nothing was observed, as then `expected`.
       effects: What nodes have of their own under this structure, leaves
         `[tasks, nodes, ...]`; None where all are alike.
+      scale: `[tasks, nodes, W, Y]` of errors, as far as the model tells some from
+        others.
     """
 
     expected: np.ndarray
     observed: np.ndarray
     effects: Effects | None
+    scale: np.ndarray | None = None
 
 
 class ChangeModel:
@@ -167,9 +170,10 @@ def _changes(
             counted = (observed.targets, observed.weights, observed.unit_changes)
             effects, _ = modules.effects(outputs, *counted)
         outputs = modules.with_effects(outputs, effects, observed.unit_changes)
-    expected, _ = modules.predict(outputs)
+    expected, log_scale = modules.predict(outputs)
     if observed.weights is not None:
-        expected = jnp.where(observed.weights[..., None] > 0, expected, 0.0)
+        is_counted = observed.weights[..., None] > 0
+        expected = jnp.where(is_counted, expected, 0.0)
 
     def of_systems(leaf):
         mask = graph.system_mask.reshape(
@@ -177,4 +181,5 @@ def _changes(
         )
         return jnp.where(mask, leaf[graph.system_nodes], 0.0)
 
-    return jax.tree.map(of_systems, Changes(expected, observed.targets, effects))
+    changes = Changes(expected, observed.targets, effects, jnp.exp(log_scale))
+    return jax.tree.map(of_systems, changes)

@@ -30,6 +30,20 @@ def is_certain(error: np.ndarray, other: np.ndarray, certain: float = _CERTAIN) 
     return bool(gain.mean() > certain * deviation)
 
 
+def is_ruled_out(error: np.ndarray, other: np.ndarray) -> bool:
+    """Whether errors `[parts]` are not lower by enough, beyond doubt.
+
+    Of two errors that are not told apart, either is as good as far as anyone knows, but
+    only many parts tell that neither is better.
+    """
+    if len(error) < 2:
+        return False
+    gain = other - error
+    deviation = gain.std(ddof=1) / np.sqrt(len(gain))
+    most = gain.mean() + _CERTAIN * deviation
+    return bool(most < (1.0 - _WORTHWHILE) * other.mean())
+
+
 def is_certain_by_share(error: np.ndarray, other: np.ndarray) -> bool:
     """The same, with every gain as a share of both errors.
 

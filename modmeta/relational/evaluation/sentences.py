@@ -44,6 +44,8 @@ class Findings(NamedTuple):
       relations: The relations that were found.
       is_unclear: Whether something depends on other entities, though no relation is
         told from another.
+      is_open: Whether nothing is certain to depend on other entities, but something
+        well may.
       agreement: Share of the pairs on which restarts agree; None for a single run, or
         where pairs do not differ.
       unexplained: Share of the changes that the graph leaves unexplained.
@@ -67,6 +69,7 @@ class Findings(NamedTuple):
     effects: Sequence[float]
     relations: Relations
     is_unclear: bool
+    is_open: bool
     agreement: float | None
     unexplained: float
     sure: float | None
@@ -102,6 +105,11 @@ def _claim(findings: Findings) -> str:
         if findings.is_granted:
             text += "; if something moves bodies alike, relative_to_mean takes it out"
         return text
+    if findings.is_open:
+        return (
+            "These frames are too few to tell whether anything here depends on other "
+            "entities: more of them, or more recordings, might"
+        )
     if findings.num_relations == 0 and findings.is_new:
         return (
             "The relations that this model was trained on are not found here: systems "

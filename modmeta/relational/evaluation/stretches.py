@@ -20,6 +20,7 @@ from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
 
@@ -128,42 +129,90 @@ def find_stretches(
     dataset = dataset.without_labels()
     key_windows, key_stretches = jax.random.split(rng_key)
     span = model.bank.config.span
-    changes = ChangeModel(model, params, dataset)
     windows, tasks = cut(dataset, window_length(dataset.num_frames, span))
-    found = infer_dataset(key_windows, model, params, windows, config)
-    stretches = _choose(changes, dataset, found.structures, tasks, span)
+    whole = ChangeModel(model, params, dataset)
+
+    def choose(key, parts, tasks):
+        found = infer_dataset(key, model, params, parts, config)
+        graphs = jax.tree.map(np.asarray, found.structures)
+        graphs = graphs._replace(edge_modules=np.maximum(graphs.edge_modules, 0))
+        own = ChangeModel(model, params, parts)(graphs).effects
+        lengths = parts.counted(span).sum(axis=1)
+        effects = _of_recordings(own, tasks, lengths, dataset.num_tasks)
+        return _choose(whole, dataset, graphs, effects, tasks, span)
+
+    stretches = choose(key_windows, windows, tasks)
     if len(stretches.tasks) == dataset.num_tasks:
         return stretches
     # Again under the graphs of whole stretches, which windows across a change blurred.
     try:
-        parts = stretches.of(dataset)
-        found = infer_dataset(key_stretches, model, params, parts, config)
+        return choose(key_stretches, stretches.of(dataset), stretches.tasks)
     except DataError:  # a node that a stretch sees too rarely
         return stretches
-    return _choose(changes, dataset, found.structures, stretches.tasks, span)
+
+
+def _of_recordings(
+    own: Effects | None, tasks: np.ndarray, lengths: np.ndarray, num_tasks: int
+) -> Effects | None:
+    """What nodes have of their own in a recording, from what parts of it say.
+
+    It stays when relations change. Fitted to all frames under a graph that holds in
+    some, it would be wrong in all; fitted to each part, it would speak for changes that
+    are none. So it is the median of the parts, by their lengths: parts across a change
+    are the fewer.
+
+    Args:
+      own: Leaves `[parts, nodes, ...]`; None where all nodes are alike.
+      tasks: `[parts]` the recording of each.
+      lengths: `[parts, nodes]` changes that were observed.
+      num_tasks: Recordings.
+
+    Returns:
+      Leaves `[num_tasks, nodes, ...]`.
+    """
+    if own is None:
+        return None
+
+    def median(leaf):
+        found = []
+        for task in range(num_tasks):
+            mine = tasks == task
+            values, weights = np.asarray(leaf)[mine], lengths[mine]
+            weights = weights.reshape(*weights.shape, *(1,) * (values.ndim - 2))
+            order = np.argsort(values, axis=0)
+            values = np.take_along_axis(values, order, axis=0)
+            weights = np.take_along_axis(
+                np.broadcast_to(weights, values.shape), order, axis=0
+            )
+            reached = np.cumsum(weights, axis=0) >= 0.5 * weights.sum(axis=0)
+            middle = reached.argmax(axis=0)[None]
+            found.append(np.take_along_axis(values, middle, axis=0)[0])
+        return np.stack(found)
+
+    return jax.tree.map(median, own)
 
 
 def _choose(
     changes: ChangeModel,
     dataset: TrajectoryDataset,
     graphs: TaskStructures,
+    effects: Effects | None,
     tasks: np.ndarray,
     span: int,
 ) -> Stretches:
     """Stretches of least cost under the graphs `[graphs, ...]` of some tasks."""
-    graphs = jax.tree.map(np.asarray, graphs)
     order = [np.flatnonzero(tasks == task) for task in range(dataset.num_tasks)]
     count = max(map(len, order))
     # Fewer graphs than others have: the last one again.
     rows = np.stack([np.resize(row[:count], count) for row in order])
-    errors = []
+    errors, scales = [], []
     for column in rows.T:
         structures = TaskStructures(*(leaf[column] for leaf in graphs))
-        found = changes(
-            structures._replace(edge_modules=np.maximum(structures.edge_modules, 0))
-        )
+        found = changes(structures, effects=effects)
         errors.append(np.square(found.expected - found.observed, dtype=np.float64))
-    costs = _costs(np.stack(errors, axis=1))
+        scales.append(np.square(found.scale, dtype=np.float64))
+    counted = np.swapaxes(dataset.counted(span), 1, 2)
+    costs = _costs(np.stack(errors, axis=1), np.stack(scales, axis=1), counted, span)
     pairs = pair_mask(dataset.node_mask).sum(axis=(1, 2))
     num_relations = int(graphs.edge_modules.max(initial=1)) + 1
     # What it takes to write down another graph, and when.
@@ -182,18 +231,24 @@ def _choose(
     return Stretches(np.array(tasks), np.array(starts), np.array(stops))
 
 
-def _costs(errors: np.ndarray) -> np.ndarray:
+def _costs(
+    errors: np.ndarray, scales: np.ndarray, counted: np.ndarray, span: int
+) -> np.ndarray:
     """Costs of graphs at frames, `[tasks, graphs, W]` nats above the best graph.
 
     Args:
-      errors: Squares `[tasks, graphs, nodes, W, Y]`.
+      errors: Squares `[tasks, graphs, nodes, W, Y]`, and
+      scales: squares that the model expects, up to a factor of every recording.
+      counted: `[tasks, nodes, W]` what was observed.
+      span: Frame intervals of a window: those that overlap share what they tell.
     """
-    best = errors.min(axis=1)
-    scale = np.maximum(np.median(best, axis=(1, 2, 3)), _TINY)[
-        :, None, None, None, None
-    ]
-    nats = 0.5 * (_FREEDOM + 1.0) * np.log1p(errors / (_FREEDOM * scale))
-    nats = nats.sum(axis=(2, 4))
+    is_counted = np.broadcast_to(counted[..., None], errors[:, 0].shape)
+    best = np.where(is_counted, np.min(errors / scales, axis=1), np.nan)
+    factor = np.nan_to_num(np.nanmedian(best, axis=(1, 2, 3)))
+    scales = scales * np.maximum(factor, _TINY)[:, None, None, None, None]
+    nats = 0.5 * (_FREEDOM + 1.0) * np.log1p(errors / (_FREEDOM * scales))
+    nats += 0.5 * np.log(scales)
+    nats = np.sum(nats, axis=(2, 4), where=is_counted[:, None]) / span
     return np.minimum(nats - nats.min(axis=1, keepdims=True), _MOST_PER_FRAME)
 
 

@@ -25,6 +25,7 @@ from modmeta.relational.evaluation.finer import STRENGTHS
 from modmeta.relational.evaluation.gains import (
     is_certain,
     is_certain_by_share,
+    is_ruled_out,
     is_worthwhile,
 )
 from modmeta.relational.evaluation.held_out import Evidence, gather
@@ -193,6 +194,7 @@ def conclude(
         effects=evidence.effects,
         relations=found,
         is_unclear=is_unclear,
+        is_open=not is_any and _is_open(evidence),
         agreement=agreement if is_graph else None,
         unexplained=unexplained,
         sure=sure,
@@ -285,6 +287,18 @@ def _is_relayed(evidence: Evidence) -> bool:
     # Where laws explain all but a little, that little may be what laws get wrong.
     unexplained = evidence.found.sum() > UNEXPLAINED * evidence.total.sum()
     return bool(unexplained) and has_relays(evidence.relayed)
+
+
+def _is_open(evidence: Evidence) -> bool:
+    """Whether entities may well depend on each other, though that is not certain."""
+    pairs = []
+    if max(evidence.effects) >= _NOTICEABLE:
+        known = (evidence.found, *evidence.single)
+        pairs += [(error, evidence.none) for error in known]
+    if evidence.alternatives is not None:
+        _, own, past, present, *_ = evidence.alternatives
+        pairs += [(past, own), (present, own)]
+    return not all(is_ruled_out(error, other) for error, other in pairs)
 
 
 def _best_ignorant(evidence: Evidence) -> np.ndarray:

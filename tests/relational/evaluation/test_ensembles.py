@@ -116,13 +116,32 @@ def test_bands_hold_what_comes_where_kicks_last(free):
 
 
 def test_factors_follow_a_line_in_the_frames_ahead():
-    """Nine tenths of ratios lie below 1 + h / 2 up to h = 4, beyond which none is."""
+    """Nine tenths of ratios lie below 1 + h / 2 up to h = 2: known up to twice that."""
     ratios = np.linspace(0.0, 1.0 / 0.9, 101) * (1.0 + np.arange(1, 7)[:, None] / 2)
-    ratios[4:] = np.nan
-    found = backtests._line(ratios)
+    ratios[2:] = np.nan
+    found = backtests._factors([ratios], [3], 6)
     np.testing.assert_allclose(found, [1.5, 2.0, 2.5, 3.0, 3.0, 3.0])
-    np.testing.assert_array_equal(backtests._line(0.1 * ratios), 1.0)
-    np.testing.assert_array_equal(backtests._line(np.full((3, 5), np.nan)), 1.0)
+    np.testing.assert_array_equal(backtests._factors([0.1 * ratios], [3], 6), 1.0)
+    nothing = np.full((3, 5), np.nan)
+    np.testing.assert_array_equal(backtests._factors([nothing], [3], 3), 1.0)
+    np.testing.assert_array_equal(backtests._factors([], [], 3), 1.0)
+
+
+def test_factors_are_those_of_the_end_where_later_starts_ask_for_more():
+    def asked(trend):
+        unit = np.linspace(0.0, 1.0 / 0.9, 101)
+        return [
+            unit * (2.0 + np.arange(1, 5)[:, None] / 2 - trend * ago) for ago in (4, 2)
+        ]
+
+    expected = 2.0 + np.arange(1, 5) / 2
+    np.testing.assert_allclose(
+        backtests._factors(asked(0.25), (4, 2), 4), expected, rtol=1e-6
+    )
+    # What later starts ask for less is the mean of all.
+    np.testing.assert_allclose(
+        backtests._factors(asked(-0.25), (4, 2), 4), expected + 0.75, rtol=1e-6
+    )
 
 
 def test_futures_are_stretched_about_their_mean(free, monkeypatch):

@@ -14,6 +14,7 @@ from modmeta.relational import as_dataset
 from modmeta.relational.evaluation import stretches
 from modmeta.relational.evaluation.changes import Changes
 from modmeta.relational.evaluation.verdict import Verdict
+from modmeta.relational.modules.entities import Effects
 from modmeta.relational.tasks.structures import TaskStructures
 
 NUM_FRAMES = 40
@@ -39,17 +40,35 @@ def change(states, edges):
 
 
 class Law:
-    """Stands in for `ChangeModel`: the law is known."""
+    """Stands in for `ChangeModel`: the law is known, and nodes are alike."""
 
     def __init__(self, model, params, dataset):
         self.states = np.asarray(dataset.states, np.float64)
         self.counted = dataset.counted()[..., None]
 
-    def __call__(self, structures):
+    def __call__(self, structures, effects=None):
         edges = structures.edge_modules[:, None]
         expected = change(self.states[:, :-1], edges) * self.counted
         observed = np.diff(self.states[..., 1:], axis=1) * self.counted
-        return Changes(expected.swapaxes(1, 2), observed.swapaxes(1, 2), None)
+        effects = self.own(expected, observed, effects)
+        if effects is not None:
+            expected = expected + effects.offsets[:, None] * self.counted
+        expected, observed = (leaf.swapaxes(1, 2) for leaf in (expected, observed))
+        return Changes(expected, observed, effects, np.ones(expected.shape))
+
+    def own(self, expected, observed, effects):
+        return None
+
+
+class DriftingLaw(Law):
+    """The same, of nodes with drifts that are fitted."""
+
+    def own(self, expected, observed, effects):
+        if effects is not None:
+            return effects
+        count = np.maximum(self.counted.sum(axis=1), 1)
+        drifts = (observed - expected).sum(axis=1) / count
+        return Effects(np.ones(drifts.shape[:2]), drifts)
 
 
 def search(key, model, params, dataset, config):
@@ -64,14 +83,14 @@ def search(key, model, params, dataset, config):
     return types.SimpleNamespace(structures=structures)
 
 
-def recordings(changes_at, noise, seed=0):
+def recordings(changes_at, noise, seed=0, drift=0.0):
     """Recordings whose graph is another from a frame on; None for never."""
     rng = np.random.default_rng(seed)
     graphs = all_graphs()
     tasks = []
     for frame in changes_at:
         before, after = graphs[rng.choice(len(graphs), 2, replace=False)]
-        states = rng.normal(size=(NUM_FRAMES, 3, 2))
+        states = rng.normal(size=(NUM_FRAMES, 3, 2)) + (drift, 0.0)
         for now in range(1, NUM_FRAMES):
             edges = before if frame is None or now <= frame else after
             kicks = noise * rng.normal(size=(3, 1))
@@ -123,6 +142,23 @@ def test_planted_changes_are_found(exact):
         mine = found.tasks == task
         assert found.starts[mine][0] == 0 and found.stops[mine][-1] == NUM_FRAMES
         np.testing.assert_array_equal(found.starts[mine][1:], found.stops[mine][:-1])
+
+
+def test_what_nodes_have_of_their_own_outlasts_changes(exact, monkeypatch):
+    """What is sent has a mean: a graph with another drift is nearly as good."""
+    monkeypatch.setattr(stretches, "ChangeModel", DriftingLaw)
+    planted = [13, 20, 27, None, 18, 24] * 6
+    dataset = recordings(planted, 0.3, seed=1, drift=2.0)
+    found = stretches.find_stretches(jax.random.key(0), MODEL, None, dataset, None)
+    late = [
+        [
+            abs(start - frame)
+            for start in found.starts[(found.tasks == task) & (found.starts > 0)]
+        ]
+        for task, frame in enumerate(planted)
+        if frame is not None
+    ]
+    assert np.mean([gaps == [0] for gaps in late]) >= 0.8
 
 
 def test_recordings_without_changes_stay_whole(exact):

@@ -92,7 +92,14 @@ RARE_FIRST = evidence(
     | {(3, 0): 0.015, (1, 2): 7.6, (2, 1): 44.0, (1, 3): 1.3, (3, 1): 1.3}
     | {(2, 3): 12.0, (3, 2): 3.6},
 )
-NOTHING = evidence(99.0, 99.5, 99.0, [99.2, 99.1], {(0, 1): 99.0, (1, 0): 99.0})
+# No graph is better than none, by systems each of which is as hard for all graphs; and
+# by systems that scatter so much that something may be better by a tenth.
+SCATTERED = evidence(99.0, 99.5, 99.0, [99.2, 99.1], {(0, 1): 99.0, (1, 0): 99.0})
+NOTHING = SCATTERED._replace(
+    found=SCATTERED.none * (1.0 + errors(0.01, 1)),
+    shuffled=SCATTERED.none * (1.0 + errors(0.01, 2)),
+    single=np.stack([SCATTERED.none, SCATTERED.none * (1.0 + errors(0.01, 3))]),
+)
 EVERYWHERE = evidence(1.0, 1.0, 80.0, [1.0, 1.0], {(0, 1): 1.0, (1, 0): 1.0})
 # Two laws that differ by next to nothing, where nothing disturbs.
 NEARLY_ALIKE = evidence(
@@ -117,9 +124,10 @@ NEGLIGIBLE = TWO._replace(effects=(0.001, 0.002))
         (TWO_OF_THREE, 2, True, "support 2 relations"),
         (RARE_FIRST, 3, True, "support 3 relations"),
         (NOTHING, 0, False, "Nothing here depends on other entities"),
+        (SCATTERED, 0, False, "too few to tell whether anything here depends"),
         (EVERYWHERE, 1, True, "One relation holds between all"),
         (NEARLY_ALIKE, 1, True, "One relation holds between all"),
-        (CHANCE, 0, False, "Nothing here depends"),
+        (CHANCE, 0, False, "too few to tell whether anything here depends"),
         (NEGLIGIBLE, 0, False, "Nothing here depends"),
     ],
 )
@@ -156,6 +164,21 @@ def test_shares_of_nothing_are_seldom_certain(num_systems):
     chance = scipy.stats.t.sf(3.0, num_systems - 1)
     # By chance more in one of ten thousand tests.
     assert alarms <= scipy.stats.binom.isf(1e-4, 2000, chance)
+
+
+@pytest.mark.parametrize(
+    "share, deviation, is_open", [(0.0, 0.002, False), (0.026, 0.05, True)]
+)
+def test_too_few_frames_for_a_regression_say_so(share, deviation, is_open):
+    """Of thirty parts: no gain to a thousandth, and one of three standard errors."""
+    own = 1.0 + 0.2 * np.random.default_rng(0).random(30)
+    scatter = np.tile([1.0, -1.0], 15)
+    present = own - (share + deviation * scatter)
+    others = Alternatives(own, own, own, present, 1.1 * own)
+    nothing = verdict.conclude(NOTHING._replace(alternatives=others), None, relations())
+    assert nothing.num_relations == 0 and nothing.recommended is None
+    assert ("too few to tell" in nothing.sentence) == is_open
+    assert ("Nothing here depends" in nothing.sentence) != is_open
 
 
 def test_what_acts_without_a_graph_that_is_told_is_said():
