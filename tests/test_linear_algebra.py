@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from modmeta import linear_algebra
-from modmeta.relational.evaluation import strengths
+from modmeta.relational.laws import strengths
 from modmeta.search import decoding
 from tests.linear_algebra_order import chain
 

@@ -19,7 +19,7 @@ from modmeta.relational.api import RelationalInference
 from modmeta.relational.classical import METHODS, rank_pairs
 from modmeta.relational.data import TrajectoryDataset, concatenate_tasks
 from modmeta.relational.evaluation import ranking
-from modmeta.relational.evaluation.held_out import recommend_for
+from modmeta.relational.verdict.held_out import recommend_for
 from modmeta.runtime.files import atomic_write
 
 OURS, ADVISED = "modmeta", "modmeta, as its verdict recommends"

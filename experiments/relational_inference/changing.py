@@ -10,10 +10,10 @@ import numpy as np
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
 from modmeta.relational.data import DataError, TrajectoryDataset
-from modmeta.relational.evaluation import stretches
-from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.verdict import stretches
+from modmeta.relational.verdict.stretches import Stretches
 
 
 def without_labels(config: ExperimentConfig, datasets: Datasets) -> Datasets:

@@ -20,10 +20,10 @@ from modmeta.relational import (
 )
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.simulators.particles import MAX_FORCE
-from modmeta.relational.evaluation import stretches
 from modmeta.relational.hidden.find import MOST_HIDDEN
 from modmeta.relational.inference.config import AUTO
 from modmeta.relational.modules.bank import ModuleBank
+from modmeta.relational.verdict import stretches
 
 HIDDEN = ("none", "auto", *range(1, MOST_HIDDEN + 1))
 

@@ -150,7 +150,7 @@ class PredictionConfig:
     Attributes:
       num_substeps: Steps per frame; 0 takes as many as the prediction needs.
       num_samples: Futures drawn with the errors of observed frames, whose mean is the
-        prediction, see `evaluation.ensembles`; 0 for the one without errors.
+        prediction, see `futures.ensembles`; 0 for the one without errors.
       domain: Where bodies can be. It is declared, not found in the data.
     """
 

@@ -81,9 +81,9 @@ def true_laws(
     Args:
       config: What was simulated.
       observed: The systems, raw units: a law that depends on masses is that of their
-        mean, as in `evaluation.laws`.
+        mean, as in `laws.curves`.
       max_rate: What components are known to be cut off at. Laws are then those of
-        pairs along an axis, as `evaluation.laws` shows them; else means over
+        pairs along an axis, as `laws.curves` shows them; else means over
         directions of what the simulator leaves.
     """
     if config.file:

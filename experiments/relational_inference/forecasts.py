@@ -11,8 +11,8 @@ from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
 from experiments.relational_inference.exact import exact_predictions
 from modmeta.relational.data.normalization import normalize
-from modmeta.relational.evaluation import predictions
-from modmeta.relational.evaluation.walls import suggest_domain
+from modmeta.relational.futures import predictions
+from modmeta.relational.futures.walls import suggest_domain
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures

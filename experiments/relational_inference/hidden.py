@@ -8,13 +8,13 @@ import numpy as np
 
 from experiments.relational_inference.config import ExperimentConfig
 from modmeta.relational.data import DataError, TrajectoryDataset
-from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.hidden import find
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.found import SAME_SYSTEMS, HiddenEntities
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.verdict.conclusions import Verdict
 from modmeta.runtime.files import atomic_write
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.exact import true_laws
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.evaluation import formulas
-from modmeta.relational.evaluation.laws import LawCurve
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.laws import formulas
+from modmeta.relational.laws.curves import LawCurve
 
 
 def laws_of_modules(

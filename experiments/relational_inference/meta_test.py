@@ -19,7 +19,7 @@ from experiments.relational_inference.laws import (
     laws_of_modules,
 )
 from modmeta.relational.data import TrajectoryDataset, neighbors
-from modmeta.relational.evaluation import calibration, laws, matching
+from modmeta.relational.evaluation import calibration, matching
 from modmeta.relational.evaluation.scores import (
     label_scores,
     match_labels,
@@ -28,6 +28,7 @@ from modmeta.relational.evaluation.scores import (
 from modmeta.relational.inference import infer, relations
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.moves import TRAINING_SEARCH
+from modmeta.relational.laws import curves
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
 from modmeta.search import SEARCHES
@@ -55,7 +56,7 @@ class MetaTest(NamedTuple):
     names: np.ndarray | None
     curves: dict[str, np.ndarray]
     curve_proposals: np.ndarray
-    laws: list[laws.LawCurve]
+    laws: list[curves.LawCurve]
     true_laws: list[Callable[[np.ndarray], np.ndarray] | None]
 
 
@@ -126,13 +127,13 @@ def meta_test(
     summary.update(forecast.summary)
 
     law_curves, true = [], []
-    if laws.has_curve(model):
-        law_curves = laws.law_curves(model, params, observed, cold.structures)
+    if curves.has_curve(model):
+        law_curves = curves.law_curves(model, params, observed, cold.structures)
         true = laws_of_modules(config, observed, names, law_curves)
         summary["laws"] = describe_laws(law_curves, true)
         summary["assumed"] = assumptions(config, model)
 
-    curves, proposals = _search_curves(
+    searched, proposals = _search_curves(
         keys[3], config, model, params, observed, cold, mesh
     )
     return MetaTest(
@@ -140,7 +141,7 @@ def meta_test(
         cold,
         forecast,
         names,
-        curves,
+        searched,
         proposals,
         law_curves,
         true,

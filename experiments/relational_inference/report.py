@@ -16,12 +16,12 @@ from modmeta.relational import figures
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.normalization import denormalize
 from modmeta.relational.evaluation import export
-from modmeta.relational.evaluation.effects import without_effect
-from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.inference import relations
 from modmeta.relational.inference.artifacts import save_model
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.verdict.effects import without_effect
+from modmeta.relational.verdict.stretches import Stretches
 
 # Share of a curve's variance from which on a power of the distance is its law.
 _IS_POWER_LAW = 0.9

@@ -1,7 +1,7 @@
 """The trainings of a run, and which of them count.
 
 Each trains on one device, stops and resumes by itself. One that ended badly is no
-witness of the graph that the best one found, see `evaluation.restarts`.
+witness of the graph that the best one found, see `verdict.restarts`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from experiments.relational_inference.config import ExperimentConfig
 from experiments.relational_inference.datasets import Datasets
 from modmeta.relational import discovery
 from modmeta.relational.data import DataError
-from modmeta.relational.evaluation import restarts, rollouts, scores, verdict
+from modmeta.relational.evaluation import scores
+from modmeta.relational.futures import rollouts
 from modmeta.relational.inference import infer, memory
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
@@ -30,6 +31,7 @@ from modmeta.relational.tasks.batches import all_batches
 from modmeta.relational.tasks.structures import TaskStructures
 from modmeta.relational.training import meta_training, setup
 from modmeta.relational.training.meta_training import TrainResult
+from modmeta.relational.verdict import conclusions, restarts
 from modmeta.runtime import devices
 
 # Number of the key by which the first training is searched; those before have others.
@@ -262,7 +264,7 @@ def _count_relations(
     recordings = datasets.train
     if config.changing:
         recordings = discovery.training_windows(recordings, changing=True)
-    count = verdict.count_relations(
+    count = conclusions.count_relations(
         jax.random.fold_in(jax.random.key(config.seed), 3),
         model,
         result.params,

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.situations import baselines
 from modmeta.relational.data import TrajectoryDataset, cut
-from modmeta.relational.evaluation.stretches import Stretches
+from modmeta.relational.verdict.stretches import Stretches
 
 # Frames of the windows that regression sees one by one.
 WINDOW = 10

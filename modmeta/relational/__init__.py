@@ -1,9 +1,9 @@
 """Relational inference by modular meta-learning (Alet et al. 2019).
 
 Data flows one way: `data` -> `modules` -> `energies`, `tasks` -> `inference` ->
-`training`, `evaluation` -> `discovery` -> `results`, `figures`, and `api`, which does
-all of it in one call. `hidden` finds entities that were not recorded. `classical` has
-what statistics says of the same series.
+`training`, `evaluation` -> `laws`, `futures`, `verdict` -> `discovery` -> `results`,
+`figures`, and `api`, which does all of it in one call. `hidden` finds entities that were
+not recorded. `classical` has what statistics says of the same series.
 """
 
 from modmeta.relational.api import infer_relations as infer_relations
@@ -15,10 +15,7 @@ from modmeta.relational.data.domains import Domain as Domain
 from modmeta.relational.data.forms.arrays import as_dataset as as_dataset
 from modmeta.relational.data.neighbors import CandidateConfig as CandidateConfig
 from modmeta.relational.energies.config import EnergyConfig as EnergyConfig
-from modmeta.relational.evaluation.formulas import Formula as Formula
-from modmeta.relational.evaluation.formulas import find_formula as find_formula
-from modmeta.relational.evaluation.laws import LawCurve as LawCurve
-from modmeta.relational.evaluation.walls import suggest_domain as suggest_domain
+from modmeta.relational.futures.walls import suggest_domain as suggest_domain
 from modmeta.relational.hidden.config import HiddenConfig as HiddenConfig
 from modmeta.relational.hidden.find import find_hidden as find_hidden
 from modmeta.relational.hidden.found import HiddenEntities as HiddenEntities
@@ -30,6 +27,9 @@ from modmeta.relational.inference.config import MoveConfig as MoveConfig
 from modmeta.relational.inference.infer import infer_dataset as infer_dataset
 from modmeta.relational.inference.model import RelationalModel as RelationalModel
 from modmeta.relational.inference.relations import Relations as Relations
+from modmeta.relational.laws.curves import LawCurve as LawCurve
+from modmeta.relational.laws.formulas import Formula as Formula
+from modmeta.relational.laws.formulas import find_formula as find_formula
 from modmeta.relational.modules.config import ModuleConfig as ModuleConfig
 from modmeta.relational.modules.network import ModelParams as ModelParams
 from modmeta.relational.modules.proposal_head import ProposalConfig as ProposalConfig

@@ -13,16 +13,7 @@ from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.noise import choose_span
 from modmeta.relational.data.segments import cut
 from modmeta.relational.data.validation import pair_mask
-from modmeta.relational.evaluation import (
-    held_out,
-    matching,
-    parts,
-    restarts,
-    stretches,
-    verdict,
-)
-from modmeta.relational.evaluation.stretches import Stretches
-from modmeta.relational.evaluation.verdict import Verdict
+from modmeta.relational.evaluation import matching, parts
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
@@ -33,6 +24,9 @@ from modmeta.relational.training import meta_training
 from modmeta.relational.training.config import BounceGradConfig, TrainingConfig
 from modmeta.relational.training.meta_training import TrainResult
 from modmeta.relational.training.setup import build_model, split_validation
+from modmeta.relational.verdict import conclusions, held_out, restarts, stretches
+from modmeta.relational.verdict.conclusions import Verdict
+from modmeta.relational.verdict.stretches import Stretches
 from modmeta.runtime.progress import ProgressMeter
 
 # Of fewer systems than this, long recordings are cut into windows for the training: in
@@ -306,7 +300,7 @@ def conclude(
     """
     first, *others = found
     joined = average(first, others)
-    concluded = verdict.judge(
+    concluded = conclusions.judge(
         rng_key,
         model,
         params,
@@ -315,7 +309,7 @@ def conclude(
         inference,
         [other.edges for other in others],
     )
-    settled = verdict.settle(joined, concluded)
+    settled = conclusions.settle(joined, concluded)
     if changes is not None:
         concluded = changes.add_to(concluded)
     return joined, settled, concluded

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-MAXIMUM_LEVELS = 8
+MAXIMUM_LEVELS = 9
 MAXIMUM_LINES = 400
 
 

@@ -9,8 +9,8 @@ from experiments import common
 from experiments.real_data import compute, config, sources
 from modmeta.relational import DataError
 from modmeta.relational.classical import METHODS
-from modmeta.relational.evaluation.finer import STRENGTHS
-from modmeta.relational.evaluation.verdict import Verdict
+from modmeta.relational.verdict.conclusions import Verdict
+from modmeta.relational.verdict.finer import STRENGTHS
 
 NUM_NODES, NUM_FRAMES = 6, 120
 ADJACENCY = np.eye(NUM_NODES, k=-1, dtype=int)

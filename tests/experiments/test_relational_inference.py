@@ -30,9 +30,10 @@ from experiments.relational_inference import (
 from experiments.relational_inference import config as config_lib
 from modmeta.relational import InferenceConfig, data
 from modmeta.relational.data import DataError, validation
-from modmeta.relational.evaluation import laws, stretches
-from modmeta.relational.evaluation.stretches import Stretches
 from modmeta.relational.inference import artifacts, infer
+from modmeta.relational.laws import curves
+from modmeta.relational.verdict import stretches
+from modmeta.relational.verdict.stretches import Stretches
 from modmeta.runtime import devices
 from modmeta.runtime.metrics import read_metrics
 
@@ -482,7 +483,7 @@ def test_trained_model_under_another_search_without_samples(
 
     Nor is anything written about laws where modules have none.
     """
-    monkeypatch.setattr(laws, "has_curve", lambda model: False)
+    monkeypatch.setattr(curves, "has_curve", lambda model: False)
     config, workdir, expected = finished
     config = common.override(
         config,

@@ -10,9 +10,9 @@ from experiments.situations import baselines, compute, config, generators
 from modmeta.relational.api import RelationalInference
 from modmeta.relational.discovery import Discovery
 from modmeta.relational.evaluation import ranking
-from modmeta.relational.evaluation.stretches import Stretches
-from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.verdict.conclusions import Verdict
+from modmeta.relational.verdict.stretches import Stretches
 
 
 def test_springs_keep_momentum_and_energy():

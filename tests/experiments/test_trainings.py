@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.relational_inference import config, trainings
-from tests.relational.evaluation.test_restarts import relations
+from tests.relational.verdict.test_restarts import relations
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.colors import to_rgb  # noqa: E402
 
 from modmeta.relational import figures  # noqa: E402
-from modmeta.relational.evaluation.laws import LawCurve  # noqa: E402
+from modmeta.relational.laws.curves import LawCurve  # noqa: E402
 from modmeta.runtime import figure_style  # noqa: E402
 
 

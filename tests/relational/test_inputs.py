@@ -7,7 +7,7 @@ import pytest
 
 from modmeta.relational import ModuleConfig, as_dataset, data
 from modmeta.relational.data import DataError
-from modmeta.relational.evaluation import predictions
+from modmeta.relational.futures import predictions
 from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.inputs import edge_inputs
 from tests.relational.test_results import half_symmetric, result_of

@@ -22,13 +22,13 @@ from modmeta.relational import (
 )
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.discovery import Discovery
-from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.network import RelationalNetwork
 from modmeta.relational.modules.proposal_head import ProposalConfig
+from modmeta.relational.verdict.conclusions import Verdict
 
 TASKS, FRAMES, NODES = 6, 10, 3
 RNG = np.random.default_rng(0)

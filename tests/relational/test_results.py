@@ -29,11 +29,11 @@ from modmeta.relational import (
 )
 from modmeta.relational.data import DataError
 from modmeta.relational.discovery import Discovery
-from modmeta.relational.evaluation.stretches import Stretches
-from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference import features
 from modmeta.relational.results import forecast, transfer
 from modmeta.relational.training import setup
+from modmeta.relational.verdict.conclusions import Verdict
+from modmeta.relational.verdict.stretches import Stretches
 from modmeta.runtime import progress
 from tests.relational.test_api import QUICK, random_walks
 

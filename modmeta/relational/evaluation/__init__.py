@@ -1,1 +1,1 @@
-"""From relations and predictions to scores, and to the files that others read."""
+"""What a model says of observed changes, its scores, and the files that others read."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modmeta.relational.evaluation.laws import LawCurve
+from modmeta.relational.laws.curves import LawCurve
 from modmeta.runtime import figure_style
 from modmeta.runtime.optional import import_optional
 

@@ -10,17 +10,17 @@ import numpy as np
 
 from modmeta.relational.data import TrajectoryDataset, neighbors
 from modmeta.relational.discovery import Discovery
-from modmeta.relational.evaluation import laws
-from modmeta.relational.evaluation.effects import relation_names
-from modmeta.relational.evaluation.laws import LawCurve
 from modmeta.relational.evaluation.scores import label_scores, transposed_labels
-from modmeta.relational.evaluation.stretches import Stretches
-from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.laws import curves
+from modmeta.relational.laws.curves import LawCurve
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.results import display
+from modmeta.relational.verdict.conclusions import Verdict
+from modmeta.relational.verdict.effects import relation_names
+from modmeta.relational.verdict.stretches import Stretches
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -62,7 +62,7 @@ class Contents:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the graph can be believed, see `evaluation.verdict.Verdict`."""
+        """Whether the graph can be believed, see `verdict.conclusions.Verdict`."""
         return self.discovery.verdict
 
     @property
@@ -116,9 +116,9 @@ class Contents:
 
         Empty where modules have no law of one distance or angle.
         """
-        if not laws.has_curve(self.model):
+        if not curves.has_curve(self.model):
             return []
-        return laws.law_curves(
+        return curves.law_curves(
             self.model, self.params, self.dataset, self.found.structures
         )
 

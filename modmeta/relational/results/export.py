@@ -11,9 +11,9 @@ import numpy as np
 from modmeta.relational.classical import METHODS
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import export
-from modmeta.relational.evaluation.finer import STRENGTHS
-from modmeta.relational.evaluation.strengths import Strengths
+from modmeta.relational.laws.strengths import Strengths
 from modmeta.relational.results.contents import Contents
+from modmeta.relational.verdict.finer import STRENGTHS
 from modmeta.runtime.optional import import_optional
 
 if TYPE_CHECKING:

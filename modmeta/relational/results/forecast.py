@@ -10,7 +10,7 @@ import numpy as np
 
 from modmeta.relational.data.derived import recorded
 from modmeta.relational.data.normalization import denormalize
-from modmeta.relational.evaluation import predictions
+from modmeta.relational.futures import predictions
 from modmeta.relational.results.contents import Contents
 
 # Half ranges of a column, and spreads of bodies around the middle of their system, in

@@ -14,12 +14,11 @@ from jax.sharding import Mesh
 from modmeta.relational import classical
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.evaluation.conformal import RelationSets
-from modmeta.relational.evaluation.finer import STRENGTHS
-from modmeta.relational.evaluation.strengths import Strengths, find_strengths
 from modmeta.relational.hidden.config import HiddenConfig
 from modmeta.relational.hidden.find import find_hidden, with_symmetry
 from modmeta.relational.hidden.found import SAME_SYSTEMS, HiddenEntities
 from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.laws.strengths import Strengths, find_strengths
 from modmeta.relational.results import (
     export,
     forecast,
@@ -28,6 +27,7 @@ from modmeta.relational.results import (
     transfer,
 )
 from modmeta.relational.results.contents import Contents
+from modmeta.relational.verdict.finer import STRENGTHS
 from modmeta.runtime import option_types
 
 if TYPE_CHECKING:

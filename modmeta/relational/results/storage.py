@@ -13,8 +13,6 @@ from modmeta.relational.data import FeatureSpec, TrajectoryDataset
 from modmeta.relational.data.dataset import NO_EDGE
 from modmeta.relational.data.validation import first_index
 from modmeta.relational.discovery import Discovery
-from modmeta.relational.evaluation.stretches import Stretches
-from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.artifacts import (
     MODEL_KIND,
     RESULT_KIND,
@@ -23,6 +21,8 @@ from modmeta.relational.inference.artifacts import (
 )
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.verdict.conclusions import Verdict
+from modmeta.relational.verdict.stretches import Stretches
 from modmeta.runtime.artifact import load_artifact, save_artifact
 from modmeta.runtime.files import check_path
 

@@ -16,7 +16,6 @@ from modmeta.relational.data.forms.arrays import Reading, read_dataset
 from modmeta.relational.data.forms.inputs import names_columns
 from modmeta.relational.data.segments import concatenate_tasks
 from modmeta.relational.discovery import Discovery
-from modmeta.relational.evaluation import verdict
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.features import (
     check_time_unit,
@@ -25,6 +24,7 @@ from modmeta.relational.inference.features import (
 )
 from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.modules.preprocessing import FeatureLayout, Preprocessing
+from modmeta.relational.verdict import conclusions
 
 # Intervals that frames show may differ from stated ones by this factor.
 _SAME_INTERVAL = 1.25
@@ -191,10 +191,10 @@ def discover_again(
     found = infer_dataset(
         key_infer, model, params, dataset.without_labels(), inference, mesh=mesh
     )
-    concluded = verdict.judge(
+    concluded = conclusions.judge(
         key_judge, model, params, dataset, found, inference, is_new=True
     )
-    settled = verdict.settle(found, concluded)
+    settled = conclusions.settle(found, concluded)
     return dataset, dataclasses.replace(
         discovery,
         model=model,

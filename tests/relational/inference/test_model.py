@@ -8,7 +8,7 @@ import pytest
 
 from modmeta.relational import data
 from modmeta.relational.data import DataError
-from modmeta.relational.evaluation import predictions
+from modmeta.relational.futures import predictions
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.tasks.structures import random_structures

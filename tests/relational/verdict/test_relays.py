@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from modmeta.relational import as_dataset
-from modmeta.relational.evaluation.relays import has_relays, shares_by_relays
+from modmeta.relational.verdict.relays import has_relays, shares_by_relays
 
 NUM_NODES = 5
 CHAIN = np.eye(NUM_NODES, k=-1)

@@ -11,7 +11,7 @@ import scipy.optimize
 
 from modmeta.relational import ModuleConfig, as_dataset
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset
-from modmeta.relational.evaluation import bounded, strengths
+from modmeta.relational.laws import bounded, strengths
 from modmeta.relational.modules.laws import units_of
 from tests.relational.test_api import random_walks
 from tests.relational.test_results import VERDICT, half_symmetric, result_of

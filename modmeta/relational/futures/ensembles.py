@@ -28,8 +28,8 @@ import jax
 import numpy as np
 
 from modmeta.relational.data import DataError, TrajectoryDataset
-from modmeta.relational.evaluation.rollouts import Rollouts
-from modmeta.relational.evaluation.start_frames import StartFrames
+from modmeta.relational.futures.rollouts import Rollouts
+from modmeta.relational.futures.start_frames import StartFrames
 from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.preprocessing import changed, changes
 from modmeta.relational.tasks.states import host_states

@@ -14,9 +14,9 @@ import numpy as np
 
 from modmeta.relational.classical import is_series, linear
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.evaluation.gains import is_certain, is_worthwhile
 from modmeta.relational.evaluation.parts import MIN_BLOCKS
-from modmeta.relational.evaluation.seasons import Stretch, left_beyond_season
+from modmeta.relational.verdict.gains import is_certain, is_worthwhile
+from modmeta.relational.verdict.seasons import Stretch, left_beyond_season
 
 # Frames that regressions need at least, and rows of their matrices at most.
 _MIN_FRAMES, _MAX_INPUTS = 12, 400

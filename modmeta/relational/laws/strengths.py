@@ -20,13 +20,13 @@ import numpy as np
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.data.frames import Frames
-from modmeta.relational.evaluation import strength_laws
-from modmeta.relational.evaluation.bounded import least_squares
 from modmeta.relational.evaluation.changes import median_factor
-from modmeta.relational.evaluation.strength_terms import precision_of, terms_of
 from modmeta.relational.inference.chains import excess_temperature
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.laws import strength_laws
+from modmeta.relational.laws.bounded import least_squares
+from modmeta.relational.laws.strength_terms import precision_of, terms_of
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.modules.observations import (

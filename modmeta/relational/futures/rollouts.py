@@ -18,7 +18,7 @@ from modmeta import search
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.domains import Domain, check_walls
-from modmeta.relational.evaluation.start_frames import StartFrames
+from modmeta.relational.futures.start_frames import StartFrames
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.bank import ModuleBank
 from modmeta.relational.modules.integration import Integrator

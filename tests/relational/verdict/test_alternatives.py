@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from modmeta.relational import as_dataset
-from modmeta.relational.evaluation import held_out
-from modmeta.relational.evaluation.alternatives import (
+from modmeta.relational.inference.relations import Relations
+from modmeta.relational.verdict import held_out
+from modmeta.relational.verdict.alternatives import (
     Alternatives,
     compare,
     goes_together,
     is_worthless,
     recommend,
 )
-from modmeta.relational.inference.relations import Relations
 from tests.fixtures import small_model, small_params
 
 NUM_NODES = 5

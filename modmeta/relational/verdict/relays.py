@@ -17,7 +17,7 @@ import numpy as np
 from modmeta.relational.classical import linear
 from modmeta.relational.data import TrajectoryDataset
 from modmeta.relational.evaluation import parts
-from modmeta.relational.evaluation.gains import is_certain
+from modmeta.relational.verdict.gains import is_certain
 
 # Lags of two relations and more, in windows, and frames of its own past that are taken
 # from what is left of an entity.

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from modmeta.relational import data
-from modmeta.relational.evaluation import laws, predictions
+from modmeta.relational.futures import predictions
+from modmeta.relational.laws import curves
 from modmeta.relational.modules.config import ModuleConfig
 from modmeta.relational.modules.laws import relative_state, units_of
 from modmeta.relational.training import meta_training, setup
@@ -49,8 +50,10 @@ class Trained:
         )
         self.params = trained.params
         self.structures = trained.state.bouncegrad.structures
-        curves = laws.law_curves(self.model, self.params, self.dataset, self.structures)
-        self.curves = sorted(curves, key=lambda curve: np.abs(curve.rates).max())
+        found = curves.law_curves(
+            self.model, self.params, self.dataset, self.structures
+        )
+        self.curves = sorted(found, key=lambda curve: np.abs(curve.rates).max())
 
     def predict(self, dataset, num_substeps):
         """Five frames that follow those of a data set, normalised."""
@@ -135,9 +138,9 @@ def test_law_is_that_of_an_entity_of_median_factor(trained):
     edge["rate_network"] = rates
     modules = trained.params.modules._replace(edge=edge, spreads=params.modules.spreads)
     params = trained.params._replace(modules=modules)
-    curves = laws.law_curves(model, params, trained.dataset, trained.structures)
+    found = curves.law_curves(model, params, trained.dataset, trained.structures)
     for curve in trained.curves:
-        doubled = curves[curve.relation]
+        doubled = found[curve.relation]
         scale = np.abs(trained.curves[1].rates).max()
         # The prior of the factors is around 1: they stay a little above a half.
         np.testing.assert_allclose(
@@ -167,7 +170,7 @@ def test_power_law_of_an_exact_curve():
     at = np.geomspace(0.1, 4.0, 50)
     rates = -3.0 / at**2
     band = np.where(at > 3.0, 10.0, 0.01)
-    curve = laws.LawCurve(
+    curve = curves.LawCurve(
         relation=0,
         variable="distance",
         inputs=at,
@@ -188,7 +191,7 @@ def test_power_law_of_a_curve_that_is_cut_off():
     at = np.geomspace(0.02, 4.0, 200)
     rates = np.minimum(2.0 / at**2, 100.0) * (1.0 + 0.003 * np.sin(9.0 * at))
     weights = np.where(at < 0.1, 5.0, 1.0)
-    curve = laws.LawCurve(
+    curve = curves.LawCurve(
         relation=1,
         variable="distance",
         inputs=at,
@@ -207,6 +210,6 @@ def test_power_law_of_a_curve_that_is_cut_off():
 
 def test_models_without_laws_have_no_curves():
     model = small_model()
-    assert not laws.has_curve(model)
+    assert not curves.has_curve(model)
     with pytest.raises(ValueError, match="laws: found path 'start'"):
-        laws.law_curves(model, None, None, None)
+        curves.law_curves(model, None, None, None)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from modmeta.relational.evaluation import finer
 from modmeta.relational.evaluation.changes import Changes
-from modmeta.relational.evaluation.finer import left_by_pairs
 from modmeta.relational.tasks.structures import TaskStructures
+from modmeta.relational.verdict import finer
+from modmeta.relational.verdict.finer import left_by_pairs
 
 TASKS, NODES, WINDOWS = 3, 4, 40
 

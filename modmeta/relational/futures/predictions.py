@@ -16,15 +16,15 @@ import numpy.typing as npt
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.domains import Domain
 from modmeta.relational.data.validation import check_numeric
-from modmeta.relational.evaluation.backtests import widening
 from modmeta.relational.evaluation.changes import ChangeModel
-from modmeta.relational.evaluation.ensembles import (
+from modmeta.relational.futures.backtests import widening
+from modmeta.relational.futures.ensembles import (
     draw_errors,
     observed_errors,
     stretched,
 )
-from modmeta.relational.evaluation.rollouts import Rollouts, check_domain, settled
-from modmeta.relational.evaluation.start_frames import (
+from modmeta.relational.futures.rollouts import Rollouts, check_domain, settled
+from modmeta.relational.futures.start_frames import (
     inputs_of,
     last_frames,
     start_of,

@@ -14,28 +14,28 @@ import jax
 import numpy as np
 
 from modmeta.relational.data import TrajectoryDataset
-from modmeta.relational.evaluation import restarts
-from modmeta.relational.evaluation.alternatives import (
+from modmeta.relational.inference.config import InferenceConfig
+from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.inference.relations import Relations
+from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.verdict import restarts
+from modmeta.relational.verdict.alternatives import (
     goes_together,
     is_worthless,
     recommend,
 )
-from modmeta.relational.evaluation.consistency import SURE, tempered
-from modmeta.relational.evaluation.finer import STRENGTHS
-from modmeta.relational.evaluation.gains import (
+from modmeta.relational.verdict.consistency import SURE, tempered
+from modmeta.relational.verdict.finer import STRENGTHS
+from modmeta.relational.verdict.gains import (
     is_certain,
     is_certain_by_share,
     is_ruled_out,
     is_worthwhile,
 )
-from modmeta.relational.evaluation.held_out import Evidence, gather
-from modmeta.relational.evaluation.relays import has_relays
-from modmeta.relational.evaluation.restarts import AGREEMENT
-from modmeta.relational.evaluation.sentences import UNEXPLAINED, Findings, sentence
-from modmeta.relational.inference.config import InferenceConfig
-from modmeta.relational.inference.model import RelationalModel
-from modmeta.relational.inference.relations import Relations
-from modmeta.relational.modules.network import ModelParams
+from modmeta.relational.verdict.held_out import Evidence, gather
+from modmeta.relational.verdict.relays import has_relays
+from modmeta.relational.verdict.restarts import AGREEMENT
+from modmeta.relational.verdict.sentences import UNEXPLAINED, Findings, sentence
 
 # Relations, and differences between them, must change this share of all changes (root
 # mean squares).

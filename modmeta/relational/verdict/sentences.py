@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modmeta.relational.evaluation.alternatives import Recommendation
-from modmeta.relational.evaluation.consistency import Consistency
-from modmeta.relational.evaluation.effects import no_interaction
-from modmeta.relational.evaluation.restarts import AGREEMENT
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.verdict.alternatives import Recommendation
+from modmeta.relational.verdict.consistency import Consistency
+from modmeta.relational.verdict.effects import no_interaction
+from modmeta.relational.verdict.restarts import AGREEMENT
 
 # Share of the changes that is worth a word if it stays unexplained.
 UNEXPLAINED = 0.1

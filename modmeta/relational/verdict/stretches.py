@@ -16,13 +16,13 @@ from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.data.segments import cut
 from modmeta.relational.data.validation import MINIMUM_FRAMES, pair_mask
 from modmeta.relational.evaluation.changes import ChangeModel
-from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.modules.entities import Effects
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
+from modmeta.relational.verdict.conclusions import Verdict
 
 # A window is a quarter of a recording, not shorter than this: most windows then lie
 # between two changes.

@@ -10,12 +10,12 @@ import pytest
 from modmeta.graphs import supergraphs
 from modmeta.relational.data import FeatureSpec, TrajectoryDataset, normalize
 from modmeta.relational.data.dataset import NO_EDGE
-from modmeta.relational.evaluation import predictions, rollouts, start_frames
 from modmeta.relational.evaluation.scores import (
     label_scores,
     match_labels,
     structures_from_labels,
 )
+from modmeta.relational.futures import predictions, rollouts, start_frames
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.tasks.structures import TaskStructures

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from modmeta.relational import as_dataset, discovery
-from modmeta.relational.evaluation import restarts
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.verdict import restarts
 
 NUM_TASKS, NUM_NODES = 10, 4
 PAIRS = ~np.eye(NUM_NODES, dtype=bool)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from modmeta.relational import as_dataset
-from modmeta.relational.evaluation import stretches
 from modmeta.relational.evaluation.changes import Changes
-from modmeta.relational.evaluation.verdict import Verdict
 from modmeta.relational.modules.entities import Effects
 from modmeta.relational.tasks.structures import TaskStructures
+from modmeta.relational.verdict import stretches
+from modmeta.relational.verdict.conclusions import Verdict
 
 NUM_FRAMES = 40
 PAIRS = [(i, j) for i in range(3) for j in range(3) if i != j]

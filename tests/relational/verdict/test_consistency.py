@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from modmeta.relational import InferenceConfig, as_dataset
-from modmeta.relational.evaluation import consistency, held_out, parts
+from modmeta.relational.evaluation import parts
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.verdict import consistency, held_out
 
 SHAPE = (40, 6, 6)
 

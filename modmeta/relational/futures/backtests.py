@@ -22,10 +22,10 @@ import numpy as np
 
 from modmeta.relational.data import DataError, TrajectoryDataset
 from modmeta.relational.evaluation.changes import ChangeModel
-from modmeta.relational.evaluation.ensembles import draw_errors, observed_errors
 from modmeta.relational.evaluation.parts import recordings_of
-from modmeta.relational.evaluation.rollouts import Rollouts
-from modmeta.relational.evaluation.start_frames import StartFrames
+from modmeta.relational.futures.ensembles import draw_errors, observed_errors
+from modmeta.relational.futures.rollouts import Rollouts
+from modmeta.relational.futures.start_frames import StartFrames
 from modmeta.relational.modules.preprocessing import changes
 from modmeta.relational.tasks.states import host_states
 

@@ -8,8 +8,8 @@ import pytest
 
 from modmeta.relational import Domain, ModuleConfig, as_dataset
 from modmeta.relational.data import DataError
-from modmeta.relational.evaluation import backtests, ensembles, predictions
-from modmeta.relational.evaluation.rollouts import Rollouts
+from modmeta.relational.futures import backtests, ensembles, predictions
+from modmeta.relational.futures.rollouts import Rollouts
 from modmeta.relational.modules.fitting import fit_preprocessing
 from modmeta.relational.modules.preprocessing import changes
 from tests.relational.test_results import result_of

@@ -5,7 +5,7 @@ import pytest
 
 from modmeta.relational.data.forms.arrays import as_dataset
 from modmeta.relational.evaluation import parts
-from modmeta.relational.evaluation.granted import Granted
+from modmeta.relational.verdict.granted import Granted
 
 NUM_TASKS, NUM_NODES, NUM_FRAMES = 6, 5, 60
 

@@ -11,21 +11,21 @@ import scipy.stats
 
 from modmeta.relational import as_dataset, discovery
 from modmeta.relational.classical import METHODS
-from modmeta.relational.evaluation import gains, held_out, verdict
-from modmeta.relational.evaluation.alternatives import Alternatives
-from modmeta.relational.evaluation.consistency import Consistency
-from modmeta.relational.evaluation.effects import (
-    no_interaction,
-    relation_names,
-    strongest_per_edge,
-)
-from modmeta.relational.evaluation.finer import STRENGTHS
-from modmeta.relational.evaluation.held_out import Evidence
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.evidence import num_evidence_features
 from modmeta.relational.modules.network import RelationalNetwork
 from modmeta.relational.modules.proposal_head import ProposalConfig
 from modmeta.relational.tasks.structures import TaskStructures
+from modmeta.relational.verdict import conclusions, gains, held_out
+from modmeta.relational.verdict.alternatives import Alternatives
+from modmeta.relational.verdict.consistency import Consistency
+from modmeta.relational.verdict.effects import (
+    no_interaction,
+    relation_names,
+    strongest_per_edge,
+)
+from modmeta.relational.verdict.finer import STRENGTHS
+from modmeta.relational.verdict.held_out import Evidence
 from tests.fixtures import Batch, small_model, small_params
 
 NUM_TASKS, NUM_NODES = 12, 4
@@ -133,7 +133,7 @@ NEGLIGIBLE = TWO._replace(effects=(0.001, 0.002))
 )
 def test_verdicts(found, count, supported, words):
     num_relations = len(found.single)
-    concluded = verdict.conclude(found, None, relations(num_relations))
+    concluded = conclusions.conclude(found, None, relations(num_relations))
     assert (concluded.num_relations, concluded.supported) == (count, supported)
     assert words in concluded.sentence, concluded.sentence
     best = min(error.sum() for error in [found.none, *found.single, found.shuffled])
@@ -175,7 +175,9 @@ def test_too_few_frames_for_a_regression_say_so(share, deviation, is_open):
     scatter = np.tile([1.0, -1.0], 15)
     present = own - (share + deviation * scatter)
     others = Alternatives(own, own, own, present, 1.1 * own)
-    nothing = verdict.conclude(NOTHING._replace(alternatives=others), None, relations())
+    nothing = conclusions.conclude(
+        NOTHING._replace(alternatives=others), None, relations()
+    )
     assert nothing.num_relations == 0 and nothing.recommended is None
     assert ("too few to tell" in nothing.sentence) == is_open
     assert ("Nothing here depends" in nothing.sentence) != is_open
@@ -184,14 +186,14 @@ def test_too_few_frames_for_a_regression_say_so(share, deviation, is_open):
 def test_what_acts_without_a_graph_that_is_told_is_said():
     unclear = evidence(10.0, 10.0, 80.0, [70.0, 120.0], {(0, 1): 10.0, (1, 0): 10.0})
     unclear = unclear._replace(single=np.stack([errors(80.0, 2), errors(120.0, 4)]))
-    found = verdict.conclude(unclear, None, relations())
+    found = conclusions.conclude(unclear, None, relations())
     assert found.num_relations == 0 and not found.supported
     assert "do not tell which pairs differ" in found.sentence
     assert "relative_to_mean" not in found.sentence
-    granted = verdict.conclude(unclear._replace(is_granted=True), None, relations())
+    granted = conclusions.conclude(unclear._replace(is_granted=True), None, relations())
     assert "if something moves bodies alike, relative_to_mean" in granted.sentence
     torn = unclear._replace(consistency=Consistency(0.68, 0.96, 3.0))
-    changing = verdict.conclude(torn, None, relations())
+    changing = conclusions.conclude(torn, None, relations())
     assert "contradict each other on 32% of the pairs" in changing.sentence
     assert "(changing=True)." in changing.sentence
     assert changing.num_relations == 0 and changing.temperature == 1.0
@@ -204,10 +206,10 @@ def test_pairs_are_not_said_to_be_alike_where_something_may_hide_the_graph(
     """One relation is better than the graph, or leaves half of the changes."""
     hidden = evidence(found, 79.0, 80.0, [single, 99.0], {(0, 1): single, (1, 0): 99.0})
     graph = relations()
-    concluded = verdict.conclude(hidden, None, graph)
+    concluded = conclusions.conclude(hidden, None, graph)
     assert concluded.num_relations == 0 and not concluded.supported
     assert "do not tell which pairs differ" in concluded.sentence
-    assert (verdict.settle(graph, concluded).probabilities <= 0.5).all()
+    assert (conclusions.settle(graph, concluded).probabilities <= 0.5).all()
 
 
 def test_pairs_are_not_said_to_be_alike_where_telling_them_apart_may_help():
@@ -218,14 +220,14 @@ def test_pairs_are_not_said_to_be_alike_where_telling_them_apart_may_help():
     hidden = evidence(2.0, 40.0, 80.0, [4.0, 40.0], {(0, 1): 4.0, (1, 0): 40.0})
     hidden = hidden._replace(found=found, single=single)
     assert found.sum() < 0.7 * single[0].sum()
-    concluded = verdict.conclude(hidden, None, relations())
+    concluded = conclusions.conclude(hidden, None, relations())
     assert concluded.num_relations == 0 and not concluded.supported
     assert "do not tell which pairs differ" in concluded.sentence
 
 
 def test_restarts_that_disagree_take_the_support_away():
-    agreed = verdict.conclude(TWO, 0.99, relations())
-    torn = verdict.conclude(TWO, 0.6, relations())
+    agreed = conclusions.conclude(TWO, 0.99, relations())
+    torn = conclusions.conclude(TWO, 0.6, relations())
     assert agreed.supported and not torn.supported
     assert "restarts agree on 60% of the pairs only" in torn.sentence
 
@@ -235,25 +237,25 @@ def test_parts_that_contradict_each_other_are_not_as_sure(agreement, supported):
     """They are told of, and probabilities are lower: those of three in four."""
     graph = relations(sure=0.95)
     torn = TWO._replace(consistency=Consistency(agreement, 0.999, 3.0))
-    concluded = verdict.conclude(torn, None, graph)
+    concluded = conclusions.conclude(torn, None, graph)
     assert concluded.supported == supported
     words = f"contradict each other on {1.0 - agreement:.0%} of the pairs"
     assert words in concluded.sentence
     assert "; 0% of the pairs are sure" in concluded.sentence
     assert ("do not rely on this graph" in concluded.sentence) == (not supported)
-    lower = verdict.settle(graph, concluded)
+    lower = conclusions.settle(graph, concluded)
     odds = 19.0 ** (1.0 / 3.0)
     surest = np.max(lower.probabilities, axis=-1)[graph.edges >= 0]
     np.testing.assert_allclose(surest, odds / (1.0 + odds), rtol=1e-5)
     as_stated = TWO._replace(consistency=Consistency(0.998, 0.999, 1.0))
-    concluded = verdict.conclude(as_stated, None, graph)
+    concluded = conclusions.conclude(as_stated, None, graph)
     assert concluded.supported and "contradict" not in concluded.sentence
-    assert verdict.settle(graph, concluded) is graph
+    assert conclusions.settle(graph, concluded) is graph
 
 
 def test_what_stays_unexplained_is_said():
     noisy = TWO._replace(found=errors(30.0, 0, 0.0), total=errors(100.0, 0, 0.0))
-    sentence = verdict.conclude(noisy, None, relations()).sentence
+    sentence = conclusions.conclude(noisy, None, relations()).sentence
     assert "30% of the changes stay unexplained" in sentence
 
 
@@ -261,15 +263,15 @@ def test_a_graph_that_explains_little_and_is_unsure_is_not_supported():
     """Noise alone leaves much unexplained, and few frames leave pairs open."""
     explains_little = TWO._replace(total=errors(1.5, 10))
     unsure = relations(sure=0.8)
-    concluded = verdict.conclude(explains_little, None, unsure)
+    concluded = conclusions.conclude(explains_little, None, unsure)
     assert not concluded.supported
     words = "of the changes stay unexplained, and hardly a pair is sure"
     assert words in concluded.sentence, concluded.sentence
     for evidence, found in ((explains_little, relations()), (TWO, unsure)):
-        concluded = verdict.conclude(evidence, None, found)
+        concluded = conclusions.conclude(evidence, None, found)
         assert concluded.supported and "hardly" not in concluded.sentence
     unsampled = unsure._replace(probabilities=0.0 * unsure.probabilities)
-    assert verdict.conclude(explains_little, None, unsampled).supported
+    assert conclusions.conclude(explains_little, None, unsampled).supported
 
 
 def test_recordings_of_one_graph_are_suspected():
@@ -281,7 +283,7 @@ def test_recordings_of_one_graph_are_suspected():
     noisy = np.where((one >= 0) & flips, 1 - one, one)
     for edges, is_suspected in ((found.edges, False), (one, True), (noisy, True)):
         again = found._replace(edges=edges.astype(np.int32))
-        sentence = verdict.conclude(TWO, None, again).sentence
+        sentence = conclusions.conclude(TWO, None, again).sentence
         assert ("shared_graph=True" in sentence) == is_suspected
 
 
@@ -299,7 +301,7 @@ def test_a_classical_method_that_explains_more_is_recommended():
         (idle, None, False),
     ):
         with_others = TWO._replace(alternatives=others)
-        concluded = verdict.conclude(with_others, None, relations())
+        concluded = conclusions.conclude(with_others, None, relations())
         assert concluded.recommended == method and method in METHODS | {None: None}
         assert concluded.supported == supported
         if method:
@@ -308,25 +310,27 @@ def test_a_classical_method_that_explains_more_is_recommended():
         is_idle = "the own past of every entity alone" in concluded.sentence
         assert is_idle == (others is idle)
     driven = Alternatives(level, own, level, own, 2.0 * level, 0.5 * level)
-    concluded = verdict.conclude(TWO._replace(alternatives=driven), None, relations())
+    concluded = conclusions.conclude(
+        TWO._replace(alternatives=driven), None, relations()
+    )
     assert not concluded.supported and "may drive several" in concluded.sentence
-    concluded = verdict.conclude(TWO._replace(is_in_step=True), None, relations())
+    concluded = conclusions.conclude(TWO._replace(is_in_step=True), None, relations())
     assert not concluded.supported and "a season or a stimulus" in concluded.sentence
-    concluded = verdict.conclude(TWO._replace(is_mixed=True), None, relations())
+    concluded = conclusions.conclude(TWO._replace(is_mixed=True), None, relations())
     assert not concluded.supported and "two sizes far apart" in concluded.sentence
     for share, total in ((0.03, 5.0), (0.03, 50.0), (0.001, 5.0)):
         relayed = TWO._replace(
             relayed=np.full(9, share) + 0.002 * np.arange(-4, 5),
             total=errors(total, 10),
         )
-        concluded = verdict.conclude(relayed, None, relations())
+        concluded = conclusions.conclude(relayed, None, relations())
         # Laws that leave a fiftieth may get that wrong together.
         is_told = share == 0.03 and total == 5.0
         assert concluded.supported == (not is_told)
         assert ("more than those in between do" in concluded.sentence) == is_told
     for share, has_laws in ((0.5, True), (0.5, False), (0.9, True)):
         finer = TWO._replace(by_pairs=share * TWO.found, has_laws=has_laws)
-        concluded = verdict.conclude(finer, None, relations())
+        concluded = conclusions.conclude(finer, None, relations())
         assert concluded.supported == (share == 0.9)
         assert ("a strength of every pair" in concluded.sentence) == (share == 0.5)
         recommended = STRENGTHS if share == 0.5 and has_laws else None
@@ -334,29 +338,29 @@ def test_a_classical_method_that_explains_more_is_recommended():
         is_told = "rank the pairs by their strengths" in concluded.sentence
         assert is_told == (recommended is not None)
     finer = TWO._replace(by_pairs=0.5 * TWO.found, alternatives=linear)
-    concluded = verdict.conclude(finer, None, relations())
+    concluded = conclusions.conclude(finer, None, relations())
     assert concluded.recommended == "vector autoregression"
     assert "their strengths" not in concluded.sentence
     nothing = NOTHING._replace(alternatives=fast)
-    sentence = verdict.conclude(nothing, None, relations()).sentence
+    sentence = conclusions.conclude(nothing, None, relations()).sentence
     assert sentence.startswith("This model finds nothing here")
 
 
 def test_a_model_of_other_systems_says_less():
     """It knows its own relations alone: others may well be there."""
-    sentence = verdict.conclude(NOTHING, None, relations(), is_new=True).sentence
+    sentence = conclusions.conclude(NOTHING, None, relations(), is_new=True).sentence
     assert "trained on are not found here" in sentence and "Nothing" not in sentence
 
 
 def test_what_grants_explain_is_not_said_to_be_nothing():
     """A leader whom all follow would look the same."""
-    alone = verdict.conclude(NOTHING._replace(is_granted=True), None, relations())
+    alone = conclusions.conclude(NOTHING._replace(is_granted=True), None, relations())
     assert alone.num_relations == 0 and not alone.supported
     assert "what all do alike explain as much" in alone.sentence
 
 
 def test_frames_that_were_not_held_out_support_nothing():
-    concluded = verdict.conclude(TWO._replace(is_held_out=False), None, relations())
+    concluded = conclusions.conclude(TWO._replace(is_held_out=False), None, relations())
     assert concluded.num_relations == 2 and not concluded.supported
     assert "too short to keep frames back" in concluded.sentence
 
@@ -370,7 +374,7 @@ def test_two_blocks_are_no_evidence():
         },
         merged={pair: error[:2] for pair, error in TWO.merged.items()},
     )
-    assert not verdict.conclude(two, None, relations()).supported
+    assert not conclusions.conclude(two, None, relations()).supported
 
 
 def test_the_strongest_relation_is_that_of_a_single_edge():
@@ -422,19 +426,19 @@ def test_the_first_relation_is_one_that_pairs_have(monkeypatch):
 
 def test_settling_keeps_what_is_supported():
     found = relations()
-    concluded = verdict.conclude(TWO, None, found)
-    assert verdict.settle(found, concluded) is found
+    concluded = conclusions.conclude(TWO, None, found)
+    assert conclusions.settle(found, concluded) is found
 
 
 def test_settling_takes_back_pairs_that_are_no_different():
     found = relations()
-    nothing = verdict.settle(found, verdict.conclude(NOTHING, None, found))
+    nothing = conclusions.settle(found, conclusions.conclude(NOTHING, None, found))
     is_edge = found.edges >= 0
     assert (nothing.edges[is_edge] == 0).all() and (nothing.edges[~is_edge] == -1).all()
     np.testing.assert_allclose(nothing.probabilities[is_edge], 0.5)
     assert not nothing.probabilities[~is_edge].any()
-    everywhere = verdict.conclude(EVERYWHERE, None, found)
-    one = verdict.settle(found, everywhere)
+    everywhere = conclusions.conclude(EVERYWHERE, None, found)
+    one = conclusions.settle(found, everywhere)
     kept = np.bincount(found.edges[is_edge]).argmax()
     assert (one.edges[is_edge] == kept).all()
     assert (one.probabilities[is_edge][:, kept] == 1.0).all()

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from modmeta.relational.evaluation import matching
-from modmeta.relational.evaluation.gains import is_certain
 from modmeta.relational.evaluation.parts import MIN_BLOCKS
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.verdict.gains import is_certain
 
 # Restarts, or parts of recordings, that agree on fewer pairs than this have not found
 # the graph.

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modmeta.relational.evaluation.gains import is_certain
 from modmeta.relational.inference.relations import Relations
+from modmeta.relational.verdict.gains import is_certain
 
 # A pair is sure above this probability.
 SURE = 0.9

@@ -23,10 +23,10 @@ from jax.flatten_util import ravel_pytree
 from modmeta import linear_algebra
 from modmeta.graphs.supergraphs import SuperGraph
 from modmeta.relational.data.frames import Frames
-from modmeta.relational.evaluation.bounded import least_squares
-from modmeta.relational.evaluation.laws import last_layer
-from modmeta.relational.evaluation.strength_terms import precision_of, terms_of
 from modmeta.relational.inference.model import RelationalModel
+from modmeta.relational.laws.bounded import least_squares
+from modmeta.relational.laws.curves import last_layer
+from modmeta.relational.laws.strength_terms import precision_of, terms_of
 from modmeta.relational.modules.bank import ModuleParams
 from modmeta.relational.modules.bound_bank import BoundBank
 from modmeta.relational.modules.network import ModelParams

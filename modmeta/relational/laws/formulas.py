@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modmeta.relational.evaluation.laws import LawCurve
+from modmeta.relational.laws.curves import LawCurve
 from modmeta.runtime.optional import import_optional
 
 _SYMBOLS = "add,sub,mul,div,pow,exp,sin,constant,variable"

@@ -17,25 +17,25 @@ from modmeta.relational.data.hints import SHARED, shared_course
 from modmeta.relational.data.mixtures import are_apart
 from modmeta.relational.data.validation import pair_mask
 from modmeta.relational.evaluation import parts
-from modmeta.relational.evaluation.alternatives import (
-    Alternatives,
-    Recommendation,
-    compare,
-    recommend,
-)
 from modmeta.relational.evaluation.changes import ChangeModel
-from modmeta.relational.evaluation.consistency import Consistency, compare_parts
-from modmeta.relational.evaluation.effects import strongest_per_edge
-from modmeta.relational.evaluation.finer import left_by_pairs
-from modmeta.relational.evaluation.gains import is_worthwhile
-from modmeta.relational.evaluation.granted import Granted
-from modmeta.relational.evaluation.relays import shares_by_relays
 from modmeta.relational.inference.config import InferenceConfig
 from modmeta.relational.inference.infer import infer_dataset
 from modmeta.relational.inference.model import RelationalModel
 from modmeta.relational.inference.relations import Relations
 from modmeta.relational.modules.network import ModelParams
 from modmeta.relational.tasks.structures import TaskStructures
+from modmeta.relational.verdict.alternatives import (
+    Alternatives,
+    Recommendation,
+    compare,
+    recommend,
+)
+from modmeta.relational.verdict.consistency import Consistency, compare_parts
+from modmeta.relational.verdict.effects import strongest_per_edge
+from modmeta.relational.verdict.finer import left_by_pairs
+from modmeta.relational.verdict.gains import is_worthwhile
+from modmeta.relational.verdict.granted import Granted
+from modmeta.relational.verdict.relays import shares_by_relays
 
 # Systems that are judged: more would cost time and tell no more.
 _MAX_SYSTEMS = 100

@@ -1,0 +1,1 @@
+"""What comes next under the relations found, and how surely."""

@@ -1,0 +1,1 @@
+"""The laws that modules learned: curves, formulas, strengths of edges."""
