@@ -33,6 +33,12 @@ from modmeta.relational.modules.laws import (
 from modmeta.relational.modules.motion import Motion, Windows, gauss_legendre
 from modmeta.relational.modules.preprocessing import Preprocessing, with_columns
 
+# Shares of a time: how near in time a passage is thought to be at least, however close,
+# as a path that bends passes elsewhere; and beyond which steps are of one length.
+_BRIEF, _LONG = 0.05, 10.0
+# Of squared distances in spreads of position: a pair that stands still.
+_TINY = 1e-12
+
 
 class Integrals(NamedTuple):
     """What a rate adds over an interval.
@@ -79,7 +85,8 @@ def two_body_flow(
     """Integrals of a law along the motion that a pair would take under it alone.
 
     Leapfrog, half of the steps forwards from the first state, half backwards from the
-    last: the others, who pull as well, have less time to lead the pair elsewhere.
+    last: the others, who pull as well, have less time to lead the pair elsewhere. Steps
+    are shorter where the pair is about to pass closely, see `next_step`.
 
     Args:
       rates: From relative states to the accelerations of receiver and sender, both
@@ -94,36 +101,69 @@ def two_body_flow(
     """
     shape = first.displacement.shape[:-1]
     duration = jnp.broadcast_to(duration, shape)[None, ..., None]
-    step = duration / num_steps
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), first, last)
     # Backwards in time velocities point the other way, and forces do not.
     sign = jnp.reshape(jnp.array([1.0, -1.0]), (2,) + (1,) * len(shape) + (1,))
 
-    def body(carry, index):
-        displacement, velocity = carry
+    def body(carry, num_left):
+        displacement, velocity, left = carry
+        step = next_step(displacement, velocity, left, num_left)
         displacement = displacement + 0.5 * step * velocity
         rate, of_sender, inputs = rates(
             RelativeState(displacement, sign * velocity, both.others)
         )
         velocity = velocity + step * (of_sender - rate)
         displacement = displacement + 0.5 * step * velocity
-        passed = (index + 0.5) * step
-        left = jnp.where(sign > 0, duration - passed, passed)
-        return (displacement, velocity), (rate, left * rate, inputs)
+        # Until the middle of the interval, and from where the rate acts to its end.
+        until = left - 0.5 * step
+        after = 0.5 * duration + sign * until
+        impulse = step * rate
+        return (displacement, velocity, left - step), (impulse, after * impulse, inputs)
 
-    _, (found, moments, inputs) = jax.lax.scan(
+    half = num_steps // 2
+    left = jnp.broadcast_to(0.5 * duration, (2, *shape, 1))
+    _, (impulses, moments, inputs) = jax.lax.scan(
         body,
-        (both.displacement, sign * both.velocity),
-        jnp.arange(num_steps // 2, dtype=jnp.float32),
+        (both.displacement, sign * both.velocity, left),
+        jnp.arange(half, 0, -1, dtype=jnp.float32),
     )
-    length = step[0]
     integrals = Integrals(
-        length * jnp.sum(moments, axis=(0, 1)),
-        length * jnp.sum(found, axis=(0, 1)),
+        jnp.sum(moments, axis=(0, 1)),
+        jnp.sum(impulses, axis=(0, 1)),
         jnp.zeros((*shape, 0)),
     )
     inputs = inputs.reshape(num_steps, *inputs.shape[2:])
     return integrals, jnp.moveaxis(inputs, 0, -2)
+
+
+def next_step(
+    displacement: jax.Array, velocity: jax.Array, left: jax.Array, num_left: jax.Array
+) -> jax.Array:
+    """Length `[..., 1]` of the next of some steps that fill a time.
+
+    As many of them per time as the pair would be near each other if it went straight:
+    their number grows with one over the distance. Asked anew before every step, so that
+    it follows the pair where its path bends.
+
+    Args:
+      displacement: `[..., C]`.
+      velocity: `[..., C]` of the displacement.
+      left: `[..., 1]` the time.
+      num_left: `()` the number of steps.
+    """
+    # Steps are no part of what is learned.
+    displacement, velocity, left = jax.lax.stop_gradient((displacement, velocity, left))
+    ahead = velocity * left
+    squared = jnp.sum(jnp.square(ahead), axis=-1, keepdims=True) + _TINY
+    closest = -jnp.sum(displacement * ahead, axis=-1, keepdims=True) / squared
+    passed_at = jnp.square(displacement + closest * ahead)
+    width = jnp.sqrt(jnp.sum(passed_at, axis=-1, keepdims=True) / squared)
+    # In units of the time: when the pair is nearest, and how long it stays near.
+    closest = jnp.clip(closest, -_LONG, _LONG)
+    width = jnp.clip(width, _BRIEF, _LONG)
+    begin, end = jnp.arcsinh(-closest / width), jnp.arcsinh((1.0 - closest) / width)
+    share = closest + width * jnp.sinh(begin + (end - begin) / num_left)
+    return left * jnp.where(num_left > 1, jnp.clip(share, 0.0, 1.0), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
