@@ -295,8 +295,8 @@ def test_two_body_flow_in_the_kepler_problem():
     assert errors[0] > 2.5 * errors[1] > 6.0 * errors[2]
 
 
-def test_two_body_flow_of_a_passage_that_is_shorter_than_a_step_of_equal_ones():
-    """A third of a step of sixteen; steps of one length are off by half of it all."""
+def test_two_body_flow_of_a_passage_shorter_than_a_step():
+    """Of sixteen steps of one length, which would be off by twice of all there is."""
     strength, duration = 0.02, 1.0
     start = np.array([-0.52, 0.02, 1.2, 0.0])
 
