@@ -22,8 +22,8 @@ from absl import app, flags
 from experiments.relational_inference import exact
 from experiments.relational_inference.config import DataConfig
 from experiments.relational_inference.datasets import simulate
+from modmeta.relational.modules.integrals import two_body_flow
 from modmeta.relational.modules.laws import RelativeState
-from modmeta.relational.modules.messages import two_body_flow
 from modmeta.search import all_assignments
 
 _SYSTEM = flags.DEFINE_enum(

@@ -38,6 +38,8 @@ _HEADROOM = 2.0
 # Where components are cut off, the cut bounds what acts, and a component may be small
 # where the whole is many times the bound: two bodies that pass each other.
 _BEYOND_BOUNDS = 100.0
+# Of the slope of what is cut off, the share that laws learn by.
+_SLOPE_BEYOND = 0.1
 # Rates of all features but positions when nothing is known yet.
 _FIRST_RATES = 0.1
 
@@ -236,12 +238,14 @@ class Units(NamedTuple):
         return jnp.clip(accelerations, -bounds, bounds)
 
     def learned_cut(self, accelerations: jax.Array) -> jax.Array:
-        """The same with the slopes of what is not cut off, to learn by.
+        """The same with some of the slope of what is cut off, to learn by.
 
-        Else nothing would ever bring a law back that is wrong beyond the bounds.
+        Without any, nothing would ever bring a law back that is wrong beyond the
+        bounds; with all of it, what no law there explains drowns what is known.
         """
-        beyond = self.cut(accelerations) - accelerations
-        return accelerations + jax.lax.stop_gradient(beyond)
+        kept = self.cut(accelerations)
+        beyond = accelerations - kept
+        return kept + _SLOPE_BEYOND * (beyond - jax.lax.stop_gradient(beyond))
 
 
 def units_of(law: LawLayout, preprocessing: Preprocessing, span: int) -> Units:

@@ -1,8 +1,6 @@
 """Messages as integrals of laws over the interval between two observed frames.
 
-Over an interval of length h, a rate a adds to a velocity its impulse, the integral of
-a dt, and to a position, beyond constant velocity, its moment, that of (h - t) a dt.
-Both are terms of a sum over senders, as are the variances of what is not known.
+They are terms of a sum over senders, as are the variances of what is not known.
 
 Letters: I intervals, S points on a path, C axes of space, O other predicted features,
 Y predicted changes.
@@ -11,13 +9,13 @@ Y predicted changes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta.relational.modules.integrals import Integrals, quadrature, two_body_flow
 from modmeta.relational.modules.laws import (
     LawLayout,
     LawNetwork,
@@ -30,100 +28,8 @@ from modmeta.relational.modules.laws import (
     seen_by_sender,
     units_of,
 )
-from modmeta.relational.modules.motion import Motion, Windows, gauss_legendre
+from modmeta.relational.modules.motion import Motion, Windows
 from modmeta.relational.modules.preprocessing import Preprocessing, with_columns
-
-
-class Integrals(NamedTuple):
-    """What a rate adds over an interval.
-
-    Attributes:
-      moment: `[..., I, C]` of accelerations.
-      impulse: `[..., I, C]`.
-      others: `[..., I, O]` integrals of the other rates.
-    """
-
-    moment: jax.Array
-    impulse: jax.Array
-    others: jax.Array
-
-
-def quadrature(
-    accelerations: jax.Array, others: jax.Array, duration: jax.Array
-) -> Integrals:
-    """Gauss-Legendre sums of rates over the points of a path.
-
-    Args:
-      accelerations: `[..., I, S, C]` at the S points of `motion.gauss_legendre`.
-      others: `[..., I, S, O]`.
-      duration: `[..., I]`; the leading axes broadcast.
-    """
-    points, weights = gauss_legendre(accelerations.shape[-2])
-    shape = (1,) * (accelerations.ndim - 2) + (-1, 1)
-    left, weights = (1.0 - points).reshape(shape), weights.reshape(shape)
-    length = jnp.broadcast_to(duration, accelerations.shape[:-2])[..., None]
-    return Integrals(
-        jnp.square(length) * jnp.sum(left * weights * accelerations, axis=-2),
-        length * jnp.sum(weights * accelerations, axis=-2),
-        length * jnp.sum(weights * others, axis=-2),
-    )
-
-
-def two_body_flow(
-    rates: Callable[[RelativeState], tuple[jax.Array, jax.Array, jax.Array]],
-    first: RelativeState,
-    last: RelativeState,
-    duration: jax.Array,
-    num_steps: int,
-) -> tuple[Integrals, jax.Array]:
-    """Integrals of a law along the motion that a pair would take under it alone.
-
-    Leapfrog, half of the steps forwards from the first state, half backwards from the
-    last: the others, who pull as well, have less time to lead the pair elsewhere.
-
-    Args:
-      rates: From relative states to the accelerations of receiver and sender, both
-        `[..., C]`, and the inputs `[..., inputs]` of the law.
-      first: Relative states at the start, leaves `[..., I, C]`.
-      last: Those at the end.
-      duration: `[..., I]`; the leading axes broadcast.
-      num_steps: Steps, an even number.
-
-    Returns:
-      The integrals, and the inputs at all steps `[..., I, num_steps, inputs]`.
-    """
-    shape = first.displacement.shape[:-1]
-    duration = jnp.broadcast_to(duration, shape)[None, ..., None]
-    step = duration / num_steps
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), first, last)
-    # Backwards in time velocities point the other way, and forces do not.
-    sign = jnp.reshape(jnp.array([1.0, -1.0]), (2,) + (1,) * len(shape) + (1,))
-
-    def body(carry, index):
-        displacement, velocity = carry
-        displacement = displacement + 0.5 * step * velocity
-        rate, of_sender, inputs = rates(
-            RelativeState(displacement, sign * velocity, both.others)
-        )
-        velocity = velocity + step * (of_sender - rate)
-        displacement = displacement + 0.5 * step * velocity
-        passed = (index + 0.5) * step
-        left = jnp.where(sign > 0, duration - passed, passed)
-        return (displacement, velocity), (rate, left * rate, inputs)
-
-    _, (found, moments, inputs) = jax.lax.scan(
-        body,
-        (both.displacement, sign * both.velocity),
-        jnp.arange(num_steps // 2, dtype=jnp.float32),
-    )
-    length = step[0]
-    integrals = Integrals(
-        length * jnp.sum(moments, axis=(0, 1)),
-        length * jnp.sum(found, axis=(0, 1)),
-        jnp.zeros((*shape, 0)),
-    )
-    inputs = inputs.reshape(num_steps, *inputs.shape[2:])
-    return integrals, jnp.moveaxis(inputs, 0, -2)
 
 
 @dataclasses.dataclass(frozen=True)

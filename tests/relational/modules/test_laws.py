@@ -20,7 +20,12 @@ from modmeta.relational.energies.recomputed import RecomputedEnergies
 from modmeta.relational.inference import artifacts
 from modmeta.relational.modules import laws, motion
 from modmeta.relational.modules.fitting import fit_preprocessing
-from modmeta.relational.modules.messages import Integrals, LawMessages, two_body_flow
+from modmeta.relational.modules.integrals import (
+    Integrals,
+    next_step,
+    two_body_flow,
+)
+from modmeta.relational.modules.messages import LawMessages
 from modmeta.relational.modules.observations import observe, receiver_slots
 from modmeta.relational.modules.preprocessing import (
     FeatureLayout,
@@ -288,6 +293,45 @@ def test_two_body_flow_in_the_kepler_problem():
     )
     assert errors[2] < 1e-2
     assert errors[0] > 2.5 * errors[1] > 6.0 * errors[2]
+
+
+def test_two_body_flow_of_a_passage_shorter_than_a_step():
+    """Of sixteen steps of one length, which would be off by twice of all there is."""
+    strength, duration = 0.02, 1.0
+    start = np.array([-0.52, 0.02, 1.2, 0.0])
+
+    def law(displacement, xp=np):
+        squared = xp.sum(displacement**2, axis=-1, keepdims=True) + 1e-4
+        return strength * displacement / squared**1.5
+
+    end, impulse, moment = solved(law, start, duration)
+    errors = flow_errors(
+        law, start, end, duration, (16, 32), np.stack([impulse, moment])
+    )
+    assert errors[0] < 0.1 and errors[1] < 0.025
+
+
+def test_steps_fill_their_time_and_are_shorter_where_a_pair_is_near():
+    """Against one over the distance, integrated, of pairs that go straight."""
+    displacement = jnp.array([[-1.0, 0.1], [3e3, 1.0], [0.2, 0.0], [-0.3, 0.0]])
+    velocity = jnp.array([[2.0, 0.0], [1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    time, lengths = jnp.array([[1.0], [0.5], [2.0], [0.0]]), []
+    place, left = displacement, time
+    for num_left in range(12, 0, -1):
+        step = next_step(place, velocity, left, jnp.float32(num_left))
+        place, left = place + step * velocity, left - step
+        lengths.append(step[:, 0])
+    lengths = np.array(lengths)
+    np.testing.assert_allclose(lengths.sum(axis=0), time[:, 0], atol=1e-6)
+    assert np.all(lengths >= 0.0)
+    times = np.linspace(0.0, 1.0, 100001)
+    density = 1.0 / np.hypot(-1.0 + 2.0 * times, 0.1)
+    share = scipy.integrate.cumulative_simpson(density, x=times, initial=0.0)
+    expected = np.interp(np.linspace(0.0, 1.0, 13), share / share[-1], times)
+    np.testing.assert_allclose(lengths[:, 0].cumsum(), expected[1:], atol=1e-3)
+    # Far away, at rest, or without time: alike.
+    for row, length in ((1, 0.5 / 12), (2, 2.0 / 12), (3, 0.0)):
+        np.testing.assert_allclose(lengths[:, row], length, rtol=0.1)
 
 
 def scaled_params(model, params, seed=5):
@@ -618,6 +662,21 @@ def test_a_law_may_be_far_beyond_what_components_are_cut_off_at():
     found = laws.saturated(jnp.float32(strength / 0.7), units.limit) * direction
     expected = np.clip(strength * direction, -bound, bound)
     np.testing.assert_allclose(units.cut(found[None])[0], expected, rtol=0.05)
+
+
+def test_a_law_beyond_its_bounds_can_still_learn():
+    constants = preprocessing()
+    units = laws.units_of(dataclasses.replace(law_of(), max_rate=1.0), constants, 1)
+    bounds = np.asarray(units.bounds)
+    factors = np.array([[-3.0, -0.5], [0.5, 20.0]])
+    rates = jnp.asarray(factors * bounds, jnp.float32)
+    np.testing.assert_allclose(
+        units.learned_cut(rates), np.clip(factors, -1.0, 1.0) * bounds, rtol=1e-6
+    )
+    slopes = np.asarray(jax.grad(lambda x: jnp.sum(units.learned_cut(x)))(rates))
+    is_within = np.abs(factors) < 1.0
+    np.testing.assert_allclose(slopes[is_within], 1.0)
+    assert np.all((slopes[~is_within] > 0.0) & (slopes[~is_within] < 1.0))
 
 
 def test_saved_laws_of_another_form_are_refused():
