@@ -31,6 +31,7 @@ from modmeta.relational.verdict.gains import (
     is_certain_by_share,
     is_ruled_out,
     is_worthwhile,
+    typical_sums,
 )
 from modmeta.relational.verdict.held_out import Evidence, gather
 from modmeta.relational.verdict.relays import has_relays
@@ -67,7 +68,8 @@ class Verdict(NamedTuple):
         some pairs have none; 1 if one holds everywhere, 0 if nothing depends on other
         entities.
       held_out_ratio: Squared error on held-out frames under the graph found, over the
-        lowest under graphs that know nothing; near 0 is good, 1 is worthless.
+        lowest under graphs that know nothing, without the twentieth of the recordings
+        that speaks most for either; near 0 is good, 1 is worthless.
       effects: Change that the edges of every relation make, over all changes (root
         mean squares); about 0 for "no relation".
       agreement: Share of the pairs on which restarts agree, names matched; None for a
@@ -156,8 +158,8 @@ def conclude(
     is_new: bool = False,
 ) -> Verdict:
     """The verdict that follows from evidence and the agreement of restarts."""
-    ignorant = _best_ignorant(evidence).sum()
-    ratio = float(evidence.found.sum() / max(ignorant, 1e-30))
+    left, ignorant = typical_sums(evidence.found, _best_ignorant(evidence))
+    ratio = left / max(ignorant, 1e-30)
     num_relations = _count(evidence)
     is_graph, is_any = num_relations > 1, num_relations > 0
     unexplained = float(evidence.found.sum() / max(evidence.total.sum(), 1e-30))
@@ -269,8 +271,8 @@ def _tells_apart(evidence: Evidence, other: np.ndarray) -> bool:
 
 def _is_noticeable(evidence: Evidence, other: np.ndarray) -> bool:
     """Whether the graph found is better than another by so much, surely or not."""
-    gain = float((other - evidence.found).sum())
-    return gain >= _NOTICEABLE**2 * float(evidence.none.sum())
+    left, without = typical_sums(evidence.found, other)
+    return without - left >= _NOTICEABLE**2 * float(evidence.none.sum())
 
 
 def _is_coarse(evidence: Evidence) -> bool:

@@ -8,13 +8,25 @@ import numpy as np
 _WORTHWHILE = 0.97
 # by so many standard errors over parts of the data.
 _CERTAIN = 3.0
+# Sums are over the parts without so many at either end, which speak most for one of two
+# errors: a single recording of a hundred, in which something else happens, must not
+# decide what holds in the others.
+_ATYPICAL = 0.05
 # Fewer parts that differ say nothing about shares.
 _MIN_WITNESSES = 5
 
 
+def typical_sums(error: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Sums of two errors `[parts]` over those parts that do not decide alone."""
+    count = int(_ATYPICAL * len(error))
+    kept = np.argsort(other - error, kind="stable")[count : len(error) - count]
+    return float(error[kept].sum()), float(other[kept].sum())
+
+
 def is_worthwhile(error: np.ndarray, other: np.ndarray) -> bool:
-    """Whether errors `[parts]` are lower by enough in all."""
-    return not error.sum() > _WORTHWHILE * other.sum()
+    """Whether errors `[parts]` are lower by enough, see `typical_sums`."""
+    low, high = typical_sums(error, other)
+    return not low > _WORTHWHILE * high
 
 
 def is_certain(error: np.ndarray, other: np.ndarray, certain: float = _CERTAIN) -> bool:

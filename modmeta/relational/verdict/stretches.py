@@ -132,23 +132,27 @@ def find_stretches(
     windows, tasks = cut(dataset, window_length(dataset.num_frames, span))
     whole = ChangeModel(model, params, dataset)
 
-    def choose(key, parts, tasks):
+    def search(key, parts, tasks):
         found = infer_dataset(key, model, params, parts, config)
         graphs = jax.tree.map(np.asarray, found.structures)
         graphs = graphs._replace(edge_modules=np.maximum(graphs.edge_modules, 0))
         own = ChangeModel(model, params, parts)(graphs).effects
         lengths = parts.counted(span).sum(axis=1)
-        effects = _of_recordings(own, tasks, lengths, dataset.num_tasks)
-        return _choose(whole, dataset, graphs, effects, tasks, span)
+        return graphs, _of_recordings(own, tasks, lengths, dataset.num_tasks)
 
-    stretches = choose(key_windows, windows, tasks)
+    graphs, effects = search(key_windows, windows, tasks)
+    stretches = _choose(whole, dataset, graphs, effects, tasks, span)
     if len(stretches.tasks) == dataset.num_tasks:
         return stretches
-    # Again under the graphs of whole stretches, which windows across a change blurred.
+    # Again with the graphs of whole stretches, which windows across a change blurred.
     try:
-        return choose(key_stretches, stretches.of(dataset), stretches.tasks)
+        longer, effects = search(key_stretches, stretches.of(dataset), stretches.tasks)
     except DataError:  # a node that a stretch sees too rarely
         return stretches
+    # A stretch may hide a change, too, which windows see.
+    graphs = jax.tree.map(lambda *leaves: np.concatenate(leaves), graphs, longer)
+    tasks = np.concatenate([tasks, stretches.tasks])
+    return _choose(whole, dataset, graphs, effects, tasks, span)
 
 
 def _of_recordings(

@@ -155,6 +155,31 @@ def test_few_recordings_with_most_of_the_error_do_not_hide_the_graph():
     assert not gains.is_certain_by_share(FOUND[:5], SHUFFLED[:5])  # three that differ
 
 
+def test_one_recording_of_many_does_not_hide_the_graph_of_the_others():
+    """Nor does it make one: in one of forty, the graph is wrong, or right alone."""
+    rng = np.random.default_rng(3)
+    level = 80.0 * (1.0 + 0.1 * rng.normal(size=40))
+    many = TWO._replace(
+        found=level / 80.0,
+        shuffled=level + 10.0,
+        none=level,
+        single=np.stack([level, level + 40.0]),
+        merged={(0, 1): level, (1, 0): level + 40.0},
+        total=level + 20.0,
+    )
+    hidden = many._replace(found=np.where(np.arange(40) == 7, 5e3, many.found))
+    concluded = verdict.conclude(hidden, None, relations())
+    assert concluded.num_relations == 2
+    assert concluded.held_out_ratio < 0.1
+    made = many._replace(
+        found=np.where(np.arange(40) == 7, 1.0, level),
+        none=np.where(np.arange(40) == 7, 1e4, level),
+        single=np.where(np.arange(40) == 7, 1e4, many.single),
+        shuffled=np.where(np.arange(40) == 7, 1e4, level),
+    )
+    assert verdict.conclude(made, None, relations()).num_relations == 0
+
+
 @pytest.mark.parametrize("num_systems", [6, 12, 40])
 def test_shares_of_nothing_are_seldom_certain(num_systems):
     """Errors of two graphs that are alike, with heavy tails: at most 2 % by Student."""
