@@ -168,7 +168,7 @@ def test_one_recording_of_many_does_not_hide_the_graph_of_the_others():
         total=level + 20.0,
     )
     hidden = many._replace(found=np.where(np.arange(40) == 7, 5e3, many.found))
-    concluded = verdict.conclude(hidden, None, relations())
+    concluded = conclusions.conclude(hidden, None, relations())
     assert concluded.num_relations == 2
     assert concluded.held_out_ratio < 0.1
     made = many._replace(
@@ -177,7 +177,7 @@ def test_one_recording_of_many_does_not_hide_the_graph_of_the_others():
         single=np.where(np.arange(40) == 7, 1e4, many.single),
         shuffled=np.where(np.arange(40) == 7, 1e4, level),
     )
-    assert verdict.conclude(made, None, relations()).num_relations == 0
+    assert conclusions.conclude(made, None, relations()).num_relations == 0
 
 
 @pytest.mark.parametrize("num_systems", [6, 12, 40])
