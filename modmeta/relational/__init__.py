@@ -2,8 +2,8 @@
 
 Data flows one way: `data` -> `modules` -> `energies`, `tasks` -> `inference` ->
 `training`, `evaluation` -> `laws`, `futures`, `verdict` -> `discovery` -> `results`,
-`figures`, and `api`, which does all of it in one call. `hidden` finds entities that were
-not recorded. `classical` has what statistics says of the same series.
+`figures`, and `api`, which does all of it in one call. `hidden` finds entities that
+were not recorded. `classical` has what statistics says of the same series.
 """
 
 from modmeta.relational.api import infer_relations as infer_relations
