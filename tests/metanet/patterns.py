@@ -729,7 +729,7 @@ PATTERNS |= {
         fac(3),
     ),
     "diagonal as gains": Pattern(
-        lambda m, x: (lambda w: D(2)(nn.tanh(x @ w) * jnp.diag(w)))(
+        lambda m, x: (lambda w: D(2)(nn.tanh(x @ w) * jnp.diag(w)[None]))(
             m.param("w", nn.initializers.normal(), (4, 4))
         ),
         VECTOR,
@@ -737,7 +737,9 @@ PATTERNS |= {
     ),
     "two rows as gains": Pattern(
         lambda m, x: (
-            lambda w: D(2)(nn.tanh(x @ w) * w[np.array([0, 1, 0, 1]), np.arange(4)])
+            lambda w: D(2)(
+                nn.tanh(x @ w) * w[None, np.array([0, 1, 0, 1]), np.arange(4)]
+            )
         )(m.param("w", nn.initializers.normal(), (4, 4))),
         VECTOR,
         4,

@@ -477,11 +477,30 @@ def test_a_loss_that_validation_networks_never_have_is_no_result():
         ({"splits": {"train": [-1], "valid": [0]}}, "found network -1, expected 0 to"),
         ({"splits": {"train": np.arange(240) < 9, "valid": [9]}}, "found bool of shap"),
         ({"targets": np.ones(239)}, r"targets: found \(239,\), expected .* 240 netw"),
-        ({"targets": np.full(240, 0.5, object)}, "targets: found object, expected num"),
+        (
+            {"targets": np.full(240, 0.5, object)},
+            "targets: found object, expected real",
+        ),
         ({"targets": [1.0] * 240}, r"targets\[0\]: found float, expected an array"),
         (
             {"targets": {"a": np.full(240, np.nan)}},
             r"\['a'\]: found NaN .* all 160",
+        ),
+        (
+            {"targets": np.ones(240, complex)},
+            "targets: found complex128, expected real",
+        ),
+        ({"targets": {}}, "targets: found {}, expected an array"),
+        (
+            {"splits": [0, 1]},
+            "splits: found list, expected numbers of networks by name",
+        ),
+        ({"source": np.ones((240, 3))}, "source: found ndarray, expected networks as"),
+        ({"config": {"num_steps": 2}}, "config: found {'num_steps': 2}, expected"),
+        ({"predictor": None}, "predictor: found NoneType, expected a predictor"),
+        (
+            {"predictor": prediction.GraphPredictor},
+            "predictor: found GraphPredictor, expected a",
         ),
         ({"predictor": nn.Dense(1)}, r"found a module, Dense, expected .*GraphPredi"),
         ({"params": prediction.FitResult(0, 0, 0, True)}, "found FitResult, expected"),
@@ -491,7 +510,40 @@ def test_what_is_no_training_is_refused_before_it(changes, message):
     source, targets = vectors()
     given = {"predictor": linear_predictor(), "targets": targets} | changes
     with pytest.raises(ValueError, match=message):
-        fit(config=SHORT, source=source, **given)
+        fit(**{"config": SHORT, "source": source, **given})
+
+
+@pytest.mark.parametrize(
+    "objective, seed, message",
+    [
+        ("squares", 0, "objective: found 'squares', expected a function"),
+        (optax.squared_error, 1.5, "seed: found 1.5, expected"),
+    ],
+)
+def test_what_is_no_objective_and_no_seed_is_refused(objective, seed, message):
+    source, targets = vectors()
+    with pytest.raises(ValueError, match=message):
+        prediction.fit(
+            linear_predictor(), objective, source, targets, SPLITS, SHORT, seed=seed
+        )
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"params": None}, "params: found None, expected those that fit gave"),
+        ({"source": None}, "source: found NoneType, expected networks"),
+        ({"batch_size": 0}, "batch_size: found 0, expected at least 1"),
+        ({"batch_size": 1.5}, "batch_size: found 1.5, expected a whole number"),
+    ],
+)
+def test_what_cannot_predict_is_refused(changes, message):
+    given = {"params": {}, "source": vectors()[0], "batch_size": 2} | changes
+    with pytest.raises(ValueError, match=message):
+        prediction.predict(
+            linear_predictor(), given["params"], given["source"], [0],
+            batch_size=given["batch_size"],
+        )  # fmt: skip
 
 
 def test_targets_of_another_shape_than_outputs_are_refused():

@@ -12,12 +12,19 @@ import numpy as np
 
 
 def check_predictor(predictor: Any, params: Any) -> None:
-    """Raises ValueError for a module without its predictor, a result without `.params`.
+    """Raises ValueError for what is no predictor, and a result without `.params`.
 
     Args:
       predictor: What shall be a predictor.
       params: Its parameters, None if there are none yet.
     """
+    parts = [getattr(predictor, name, None) for name in ("init", "apply")]
+    if isinstance(predictor, type) or not all(map(callable, parts)):
+        found = getattr(predictor, "__name__", type(predictor).__name__)
+        raise ValueError(
+            f"predictor: found {found}, expected a predictor, such as "
+            "GraphPredictor(module)"
+        )
     if isinstance(predictor, nn.Module):
         raise ValueError(
             f"predictor: found a module, {type(predictor).__name__}, expected a "
@@ -26,6 +33,24 @@ def check_predictor(predictor: Any, params: Any) -> None:
     if hasattr(params, "params"):
         raise ValueError(
             f"params: found {type(params).__name__}, expected its field params"
+        )
+
+
+def check_source(source: Any) -> None:
+    """Raises ValueError for what is no source of networks."""
+    if not (hasattr(source, "sizes") and callable(getattr(source, "batch", None))):
+        raise ValueError(
+            f"source: found {type(source).__name__}, expected networks as a "
+            "GraphSource or a VectorSource"
+        )
+
+
+def check_objective(objective: Any) -> None:
+    """Raises ValueError for what is no function."""
+    if not callable(objective):
+        raise ValueError(
+            f"objective: found {objective!r}, expected a function of outputs and "
+            "targets, such as optax.squared_error"
         )
 
 
@@ -64,6 +89,11 @@ def checked_splits(
     Raises:
       ValueError: If a split is missing or empty, or a network is in both.
     """
+    if not isinstance(splits, Mapping):
+        raise ValueError(
+            f"splits: found {type(splits).__name__}, expected numbers of networks by "
+            "name, train and valid"
+        )
     missing = [name for name in ("train", "valid") if name not in splits]
     if missing:
         raise ValueError(
@@ -99,6 +129,8 @@ def rows_with_targets(
       ValueError: If a leaf is no array of numbers with a row per network, or no network
         of a split has finite targets; the message names the leaf.
     """
+    if not jax.tree.leaves(targets):
+        raise ValueError(f"targets: found {targets!r}, expected an array")
     is_finite = np.ones(count, bool)
     for path, leaf in jax.tree_util.tree_leaves_with_path(targets):
         name = "targets" + jax.tree_util.keystr(path)
@@ -109,9 +141,9 @@ def rows_with_targets(
                 f"{count} networks"
             )
         values = np.asarray(leaf)
-        kinds = (np.number, np.bool_)
+        kinds = (np.floating, np.integer, np.bool_)
         if not any(jax.dtypes.issubdtype(values.dtype, kind) for kind in kinds):
-            raise ValueError(f"{name}: found {values.dtype}, expected numbers")
+            raise ValueError(f"{name}: found {values.dtype}, expected real numbers")
         if jax.dtypes.issubdtype(values.dtype, np.inexact):
             is_finite &= np.isfinite(values).reshape(count, -1).all(axis=1)
         for split, rows in splits.items():

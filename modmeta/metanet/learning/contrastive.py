@@ -297,6 +297,10 @@ def principal_components(features: np.ndarray, count: int) -> Components:
 
 def _split(parameters, leaf_sizes: Sequence[int]):
     """Views of the leaves within `[B, P]`."""
+    if parameters.ndim != 2:
+        raise ValueError(
+            f"parameters: found shape {parameters.shape}, expected (networks, numbers)"
+        )
     ends = np.cumsum(leaf_sizes)
     if ends[-1] != parameters.shape[1]:
         raise ValueError(

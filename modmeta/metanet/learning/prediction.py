@@ -155,9 +155,15 @@ def predict(
       Outputs with NumPy leaves `[k, ...]`, in the order of `rows`.
 
     Raises:
-      ValueError: If the predictor, its parameters or the rows are something else.
+      ValueError: If the predictor, its parameters, the source, the rows or the size of
+        a batch are something else.
     """
     checks.check_predictor(predictor, params)
+    if params is None:
+        raise ValueError("params: found None, expected those that fit gave, .params")
+    checks.check_source(source)
+    if option_types.check("batch_size", batch_size, int) < 1:
+        raise ValueError(f"batch_size: found {batch_size}, expected at least 1")
     rows = checks.checked_rows("rows", rows, len(source.sizes))
     if not len(rows):
         raise ValueError("rows: found no networks, expected some")
@@ -226,13 +232,18 @@ def fit(
       The result.
 
     Raises:
-      ValueError: If the predictor is none; if a split is missing or empty, or a network
+      ValueError: If the predictor, the objective, the source, the options or the seed
+        are something else; if a split is missing or empty, or a network
         is in both; if targets are not of these networks, or finite for none of them; if
         steps shall be in blocks and the source is no `VectorSource`.
       FloatingPointError: If a loss is not finite.
     """
-    count = len(source.sizes)
     checks.check_predictor(predictor, params)
+    checks.check_objective(objective)
+    checks.check_source(source)
+    option_types.check("config", config, PredictionConfig)
+    option_types.check_seed(seed)
+    count = len(source.sizes)
     has_rows = isinstance(source, VectorSource)
     if in_blocks and not has_rows:
         raise ValueError(

@@ -10,7 +10,7 @@ Letters: n networks, b networks of a batch, F edges of a graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -18,9 +18,8 @@ import numpy as np
 from modmeta import graphs
 from modmeta.metanet.learning.parts import Parts, assign
 from modmeta.metanet.models.features import edge_order, to_graph
-
-if TYPE_CHECKING:
-    from modmeta.metanet.parameter_graphs.topology import Topology
+from modmeta.metanet.parameter_graphs.topology import Topology
+from modmeta.runtime import option_types
 
 
 class Source(Protocol):
@@ -97,6 +96,7 @@ class GraphSource:
         rounded: bool = False,
     ):
         self._rounded = rounded
+        option_types.check("part_edges", part_edges, int | None)
         if part_edges is not None and part_edges < 1:
             raise ValueError(
                 f"part_edges: found {part_edges}, expected at least 1, or None"
@@ -114,10 +114,21 @@ class GraphSource:
         for index, (topology, rows) in enumerate(
             zip(topologies, parameters, strict=True)
         ):
+            if not isinstance(topology, Topology):
+                raise ValueError(
+                    f"topologies[{index}]: found {type(topology).__name__}, expected a "
+                    "topology, as trace gives it"
+                )
             if np.shape(rows)[1:] != (topology.num_parameters,):
                 raise ValueError(
                     f"parameters[{index}]: found shape {np.shape(rows)}, expected "
                     f"(networks, {topology.num_parameters})"
+                )
+            dtype = np.asarray(rows).dtype
+            kinds = (np.floating, np.integer)
+            if not any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds):
+                raise ValueError(
+                    f"parameters[{index}]: found {dtype}, expected real numbers"
                 )
             edges = edge_order(topology, bidirectional=bidirectional)
             edges = edges % max(topology.num_edges, 1)

@@ -29,6 +29,7 @@ from modmeta.metanet.models.responses import graph_with_responses
 from modmeta.metanet.models.weight_updates import WeightUpdateMetanet, parameter_edges
 from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.networks import MLP
+from modmeta.runtime import option_types
 
 
 def rows_to_weights(topology: Topology, rows: jax.Array) -> MLPWeights:
@@ -76,6 +77,8 @@ class GraphEditor(nn.Module):
     @nn.compact
     def __call__(self, rows: jax.Array) -> jax.Array:
         """Maps rows `[B, M]` to changes `[B, K, M]`."""
+        if option_types.check("num_heads", self.num_heads, int) < 1:
+            raise ValueError(f"num_heads: found {self.num_heads}, expected at least 1")
         known = rows
         if self.responses is not None:
             responses = self.responses(rows).reshape(len(rows), -1)

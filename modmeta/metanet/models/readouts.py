@@ -33,6 +33,7 @@ from modmeta.metanet.models.windows import (
     wiring_of,
 )
 from modmeta.networks import MLP, Dense, row_product
+from modmeta.runtime import option_types
 
 
 class GraphReadout(nn.Module):
@@ -185,6 +186,11 @@ class InvariantMetanet(nn.Module):
 
     def setup(self) -> None:
         """Names the parts."""
+        option_types.check("config", self.config, MetanetConfig)
+        if option_types.check("num_outputs", self.num_outputs, int) < 1:
+            raise ValueError(
+                f"num_outputs: found {self.num_outputs}, expected at least 1"
+            )
         self.metanet = GraphMetanet(self.config)
         self.readout = GraphReadout(
             self.num_outputs,

@@ -36,10 +36,12 @@ def edge_permutation(topology: Topology, node_permutation: np.ndarray) -> np.nda
         with all its features to itself.
     """
     permutation = np.asarray(node_permutation)
-    if not np.array_equal(np.sort(permutation), np.arange(topology.num_nodes)):
+    if permutation.dtype.kind not in "iu" or not np.array_equal(
+        np.sort(permutation), np.arange(topology.num_nodes)
+    ):
         raise ValueError(
-            f"node_permutation: found an array of shape {permutation.shape}, expected "
-            f"a permutation of {topology.num_nodes} nodes"
+            f"node_permutation: found {permutation.dtype} of shape "
+            f"{permutation.shape}, expected a permutation of {topology.num_nodes} nodes"
         )
     for field in (
         "node_types",
