@@ -7,6 +7,7 @@ path through frames and graphs, as in Viterbi's algorithm). Labels never get her
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -103,8 +104,13 @@ def check_changing(num_frames: int, shared_graph: bool) -> None:
 
 def window_length(num_frames: int, span: int = 1) -> int:
     """Frames of the windows that graphs are first looked for in."""
-    shortest = max(_SHORTEST, 2 * span + MINIMUM_FRAMES)
-    return int(min(max(num_frames // _PART, shortest), _LONGEST, num_frames))
+    longest = min(_LONGEST, num_frames)
+    return int(min(max(num_frames // _PART, _shortest(span)), longest))
+
+
+def _shortest(span: int) -> int:
+    """Frames that a window needs at least."""
+    return max(_SHORTEST, 2 * span + MINIMUM_FRAMES)
 
 
 def find_stretches(
@@ -127,9 +133,9 @@ def find_stretches(
       At least one stretch per recording.
     """
     dataset = dataset.without_labels()
-    key_windows, key_stretches = jax.random.split(rng_key)
+    key_windows, key_short, key_stretches = jax.random.split(rng_key, 3)
     span = model.bank.config.span
-    windows, tasks = cut(dataset, window_length(dataset.num_frames, span))
+    length = window_length(dataset.num_frames, span)
     whole = ChangeModel(model, params, dataset)
 
     def search(key, parts, tasks):
@@ -140,7 +146,14 @@ def find_stretches(
         lengths = parts.counted(span).sum(axis=1)
         return graphs, _of_recordings(own, tasks, lengths, dataset.num_tasks)
 
+    windows, tasks = cut(dataset, length)
     graphs, effects = search(key_windows, windows, tasks)
+    if length // 2 >= _shortest(span):
+        # Some of these lie within stretches that no longer window lies within.
+        with contextlib.suppress(DataError):  # a node that one sees too rarely
+            windows, others = cut(dataset, length // 2)
+            graphs = _joined(graphs, search(key_short, windows, others)[0])
+            tasks = np.concatenate([tasks, others])
     stretches = _choose(whole, dataset, graphs, effects, tasks, span)
     if len(stretches.tasks) == dataset.num_tasks:
         return stretches
@@ -150,9 +163,13 @@ def find_stretches(
     except DataError:  # a node that a stretch sees too rarely
         return stretches
     # A stretch may hide a change, too, which windows see.
-    graphs = jax.tree.map(lambda *leaves: np.concatenate(leaves), graphs, longer)
     tasks = np.concatenate([tasks, stretches.tasks])
-    return _choose(whole, dataset, graphs, effects, tasks, span)
+    return _choose(whole, dataset, _joined(graphs, longer), effects, tasks, span)
+
+
+def _joined(graphs: TaskStructures, others: TaskStructures) -> TaskStructures:
+    """Graphs of some parts, then those of others."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), graphs, others)
 
 
 def _of_recordings(
