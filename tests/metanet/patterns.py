@@ -781,6 +781,19 @@ PATTERNS |= {
         VECTOR,
         fac(5),
     ),
+    "queries of parameters": Pattern(
+        lambda m, x: (
+            lambda q: D(2)(
+                jax.nn.softmax(jnp.einsum("btd,bsd->bst", D(5)(x), q)) @ D(3)(x)
+            )
+        )(
+            jnp.broadcast_to(
+                m.param("q", nn.initializers.normal(), (1, 3, 5)), (2, 3, 5)
+            )
+        ),
+        TOKENS,
+        fac(5, 3),
+    ),
     "product along places": Pattern(
         lambda m, x: D(2)(
             jnp.einsum(

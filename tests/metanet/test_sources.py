@@ -167,7 +167,7 @@ def test_groups_that_do_not_fit():
         (TOPOLOGIES[0], PARAMETERS[0], "topologies: found no list"),
         ([], [], "topologies: found none"),
         (TOPOLOGIES[:1], [{"kernel": PARAMETERS[0]}], r"\[0\]: found shape \(\)"),
-        (TOPOLOGIES[:1], [PARAMETERS[0] + 0j], r"\[0\]: found complex128, expected re"),
+        (TOPOLOGIES[:1], [PARAMETERS[0] + 0j], r"\[0\]: found complex64, expected re"),
         ([np.tanh], PARAMETERS[:1], r"topologies\[0\]: found ufunc, expected a topol"),
     ):
         with pytest.raises(ValueError, match=message):

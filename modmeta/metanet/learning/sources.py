@@ -102,55 +102,8 @@ class GraphSource:
                 f"part_edges: found {part_edges}, expected at least 1, or None"
             )
         self._part_edges = part_edges
-        self._templates, self._parameters = [], []
-        if not isinstance(topologies, list | tuple) or not topologies:
-            found = "none" if isinstance(topologies, list | tuple) else "no list"
-            raise ValueError(f"topologies: found {found}, expected a list of some")
-        if len(parameters) != len(topologies):
-            raise ValueError(
-                f"parameters: found {len(parameters)} groups of networks, expected "
-                f"{len(topologies)}, one per topology"
-            )
-        for index, (topology, rows) in enumerate(
-            zip(topologies, parameters, strict=True)
-        ):
-            if not isinstance(topology, Topology):
-                raise ValueError(
-                    f"topologies[{index}]: found {type(topology).__name__}, expected a "
-                    "topology, as trace gives it"
-                )
-            if np.shape(rows)[1:] != (topology.num_parameters,):
-                raise ValueError(
-                    f"parameters[{index}]: found shape {np.shape(rows)}, expected "
-                    f"(networks, {topology.num_parameters})"
-                )
-            dtype = np.asarray(rows).dtype
-            kinds = (np.floating, np.integer)
-            if not any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds):
-                raise ValueError(
-                    f"parameters[{index}]: found {dtype}, expected real numbers"
-                )
-            edges = edge_order(topology, bidirectional=bidirectional)
-            edges = edges % max(topology.num_edges, 1)
-            zeros = np.zeros(topology.num_edges, np.float32)
-            indices = np.asarray(topology.edge_parameters)[edges]
-            (fixed,) = np.nonzero(indices < 0)
-            self._templates.append(
-                _Template(
-                    to_graph(topology, zeros, bidirectional=bidirectional),
-                    indices,
-                    fixed,
-                    np.asarray(topology.edge_constants, np.float32)[edges[fixed]],
-                )
-            )
-            with np.errstate(over="ignore"):
-                self._parameters.append(np.asarray(rows, np.float32))
-            is_finite = np.isfinite(self._parameters[-1]).all(axis=1)
-            if not is_finite.all():
-                raise ValueError(
-                    f"parameters[{index}]: found NaN or infinite numbers in network "
-                    f"{np.argmin(is_finite)}, expected finite float32"
-                )
+        self._parameters = _checked_groups(topologies, parameters)
+        self._templates = [_template(item, bidirectional) for item in topologies]
         # Batches of any of them have arrays of one type.
         narrowest = np.result_type(*(t.graph.edges.kinds for t in self._templates))
         for index, item in enumerate(self._templates):
@@ -244,6 +197,59 @@ class GraphSource:
             networks = [self.graph(row) for row in rows[members]]
             batches.append(graphs.batch_graphs(networks, part))
         return Parts(jax.tree.map(lambda *leaves: np.stack(leaves), *batches), places)
+
+
+def _template(topology: Topology, bidirectional: bool) -> _Template:
+    edges = edge_order(topology, bidirectional=bidirectional)
+    edges = edges % max(topology.num_edges, 1)
+    zeros = np.zeros(topology.num_edges, np.float32)
+    indices = np.asarray(topology.edge_parameters)[edges]
+    (fixed,) = np.nonzero(indices < 0)
+    return _Template(
+        to_graph(topology, zeros, bidirectional=bidirectional),
+        indices,
+        fixed,
+        np.asarray(topology.edge_constants, np.float32)[edges[fixed]],
+    )
+
+
+def _checked_groups(topologies: Any, parameters: Any) -> list[np.ndarray]:
+    """The parameters `[networks, M]` of every group, float32."""
+    if not isinstance(topologies, list | tuple) or not topologies:
+        found = "none" if isinstance(topologies, list | tuple) else "no list"
+        raise ValueError(f"topologies: found {found}, expected a list of some")
+    if len(parameters) != len(topologies):
+        raise ValueError(
+            f"parameters: found {len(parameters)} groups of networks, expected "
+            f"{len(topologies)}, one per topology"
+        )
+    groups = []
+    for index, (topology, rows) in enumerate(zip(topologies, parameters, strict=True)):
+        if not isinstance(topology, Topology):
+            raise ValueError(
+                f"topologies[{index}]: found {type(topology).__name__}, expected a "
+                "topology, as trace gives it"
+            )
+        if np.shape(rows)[1:] != (topology.num_parameters,):
+            raise ValueError(
+                f"parameters[{index}]: found shape {np.shape(rows)}, expected "
+                f"(networks, {topology.num_parameters})"
+            )
+        dtype = np.asarray(rows).dtype
+        kinds = (np.floating, np.integer)
+        if not any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds):
+            raise ValueError(
+                f"parameters[{index}]: found {dtype}, expected real numbers"
+            )
+        with np.errstate(over="ignore"):
+            groups.append(np.asarray(rows, np.float32))
+        is_finite = np.isfinite(groups[-1]).all(axis=1)
+        if not is_finite.all():
+            raise ValueError(
+                f"parameters[{index}]: found NaN or infinite numbers in network "
+                f"{np.argmin(is_finite)}, expected finite float32"
+            )
+    return groups
 
 
 def _rounded_up(size: int) -> int:

@@ -312,11 +312,6 @@ def _groups(*keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return inverse, counts
 
 
-def _group_counts(*keys: np.ndarray) -> np.ndarray:
-    inverse, counts = _groups(*keys)
-    return counts.astype(np.float32)[inverse]
-
-
 def _group_weights(*keys: np.ndarray) -> np.ndarray:
     inverse, counts = _groups(*keys)
     weights = 1.0 / (np.count_nonzero(counts) * np.maximum(counts, 1))

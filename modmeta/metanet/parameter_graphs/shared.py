@@ -47,8 +47,8 @@ class _Use(NamedTuple):
         )
 
     def positions(self) -> np.ndarray:
-        """Positions `[n, 3]` of the edges."""
-        return self.block.positions[self.block.flat("places")[self.edges]]
+        """Numbers `[n]` of the positions of the edges, among those of the block."""
+        return self.block.flat("places")[self.edges]
 
     def is_closed(self, num_nodes: int) -> bool:
         """True if no edge of another parameter lies between the same ends.
@@ -131,21 +131,20 @@ def _ways(told: _Use, telling: _Use) -> tuple[int, int] | None:
 
 
 def _tells(known: np.ndarray, others: np.ndarray) -> bool:
-    """True if equal rows `[n, ...]` have equal others `[n, ...]`."""
-    numbers, others = (
-        np.unique(rows, axis=0, return_inverse=True)[1].ravel()
-        for rows in (known, others)
-    )
-    pairs = np.unique(np.stack([numbers, others]), axis=1)
-    return pairs.shape[1] == len(np.unique(numbers))
+    """True if where known numbers `[n]` are equal, so are the others `[n]`."""
+    table = np.zeros(known.max() + 1, others.dtype)
+    table[known] = others
+    return np.array_equal(table[known], others)
 
 
 def _tells_positions(builder: Builder, told: _Use, telling: _Use) -> bool:
     """True if what does not move in one use tells the positions in the other."""
-    steady = [*telling.positions().T]
+    steady = telling.positions()
     for ends in telling.ends:
-        steady += [builder.node_array("blocks")[ends], builder.members(ends)[0]]
-    return _tells(np.stack(steady, axis=1), told.positions())
+        for own in (builder.node_array("blocks")[ends], builder.members(ends)[0]):
+            steady = steady.astype(np.int64) * (own.max() + 1) + own
+            steady = np.unique(steady, return_inverse=True)[1].ravel()
+    return _tells(steady, told.positions())
 
 
 def _fix_parting_copies(builder: Builder) -> None:

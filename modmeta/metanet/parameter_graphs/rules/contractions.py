@@ -87,6 +87,11 @@ def _dot_general(builder, params, operands, shapes):
                 len(left_axes),
             )
         ]
+    tables = [o for o in ((left, left_batch), (right, right_batch)) if _is_kernel(o[0])]
+    (table, own), *_ = tables
+    repeated = [i for i, axis in enumerate(own) if _repeats(table, axis)]
+    if repeated:
+        return [_without_batch(builder, left, right, params, repeated, shapes[0])]
     if left_batch:
         left, right = (
             builder.expand_listed(value) if isinstance(value, Signal) else value
@@ -105,6 +110,59 @@ def _dot_general(builder, params, operands, shapes):
     order = [*range(result.ndim - num_left, result.ndim)]
     order += range(result.ndim - num_left)
     return [arrays.transpose(result, order).replace(is_open=True)]
+
+
+def _repeats(table: Table, axis: int) -> bool:
+    """True if a table is the same in every place of an axis."""
+    return all(
+        np.all(array == array.take([0], axis))
+        for array in (table.parameters, table.constants)
+    )
+
+
+def _without_batch(
+    builder: Builder,
+    left: Value,
+    right: Value,
+    params: dict,
+    repeated: Sequence[int],
+    shape: tuple[int, ...],
+) -> Signal:
+    """A product whose table is the same in every place of some batch axes.
+
+    These are free axes of the signal, then.
+    """
+    contracted, batch = params["dimension_numbers"]
+    operands, axes, labels = [left, right], [], []
+    for side, value in enumerate(operands):
+        dropped = [batch[side][i] for i in repeated] if _is_kernel(value) else []
+        left_out = tuple(0 if a in dropped else slice(None) for a in range(value.ndim))
+        kept = [a for a in range(value.ndim) if a not in dropped]
+        if isinstance(value, Table):
+            operands[side] = value.map(lambda array, where=left_out: array[where])
+        bound = {axis: ("batch", i) for i, axis in enumerate(batch[side])}
+        axes.append([kept.index(a) for a in contracted[side]])
+        labels.append([
+            "contracted" if a in contracted[side] else bound.get(a, (side, a))
+            for a in kept
+        ])  # fmt: skip
+    numbers = [i for i in range(len(batch[0])) if i not in repeated]
+    kept_batch = [[own.index(("batch", i)) for i in numbers] for own in labels]
+    found = [("batch", i) for i in numbers]
+    for own, taken in zip(labels, kept_batch, strict=True):
+        found += [
+            label
+            for axis, label in enumerate(own)
+            if label != "contracted" and axis not in taken
+        ]
+    # Batch axes come first, then those of either side.
+    order = sorted(range(len(found)), key=lambda i: found[i][0] != "batch")
+    heads = [i for i in order if found[i][0] == "batch"]
+    order[: len(heads)] = sorted(heads, key=lambda i: found[i][1])
+    settings = {**params, "dimension_numbers": (axes, kept_batch)}
+    inner = tuple(np.array(shape)[np.argsort(order)].tolist())
+    (result,) = _dot_general(builder, settings, operands, [inner])
+    return arrays.transpose(result, order)
 
 
 def _with_kernel(
