@@ -192,10 +192,14 @@ def test_shares_of_nothing_are_seldom_certain(num_systems):
 
 
 @pytest.mark.parametrize(
-    "share, deviation, is_open", [(0.0, 0.002, False), (0.026, 0.05, True)]
+    "share, deviation, is_open",
+    [(0.0, 0.002, False), (0.026, 0.05, True), (-0.034, 0.15, False)],
 )
 def test_too_few_frames_for_a_regression_say_so(share, deviation, is_open):
-    """Of thirty parts: no gain to a thousandth, and one of three standard errors."""
+    """Of thirty parts: no gain to a thousandth, one of three errors, and a loss.
+
+    A regression that loses has too many numbers for its frames.
+    """
     own = 1.0 + 0.2 * np.random.default_rng(0).random(30)
     scatter = np.tile([1.0, -1.0], 15)
     present = own - (share + deviation * scatter)
