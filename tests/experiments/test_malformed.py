@@ -7,7 +7,7 @@ told apart by the kind of error; a traceback would be any other.
 import numpy as np
 import pytest
 
-from experiments.relational_inference import train
+from experiments.relational_inference import trainings
 from modmeta.relational import data
 from tests.experiments.commands import check_refused, launched
 
@@ -244,7 +244,7 @@ def test_malformed_command_gets_one_sentence(
     def meta_train(*_, **__):
         raise AssertionError("the command should have been refused by now")
 
-    monkeypatch.setattr(train, "meta_train", meta_train)
+    monkeypatch.setattr(trainings, "meta_train", meta_train)
     words, message = ALL[name]
     words = [word.format(folder=folder) for word in words]
     workdir = tmp_path / "run"
