@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from experiments import common
@@ -205,10 +204,10 @@ def train_or_take(
         config = dataclasses.replace(config, modules=modules)
     runs: list[TrainResult] = []
     found: list[Relations] = []
-    count = config.num_restarts
-    # Stretches are those of one training, where relations may change.
-    is_compared = count > 1 and not config.changing
-    while True:
+    most = restarts.most_trainings(config.num_restarts, changing=config.changing)
+    is_compared = most > config.num_restarts
+    choice = None
+    while choice is None or not choice.is_final:
         restart = len(runs)
         name = f"restart_{restart}" if restart else ""
         seed = config.seed + restart
@@ -220,14 +219,10 @@ def train_or_take(
             params = result.params
             index = _FIRST_RESTART + restart
             found.append(search(config, datasets, model, params, index, mesh))
-        if len(runs) < count:
-            continue
-        best = int(np.argmin([float(one.state.best.score) for one in runs]))
-        witnesses = restarts.witnesses(found, best) if is_compared else []
-        if witnesses or not is_compared or len(runs) == 2 * count:
-            break
-    result = runs[best]
-    others = witnesses or [other for other in range(len(runs)) if other != best]
+        if len(runs) >= config.num_restarts:
+            energies = [float(one.state.best.score) for one in runs]
+            choice = restarts.choose(energies, found, most)
+    result = runs[choice.best]
     summary = {
         "num_train": datasets.train.num_tasks,
         "num_relations": num_relations,
@@ -241,7 +236,7 @@ def train_or_take(
             _FIRST_RESTART + other,
             found[other] if is_compared else None,
         )
-        for other in others
+        for other in choice.others
     )
     warm = result.state.followed["warm"]
     return Trained(model, result.params, warm, summary, further)

@@ -145,30 +145,24 @@ def discover(
     key_judge = jax.random.fold_in(jax.random.key(seed), num_restarts)
     changes = None
     if changing:
-        best = trained[_best_of(trained)]
+        best = trained[_choose(trained, [], num_restarts).best]
         key_judge, key_parts = jax.random.split(key_judge)
         changes = stretches.find_stretches(
             key_parts, best.model, best.result.params, searched, options.inference
         )
         searched = changes.of(searched)
     found = [trainings.search(one, searched) for one in trained]
-    # Where relations may change, stretches are those of one training.
-    most = num_restarts if changing or num_restarts == 1 else 2 * num_restarts
-    while True:
-        index = _best_of(trained)
-        witnesses = restarts.witnesses(found, index)
-        if witnesses or len(trained) >= most:
-            break
+    most = restarts.most_trainings(num_restarts, changing=changing)
+    while not (choice := _choose(trained, found, most)).is_final:
         trained.append(trainings.train(len(trained)))
         found.append(trainings.search(trained[-1], searched))
-    others = witnesses or [other for other in range(len(found)) if other != index]
-    best = trained[index]
+    best = trained[choice.best]
     chosen, settled, concluded = conclude(
         key_judge,
         best.model,
         best.result.params,
         searched,
-        [found[index], *(found[other] for other in others)],
+        [found[choice.best], *(found[other] for other in choice.others)],
         options.inference,
         changes,
     )
@@ -230,10 +224,11 @@ class _Trainings(NamedTuple):
         )
 
 
-def _best_of(trained: list[_Training]) -> int:
-    """The training of lowest energy on the systems that were held out."""
-    scores = [one.result.state.best.score for one in trained]
-    return min(range(len(scores)), key=scores.__getitem__)
+def _choose(
+    trained: list[_Training], found: list[Relations], most: int
+) -> restarts.Choice:
+    scores = [float(one.result.state.best.score) for one in trained]
+    return restarts.choose(scores, found, most)
 
 
 def name_relations(

@@ -7,6 +7,7 @@ data surely worse than another, that it found another graph says nothing of that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,3 +49,41 @@ def witnesses(found: Sequence[Relations], best: int) -> list[int]:
         return not (is_enough and is_certain(energies[best], energies[index]))
 
     return [index for index in range(len(found)) if index != best and is_witness(index)]
+
+
+class Choice(NamedTuple):
+    """Which trainings count, by number.
+
+    Attributes:
+      best: The one of lowest energy on the systems that were held out.
+      others: Those that it is compared with: witnesses, or all where there are none.
+      is_final: Whether no further training is asked for.
+    """
+
+    best: int
+    others: list[int]
+    is_final: bool
+
+
+def most_trainings(num_restarts: int, *, changing: bool) -> int:
+    """How many trainings there may be, those in place of bad ones among them.
+
+    Where relations may change, stretches are those of one training: none is replaced.
+    """
+    return num_restarts if changing or num_restarts == 1 else 2 * num_restarts
+
+
+def choose(scores: Sequence[float], found: Sequence[Relations], most: int) -> Choice:
+    """Chooses among the trainings so far.
+
+    Args:
+      scores: Energies of all of them on the systems that were held out.
+      found: Relations of the same systems by every training; empty where they are not
+        compared.
+      most: See `most_trainings`.
+    """
+    best = min(range(len(scores)), key=scores.__getitem__)
+    agreeing = witnesses(found, best) if found else []
+    everyone = [index for index in range(len(scores)) if index != best]
+    is_final = bool(agreeing) or len(scores) >= most
+    return Choice(best, agreeing or everyone, is_final)
