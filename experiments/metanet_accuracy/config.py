@@ -17,6 +17,7 @@ MODELS = (
     "scale_gmn",
     "layer_sets",
     "published_gmn",
+    "neural_graph",
     "deep_sets",
     "weight_convolution",
     "statistics",

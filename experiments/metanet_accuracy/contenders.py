@@ -25,11 +25,19 @@ from modmeta.metanet.learning.prediction import (
 from modmeta.metanet.learning.sources import GraphSource, Source, VectorSource
 from modmeta.metanet.models import baselines
 from modmeta.metanet.models.gmn import MetanetConfig
+from modmeta.metanet.models.neural_graphs import (
+    NeuralGraphNetwork,
+    layout_of,
+    neural_graph,
+)
 from modmeta.metanet.models.readouts import InvariantMetanet
 from modmeta.metanet.models.windows import edges_at_once
 from modmeta.metanet.parameter_graphs.scaling import canonicalize_scaling
 from modmeta.metanet.zoo import families, unflatten
 
+# Chosen by validation networks of one zoo: weights as they are, and other scales, are
+# worse.
+_CONVOLUTION_SCALES = (3.0, 30.0)
 # Sorting compiles slowly and runs once per shape.
 _QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
 
@@ -89,6 +97,13 @@ def make_contenders(
             baselines.count_parameters(module, example),
         )
 
+    def neural_graphs_of(parameters: list[np.ndarray]) -> GraphSource:
+        layout = layout_of(networks.topologies)
+        form = functools.partial(neural_graph, layout=layout)
+        return GraphSource(networks.topologies, parameters, form=form)
+
+    (num_units,) = {len(topology.outputs) for topology in networks.topologies}
+
     def vectors(features: Callable) -> VectorSource:
         return VectorSource(per_group(networks, features), networks.splits["train"])
 
@@ -125,6 +140,14 @@ def make_contenders(
             GraphPredictor,
             config.training,
         ),
+        "neural_graph": lambda: matched(
+            neural_graphs_of([group.parameters for group in networks.groups]),
+            lambda width: NeuralGraphNetwork(
+                1, num_units, width, value_scales=config.metanet.value_scales
+            ),
+            GraphPredictor,
+            config.training,
+        ),
         "deep_sets": lambda: matched(
             graph_source,
             lambda width: baselines.deep_sets(width, 1),
@@ -133,7 +156,9 @@ def make_contenders(
         ),
         "weight_convolution": lambda: matched(
             VectorSource(_padded_weights(networks)),
-            lambda width: baselines.WeightConvolution(1, width),
+            lambda width: baselines.WeightConvolution(
+                1, width, value_scales=_CONVOLUTION_SCALES
+            ),
             VectorPredictor,
             config.training,
         ),

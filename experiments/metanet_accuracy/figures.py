@@ -18,6 +18,7 @@ MODEL_NAMES = {
     "scale_gmn": "GMN, scales removed",
     "layer_sets": "layers, no messages",
     "published_gmn": "GMN, pooled at once",
+    "neural_graph": "neural graph",
     "deep_sets": "DeepSets",
     "weight_convolution": "DMC",
     "statistics": "StatNN",

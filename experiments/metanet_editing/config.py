@@ -12,7 +12,16 @@ from modmeta.metanet.zoo.image_fields import FieldZooConfig
 
 EDITS = ("dilate", "contrast", "none")
 EDITORS = ("gmn", "gmn_responses", "nfn", "pointwise")
-READERS = ("gmn", "gmn_responses", "nfn", "deep_sets", "statistics", "probing")
+READERS = (
+    "gmn",
+    "gmn_responses",
+    "nfn",
+    "neural_graph",
+    "neural_graph_responses",
+    "deep_sets",
+    "statistics",
+    "probing",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +49,8 @@ class ExperimentConfig:
       readers: Members of `READERS`, in the order of the table; empty for no
         classification.
       metanet: The graph metanetwork. All others get as many parameters, but
-        "gmn_responses", which also reads what units compute at some pixels.
+        "gmn_responses", which also reads what units compute at some pixels, as
+        "neural_graph_responses" does.
       pooling: How the reader "gmn" pools edges, see
         `modmeta.metanet.models.options.POOLINGS`.
       training: Training of editors.

@@ -17,6 +17,7 @@ from experiments.metanet_editing.networks import FieldNetworks
 from modmeta.metanet import zoo
 from modmeta.metanet.learning.editing import EditingPredictor
 from modmeta.metanet.learning.prediction import (
+    NeuralGraphPredictor,
     Predictor,
     TopologyPredictor,
     VectorPredictor,
@@ -31,6 +32,11 @@ from modmeta.metanet.models.editors import (
     ProbingNetwork,
 )
 from modmeta.metanet.models.gmn import MetanetConfig
+from modmeta.metanet.models.neural_graphs import (
+    NeuralGraphNetwork,
+    layout_of,
+    neural_graph,
+)
 from modmeta.metanet.models.readouts import InvariantMetanet
 
 _NUM_PROBES = 64
@@ -101,10 +107,12 @@ def make_reader(
     topology, num_classes = networks.topology, networks.num_classes
     normalized = np.asarray(networks.statistics.normalize(networks.rows))
 
-    def on_graphs(module: nn.Module) -> TopologyPredictor:
-        return TopologyPredictor(module, topology)
+    template = neural_graph(topology, layout_of([topology]))
 
     def build(width: int) -> nn.Module:
+        if name.startswith("neural_graph"):
+            num_units = len(topology.outputs)
+            return NeuralGraphNetwork(num_classes, num_units, width)
         return {
             "gmn": lambda: InvariantMetanet(
                 config.metanet, num_classes, config.pooling
@@ -129,27 +137,37 @@ def make_reader(
 
     sources = {
         "gmn_responses": with_responses,
+        "neural_graph_responses": with_responses,
         "statistics": lambda: VectorSource(
             _statistics(networks), networks.splits["train"]
         ),
         "probing": lambda: VectorSource(networks.rows),
     }
     source = sources.get(name, lambda: VectorSource(normalized))()
-    reads_graph = name in ("gmn", "gmn_responses", "deep_sets")
 
-    def example(rows: Any) -> Any:
-        return on_graphs(build(2)).graph(rows) if reads_graph else rows
+    def predictor_of(module: nn.Module) -> Predictor:
+        if name.startswith("neural_graph"):
+            return NeuralGraphPredictor(module, template)
+        if name in ("gmn", "gmn_responses", "deep_sets"):
+            return TopologyPredictor(module, topology)
+        return VectorPredictor(module)
 
-    few = example(jnp.asarray(source.batch(np.arange(2), None)))
+    def as_read(predictor: Predictor, rows: Any) -> Any:
+        if isinstance(predictor, NeuralGraphPredictor):
+            return predictor.template.fill_all(rows)
+        is_graph = isinstance(predictor, TopologyPredictor)
+        return predictor.graph(rows) if is_graph else rows
+
+    few = as_read(predictor_of(build(2)), jnp.asarray(source.batch(np.arange(2), None)))
     gmn = InvariantMetanet(config.metanet, num_classes, config.pooling)
-    on_gmn = on_graphs(gmn).graph(jnp.asarray(normalized[:2]))
+    on_gmn = TopologyPredictor(gmn, topology).graph(jnp.asarray(normalized[:2]))
     target = baselines.count_parameters(gmn, on_gmn)
     is_gmn = name.startswith("gmn")
     width = 2 if is_gmn else baselines.match_width(build, target, few)
     module = build(width)
     return Contender(
         source,
-        on_graphs(module) if reads_graph else VectorPredictor(module),
+        predictor_of(module),
         baselines.count_parameters(module, few),
         None if name in ("statistics", "probing") else disturb_normalized(networks),
     )

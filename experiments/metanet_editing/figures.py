@@ -18,6 +18,8 @@ MODEL_NAMES = {
     "gmn": "GMN",
     "gmn_responses": "GMN, responses",
     "nfn": "NFN-NP",
+    "neural_graph": "neural graph",
+    "neural_graph_responses": "neural graph, responses",
     "pointwise": "pointwise",
     "deep_sets": "DeepSets",
     "statistics": "StatNN",

@@ -33,6 +33,9 @@ import optax
 
 from modmeta.metanet.learning import checks, parts, steps
 from modmeta.metanet.learning.predictors import GraphPredictor as GraphPredictor
+from modmeta.metanet.learning.predictors import (
+    NeuralGraphPredictor as NeuralGraphPredictor,
+)
 from modmeta.metanet.learning.predictors import Predictor as Predictor
 from modmeta.metanet.learning.predictors import TopologyPredictor as TopologyPredictor
 from modmeta.metanet.learning.predictors import VectorPredictor as VectorPredictor

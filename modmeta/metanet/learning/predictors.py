@@ -15,6 +15,7 @@ from modmeta import graphs
 from modmeta.metanet.models.responses import graph_with_responses
 
 if TYPE_CHECKING:
+    from modmeta.metanet.models.neural_graphs import NeuralGraphTemplate
     from modmeta.metanet.parameter_graphs.topology import Topology
 
 
@@ -83,6 +84,28 @@ class TopologyPredictor:
         """Outputs of all networks, leaves `[b, ...]`; `[b]` where one is `[b, 1]`."""
         outputs = self.module.apply(params, self.graph(inputs))
         return jax.tree.map(lambda leaf: _without_last_of_one(leaf[0]), outputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuralGraphPredictor:
+    """A module that reads neural graphs of networks of one topology: batches are rows.
+
+    Attributes:
+      module: For instance `neural_graphs.NeuralGraphNetwork`.
+      template: How rows become graphs; with responses after the parameters if any.
+    """
+
+    module: nn.Module
+    template: NeuralGraphTemplate
+
+    def init(self, rng_key: jax.Array, inputs: jax.Array) -> Any:
+        """Initial parameters; the key is consumed."""
+        return self.module.init(rng_key, self.template.fill_all(inputs))
+
+    def apply(self, params: Any, inputs: jax.Array) -> jax.Array:
+        """Outputs `[b, K]` of all networks, or `[b]` where K is 1."""
+        outputs = self.module.apply(params, self.template.fill_all(inputs))
+        return _without_last_of_one(outputs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,9 @@ Letters: n networks, b networks of a batch, F edges of a graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -44,13 +46,44 @@ class Source(Protocol):
         """The networks `[b]` as a predictor takes them, to draw its parameters with."""
 
 
-class _Template(NamedTuple):
-    """The graph of a topology, and where the values of its edges come from."""
+class Template(Protocol):
+    """How the networks of one topology become graphs; a dataclass.
+
+    Attributes:
+      graph: Of any of them.
+    """
 
     graph: graphs.GraphsTuple
-    parameters: np.ndarray  # [F] index into the flat parameters, -1: constant
-    fixed: np.ndarray  # [C] edges that are constants
-    constants: np.ndarray  # [C]
+
+    def fill(self, vector: np.ndarray) -> graphs.GraphsTuple:
+        """The graph of a network with flat parameters `[M]`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _ParameterGraph:
+    """The parameter graph of a topology, and where the values of its edges come from.
+
+    Attributes:
+      graph: With zeros for all values.
+      parameters: `[F]` index into the flat parameters, -1: constant.
+      fixed: `[C]` edges that are constants.
+      constants: `[C]`.
+    """
+
+    graph: graphs.GraphsTuple
+    parameters: np.ndarray
+    fixed: np.ndarray
+    constants: np.ndarray
+
+    def fill(self, vector: np.ndarray) -> graphs.GraphsTuple:
+        """The graph of a network with flat parameters `[M]`."""
+        values = self.constants
+        if len(vector):
+            # Index -1 takes some parameter, which the constant then replaces.
+            values = vector[self.parameters]
+            values[self.fixed] = self.constants
+        edges = self.graph.edges._replace(values=values)
+        return self.graph._replace(edges=edges)
 
 
 class PartsBudget(NamedTuple):
@@ -94,6 +127,7 @@ class GraphSource:
         bidirectional: bool = False,
         part_edges: int | None = None,
         rounded: bool = False,
+        form: Callable[[Topology], Template] | None = None,
     ):
         self._rounded = rounded
         option_types.check("part_edges", part_edges, int | None)
@@ -103,14 +137,18 @@ class GraphSource:
             )
         self._part_edges = part_edges
         self._parameters = _checked_groups(topologies, parameters)
-        self._templates = [_template(item, bidirectional) for item in topologies]
+        if form is None:
+            form = functools.partial(_parameter_graph, bidirectional=bidirectional)
+        self._templates = [form(topology) for topology in topologies]
         # Batches of any of them have arrays of one type.
-        narrowest = np.result_type(*(t.graph.edges.kinds for t in self._templates))
-        for index, item in enumerate(self._templates):
-            kinds = item.graph.edges.kinds.astype(narrowest, copy=False)
-            edges = item.graph.edges._replace(kinds=kinds)
-            graph = item.graph._replace(edges=edges)
-            self._templates[index] = item._replace(graph=graph)
+        features = [(t.graph.nodes, t.graph.edges) for t in self._templates]
+        types = jax.tree.map(lambda *leaves: np.result_type(*leaves), *features)
+        for index, (template, given) in enumerate(
+            zip(self._templates, features, strict=True)
+        ):
+            nodes, edges = jax.tree.map(_as_type, given, types)
+            graph = template.graph._replace(nodes=nodes, edges=edges)
+            self._templates[index] = dataclasses.replace(template, graph=graph)
         counts = [len(rows) for rows in parameters]
         self._groups = np.repeat(np.arange(len(counts)), counts)
         self._rows = np.concatenate([np.arange(count) for count in counts])
@@ -121,15 +159,8 @@ class GraphSource:
 
     def graph(self, row: int) -> graphs.GraphsTuple:
         """The graph of one network."""
-        template = self._templates[self._groups[row]]
-        vector = self._parameters[self._groups[row]][self._rows[row]]
-        values = template.constants
-        if len(vector):
-            # Index -1 takes some parameter, which the constant then replaces.
-            values = vector[template.parameters]
-            values[template.fixed] = template.constants
-        edges = template.graph.edges._replace(values=values)
-        return template.graph._replace(edges=edges)
+        group = self._groups[row]
+        return self._templates[group].fill(self._parameters[group][self._rows[row]])
 
     def budget(self, batches: np.ndarray) -> graphs.GraphBudget | PartsBudget:
         """A budget that holds every batch `[..., b]`.
@@ -199,18 +230,22 @@ class GraphSource:
         return Parts(jax.tree.map(lambda *leaves: np.stack(leaves), *batches), places)
 
 
-def _template(topology: Topology, bidirectional: bool) -> _Template:
+def _parameter_graph(topology: Topology, *, bidirectional: bool) -> _ParameterGraph:
     edges = edge_order(topology, bidirectional=bidirectional)
     edges = edges % max(topology.num_edges, 1)
     zeros = np.zeros(topology.num_edges, np.float32)
     indices = np.asarray(topology.edge_parameters)[edges]
     (fixed,) = np.nonzero(indices < 0)
-    return _Template(
+    return _ParameterGraph(
         to_graph(topology, zeros, bidirectional=bidirectional),
         indices,
         fixed,
         np.asarray(topology.edge_constants, np.float32)[edges[fixed]],
     )
+
+
+def _as_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return array.astype(dtype, copy=False)
 
 
 def _checked_groups(topologies: Any, parameters: Any) -> list[np.ndarray]:

@@ -130,24 +130,29 @@ class WeightConvolution(nn.Module):
     Convolution, normalisation, ReLU and max-pooling by two, again and again, with
     channels that grow from width / 32 to width. Deviation from the public code of the
     baseline: normalisation within a network in place of batch norm, because the
-    prediction for one network may not depend on others.
+    prediction for one network may not depend on others; values at several scales, if
+    asked for.
 
     Attributes:
       num_outputs: Size of the output.
       width: Largest number of channels.
       num_layers: Number of convolutions; pooling stops at length one.
       kernel_size: Weights under a kernel, odd.
+      value_scales: Factors at which weights enter, as inverse hyperbolic sines, a
+        channel for each; empty: as they are.
     """
 
     num_outputs: int
     width: int = 64
     num_layers: int = 10
     kernel_size: int = 5
+    value_scales: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(self, weights: jax.Array) -> jax.Array:
         """Maps `[..., length]` to `[..., num_outputs]`."""
-        hidden = weights[..., None]
+        scaled = [jnp.arcsinh(scale * weights) for scale in self.value_scales]
+        hidden = jnp.stack(scaled or [weights], axis=-1)
         for layer in range(self.num_layers):
             growth = layer / max(self.num_layers - 1, 1)
             channels = max(1, round(self.width * 32.0 ** (growth - 1)))

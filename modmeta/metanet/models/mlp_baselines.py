@@ -14,7 +14,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from modmeta.metanet.models.encoders import ScalarEncoder
 from modmeta.networks import MLP, Dense
 
 
@@ -187,88 +186,3 @@ class NeuronPermutationNetwork(nn.Module):
 def _broadcast(features: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     missing = len(shape) - features.ndim
     return jnp.broadcast_to(features.reshape(*[1] * missing, *features.shape), shape)
-
-
-class NeuralGraphNetwork(nn.Module):
-    """Message passing with biases as node features and all edges of a layer at once.
-
-    In the manner of Kofinas et al. 2024 (arXiv 2403.12143): a unit carries its bias, a
-    learned embedding for every input and output unit and one per hidden layer, and
-    the read-out sees the output units side by side. Deviations: mean aggregation, no
-    probe features, residual blocks as in `modmeta.metanet.models.gmn`.
-
-    Attributes:
-      num_outputs: Size of the output.
-      width: Size of all embeddings, even.
-      num_blocks: Number of message passing steps; as many as the input network has
-        layers, or the read-out does not see all of it.
-    """
-
-    num_outputs: int
-    width: int = 32
-    num_blocks: int = 3
-
-    @nn.compact
-    def __call__(self, weights: MLPWeights) -> jax.Array:
-        """Maps weights of one channel to `[..., num_outputs]`."""
-        nodes, edges = self._encode(weights)
-        for block in range(self.num_blocks):
-            nodes, edges = self._block(nodes, edges, f"block_{block}")
-        outputs = nn.LayerNorm(name="output_norm")(nodes[-1])
-        outputs = outputs.reshape(*outputs.shape[:-2], -1)
-        return MLP((self.width, self.num_outputs), name="output")(outputs)
-
-    def _encode(self, weights):
-        def embed(name, values, shape):
-            table = self.param(name, nn.initializers.normal(1.0), shape)
-            return values + _broadcast(table, values.shape)
-
-        kernel_encoder = ScalarEncoder(self.width, name="kernel_encoder")
-        kernel_output = Dense(self.width, name="kernel_output")
-        bias_encoder = ScalarEncoder(self.width, name="bias_encoder")
-        bias_output = Dense(self.width, name="bias_output")
-        edges = [
-            embed(f"edge_layer_{layer}", kernel_output(kernel_encoder(kernel)), (1,))
-            for layer, kernel in enumerate(weights.kernels)
-        ]
-        first = weights.kernels[0][..., :, 0, :]
-        biases = [jnp.zeros_like(first), *weights.biases]
-        nodes = []
-        for layer, bias in enumerate(biases):
-            has_positions = layer in (0, len(biases) - 1)
-            shape = (bias.shape[-2] if has_positions else 1, self.width)
-            values = bias_output(bias_encoder(bias))
-            nodes.append(embed(f"node_layer_{layer}", values, shape))
-        return nodes, edges
-
-    def _block(self, nodes, edges, name):
-        def linear(part, use_bias=False):
-            return Dense(self.width, use_bias=use_bias, name=f"{name}_{part}")
-
-        sender, receiver = linear("sender"), linear("receiver")
-        edge, edge_output = linear("edge", True), linear("edge_output", True)
-        message, reverse = linear("message", True), linear("reverse_message", True)
-        sent, received = linear("message_sender"), linear("message_receiver")
-        node, node_output = linear("node", True), linear("node_output", True)
-        incoming, outgoing = linear("incoming"), linear("outgoing")
-        edge_norm = nn.LayerNorm(name=f"{name}_edge_norm")
-        node_norm = nn.LayerNorm(name=f"{name}_node_norm")
-
-        normed = [node_norm(values) for values in nodes]
-        updates = [node(values) for values in normed]
-        new_edges = []
-        for layer, values in enumerate(edges):
-            inputs = normed[layer][..., :, None, :]
-            outputs = normed[layer + 1][..., None, :, :]
-            update = edge(edge_norm(values)) + sender(inputs) + receiver(outputs)
-            update = nn.relu(update)
-            new_edges.append(values + edge_output(update))
-            forward = nn.relu(message(update) + sent(inputs))
-            updates[layer + 1] += incoming(jnp.mean(forward, axis=-3))
-            backward = nn.relu(reverse(update) + received(outputs))
-            updates[layer] += outgoing(jnp.mean(backward, axis=-2))
-        new_nodes = [
-            values + node_output(nn.relu(update))
-            for values, update in zip(nodes, updates, strict=True)
-        ]
-        return new_nodes, new_edges
