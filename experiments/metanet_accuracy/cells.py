@@ -23,23 +23,36 @@ from modmeta.runtime.files import atomic_write
 from modmeta.runtime.progress import TqdmProgress
 
 SCORES = ("r_squared", "kendall_tau", "kendall_tau_within_families")
-ALL_WIDTHS, WIDER = "all widths", "wider"
+ALL_WIDTHS, WIDER = "all_widths", "wider"
 
 
 def configs_of(
-    base: ExperimentConfig, num_seeds: int, max_train_width: int
+    base: ExperimentConfig,
+    num_seeds: int,
+    max_train_width: int,
+    cells: Sequence[str] = (ALL_WIDTHS, WIDER),
 ) -> dict[str, ExperimentConfig]:
     """The runs of a table, by the names of their directories; seeds count up.
+
+    Args:
+      base: Of all runs but for what a cell is; its seed is the first.
+      num_seeds: Runs per cell.
+      max_train_width: Of the cell of wider networks.
+      cells: Cells to run.
 
     Raises:
       ValueError: If no network, or every one, is wider than `max_train_width`.
     """
     found = {}
     for seed in range(base.seed, base.seed + num_seeds):
-        found[f"all_widths_{seed}"] = dataclasses.replace(base, seed=seed)
-        found[f"wider_{seed}"] = dataclasses.replace(
-            base, seed=seed, max_train_width=max_train_width, counts=()
-        )
+        of_cells = {
+            ALL_WIDTHS: {},
+            WIDER: {"max_train_width": max_train_width, "counts": ()},
+        }
+        for cell, options in of_cells.items():
+            if cell in cells:
+                config = dataclasses.replace(base, seed=seed, **options)
+                found[f"{cell}_{seed}"] = config
     return found
 
 
@@ -200,7 +213,7 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 
     lines = [
         {
-            "cell": row["cell"],
+            "cell": row["cell"].replace("_", " "),
             "networks": row["num_train"],
             "model": figures.MODEL_NAMES[row["model"]],
             "R2": spread(row["r_squared"]),

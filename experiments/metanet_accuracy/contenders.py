@@ -100,7 +100,7 @@ def make_contenders(
     def neural_graphs_of(parameters: list[np.ndarray]) -> GraphSource:
         layout = layout_of(networks.topologies)
         form = functools.partial(neural_graph, layout=layout)
-        return GraphSource(networks.topologies, parameters, form=form)
+        return GraphSource(networks.topologies, parameters, rounded=True, form=form)
 
     (num_units,) = {len(topology.outputs) for topology in networks.topologies}
 

@@ -22,6 +22,14 @@ _DATA = flags.DEFINE_string(
 _NUM_SEEDS = flags.DEFINE_integer(
     "num_seeds", 3, "Seeds that every cell is run with.", lower_bound=1
 )
+_CELLS = flags.DEFINE_multi_enum(
+    "cell",
+    ["all_widths", "wider"],
+    ["all_widths", "wider"],
+    "Which cells: networks of all widths, with all training networks and with the "
+    "numbers that the preset counts; networks wider than any of training. Repeat for "
+    "several; another length of training for each is a table of its own.",
+)
 _MAX_TRAIN_WIDTH = flags.DEFINE_integer(
     "max_train_width",
     8,
@@ -54,7 +62,9 @@ def main(argv: list[str]) -> None:
 
     base = launcher.configure(EXPERIMENT, _FLAGS, {"images": _DATA.value})
     with launcher.usage_errors():
-        configs = cells.configs_of(base, _NUM_SEEDS.value, _MAX_TRAIN_WIDTH.value)
+        configs = cells.configs_of(
+            base, _NUM_SEEDS.value, _MAX_TRAIN_WIDTH.value, _CELLS.value
+        )
     try:
         summaries = cells.run_all(
             configs, _FLAGS.workdir.value, _ZOO.value, _NUM_PROCESSES.value

@@ -59,6 +59,9 @@ def test_runs_of_a_table():
     wider = configs["wider_4"]
     assert (wider.max_train_width, wider.counts, wider.seed) == (6, (), 4)
     assert len({config.zoo for config in configs.values()}) == 1
+    assert list(cells.configs_of(base, 1, 6, ["wider"])) == ["wider_3"]
+    # A width that leaves nothing matters to no other cell.
+    assert list(cells.configs_of(base, 1, 12, ["all_widths"])) == ["all_widths_3"]
     with pytest.raises(ValueError, match="max_train_width: found 12, which leaves no"):
         cells.configs_of(base, 1, 12)
 
@@ -67,20 +70,20 @@ def test_means_and_deviations_over_seeds(tmp_path):
     rows = cells.collect(common.as_json(SUMMARIES))
     named = {(row["cell"], row["num_train"], row["model"]): row for row in rows}
     assert [key[:2] for key in named] == [
-        *[("all widths", 5)] * 2,
-        *[("all widths", 50)] * 2,
+        *[("all_widths", 5)] * 2,
+        *[("all_widths", 50)] * 2,
         *[("wider", 50)] * 2,
     ]
-    whole = named["all widths", 50, "gmn"]
+    whole = named["all_widths", 50, "gmn"]
     assert whole["r_squared"]["mean"] == pytest.approx(0.7)
     assert whole["r_squared"]["standard_deviation"] == pytest.approx(0.08**0.5)
     assert whole["num_seeds"] == 2 and whole["num_test"] == 7
-    assert named["all widths", 50, "statistics"]["num_parameters"] == 90
+    assert named["all_widths", 50, "statistics"]["num_parameters"] == 90
     # Highest R2 in one seed each.
     assert [row["num_first"] for row in rows] == [1, 1, 1, 1, 1, 0]
     # One seed has no spread; a tau that is not defined leaves none.
     assert math.isnan(named["wider", 50, "gmn"]["r_squared"]["standard_deviation"])
-    assert math.isnan(named["all widths", 5, "statistics"]["kendall_tau"]["mean"])
+    assert math.isnan(named["all_widths", 5, "statistics"]["kendall_tau"]["mean"])
     text = cells.format_rows(rows)
     assert "-1.000 +- 2.121" in text and "0.300 " in text
     cells.write(rows, tmp_path)
@@ -117,6 +120,7 @@ def test_wrong_flags_are_refused(tmp_path, capsys):
     for words, message in (
         (["--num_seeds=0"], "num_seeds: found '0', expected a whole number from 1 on"),
         (["--max_train_width=12"], "max_train_width: found 12, which leaves no"),
+        (["--cell=narrower"], "cell: found 'narrower', expected"),
         (["--config=diverse"], "data: found no file, expected images"),
     ):
         with launched("experiments.metanet_accuracy.table") as program:
