@@ -11,7 +11,7 @@ import pytest
 from flax import serialization
 
 from modmeta.metanet import import_folders, import_table, load_zoo, read_weights
-from modmeta.metanet.zoo import ZooError, storage
+from modmeta.metanet.zoo import ZooError, folders, storage
 from modmeta.metanet.zoo.weights import fill
 
 SHAPES = {
@@ -123,7 +123,25 @@ def test_folders_of_every_kind_become_a_zoo(name, tmp_path, monkeypatch):
     np.testing.assert_allclose(group.scores["test.accuracy"], np.arange(COUNT) / 10)
     np.testing.assert_allclose(group.settings["rate"], 0.1)
     members = np.concatenate([*group.splits.values()])
-    assert len(np.unique(members)) == len(members) == 3
+    assert sorted(members) == list(range(COUNT))
+    assert all(map(len, group.splits.values()))
+
+
+@pytest.mark.parametrize(
+    ("shares", "count", "expected"),
+    [
+        ((0.7, 0.15, 0.15), 100, [70, 15, 15]),
+        ((0.7, 0.15, 0.15), 4, [2, 1, 1]),
+        ((0.7, 0.15, 0.15), 1, [1, 0, 0]),
+        ((0.7, 0.15, 0.15), 2, [1, 1, 0]),
+        ((0.1, 0.2, 0.7), 10, [1, 2, 7]),
+        ((0.5, 0.0, 0.5), 3, [2, 0, 1]),
+        ((0.3, 0.3), 5, [2, 1]),
+        ((0.0, 0.0), 5, [0, 0]),
+    ],
+)
+def test_shares_become_whole_numbers(shares, count, expected):
+    assert folders._sizes(np.array(shares) * count) == expected
 
 
 def test_folders_of_ray_tune(tmp_path):

@@ -66,7 +66,8 @@ def import_folders(
       settings: Names of results that networks were trained with.
       convert: From what a file of weights holds to variables, for example with
         `metanet.from_state_dict`. Names must be the paths of variables otherwise.
-      shares: Part of the networks in every split.
+      shares: Part of the networks in every split; with parts of 1 in all, every network
+        is in one.
       seed: Seed of the splits.
       chunk_size: Networks per file, and in memory.
       progress: Progress meter.
@@ -287,10 +288,22 @@ def _spec(config, variables, count, shares, seed, chunk_size) -> ZooSpec:
         raise ZooError(
             f"shares: found {shares!r}, expected parts of 1 in all by name of split"
         )
-    sizes = {name: int(share * count) for name, share in shares.items()}
+    sizes = dict(zip(shares, _sizes(np.asarray(parts) * count), strict=True))
     group = GroupSpec("networks", {}, count, leaves_of(variables))
     splits = split_networks(option_types.check_seed(seed), count, sizes)
     return ZooSpec(config | {"seed": seed}, (group,), splits, chunk_size)
+
+
+def _sizes(wanted: np.ndarray) -> list[int]:
+    """Whole numbers near what is wanted, with the same sum, rounded.
+
+    What is left over goes to those that would be empty, then to the largest remainders.
+    """
+    sizes = np.floor(wanted + 1e-9).astype(int)
+    left = round(wanted.sum()) - sizes.sum()
+    is_served = (sizes > 0) | (wanted == 0)
+    sizes[np.lexsort((sizes - wanted, is_served))[:left]] += 1
+    return sizes.tolist()
 
 
 def _networks_of(source: Path) -> list[Path]:
