@@ -68,6 +68,8 @@ def format_summary(summary: dict[str, Any]) -> str:
         )
     ]
     details = [
+        f"Test MSE of the metanetwork {summary['test_mse_low']:.3g} to "
+        f"{summary['test_mse_high']:.3g} (95 %, bootstrap over test networks); "
         f"amplitude {summary['test_mse_amplitude']:.3g}, "
         f"frequency {summary['test_mse_frequency']:.3g}; "
         f"validation {summary['valid_mse']:.3g}, training {summary['train_mse']:.3g}",

@@ -17,7 +17,7 @@ from experiments.metanet_sine import report
 from experiments.metanet_sine.config import CONFIGS, ExperimentConfig, smoke
 from experiments.metanet_sine.learner import Learner, LearnerState, epoch_batches
 from modmeta.metanet import zoo
-from modmeta.metanet.learning import contrastive
+from modmeta.metanet.learning import contrastive, scores
 from modmeta.metanet.parameter_graphs import tracing
 from modmeta.metanet.zoo import sine
 from modmeta.metanet.zoo.sine_rows import canonical_rows
@@ -243,9 +243,13 @@ def compute(
     records = run.records()
     fit_mse = np.concatenate([splits[name].fit_mse for name in SPLITS])
     predictions = probe.predict(features["test"])
-    test_errors = np.mean((predictions - splits["test"].targets) ** 2, axis=0)
+    squares = (predictions - splits["test"].targets) ** 2
+    test_errors = np.mean(squares, axis=0)
+    interval = scores.bootstrap(np.mean, np.mean(squares, axis=1), seed=config.seed)
     summary = {
         **{f"{name}_mse": errors[name] for name in SPLITS},
+        "test_mse_low": interval.low,
+        "test_mse_high": interval.high,
         "test_mse_amplitude": test_errors[0],
         "test_mse_frequency": test_errors[1],
         **baselines(config, learner, splits),

@@ -137,6 +137,7 @@ def test_model_and_embeddings_agree_with_the_summary(finished, again):
     np.testing.assert_allclose(predictions, expected, atol=0.05)
     error = np.mean((predictions - splits["test"].targets) ** 2)
     assert summary["test_mse"] == pytest.approx(error)
+    assert summary["test_mse_low"] < error < summary["test_mse_high"]
 
 
 def _leaves(tree):
