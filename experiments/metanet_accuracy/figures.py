@@ -225,7 +225,7 @@ def plot_cells(rows: Sequence[Mapping[str, Any]]) -> Figure:
                         verticalalignment="center",
                         color=figure_style.COLORS[index],
                     )
-        axes.set_title(f"{cell}, {count:,} networks", fontsize=9)
+        axes.set_title(f"{cell.replace('_', ' ')}, {count:,} networks", fontsize=9)
         axes.grid(**figure_style.GRID)
     axes = panels[0][0]
     axes.set_xlim(0, 1)

@@ -78,6 +78,8 @@ class ExperimentConfig:
         and their phases turned by up to so many half turns; -1 for neither.
       readout_width: Width of the read-out that pools the edges.
       num_train: Networks of the training split that are used; 0 for all.
+      num_restarts: Trainings from other starts, whose seeds count up; that of the best
+        score on validation networks is kept.
       seed: Seed of everything random but the zoo, which has its own.
     """
 
@@ -93,6 +95,7 @@ class ExperimentConfig:
     half_turns: int = -1
     readout_width: int = 64
     num_train: int = 0
+    num_restarts: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -116,6 +119,10 @@ class ExperimentConfig:
         if self.half_turns < -1:
             raise ValueError(
                 f"half_turns: found {self.half_turns}, expected at least -1"
+            )
+        if self.num_restarts < 1:
+            raise ValueError(
+                f"num_restarts: found {self.num_restarts}, expected at least 1"
             )
         smallest = min(self.num_train or num_train, self.zoo.num_valid)
         if self.training.batch_size > smallest:

@@ -80,4 +80,11 @@ def format_summary(summary: dict[str, Any]) -> str:
         f"{summary['train_seconds']:.0f} s for training, "
         f"{summary['total_seconds']:.0f} s in all",
     ]
+    found = summary["restart_scores"]
+    if len(found) > 1:
+        listed = ", ".join(f"{float(score):.3g}" for score in found)
+        details.append(
+            f"Training {summary['restart'] + 1} of {len(found)} was kept, by the least "
+            f"score of validation networks: {listed}"
+        )
     return "\n".join([common.format_table(rows, float_format=".4g"), "", *details])

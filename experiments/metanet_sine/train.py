@@ -113,23 +113,27 @@ def probe_scores(
     return probe, features, errors
 
 
+def place_of(restart: int) -> str:
+    """Directory of a training in that of its run."""
+    return f"restarts/{restart}" if restart else ""
+
+
 def train(
     config: ExperimentConfig,
     learner: Learner,
     splits: Mapping[str, SineNetworks],
     run: common.Run,
+    restart: int = 0,
 ) -> training_loop.TrainingOutcome:
-    """Trains or resumes; checkpoints and metrics go to the working directory."""
-    training = config.training
-    key_init, key_views, key_valid = jax.random.split(jax.random.key(config.seed), 3)
+    """Trains or resumes; checkpoints and metrics go to `place_of(restart)`."""
+    training, seed = config.training, config.seed + restart
+    key_init, key_views, key_valid = jax.random.split(jax.random.key(seed), 3)
     rows = jnp.asarray(splits["train"].rows)
     learner_state = learner.init(key_init)
     start = RunState(learner_state, training_loop.Best.start(learner_state.params))
 
     def take_steps(state: RunState, step: int, count: int):
-        batches = epoch_batches(
-            config.seed, len(rows), training.batch_size, step, count
-        )
+        batches = epoch_batches(seed, len(rows), training.batch_size, step, count)
         learner_state, metrics = learner.take_steps(
             state.learner, key_views, rows, jnp.asarray(batches), jnp.int32(step)
         )
@@ -154,7 +158,10 @@ def train(
         score = outcome.loss if training.select_by == "loss" else errors["valid"]
         return state._replace(best=state.best.update(params, score)), record, False
 
-    with run.loop() as arguments:
+    description = "contrastive training"
+    if config.num_restarts > 1:
+        description += f" {restart + 1} of {config.num_restarts}"
+    with run.loop(place_of(restart)) as arguments:
         return training_loop.train(
             start,
             take_steps,
@@ -162,7 +169,7 @@ def train(
             num_steps=training.num_steps,
             num_evaluations=training.num_evaluations,
             shown=SHOWN,
-            description="contrastive training",
+            description=description,
             **arguments,
         )
 
@@ -233,14 +240,19 @@ def compute(
     zoo_seconds = run.seconds
     leaves, splits = load_splits(directory, config)
     learner = build_learner(config, leaves, splits["train"].rows)
-    outcome = train(config, learner, splits, run)
-    if not outcome.is_finished:
-        return None
+    outcomes = []
+    for restart in range(config.num_restarts):
+        outcomes.append(train(config, learner, splits, run, restart))
+        if not outcomes[-1].is_finished:
+            return None
+    restart_scores = [float(outcome.state.run.best.score) for outcome in outcomes]
+    chosen = int(np.argmin(restart_scores))
+    outcome = outcomes[chosen]
     params = outcome.state.run.best.params
     probe, features, errors = probe_scores(
         lambda rows: learner.embed(params, rows), splits, SPLITS, config.components
     )
-    records = run.records()
+    records = run.records(place_of(chosen))
     fit_mse = np.concatenate([splits[name].fit_mse for name in SPLITS])
     predictions = probe.predict(features["test"])
     squares = (predictions - splits["test"].targets) ** 2
@@ -267,7 +279,9 @@ def compute(
         "num_parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
         "num_edges": learner.topology.num_edges,
         "num_steps": outcome.state.step,
-        "train_seconds": outcome.state.seconds,
+        "restart": chosen,
+        "restart_scores": restart_scores,
+        "train_seconds": sum(outcome.state.seconds for outcome in outcomes),
         "zoo_seconds": zoo_seconds,
     }
     report.write_outputs(

@@ -175,6 +175,39 @@ def test_embeddings_ignore_the_order_of_hidden_units(finished, again):
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
 
 
+def test_best_of_several_trainings_is_kept(finished, again, tmp_path, monkeypatch):
+    """Trainings count seeds up, and the validation score of one chooses."""
+    student, _ = again
+    monkeypatch.setattr(train, "build_learner", lambda *_: student)
+    zoos = {"zoo_directory": finished[0] / "zoo"}
+    single = [finished[1]]
+    for seed in (1, 2):
+        config = dataclasses.replace(CONFIG, seed=seed)
+        single.append(run(config, tmp_path / str(seed), **zoos))
+    config = dataclasses.replace(CONFIG, num_restarts=3)
+    save = CheckpointStore.save
+
+    def signalled(store, step, tree):
+        save(store, step, tree)
+        if list(tmp_path.glob("all/restarts/1/checkpoints/*")):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "save", signalled)
+        assert run(config, tmp_path / "all", **zoos) is None
+    assert not (tmp_path / "all" / "restarts" / "2").exists()
+    summary = run(config, tmp_path / "all", **zoos)
+    losses = [one["valid_loss"] for one in single]
+    assert summary["restart_scores"] == losses
+    assert summary["restart"] == np.argmin(losses)
+    best = single[np.argmin(losses)]
+    for name in ("test_mse", "valid_mse", "curve"):
+        assert common.as_json(summary)[name] == common.as_json(best)[name]
+    assert f"Training {summary['restart'] + 1} of 3" in report.format_summary(summary)
+    with pytest.raises(ValueError, match="num_restarts: found 0, expected at least 1"):
+        dataclasses.replace(CONFIG, num_restarts=0)
+
+
 def test_table_on_the_screen(finished):
     text = report.format_summary(finished[1])
     for line in (
