@@ -21,6 +21,7 @@ MODELS = (
     "deep_sets",
     "weight_convolution",
     "statistics",
+    "probing",
     "architecture",
 )
 

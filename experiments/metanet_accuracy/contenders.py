@@ -34,6 +34,7 @@ from modmeta.metanet.models.readouts import InvariantMetanet
 from modmeta.metanet.models.windows import edges_at_once
 from modmeta.metanet.parameter_graphs.scaling import canonicalize_scaling
 from modmeta.metanet.zoo import families, unflatten
+from modmeta.networks import MLP
 
 # Chosen by validation networks of one zoo: weights as they are, and other scales, are
 # worse.
@@ -168,6 +169,12 @@ def make_contenders(
             VectorPredictor,
             config.vector_training,
         ),
+        "probing": lambda: matched(
+            vectors(_outputs(networks)),
+            lambda width: MLP((width, width, 1)),
+            VectorPredictor,
+            config.vector_training,
+        ),
         "architecture": lambda: matched(
             vectors(_architecture),
             lambda width: baselines.architecture_regressor(width, 1),
@@ -215,6 +222,24 @@ def _statistics(networks: Networks) -> Callable:
     def features(group, topology):
         del topology
         return statistics(unflatten(group.spec.leaves, group.parameters))
+
+    return features
+
+
+def _outputs(networks: Networks) -> Callable:
+    """What networks say of the probes: logits, side by side. No label is read."""
+
+    def features(group, topology):
+        del topology
+        architecture = families.architecture_of(group.spec)
+        num_classes = group.spec.config["num_classes"]
+        module = families.make_module(architecture, num_classes, use_patches=True)
+
+        def logits(variables):
+            return module.apply(variables, networks.probes, train=False).ravel()
+
+        compiled = jax.jit(jax.vmap(logits), compiler_options=_QUICK_COMPILATION)
+        return compiled(group.variables())
 
     return features
 

@@ -22,6 +22,7 @@ MODEL_NAMES = {
     "deep_sets": "DeepSets",
     "weight_convolution": "DMC",
     "statistics": "StatNN",
+    "probing": "probing",
     "architecture": "architecture",
 }
 FAMILY_NAMES = {

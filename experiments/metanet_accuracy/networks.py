@@ -14,6 +14,8 @@ from modmeta.metanet.parameter_graphs.topology import Topology
 from modmeta.metanet.zoo import classifiers, families
 from modmeta.metanet.zoo.images import ImageSet
 
+_NUM_PROBES = 64
+
 
 class Networks(NamedTuple):
     """All networks of a zoo, n of them, in the order of its groups.
@@ -24,6 +26,8 @@ class Networks(NamedTuple):
       accuracies: `[n]` share of test images that a network tells right.
       families: `[n]` name of the family of a network.
       splits: Indices of networks by the name of the split, disjoint.
+      probes: `[64, height, width, channels]` images that networks were trained on, or
+        all if there are fewer, for models that see what networks say of them.
     """
 
     groups: tuple[zoo.NetworkGroup, ...]
@@ -31,6 +35,7 @@ class Networks(NamedTuple):
     accuracies: np.ndarray
     families: np.ndarray
     splits: dict[str, np.ndarray]
+    probes: np.ndarray
 
 
 def read_networks(
@@ -46,12 +51,15 @@ def read_networks(
     counts = [len(group.parameters) for group in groups]
     names = [families.architecture_of(group.spec).family for group in groups]
     accuracies = [group.scores["test_accuracy"] for group in groups]
+    # In an order of no meaning, see `split_images`.
+    probes = classifiers.split_of(config.zoo, image_set).train_images[:_NUM_PROBES]
     return Networks(
         groups,
         tuple(families.topology_of(group.spec) for group in groups),
         np.concatenate(accuracies).astype(np.float32),
         np.repeat(names, counts),
         config.splits(),
+        probes,
     )
 
 
