@@ -23,7 +23,10 @@ MODELS = (
     "statistics",
     "probing",
     "architecture",
+    "gmn_and_probing",
 )
+BOTH = ("gmn", "probing")
+"""Whose mean "gmn_and_probing" is."""
 
 
 # Weights that hardly moved and those of a network that diverged are four powers of ten
@@ -42,7 +45,8 @@ class ExperimentConfig:
         `modmeta.metanet.zoo.images`; empty for the digits of scikit-learn.
       zoo: The networks whose accuracy is predicted.
       models: Members of `MODELS`, in the order of the table; differences are given to
-        the first.
+        the first. "gmn_and_probing" is the mean of what two others predict; nothing is
+        trained for it.
       metanet: The graph metanetwork. All other models get as many parameters.
       pooling: Of the metanetwork, see `modmeta.metanet.models.options.POOLINGS`.
       bidirectional: Whether the parameter graph holds every edge reversed, too.
@@ -82,6 +86,12 @@ class ExperimentConfig:
             raise ValueError(
                 f"models: found {self.models}, expected some of {', '.join(MODELS)}, "
                 "each once"
+            )
+        missing = [name for name in BOTH if name not in self.models]
+        if "gmn_and_probing" in self.models and missing:
+            raise ValueError(
+                f"models: found gmn_and_probing without {' and '.join(missing)}, "
+                "expected those whose mean it is"
             )
         empty = [name for name, rows in self._pools().items() if not len(rows)]
         if empty:

@@ -62,7 +62,7 @@ class Contender(NamedTuple):
 def make_contenders(
     config: ExperimentConfig, networks: Networks
 ) -> dict[str, Contender]:
-    """Builds the models of a configuration, in its order.
+    """Builds the models of a configuration that learn, in its order.
 
     Features are standardised by the training networks.
     """
@@ -182,7 +182,7 @@ def make_contenders(
             config.vector_training,
         ),
     }
-    return {name: makers[name]() for name in config.models}
+    return {name: makers[name]() for name in config.models if name in makers}
 
 
 def _padded_weights(networks: Networks) -> np.ndarray:

@@ -24,6 +24,7 @@ MODEL_NAMES = {
     "statistics": "StatNN",
     "probing": "probing",
     "architecture": "architecture",
+    "gmn_and_probing": "GMN and probing",
 }
 FAMILY_NAMES = {
     "cnn_2d": "2-D CNN",

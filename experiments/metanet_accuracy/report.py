@@ -90,7 +90,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
             "R2": interval(found["r_squared"]),
             "tau": interval(found["kendall_tau"]),
             "tau in families": interval(found["kendall_tau_within_families"]),
-            "rate": f"{whole['learning_rate']:g}",
+            "rate": ", ".join(f"{rate:g}" for rate in whole["learning_rates"]),
             "parameters": whole["num_parameters"],
             "seconds": f"{found['train_seconds']:.0f}",
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,12 @@ from experiments.common.image_data import check_images, read_images
 from experiments.common.rates import choose_rate
 from experiments.common.zoos import open_zoo
 from experiments.metanet_accuracy import report
-from experiments.metanet_accuracy.config import CONFIGS, ExperimentConfig, smoke
+from experiments.metanet_accuracy.config import (
+    BOTH,
+    CONFIGS,
+    ExperimentConfig,
+    smoke,
+)
 from experiments.metanet_accuracy.contenders import Contender, make_contenders
 from experiments.metanet_accuracy.networks import Networks, read_networks
 from modmeta.metanet import zoo
@@ -92,6 +98,21 @@ def train_contender(
         )
         fitted[count] = Fitted(result, rate, scipy.special.expit(outputs))
     return fitted
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The models that learn for a model of the table."""
+    return BOTH if name == "gmn_and_probing" else (name,)
+
+
+def predictions_of(
+    config: ExperimentConfig, fitted: Mapping[str, Fitted]
+) -> dict[str, np.ndarray]:
+    """Predictions `[test networks]` of all models of the table, in its order."""
+    return {
+        name: np.mean([fitted[part].predicted for part in parts_of(name)], axis=0)
+        for name in config.models
+    }
 
 
 def score_predictions(
@@ -203,21 +224,28 @@ def compute(
         }
     except common.Stopped:
         return None
-    found = {}
+    found, predictions = {}, {}
     for count in (0, *config.counts):
-        predictions = {name: fitted[name][count].predicted for name in contenders}
-        found[count] = score_predictions(config, networks, predictions)
+        single = {name: models[count] for name, models in fitted.items()}
+        predictions[count] = predictions_of(config, single)
+        found[count] = score_predictions(config, networks, predictions[count])
         for name, scored in found[count].items():
-            result = fitted[name][count].result
-            scored |= {"valid_loss": result.valid_loss, "train_seconds": result.seconds}
+            parts = [single[part].result for part in parts_of(name)]
+            scored["train_seconds"] = sum(part.seconds for part in parts)
+            if len(parts) == 1:
+                scored["valid_loss"] = parts[0].valid_loss
     summary = {
         "models": {
             name: {
                 **found[0][name],
-                "learning_rate": fitted[name][0].learning_rate,
-                "num_parameters": contenders[name].num_parameters,
+                "learning_rates": [
+                    fitted[part][0].learning_rate for part in parts_of(name)
+                ],
+                "num_parameters": sum(
+                    contenders[part].num_parameters for part in parts_of(name)
+                ),
             }
-            for name in contenders
+            for name in config.models
         },
         "models_by_count": {str(count): found[count] for count in config.counts},
         "zoo": describe_zoo(networks),
@@ -226,8 +254,9 @@ def compute(
     }
     records = {name: run.records(f"models/{name}") for name in contenders}
     params = {name: fitted[name][0].result.params for name in contenders}
-    predictions = {name: fitted[name][0].predicted for name in contenders}
-    report.write_outputs(run.workdir, networks, params, predictions, records, summary)
+    report.write_outputs(
+        run.workdir, networks, params, predictions[0], records, summary
+    )
     return summary
 
 

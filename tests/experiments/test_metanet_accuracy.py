@@ -22,7 +22,7 @@ from experiments.metanet_accuracy import contenders, networks, report, train
 from modmeta.metanet import zoo
 from modmeta.metanet.learning import prediction
 from modmeta.metanet.parameter_graphs import scaling
-from modmeta.metanet.zoo import classifiers, images
+from modmeta.metanet.zoo import classifiers, families, images
 from modmeta.runtime.artifact import load_artifact
 from modmeta.runtime.checkpoint import CheckpointStore
 from modmeta.runtime.metrics import read_metrics
@@ -410,7 +410,7 @@ def test_zoo_is_shared_by_runs(finished, config, tmp_path):
         }
         assert [records[-1]["step"] for records in tried.values()] == [3, 3]
         losses = {rate: records[-1]["valid_loss"] for rate, records in tried.items()}
-        assert model["learning_rate"] == min(losses, key=losses.get)
+        assert model["learning_rates"] == [min(losses, key=losses.get)]
         records = read_metrics(place / "of_4" / "metrics.jsonl")
         found = summary["models_by_count"]["4"][name]
         assert found["valid_loss"] == min(record["valid_loss"] for record in records)
@@ -420,6 +420,43 @@ def test_zoo_is_shared_by_runs(finished, config, tmp_path):
     assert report.format_summary(summary).count("StatNN") == 2
     assert before == {path: path.stat().st_mtime_ns for path in directory.iterdir()}
     assert not (tmp_path / "run" / "zoo").exists()
+
+
+def test_probing_and_the_mean_of_two_models(finished, config, tmp_path):
+    """What networks say of training images, one by one; nothing more is trained."""
+    directory = finished[0] / "zoo"
+    names = ("gmn_and_probing", "gmn", "probing")
+    both = dataclasses.replace(config, models=names, counts=(6,))
+    summary = run(both, tmp_path, zoo_directory=directory)
+    assert tuple(summary["models"]) == tuple(summary["models_by_count"]["6"]) == names
+    assert {path.name for path in (tmp_path / "models").iterdir()} == set(names[1:])
+    with np.load(tmp_path / "predictions.npz") as file:
+        one, other, mean = (
+            file[f"predicted/{name}"] for name in (*names[1:], names[0])
+        )
+    np.testing.assert_allclose(mean, (one + other) / 2, rtol=1e-6)
+    found = summary["models"]
+    for key in ("num_parameters", "train_seconds"):
+        assert found[names[0]][key] == found["gmn"][key] + found["probing"][key]
+    assert report.format_summary(common.as_json(summary)).count("GMN and probing") == 2
+    image_set = image_data.read_images(config.images)
+    known = networks.read_networks(directory, config, image_set)
+    assert known.probes.shape == (40, 4, 4, 1)
+    logits = []
+    for group in known.groups:
+        module = families.make_module(families.architecture_of(group.spec), 3)
+        for index in range(len(group.parameters)):
+            own = jax.tree.map(lambda leaf, i=index: leaf[i], group.variables())
+            logits.append(np.ravel(module.apply(own, known.probes, train=False)))
+    logits = np.stack(logits)
+    chosen = logits[known.splits["train"]]
+    np.testing.assert_allclose(
+        contenders.make_contenders(both, known)["probing"].source.features,
+        (logits - chosen.mean(0)) / chosen.std(0),
+        atol=1e-3,
+    )
+    with pytest.raises(ValueError, match="gmn_and_probing without probing, expected"):
+        dataclasses.replace(config, models=("gmn", "gmn_and_probing"))
 
 
 def test_wrong_zoos_and_images_leave_no_directory_behind(finished, config, tmp_path):
