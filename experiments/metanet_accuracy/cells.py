@@ -17,20 +17,20 @@ from experiments import common
 from experiments.common.image_data import read_images
 from experiments.metanet_accuracy import figures
 from experiments.metanet_accuracy.config import ExperimentConfig
+from experiments.metanet_accuracy.presets import ALL_WIDTHS, CELLS, WIDER
 from experiments.metanet_accuracy.train import EXPERIMENT
 from modmeta.metanet.zoo import classifiers
 from modmeta.runtime.files import atomic_write
 from modmeta.runtime.progress import TqdmProgress
 
 SCORES = ("r_squared", "kendall_tau", "kendall_tau_within_families")
-ALL_WIDTHS, WIDER = "all_widths", "wider"
 
 
 def configs_of(
     base: ExperimentConfig,
     num_seeds: int,
     max_train_width: int,
-    cells: Sequence[str] = (ALL_WIDTHS, WIDER),
+    cells: Sequence[str] = CELLS,
 ) -> dict[str, ExperimentConfig]:
     """The runs of a table, by the names of their directories; seeds count up.
 
@@ -213,7 +213,7 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 
     lines = [
         {
-            "cell": row["cell"].replace("_", " "),
+            "cell": figures.CELL_NAMES[row["cell"]],
             "networks": row["num_train"],
             "model": figures.MODEL_NAMES[row["model"]],
             "R2": spread(row["r_squared"]),

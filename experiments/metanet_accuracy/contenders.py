@@ -25,11 +25,8 @@ from modmeta.metanet.learning.prediction import (
 from modmeta.metanet.learning.sources import GraphSource, Source, VectorSource
 from modmeta.metanet.models import baselines
 from modmeta.metanet.models.gmn import MetanetConfig
-from modmeta.metanet.models.neural_graphs import (
-    NeuralGraphNetwork,
-    layout_of,
-    neural_graph,
-)
+from modmeta.metanet.models.neural_graph_network import NeuralGraphNetwork
+from modmeta.metanet.models.neural_graphs import layout_of, neural_graph
 from modmeta.metanet.models.readouts import InvariantMetanet
 from modmeta.metanet.models.windows import edges_at_once
 from modmeta.metanet.parameter_graphs.scaling import canonicalize_scaling
@@ -77,7 +74,8 @@ def make_contenders(
             rounded=part_edges is None,
         )
 
-    graph_source = graphs_of([group.parameters for group in networks.groups])
+    parameters = [group.parameters for group in networks.groups]
+    graph_source = graphs_of(parameters)
     gmn = InvariantMetanet(config.metanet, 1, config.pooling)
     one = np.zeros(1, np.int64)
     target = baselines.count_parameters(gmn, graph_source.example(one))
@@ -98,12 +96,17 @@ def make_contenders(
             baselines.count_parameters(module, example),
         )
 
-    def neural_graphs_of(parameters: list[np.ndarray]) -> GraphSource:
-        layout = layout_of(networks.topologies)
-        form = functools.partial(neural_graph, layout=layout)
-        return GraphSource(networks.topologies, parameters, rounded=True, form=form)
+    def neural_graph_contender() -> Contender:
+        form = functools.partial(neural_graph, layout=layout_of(networks.topologies))
+        source = GraphSource(networks.topologies, parameters, rounded=True, form=form)
+        # All networks of a zoo tell the same classes apart.
+        (num_units,) = {len(topology.outputs) for topology in networks.topologies}
 
-    (num_units,) = {len(topology.outputs) for topology in networks.topologies}
+        def build(width: int) -> nn.Module:
+            scales = config.metanet.value_scales
+            return NeuralGraphNetwork(1, num_units, width, value_scales=scales)
+
+        return matched(source, build, GraphPredictor, config.training)
 
     def vectors(features: Callable) -> VectorSource:
         return VectorSource(per_group(networks, features), networks.splits["train"])
@@ -141,14 +144,7 @@ def make_contenders(
             GraphPredictor,
             config.training,
         ),
-        "neural_graph": lambda: matched(
-            neural_graphs_of([group.parameters for group in networks.groups]),
-            lambda width: NeuralGraphNetwork(
-                1, num_units, width, value_scales=config.metanet.value_scales
-            ),
-            GraphPredictor,
-            config.training,
-        ),
+        "neural_graph": neural_graph_contender,
         "deep_sets": lambda: matched(
             graph_source,
             lambda width: baselines.deep_sets(width, 1),

@@ -26,6 +26,7 @@ MODEL_NAMES = {
     "architecture": "architecture",
     "gmn_and_probing": "GMN and probing",
 }
+CELL_NAMES = {"all_widths": "all widths", "wider": "wider"}
 FAMILY_NAMES = {
     "cnn_2d": "2-D CNN",
     "cnn_1d": "1-D CNN",
@@ -227,7 +228,7 @@ def plot_cells(rows: Sequence[Mapping[str, Any]]) -> Figure:
                         verticalalignment="center",
                         color=figure_style.COLORS[index],
                     )
-        axes.set_title(f"{cell.replace('_', ' ')}, {count:,} networks", fontsize=9)
+        axes.set_title(f"{CELL_NAMES[cell]}, {count:,} networks", fontsize=9)
         axes.grid(**figure_style.GRID)
     axes = panels[0][0]
     axes.set_xlim(0, 1)

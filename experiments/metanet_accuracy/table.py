@@ -14,7 +14,7 @@ from __future__ import annotations
 from absl import flags
 
 from experiments import launcher
-from experiments.metanet_accuracy.presets import PRESETS
+from experiments.metanet_accuracy.presets import CELLS, PRESETS
 
 _DATA = flags.DEFINE_string(
     "data", None, "Images, as for experiments.metanet_accuracy.main."
@@ -24,8 +24,8 @@ _NUM_SEEDS = flags.DEFINE_integer(
 )
 _CELLS = flags.DEFINE_multi_enum(
     "cell",
-    ["all_widths", "wider"],
-    ["all_widths", "wider"],
+    list(CELLS),
+    list(CELLS),
     "Which cells: networks of all widths, with all training networks and with the "
     "numbers that the preset counts; networks wider than any of training. Repeat for "
     "several; another length of training for each is a table of its own.",

@@ -32,11 +32,8 @@ from modmeta.metanet.models.editors import (
     ProbingNetwork,
 )
 from modmeta.metanet.models.gmn import MetanetConfig
-from modmeta.metanet.models.neural_graphs import (
-    NeuralGraphNetwork,
-    layout_of,
-    neural_graph,
-)
+from modmeta.metanet.models.neural_graph_network import NeuralGraphNetwork
+from modmeta.metanet.models.neural_graphs import layout_of, neural_graph
 from modmeta.metanet.models.readouts import InvariantMetanet
 
 _NUM_PROBES = 64
@@ -106,7 +103,6 @@ def make_reader(
     """
     topology, num_classes = networks.topology, networks.num_classes
     normalized = np.asarray(networks.statistics.normalize(networks.rows))
-
     template = neural_graph(topology, layout_of([topology]))
 
     def build(width: int) -> nn.Module:
@@ -145,18 +141,17 @@ def make_reader(
     }
     source = sources.get(name, lambda: VectorSource(normalized))()
 
-    def predictor_of(module: nn.Module) -> Predictor:
+    def predictor_of(
+        module: nn.Module,
+    ) -> NeuralGraphPredictor | TopologyPredictor | VectorPredictor:
         if name.startswith("neural_graph"):
             return NeuralGraphPredictor(module, template)
         if name in ("gmn", "gmn_responses", "deep_sets"):
             return TopologyPredictor(module, topology)
         return VectorPredictor(module)
 
-    def as_read(predictor: Predictor, rows: Any) -> Any:
-        if isinstance(predictor, NeuralGraphPredictor):
-            return predictor.template.fill_all(rows)
-        is_graph = isinstance(predictor, TopologyPredictor)
-        return predictor.graph(rows) if is_graph else rows
+    def as_read(predictor: Any, rows: jax.Array) -> Any:
+        return rows if isinstance(predictor, VectorPredictor) else predictor.graph(rows)
 
     few = as_read(predictor_of(build(2)), jnp.asarray(source.batch(np.arange(2), None)))
     gmn = InvariantMetanet(config.metanet, num_classes, config.pooling)

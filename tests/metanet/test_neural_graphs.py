@@ -10,9 +10,9 @@ from modmeta import graphs
 from modmeta.metanet import sample_symmetry, trace
 from modmeta.metanet.learning.prediction import NeuralGraphPredictor
 from modmeta.metanet.learning.sources import GraphSource
+from modmeta.metanet.models.neural_graph_network import NeuralGraphNetwork
 from modmeta.metanet.models.neural_graphs import (
     NODE_PARAMETERS,
-    NeuralGraphNetwork,
     layout_of,
     neural_graph,
 )

@@ -91,20 +91,24 @@ class NeuralGraphPredictor:
     """A module that reads neural graphs of networks of one topology: batches are rows.
 
     Attributes:
-      module: For instance `neural_graphs.NeuralGraphNetwork`.
+      module: For instance `neural_graph_network.NeuralGraphNetwork`.
       template: How rows become graphs; with responses after the parameters if any.
     """
 
     module: nn.Module
     template: NeuralGraphTemplate
 
+    def graph(self, rows: jax.Array) -> graphs.GraphsTuple:
+        """The graphs of b networks, see `NeuralGraphTemplate.fill_all`."""
+        return self.template.fill_all(rows)
+
     def init(self, rng_key: jax.Array, inputs: jax.Array) -> Any:
         """Initial parameters; the key is consumed."""
-        return self.module.init(rng_key, self.template.fill_all(inputs))
+        return self.module.init(rng_key, self.graph(inputs))
 
     def apply(self, params: Any, inputs: jax.Array) -> jax.Array:
         """Outputs `[b, K]` of all networks, or `[b]` where K is 1."""
-        outputs = self.module.apply(params, self.template.fill_all(inputs))
+        outputs = self.module.apply(params, self.graph(inputs))
         return _without_last_of_one(outputs)
 
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modmeta.metanet.models.encoders import at_scales
 from modmeta.metanet.models.gmn import MetanetConfig
 from modmeta.metanet.models.readouts import InvariantMetanet
 from modmeta.networks import MLP, Dense
@@ -151,8 +152,8 @@ class WeightConvolution(nn.Module):
     @nn.compact
     def __call__(self, weights: jax.Array) -> jax.Array:
         """Maps `[..., length]` to `[..., num_outputs]`."""
-        scaled = [jnp.arcsinh(scale * weights) for scale in self.value_scales]
-        hidden = jnp.stack(scaled or [weights], axis=-1)
+        scaled = at_scales(weights, self.value_scales) or [weights]
+        hidden = jnp.stack(scaled, axis=-1)
         for layer in range(self.num_layers):
             growth = layer / max(self.num_layers - 1, 1)
             channels = max(1, round(self.width * 32.0 ** (growth - 1)))

@@ -159,9 +159,13 @@ def scaled_values(
       fan_ins: `[F, (1)]` of the same edges.
       scales: See `modmeta.metanet.models.options.MetanetConfig.value_scales`.
     """
-    spread = values * jnp.sqrt(fan_ins)
-    both = [(scale * values, scale * spread) for scale in scales]
-    return [jnp.arcsinh(scalar) for pair in both for scalar in pair]
+    both = [at_scales(part, scales) for part in (values, values * jnp.sqrt(fan_ins))]
+    return [scalar for pair in zip(*both, strict=True) for scalar in pair]
+
+
+def at_scales(values: jax.Array, scales: tuple[float, ...]) -> list[jax.Array]:
+    """Inverse hyperbolic sines of values times every scale: small and huge in range."""
+    return [jnp.arcsinh(scale * values) for scale in scales]
 
 
 def match_batch(features: jax.Array, like: jax.Array) -> jax.Array:

@@ -134,9 +134,16 @@ def moments_of(total: jax.Array, shares: jax.Array) -> jax.Array:
     """
     moments = scale_rows(total, 1.0 / jnp.where(shares > 0, shares, 1.0))
     means, squares = jnp.split(moments, 2, axis=-1)
+    spread = deviations(means, squares, _LEAST_VARIANCE)
+    return jnp.concatenate([means, spread], axis=-1)
+
+
+def deviations(
+    means: jax.Array, squares: jax.Array, least_variance: float
+) -> jax.Array:
+    """Standard deviations from means and mean squares, with a variance added."""
     variances = jnp.maximum(squares - jnp.square(means), 0.0)
-    deviations = jnp.sqrt(variances + _LEAST_VARIANCE)
-    return jnp.concatenate([means, deviations], axis=-1)
+    return jnp.sqrt(variances + least_variance)
 
 
 def mean_of_groups(values: jax.Array, shares: jax.Array, num_graphs: int) -> jax.Array:
