@@ -112,13 +112,15 @@ def train_alone(index):
     return settings, {"params": params, **collections}, value
 
 
-@pytest.fixture(scope="module")
-def trained():
-    return zoo.train_networks(TASK, KEY, jnp.arange(6), DATA)
+@pytest.fixture(scope="module", params=["side by side", "one by one"])
+def trained(request):
+    return zoo.train_networks(
+        TASK, KEY, jnp.arange(6), DATA, one_by_one=request.param == "one by one"
+    )
 
 
 @pytest.mark.parametrize("index", [0, 4])
-def test_all_at_once_equals_one_by_one(trained, index):
+def test_one_program_trains_what_a_loop_over_steps_does(trained, index):
     settings, variables, value = train_alone(index)
     found = jax.tree.map(lambda leaf: leaf[index], trained)
     for name, expected in settings.items():
@@ -148,7 +150,8 @@ def test_chunks_make_no_difference(trained):
         np.testing.assert_allclose(found, expected[np.array([4, 2])], atol=2e-5)
 
 
-def test_diverging_network_stays_where_it_was_finite():
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_diverging_network_stays_where_it_was_finite(one_by_one):
     """Steps of -1e30 times the gradient of x^2 overflow at the second."""
 
     def draw(key):
@@ -166,7 +169,9 @@ def test_diverging_network_stays_where_it_was_finite():
         score=lambda variables, data, settings: {},
         num_steps=5,
     )
-    found = zoo.train_networks(task, jax.random.key(0), jnp.arange(8))
+    found = zoo.train_networks(
+        task, jax.random.key(0), jnp.arange(8), one_by_one=one_by_one
+    )
     is_wild = np.asarray(found.settings["rate"]) > 1.0
     assert 0 < is_wild.sum() < 8
     np.testing.assert_array_equal(found.is_diverged, is_wild)
@@ -300,11 +305,11 @@ def test_resumed_generation_trains_what_is_missing(tmp_path, complete):
 
 
 def test_chunks_at_once(tmp_path, complete):
-    """Two chunks are in training together, and the zoo is the same."""
+    """The first chunks of both groups train together, and the zoo is the same."""
     both = threading.Barrier(2, timeout=20)
 
     def meet(group, numbers):
-        if group.name == "narrow" and numbers[0] < 4:
+        if numbers[0] in (0, 5):
             both.wait()
         return make_chunk(group, numbers)
 

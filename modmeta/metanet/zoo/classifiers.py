@@ -43,7 +43,7 @@ from modmeta.runtime.progress import ProgressMeter
 # compiler take longer than they save.
 _train_networks = jax.jit(
     train_networks,
-    static_argnames="task",
+    static_argnames=("task", "one_by_one"),
     compiler_options={"xla_backend_optimization_level": 1},
 )
 
@@ -230,7 +230,13 @@ def generate_classifier_zoo(
         first = first_indices[group.name]
         indices = first + jnp.arange(group.num_networks)
         order = np.argsort(_drawn_steps(task.draw, rng_key, indices), kind="stable")
-        trained = _train_networks(task, rng_key, indices[order[numbers - first]], data)
+        trained = _train_networks(
+            task,
+            rng_key,
+            indices[order[numbers - first]],
+            data,
+            one_by_one=jax.default_backend() == "cpu",
+        )
         scores = {**trained.outcome, "train_loss": trained.losses}
         return storage.Chunk(flatten(trained.variables), trained.settings, scores)
 
@@ -245,7 +251,5 @@ def generate_classifier_zoo(
 
 
 def _num_workers() -> int:
-    """Shapes at once: a CPU trains with all of its cores, others let them compile."""
-    if jax.default_backend() == "cpu":
-        return 1
+    """Shapes at once: one per core, to be trained there or compiled for a device."""
     return min(os.cpu_count() or 1, 8)

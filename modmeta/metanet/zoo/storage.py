@@ -108,8 +108,8 @@ def generate_zoo(
       make_chunk: `(group, numbers) -> chunk` trains the networks with these `[n]`
         numbers, counted through all groups. A short last chunk repeats its last number,
         so that all calls for a group have one shape; the repetitions are dropped.
-      num_workers: Chunks at once, each in a thread: while a device trains one, the
-        programs of others are compiled.
+      num_workers: Chunks at once, each in a thread: on a core of its own, or, while a
+        device trains one, to compile the programs of others.
       progress: Progress meter, counts networks.
       should_stop: Asked before every chunk.
 
@@ -134,6 +134,9 @@ def generate_zoo(
                 done += size
             else:
                 missing.append((path, group, offset, first, size))
+    if num_workers > 1:
+        # Groups in turn: threads that begin together compile different programs.
+        missing.sort(key=lambda chunk: chunk[3])
 
     def train(path, group, offset, first, size) -> int:
         """Networks that were trained, none if it was asked to stop."""

@@ -115,19 +115,23 @@ def network_keys(rng_key: jax.Array, index: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(jax.random.split(jax.random.fold_in(rng_key, index), 3))
 
 
-@functools.partial(jax.jit, static_argnames="task")
+@functools.partial(jax.jit, static_argnames=("task", "one_by_one"))
 def train_networks(
     task: ZooTask,
     rng_key: jax.Array,
     indices: jax.Array,
     data: Any = None,
     given: Settings | None = None,
+    *,
+    one_by_one: bool = False,
 ) -> TrainedNetworks:
     """Trains one network per index, all in one compiled program.
 
-    A network that is done or has diverged stays as it is while others go on; the
-    program ends when none goes on. Early stopping therefore saves time only if it
-    spares a whole chunk: sort networks by how long they train.
+    Side by side, a network that is done or has diverged stays as it is while others go
+    on; the program ends when none goes on. Early stopping therefore saves time only if
+    it spares a whole chunk: sort networks by how long they train. One by one, each ends
+    when it is done, and what it computes stays in the cache of a processor; for
+    networks whose single step keeps a processor busy.
 
     Args:
       task: How to train.
@@ -136,10 +140,27 @@ def train_networks(
       data: What the networks share.
       given: Settings that are not drawn, leaves `[n, ...]` by name; for instance what
         each of them is to fit.
+      one_by_one: Whether to train them one after another. The networks are the same, up
+        to rounding.
 
     Returns:
       The trained networks.
     """
+    given = given or {}
+    if not one_by_one:
+        return _train_side_by_side(task, rng_key, indices, data, given)
+
+    def train(own):
+        one = jax.tree.map(lambda leaf: leaf[None], own)
+        trained = _train_side_by_side(task, rng_key, one[0], data, one[1])
+        return jax.tree.map(lambda leaf: leaf[0], trained)
+
+    return jax.lax.map(train, (indices, given))
+
+
+def _train_side_by_side(
+    task: ZooTask, rng_key: jax.Array, indices: jax.Array, data: Any, given: Settings
+) -> TrainedNetworks:
 
     def start(index, own):
         key_settings, key_variables, key_training = network_keys(rng_key, index)
@@ -155,7 +176,7 @@ def train_networks(
         )
         return key_training, settings, state
 
-    keys, settings, states = jax.vmap(start)(indices, given or {})
+    keys, settings, states = jax.vmap(start)(indices, given)
 
     def is_due(carry):
         step, states = carry
