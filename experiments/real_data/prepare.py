@@ -59,11 +59,11 @@ def main(argv: list[str]) -> None:
                 _PATH.value, _NUM_NODES.value, _DENSITY.value
             )
             dataset = networks.simulate_fmri(wiring, *counts)
-        data.save_npz(_OUTPUT.value, dataset)
+        path = data.save_npz(_OUTPUT.value, dataset)
     except (data.DataError, OSError) as error:
         raise SystemExit(f"FATAL: {error}") from error
     num_edges = int((dataset.edges[0] > 0).sum())
-    print(f"{dataset!r}, {num_edges} directed edges, are in {_OUTPUT.value}.")
+    print(f"{dataset!r}, {num_edges} directed edges, are in {path}.")
 
 
 if __name__ == "__main__":

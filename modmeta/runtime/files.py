@@ -19,6 +19,16 @@ def check_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     return Path(path)
 
 
+def npz_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a file to write, ended in `.npz` if it does not, as NumPy does.
+
+    Raises:
+      ValueError: If it is no path.
+    """
+    path = check_path(path)
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+
+
 def check_file(path: str | os.PathLike[str], name: str = "path") -> Path:
     """The path of a file that is there.
 

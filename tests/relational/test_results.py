@@ -295,9 +295,18 @@ def test_save_load_and_infer_in_a_new_process(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, params, trained.params)
 
 
+@pytest.mark.parametrize("name", ["found", "found.npz", "found.pkl", "run.2"])
+def test_a_name_without_npz_gets_it(known, tmp_path, name):
+    """No one who has waited for a result loses it to a name."""
+    path = known.save(tmp_path / name)
+    assert path == tmp_path / (name if name == "found.npz" else f"{name}.npz")
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert relational.load(path).verdict == known.verdict
+
+
 def test_files_that_are_no_result(known, tmp_path):
-    with pytest.raises(ValueError, match="expected a name ending in .npz"):
-        known.save(tmp_path / "result")
+    with pytest.raises(ValueError, match="path: found 3, expected the path of a file"):
+        known.save(3)
     data.save_npz(tmp_path / "data.npz", known.dataset)
     with pytest.raises(ValueError, match="expected a modmeta.artifact"):
         relational.load(tmp_path / "data.npz")

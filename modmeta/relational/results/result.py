@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -284,13 +285,17 @@ class RelationalInference(Contents):
         ).believed(verdict is None or verdict.supported)
         return found if trajectories is not None else found.with_note(SAME_SYSTEMS)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes all of it to one `.npz`, which `modmeta.relational.load` reads.
 
         Args:
-          path: File to write; one that exists is replaced in one step.
+          path: File to write; `.npz` is added where it is missing. One that exists is
+            replaced in one step.
+
+        Returns:
+          The file that was written.
         """
-        storage.save(
+        return storage.save(
             path, self.dataset, self.discovery, dataclasses.asdict(self.inference)
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from modmeta.relational.inference.relations import Relations
 from modmeta.relational.verdict.conclusions import Verdict
 from modmeta.relational.verdict.stretches import Stretches
 from modmeta.runtime.artifact import load_artifact, save_artifact
-from modmeta.runtime.files import check_path
+from modmeta.runtime.files import npz_path
 
 _ARRAYS = ("states", "node_mask", "edges", "frame_mask", "times", "breaks")
 _TEXTS = (
@@ -42,23 +43,20 @@ def save(
     dataset: TrajectoryDataset,
     discovery: Discovery,
     inference: dict[str, Any],
-) -> None:
+) -> Path:
     """Writes data, model, relations and verdict.
 
     Args:
-      path: File to write; it must end in `.npz`. One that exists is replaced in one
-        step.
+      path: File to write; `.npz` is added where it is missing. One that exists is
+        replaced in one step.
       dataset: The systems.
       discovery: Model, relations and verdict.
       inference: Options of the search.
 
-    Raises:
-      ValueError: If the path does not end in `.npz`.
+    Returns:
+      The file that was written.
     """
-    if check_path(path).suffix != ".npz":
-        raise ValueError(
-            f"path: found {os.fspath(path)!r}, expected a name ending in .npz"
-        )
+    path = npz_path(path)
     model_arrays, model = describe_model(discovery.model, discovery.params)
     data_arrays = {
         name: getattr(dataset, name)
@@ -82,6 +80,7 @@ def save(
         "inference": {**inference, "options": dict(inference["options"])},
     }
     save_artifact(path, arrays, kind=RESULT_KIND, metadata=metadata)
+    return path
 
 
 def read(

@@ -139,8 +139,12 @@ def test_files_that_are_no_npz(tmp_path):
     other.write_text("1,2")
     with pytest.raises(data.DataError, match="unknown form, expected a .npz"):
         data.load(other)
-    with pytest.raises(ValueError, match="expected a name ending in .npz"):
-        data.save_npz(tmp_path / "set.npy", make_dataset())
+
+
+def test_a_name_without_npz_gets_it(tmp_path):
+    path = data.save_npz(tmp_path / "set.npy", make_dataset())
+    assert path == tmp_path / "set.npy.npz"
+    np.testing.assert_array_equal(data.load(path).states, make_dataset().states)
 
 
 @pytest.mark.parametrize("suffix", ["train_springs5", "_train_springs5"])

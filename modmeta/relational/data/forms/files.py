@@ -47,7 +47,7 @@ from modmeta.relational.data import validation
 from modmeta.relational.data.dataset import TrajectoryDataset, check_dataset
 from modmeta.relational.data.forms.given import Given, as_numpy
 from modmeta.relational.data.validation import DataError
-from modmeta.runtime.files import atomic_write, check_path
+from modmeta.runtime.files import atomic_write, npz_path
 
 _OPTIONAL_ARRAYS = (
     "edges",
@@ -71,19 +71,17 @@ _OPTIONAL_ARRAYS = (
 )
 
 
-def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
+def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> pathlib.Path:
     """Writes a data set as a compressed `.npz` that `load` reads.
 
     Args:
-      path: File to write; it must end in `.npz`.
+      path: File to write; `.npz` is added where it is missing.
       dataset: The data set.
 
-    Raises:
-      ValueError: If the path does not end in `.npz`.
+    Returns:
+      The file that was written.
     """
-    path = check_path(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"path: found {str(path)!r}, expected a name ending in .npz")
+    path = npz_path(path)
     arrays = {
         "states": check_dataset(dataset).states,
         "node_mask": dataset.node_mask,
@@ -111,6 +109,7 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> None:
         arrays["num_relations"] = np.int32(dataset.num_relations)
     with atomic_write(path) as file:
         np.savez_compressed(file, **arrays)
+    return path
 
 
 def read_npz(path: pathlib.Path) -> Given:
