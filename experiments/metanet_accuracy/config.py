@@ -162,7 +162,7 @@ def digits() -> ExperimentConfig:
 
 
 def diverse() -> ExperimentConfig:
-    """400 networks per family, on images of a file; two hours on two cores.
+    """400 networks per family, on images of a file; an hour on two cores.
 
     Made for Fashion-MNIST at 7x7 or CIFAR-10 at 8x8 pixels, see `prepare_images`.
     """
