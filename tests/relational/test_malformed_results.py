@@ -438,7 +438,6 @@ OTHERS = {
         lambda r: r.wind.infer(STATES),
         "found 5 names .*'wind'.* expected 4",
     ),
-    "save, suffix": (lambda r: r.bodies.save("x.txt"), "path: found 'x.txt', expected"),
     "save, nothing": (lambda r: r.bodies.save(None), "path: found None, expected"),
     "save, no folder": (
         lambda r: r.bodies.save(r.folder / "a" / "b.npz"),
