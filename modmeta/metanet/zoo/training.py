@@ -150,9 +150,9 @@ def train_networks(
     if not one_by_one:
         return _train_side_by_side(task, rng_key, indices, data, given)
 
-    def train(own):
-        one = jax.tree.map(lambda leaf: leaf[None], own)
-        trained = _train_side_by_side(task, rng_key, one[0], data, one[1])
+    def train(network):
+        index, own = jax.tree.map(lambda leaf: leaf[None], network)
+        trained = _train_side_by_side(task, rng_key, index, data, own)
         return jax.tree.map(lambda leaf: leaf[0], trained)
 
     return jax.lax.map(train, (indices, given))
@@ -161,6 +161,7 @@ def train_networks(
 def _train_side_by_side(
     task: ZooTask, rng_key: jax.Array, indices: jax.Array, data: Any, given: Settings
 ) -> TrainedNetworks:
+    """Trains all networks step by step together, until none goes on."""
 
     def start(index, own):
         key_settings, key_variables, key_training = network_keys(rng_key, index)

@@ -294,6 +294,9 @@ class RelationalInference(Contents):
 
         Returns:
           The file that was written.
+
+        Raises:
+          ValueError: If `path` is no path.
         """
         return storage.save(
             path, self.dataset, self.discovery, dataclasses.asdict(self.inference)

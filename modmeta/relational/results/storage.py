@@ -55,6 +55,9 @@ def save(
 
     Returns:
       The file that was written.
+
+    Raises:
+      ValueError: If `path` is no path.
     """
     path = npz_path(path)
     model_arrays, model = describe_model(discovery.model, discovery.params)

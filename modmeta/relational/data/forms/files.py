@@ -80,6 +80,9 @@ def save_npz(path: str | os.PathLike[str], dataset: TrajectoryDataset) -> pathli
 
     Returns:
       The file that was written.
+
+    Raises:
+      ValueError: If `path` is no path.
     """
     path = npz_path(path)
     arrays = {
