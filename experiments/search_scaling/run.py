@@ -67,6 +67,11 @@ def _stage(path: Path, compute: Callable[[], Curves | None]) -> Curves | None:
         return Curves(**arrays)
 
 
+def _path(directory: Path, size: int, name: str, kind: str) -> Path:
+    """Where the curves of a search are kept."""
+    return directory / f"{size}_{name}_{kind.replace(' ', '_')}.npz"
+
+
 def _stages(
     config: ExperimentConfig, model: RelationalModel, size: int
 ) -> list[tuple[str, str]]:
@@ -128,8 +133,17 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
         return None
     model, params = found
     _check_memory(config, model)
-    num_searches = sum(len(_stages(config, model, size)) for size in sizes)
-    run.progress.start(num_searches, description="searches")
+    directory = run.directory(CURVES_DIRECTORY)
+    paths = [
+        _path(directory, size, *stage)
+        for size in sizes
+        for stage in _stages(config, model, size)
+    ]
+    run.progress.start(
+        len(paths),
+        initial=sum(path.exists() for path in paths),
+        description="searches",
+    )
     searched: dict[int, _Searched] = {}
     for size in sizes:
         if size != sizes[0]:
@@ -161,7 +175,7 @@ def _search(
     runs: dict[tuple[str, str], Curves] = {}
     for name, kind in _stages(config, model, size):
         curves = _stage(
-            directory / f"{size}_{name}_{kind.replace(' ', '_')}.npz",
+            _path(directory, size, name, kind),
             functools.partial(
                 measure.run, rng_key, sized, name, kind, options, run.should_stop
             ),

@@ -1,6 +1,8 @@
 """Zoos: trained at once against one by one, stored, resumed, damaged, refused."""
 
 import dataclasses
+import io
+import itertools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,7 @@ import scipy.stats
 from modmeta.metanet import zoo
 from modmeta.metanet.zoo import sine, training
 from modmeta.runtime.artifact import load_artifact, save_artifact
+from modmeta.runtime.progress import TqdmProgress
 
 # A regression with all that a recipe may ask for: minibatches, noise in the inputs,
 # running statistics, and settings of one network each.
@@ -283,7 +286,14 @@ def test_resumed_generation_trains_what_is_missing(tmp_path, complete):
     assert not zoo.generate_zoo(path, SPEC, count, should_stop=lambda: len(calls) == 2)
     with pytest.raises(zoo.ZooError, match="narrow-000004.npz: found no file"):
         zoo.load_zoo(path)
-    assert zoo.generate_zoo(path, SPEC, count)
+    shown = io.StringIO()
+    clock = itertools.count().__next__
+    meter = TqdmProgress(interval_seconds=0, stream=shown, clock=clock)
+    assert zoo.generate_zoo(path, SPEC, count, progress=meter)
+    # The rate is of what this call trained.
+    lines = shown.getvalue().splitlines()
+    assert lines[0] == "zoo: 4/8 steps (50%)"
+    assert lines[1].startswith("zoo: 5/8 steps (62%), 0.25 steps/s")
     # Numbers go through all groups.
     assert calls == [
         ("narrow", 0),

@@ -155,7 +155,7 @@ def generate_zoo(
         return size
 
     with contextlib.closing(progress):
-        progress.start(total, description="zoo")
+        progress.start(total, initial=done, description="zoo")
         progress.update(done)
         for size in _as_completed(train, missing, num_workers):
             done += size
