@@ -25,6 +25,7 @@ class Networks(NamedTuple):
       topologies: One per group.
       accuracies: `[n]` share of test images that a network tells right.
       families: `[n]` name of the family of a network.
+      num_steps: `[n]` steps that a network was trained.
       splits: Indices of networks by the name of the split, disjoint.
       probes: `[64, height, width, channels]` images that networks were trained on, or
         all if there are fewer, for models that see what networks say of them.
@@ -34,6 +35,7 @@ class Networks(NamedTuple):
     topologies: tuple[Topology, ...]
     accuracies: np.ndarray
     families: np.ndarray
+    num_steps: np.ndarray
     splits: dict[str, np.ndarray]
     probes: np.ndarray
 
@@ -58,6 +60,7 @@ def read_networks(
         tuple(families.topology_of(group.spec) for group in groups),
         np.concatenate(accuracies).astype(np.float32),
         np.repeat(names, counts),
+        np.concatenate([group.scores["num_steps"] for group in groups]),
         config.splits(),
         probes,
     )

@@ -51,6 +51,7 @@ def write_outputs(
             network=rows,
             family=networks.families[rows],
             accuracy=networks.accuracies[rows],
+            num_steps=networks.num_steps[rows],
             **{f"predicted/{name}": values for name, values in predictions.items()},
         )
     drawn = {
@@ -76,20 +77,14 @@ def write_outputs(
 def format_summary(summary: Mapping[str, Any]) -> str:
     """The table that a run prints."""
 
-    def interval(found: Mapping[str, Any]) -> str:
-        low, value, high = (float(found[name]) for name in ("low", "value", "high"))
-        if math.isnan(value):
-            return "-"
-        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
     def row(count: int, name: str, found: Mapping[str, Any]) -> dict[str, Any]:
         whole = summary["models"][name]
         return {
             "networks": count,
             "model": figures.MODEL_NAMES[name],
-            "R2": interval(found["r_squared"]),
-            "tau": interval(found["kendall_tau"]),
-            "tau in families": interval(found["kendall_tau_within_families"]),
+            "R2": _interval(found["r_squared"]),
+            "tau": _interval(found["kendall_tau"]),
+            "tau in families": _interval(found["kendall_tau_within_families"]),
             "rate": ", ".join(f"{rate:g}" for rate in whole["learning_rates"]),
             "parameters": whole["num_parameters"],
             "seconds": f"{found['train_seconds']:.0f}",
@@ -106,6 +101,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         [
             common.format_table(rows),
             "",
+            *_by_training_steps(summary),
             f"{summary['num_train']} training, {summary['num_valid']} validation and "
             f"{summary['num_test']} test networks of "
             f"{summary['zoo']['num_shapes']} shapes; accuracy "
@@ -116,3 +112,29 @@ def format_summary(summary: Mapping[str, Any]) -> str:
             f"{summary['total_seconds']:.0f} s.",
         ]
     )
+
+
+def _by_training_steps(summary: Mapping[str, Any]) -> list[str]:
+    """Lines about the first model; none for a run older than these scores."""
+    name, found = next(iter(summary["models"].items()))
+    rows = [
+        {
+            "trained for": f"{part['fewest']} to {part['most']} steps",
+            "networks": part["num_networks"],
+            "root of squared error": f"{part['root_mean_squared_error']:.4f}",
+            "R2": _interval(part["r_squared"]),
+            "tau": _interval(part["kendall_tau"]),
+        }
+        for part in found.get("by_training_steps", ())
+    ]
+    if not rows:
+        return []
+    title = f"{figures.MODEL_NAMES[name]} on test networks that were themselves"
+    return [title, common.format_table(rows), ""]
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    low, value, high = (float(found[name]) for name in ("low", "value", "high"))
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -121,10 +121,12 @@ def score_predictions(
     """Scores of every model on the test networks, with intervals.
 
     All intervals are over the same resampled networks; `*_behind_first` is how much
-    better the first model is.
+    better the first model is. Networks that were hardly trained are the hardest to
+    read, so scores of quarters of the networks by their training steps come besides.
     """
     rows = networks.splits["test"]
     targets, families = networks.accuracies[rows], networks.families[rows]
+    quarters = _quarters(networks.num_steps[rows])
     first = predictions[config.models[0]]
 
     def interval(statistic, *arrays):
@@ -152,6 +154,23 @@ def score_predictions(
                 )
                 for family in np.unique(families)
             },
+            "by_training_steps": [
+                {
+                    "fewest": networks.num_steps[rows[part]].min(),
+                    "most": networks.num_steps[rows[part]].max(),
+                    "num_networks": len(part),
+                    "root_mean_squared_error": np.sqrt(
+                        np.mean((targets[part] - predicted[part]) ** 2)
+                    ),
+                    "r_squared": interval(
+                        scores.r_squared, targets[part], predicted[part]
+                    ),
+                    "kendall_tau": interval(
+                        scores.kendall_tau, targets[part], predicted[part]
+                    ),
+                }
+                for part in quarters
+            ],
         }
         if name != config.models[0]:
             for score in (scores.r_squared, scores.kendall_tau):
@@ -159,6 +178,17 @@ def score_predictions(
                     behind(score), targets, first, predicted
                 )
     return found
+
+
+def _quarters(num_steps: np.ndarray) -> list[np.ndarray]:
+    """Indices of the quarters of `[n]` networks, the least trained first.
+
+    Networks of as many steps stay together; a quarter that has none then is left out.
+    """
+    ends = np.quantile(num_steps, (0.25, 0.5, 0.75))
+    quarter_of = np.searchsorted(ends, num_steps)
+    parts = [np.flatnonzero(quarter_of == quarter) for quarter in range(4)]
+    return [part for part in parts if len(part)]
 
 
 def describe_zoo(networks: Networks) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import signal
 
 import jax
@@ -194,6 +195,26 @@ def test_scores_computed_anew(finished, found):
         assert model["kendall_tau_within_families"]["value"] == pytest.approx(
             np.mean(defined) if defined else np.nan, nan_ok=True
         )
+        num_steps = found["num_steps"]
+        quarters = model["by_training_steps"]
+        assert sum(part["num_networks"] for part in quarters) == len(targets)
+        for part, after in itertools.pairwise(quarters):
+            assert part["most"] < after["fewest"]
+        for part in quarters:
+            is_member = (num_steps >= part["fewest"]) & (num_steps <= part["most"])
+            assert is_member.sum() == part["num_networks"]
+            assert part["root_mean_squared_error"] ** 2 == pytest.approx(
+                np.mean((targets - predicted)[is_member] ** 2), rel=1e-4
+            )
+            assert part["r_squared"]["value"] == pytest.approx(
+                r_squared(targets[is_member], predicted[is_member])
+                if len(np.unique(targets[is_member])) > 1
+                else np.nan,
+                nan_ok=True,
+            )
+            assert part["kendall_tau"]["value"] == pytest.approx(
+                tau(targets[is_member], predicted[is_member]), nan_ok=True
+            )
         low, high = resampled(r_squared, targets, predicted)
         assert model["r_squared"]["low"] == pytest.approx(low)
         assert model["r_squared"]["high"] == pytest.approx(high)
@@ -291,6 +312,7 @@ def test_table_on_the_screen(finished):
         "GMN",
         "DMC",
         "tau in families",
+        "trained for",
         "14 training, 4 validation and 10 test networks of 2 shapes",
     ):
         assert part in text
@@ -419,7 +441,9 @@ def test_zoo_is_shared_by_runs(finished, config, tmp_path):
         whole = read_metrics(place / "metrics.jsonl")
         assert [r["loss"] for r in records] != [r["loss"] for r in whole]
     assert (tmp_path / "run" / "training_sizes.png").exists()
-    assert report.format_summary(summary).count("StatNN") == 2
+    text = report.format_summary(summary)
+    assert len(re.findall(r"^ *[46] +StatNN", text, re.MULTILINE)) == 2
+    assert "StatNN on test networks that were themselves" in text
     assert before == {path: path.stat().st_mtime_ns for path in directory.iterdir()}
     assert not (tmp_path / "run" / "zoo").exists()
 
@@ -440,7 +464,8 @@ def test_probing_and_the_mean_of_two_models(finished, config, tmp_path):
     found = summary["models"]
     for key in ("num_parameters", "train_seconds"):
         assert found[names[0]][key] == found["gmn"][key] + found["probing"][key]
-    assert report.format_summary(common.as_json(summary)).count("GMN and probing") == 2
+    text = report.format_summary(common.as_json(summary))
+    assert len(re.findall(r"^ *\d+ +GMN and probing", text, re.MULTILINE)) == 2
     image_set = image_data.read_images(config.images)
     known = networks.read_networks(directory, config, image_set)
     assert known.probes.shape == (40, 4, 4, 1)
