@@ -126,7 +126,8 @@ def score_predictions(
     """
     rows = networks.splits["test"]
     targets, families = networks.accuracies[rows], networks.families[rows]
-    quarters = _quarters(networks.num_steps[rows])
+    num_steps = networks.num_steps[rows]
+    quarters = _quarters(num_steps)
     first = predictions[config.models[0]]
 
     def interval(statistic, *arrays):
@@ -156,8 +157,8 @@ def score_predictions(
             },
             "by_training_steps": [
                 {
-                    "fewest": networks.num_steps[rows[part]].min(),
-                    "most": networks.num_steps[rows[part]].max(),
+                    "fewest": num_steps[part].min(),
+                    "most": num_steps[part].max(),
                     "num_networks": len(part),
                     "root_mean_squared_error": np.sqrt(
                         np.mean((targets[part] - predicted[part]) ** 2)

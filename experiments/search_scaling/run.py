@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,11 +67,6 @@ def _stage(path: Path, compute: Callable[[], Curves | None]) -> Curves | None:
         return Curves(**arrays)
 
 
-def _path(directory: Path, size: int, name: str, kind: str) -> Path:
-    """Where the curves of a search are kept."""
-    return directory / f"{size}_{name}_{kind.replace(' ', '_')}.npz"
-
-
 def _stages(
     config: ExperimentConfig, model: RelationalModel, size: int
 ) -> list[tuple[str, str]]:
@@ -98,6 +93,10 @@ def _check_memory(config: ExperimentConfig, model: RelationalModel) -> None:
                 num_systems=config.systems.num_systems(size),
                 num_frames=config.training.data.num_observed,
             )
+
+
+def _num_done(paths: Mapping[tuple[int, str, str], Path]) -> int:
+    return sum(path.exists() for path in paths.values())
 
 
 class _Searched(NamedTuple):
@@ -134,25 +133,20 @@ def compute(config: ExperimentConfig, run: common.Run) -> dict[str, Any] | None:
     model, params = found
     _check_memory(config, model)
     directory = run.directory(CURVES_DIRECTORY)
-    paths = [
-        _path(directory, size, *stage)
+    paths = {
+        (size, name, kind): directory / f"{size}_{name}_{kind.replace(' ', '_')}.npz"
         for size in sizes
-        for stage in _stages(config, model, size)
-    ]
-    run.progress.start(
-        len(paths),
-        initial=sum(path.exists() for path in paths),
-        description="searches",
-    )
+        for name, kind in _stages(config, model, size)
+    }
+    run.progress.start(len(paths), initial=_num_done(paths), description="searches")
     searched: dict[int, _Searched] = {}
     for size in sizes:
         if size != sizes[0]:
             dataset = problems.simulate(
                 config.systems, config.training.data, size, config.seed
             )
-        num_done = sum(len(others.runs) for others in searched.values())
         sized = problems.prepare(model, params, dataset)
-        outcome = _search(config, run, model, sized, size, num_done)
+        outcome = _search(config, run, model, sized, size, paths)
         if outcome is None:
             return None
         searched[size] = outcome
@@ -166,16 +160,15 @@ def _search(
     model: RelationalModel,
     sized: SizedProblems,
     size: int,
-    num_done: int,
+    paths: Mapping[tuple[int, str, str], Path],
 ) -> _Searched | None:
-    """All searches of systems of one size, after others; None if stopped."""
+    """All searches of systems of one size, kept in files; None if stopped."""
     options = config.measurement
-    directory = run.directory(CURVES_DIRECTORY)
     rng_key = jax.random.fold_in(jax.random.key(config.seed), size)
     runs: dict[tuple[str, str], Curves] = {}
     for name, kind in _stages(config, model, size):
         curves = _stage(
-            _path(directory, size, name, kind),
+            paths[size, name, kind],
             functools.partial(
                 measure.run, rng_key, sized, name, kind, options, run.should_stop
             ),
@@ -183,7 +176,7 @@ def _search(
         if curves is None:
             return None
         runs[name, kind] = curves
-        run.progress.update(num_done + len(runs), {"entities": size})
+        run.progress.update(_num_done(paths), {"entities": size})
     exact = None
     if measure.num_structures(sized) <= options.max_enumerated:
         exact = measure.exact_minima(sized, options)
